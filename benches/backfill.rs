@@ -1,8 +1,9 @@
-//! A year of invoices into the retail dataflow's sixteen Delta tables, everything written and synced.
+//! Measures loading a year of invoices into the retail dataflow's sixteen Delta tables, everything written and synced.
 //!
-//! `cargo bench --bench backfill` (`-- 2x1` for two processes of one worker alone). Several processes are as they would be
-//! on machines of their own: they meet by sockets, share the files, and each writes its part of every table. Reads the 305
-//! daily files of the Online Retail set where they are (see `real_data`), else made-up files of the same shape.
+//! `cargo bench --bench backfill` (`-- 2x1` for two processes of one worker only). Several processes behave as on
+//! machines of their own: they connect by sockets, share the files, and each writes its part of every table. Reads the
+//! 305 daily files of the Online Retail set if they are there (see `real_data`), otherwise generated files of the same
+//! shape.
 
 mod common;
 #[path = "../tests/it/support.rs"]
@@ -20,7 +21,7 @@ use alluvium::run::{self, Options};
 use common::Measured;
 use common::testing::{checkout, real_data};
 
-/// Lines of the real year, and so of the made-up one.
+/// The number of lines in the real year, and in the generated one.
 const LINES: &str = "541909";
 
 fn main() {
@@ -75,7 +76,8 @@ fn main() {
     println!("\nbudget: 200000 records/s, peak RSS below 1 GiB");
 }
 
-/// Processes that backfill one lake together: what process 0 tells of all, with the sums of what each took.
+/// Runs processes that backfill one lake together. Returns the figures of process 0, and the sums of the resources
+/// that each process used.
 fn together(processes: usize, workers: &str, drops: &Path, lake: &Path) -> Measured {
     let [drops, lake] = [drops, lake].map(|path| path.to_str().expect("a path in UTF-8"));
     let hosts = support::free_hosts(if processes > 1 { processes } else { 0 });
@@ -112,7 +114,7 @@ fn member(process: usize, hosts: &[String]) -> Member {
     }
 }
 
-/// A process's part of a backfill into a new lake.
+/// Runs one process's part of a backfill into a new lake.
 fn run(options: &Options, drops: &Path, lake: &Path) -> Measured {
     let settings = |name: &str| {
         let path = match name {
@@ -140,7 +142,7 @@ fn retail() -> PathBuf {
     checkout().join("dataflows/retail")
 }
 
-/// As many made-up lines in as many files, as the generator spreads them.
+/// Generates as many lines in as many files, spread as the generator does.
 fn make_drops(folder: &Path) -> PathBuf {
     let drops = folder.join("drops");
     let made = Command::new(env!("CARGO_BIN_EXE_alluvium"))

@@ -1,10 +1,11 @@
-//! Live latency: a paced generator writes a change log, `alluvium run` follows it; both as processes of their own.
-//! The same with a backfill beside it; and what a run without input costs.
+//! Measures live latency: a paced generator writes a change log, and `alluvium run` follows it, in separate processes.
+//! Also measures latency while a backfill runs, and the cost of a run without input.
 //!
-//! `cargo bench --bench live`. Latencies are those that `run --latency` logs second by second, from a record's arrival
-//! in the log (and from the moment its generator was due to write it) to the close of its epoch, and to the commit of all
-//! Gold tables. The first seconds are left out. No correction for coordinated omission is needed: a record counts from
-//! when it was there, however long the reader was held up; and the generator keeps its pace whatever the reader does.
+//! `cargo bench --bench live`. The latencies are those that `run --latency` logs each second: from a record's arrival
+//! in the log (and from the moment when the generator was due to write it) to the close of its epoch, and to the
+//! commit of all Gold tables. The first seconds are left out. No correction for coordinated omission is needed: a
+//! record's time counts from its arrival, however long the reader was held up, and the generator keeps its pace
+//! whatever the reader does.
 
 mod common;
 
@@ -22,16 +23,16 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use common::testing::checkout;
 
-/// Ten times fifty million a day.
+/// Events per second: ten times fifty million a day.
 const RATE: u64 = 5800;
-/// Live events a second beside a backfill.
+/// Live events per second while a backfill runs.
 const BESIDE: u64 = 1000;
-/// Files of a backfill, and lines of each.
+/// The number of files in a backfill, and of lines in each.
 const FILES: u32 = 40;
 const FILE_ROWS: u32 = 100_000;
 const WARM_UP: Duration = Duration::from_secs(15);
 const MEASURED: Duration = Duration::from_secs(60);
-/// From the start of the run to that of the generator, and from its end to the run's.
+/// The time from the run's start to the generator's, and from the generator's end to the run's.
 const MARGIN: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -98,7 +99,7 @@ fn live() {
     println!("budget of arrival-to-committed: p50 45 ms, p99 87 ms, p99.9 340 ms\n");
 }
 
-/// Live latency while files are backfilled, at the default rate and as fast as they go, against without.
+/// Measures live latency without a backfill, and with one at the default rate and at full speed.
 fn backfill() {
     println!(
         "backfill: {BESIDE} events/s into the retail dataflow, commit = \"25ms\", durability = \"none\", 1 worker, {} s after {} s; \
@@ -174,7 +175,7 @@ fn idle() {
     println!("budget: below 1 %");
 }
 
-/// A copy of the retail dataflow that commits often and syncs nothing.
+/// A copy of the retail dataflow that commits often and does not sync.
 struct Retail {
     folder: PathBuf,
 }
@@ -204,7 +205,7 @@ impl Retail {
         command.spawn().expect("alluvium starts")
     }
 
-    /// A folder of files with lines that no other file has.
+    /// Writes a folder of files whose lines are in no other file.
     fn files(&self, folder: &Path) -> PathBuf {
         let files = folder.join("history");
         fs::create_dir(&files).expect("a folder");
@@ -226,7 +227,7 @@ impl Retail {
         files
     }
 
-    /// Records that a backfill is said to have fed so far; none: there is none.
+    /// The number of records that a backfill reports to have fed so far; none if there is no report.
     fn backfilled(&self) -> Option<u64> {
         let told = ["status", "done"].map(|part| self.folder.join("lake/_alluvium/requests").join(part));
         let found = told
@@ -269,7 +270,7 @@ fn expect_success(child: &mut Child, what: &str) {
     assert!(status.success(), "{what} failed: {status}");
 }
 
-/// The histograms (microseconds) of what an interval log holds from `since` its start on, by stage.
+/// Reads an interval log: a histogram (microseconds) for each stage, of the intervals from `since` its start on.
 fn read_log(path: &Path, since: Duration) -> Vec<(String, Histogram<u64>)> {
     let log = fs::read(path).expect("a latency log");
     let mut stages: Vec<(String, Histogram<u64>)> = Vec::new();

@@ -1,8 +1,8 @@
-//! How long a run takes from its start to its first new snapshot, over a lake that holds much.
+//! Measures the time from a run's start to its first new snapshot, over a lake that already holds much.
 //!
-//! `cargo bench --bench restart` (`-- 1M` for the small sizes alone). Two shapes: a keyed input, of which every row is
-//! held; and events into totals, of which only the totals are. The lake is made first, by a run of its own; then one more
-//! record arrives, and a run takes it.
+//! `cargo bench --bench restart` (`-- 1M` for the small sizes only). There are two shapes: a keyed input, whose rows
+//! are all kept as state; and events that are summed, of which only the sums are kept. A run of its own creates the
+//! lake; then one more record arrives, and a second run takes it.
 
 mod common;
 #[path = "../tests/it/support.rs"]
@@ -18,7 +18,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use common::Measured;
 use parquet::arrow::ArrowWriter;
 
-/// Rows of one dropped file.
+/// The number of rows in one dropped file.
 const FILE: i64 = 500_000;
 const SIZES: [(&str, i64); 2] = [("1M", 1_000_000), ("10M", 10_000_000)];
 
@@ -82,7 +82,7 @@ fn main() {
     println!("\nbudget: reading resumes within 20 s with 10M rows of state, zero corrections");
 }
 
-/// One run until all is taken, in this process.
+/// Runs in this process until all input is taken.
 fn run(folder: &Path, workers: usize) -> Measured {
     let dataflow = definition::load(folder, &|_| None).unwrap_or_else(|e| panic!("{e}"));
     let outcome = support::catch_up(&Arc::new(dataflow), workers);

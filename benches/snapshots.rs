@@ -1,10 +1,11 @@
-//! What a snapshot costs by how many tables the graph has, and by how many of them it changes.
+//! Measures the cost of a snapshot by the number of tables in the graph, and by how many of them it changes.
 //!
-//! `cargo bench --bench snapshots` (`-- 200`, `-- one`, `-- synced` for some cases alone). One keyed input; tables made of
-//! it row by row; one worker. A round updates five keys. In `all` each table has all 5,000 rows, and changes; in `one` each
-//! table has keys of its own, the one that changes 5,000 of them and the others few. The time of a round is from the append to the log until the log of
-//! every table that changes holds its commit, so it has the reader's look at the log and an epoch in it, a few milliseconds. The
-//! next round begins then. What is committed beside the tables is what the input holds, and the ledger.
+//! `cargo bench --bench snapshots` (`-- 200`, `-- one`, `-- synced` for some cases only). There is one keyed input,
+//! tables that map it row by row, and one worker. A round updates five keys. In `all`, each table has all 5,000 rows,
+//! and changes; in `one`, each table has keys of its own: the table that changes has 5,000 of them, the others few. A
+//! round lasts from the append to the log until the log of every changing table has its commit, so it includes the
+//! reader's poll of the log and an epoch, a few milliseconds. The next round begins then. Besides the tables, each
+//! commit includes the input's state and the ledger.
 
 mod common;
 #[path = "../tests/it/support.rs"]
@@ -13,7 +14,7 @@ mod support;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,18 +22,17 @@ use std::time::{Duration, Instant};
 use alluvium::definition;
 use alluvium::run::{self, Options};
 use common::Measured;
+use common::versions::Versions;
 
-/// Rows of a table that changes: too many for it to be rewritten whole. And of one that does not.
+/// Rows of a table that changes (too many to rewrite it whole), and of one that does not.
 const ROWS: usize = 5000;
 const FEW: usize = 100;
-/// Keys that a round updates.
+/// The number of keys that a round updates.
 const KEYS: usize = 5;
-/// Rounds that are not counted, and rounds that are.
+/// The number of rounds that are not measured, and of those that are.
 const WARM_UP: usize = 20;
 const ROUNDS: usize = 200;
-/// How often the tables' logs are looked at.
-const LOOK: Duration = Duration::from_micros(500);
-/// The longest that a round may take.
+/// The most time for a round.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
@@ -82,7 +82,8 @@ fn main() {
     table.print();
 }
 
-/// Each `id` has the table that it is in, where tables have their own; those below `ROWS` are in the first.
+/// Defines the dataflow. If tables have keys of their own, a row names its table; ids below `ROWS` are in the first
+/// table.
 fn define(folder: &Path, tables: usize, changes: &str, settings: &str) {
     let write = |path: &str, text: &str| {
         let path = folder.join(path);
@@ -121,7 +122,7 @@ fn record(id: usize, bucket: usize, amount: usize) -> String {
     format!("{{\"value\": {{\"id\": {id}, \"bucket\": {bucket}, \"amount\": {amount}}}}}\n")
 }
 
-/// Loads, then updates keys round by round.
+/// Loads the input, then updates keys round by round.
 fn rounds(folder: &Path, changing: usize) -> Measured {
     let dataflow = definition::load(folder, &|_| None).unwrap_or_else(|e| panic!("{e}"));
     let dataflow = Arc::new(dataflow);
@@ -152,13 +153,12 @@ fn rounds(folder: &Path, changing: usize) -> Measured {
         let started = Instant::now();
         log.write_all(lines.as_bytes()).expect("the log takes more");
         for table in &tables {
-            while !table.has_next() {
+            table.wait(|| {
                 assert!(
                     started.elapsed() < PATIENCE && !run.is_finished(),
                     "round {round} was not committed"
-                );
-                thread::sleep(LOOK);
-            }
+                )
+            });
         }
         if round >= WARM_UP {
             times.push(started.elapsed());
@@ -179,30 +179,4 @@ fn rounds(folder: &Path, changing: usize) -> Measured {
         ("written".into(), written),
         ("peak_rss".into(), common::peak_rss() as f64),
     ])
-}
-
-/// The versions of a table's log.
-struct Versions {
-    log: PathBuf,
-    newest: u64,
-}
-
-impl Versions {
-    fn of(log: PathBuf) -> Versions {
-        let names = fs::read_dir(&log).expect("the table is there").flatten();
-        let versions = names.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json")?.parse().ok());
-        let newest = versions.max().expect("a table has a version");
-        Versions { log, newest }
-    }
-
-    fn has_next(&self) -> bool {
-        self.log.join(format!("{:020}.json", self.newest + 1)).exists()
-    }
-
-    /// Moves on to the newest; a compaction has versions of its own.
-    fn skip(&mut self) {
-        while self.has_next() {
-            self.newest += 1;
-        }
-    }
 }

@@ -1,10 +1,10 @@
-//! A topic of small orders through the feed of kind `kafka`, beside librdkafka reading the same topic and doing nothing: by its
-//! defaults, which pause for a second whenever 100,000 records wait, and by the queue that the feed has set up.
+//! Measures reading a topic of small orders through a feed of kind `kafka`, compared with librdkafka reading the same
+//! topic without processing it: with librdkafka's default queue, which pauses for a second whenever 100,000 records
+//! wait, and with the queue that the feed configures.
 //!
-//! `cargo bench --bench topic` (`-- json` or `-- avro` alone). Needs `scripts/services start kafka registry` and
-//! `eval "$(scripts/services env)"`. The topic is filled once (ALLUVIUM_ORDERS of them, ten million unless told otherwise)
-//! and left there. A sum by country is kept, so that what is measured is fetching, decoding and Bronze's cost as little as
-//! may be: Bronze is off.
+//! `cargo bench --bench topic` (`-- json` or `-- avro` only). Needs `scripts/services start kafka registry` and `eval
+//! "$(scripts/services env)"`. The topic is filled once (with ALLUVIUM_ORDERS orders, by default ten million) and
+//! kept. The dataflow only sums by country, and Bronze is off, so that mostly fetching and decoding are measured.
 
 mod common;
 #[path = "../tests/it/support.rs"]
@@ -14,7 +14,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium::definition::{self, ClientOptions, Kafka, KafkaClient, OnMissing, Start};
+use alluvium::definition::{self, ClientOptions, Kafka, KafkaClient, KafkaStart, OnMissing};
 use alluvium::run::{self, Options};
 use alluvium::source::{TopicRecord, TopicWriter};
 use rdkafka::config::ClientConfig;
@@ -97,7 +97,7 @@ fn kafka(brokers: &str, topic: &str) -> Kafka {
             options: ClientOptions::default(),
         },
         topics: vec![topic.into()],
-        start: Start::Earliest,
+        start: KafkaStart::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
         transactions: None,
@@ -127,7 +127,7 @@ fn consumer(brokers: &str) -> BaseConsumer {
     settings(brokers).create().expect("a consumer")
 }
 
-/// With a queue as the feed's clients have it (`source::kafka`).
+/// A consumer with the queue settings of the feed's clients (`source::kafka`).
 fn hasty(brokers: &str) -> BaseConsumer {
     let mut settings = settings(brokers);
     settings
@@ -156,7 +156,7 @@ fn fill(brokers: &str, registry: Option<&str>, form: &str) {
         .as_ref()
         .expect("the topic is made");
     let id = (form == "avro").then(|| register(registry.expect("avro has a registry"), &topic));
-    let writer = TopicWriter::open(&kafka(brokers, &topic), &topic).expect("a producer");
+    let writer = TopicWriter::open(&kafka(brokers, &topic).client, &topic).expect("a producer");
     let mut value = Vec::new();
     for order in 0..orders() {
         value.clear();
@@ -196,7 +196,7 @@ fn fill(brokers: &str, registry: Option<&str>, form: &str) {
     writer.flush(PATIENCE * 5).expect("the broker takes records");
 }
 
-/// Avro's long: zigzag, then seven bits a byte.
+/// Encodes Avro's long: zigzag, then seven bits per byte.
 fn long(bytes: &mut Vec<u8>, value: i64) {
     let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
     while zigzag >= 0x80 {
@@ -206,7 +206,7 @@ fn long(bytes: &mut Vec<u8>, value: i64) {
     bytes.push(zigzag as u8);
 }
 
-/// Registers the schema; answers its id.
+/// Registers the schema; returns its id.
 fn register(registry: &str, topic: &str) -> u32 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -226,7 +226,7 @@ fn register(registry: &str, topic: &str) -> u32 {
     })
 }
 
-/// What librdkafka does by itself: every record is fetched and looked at, nothing else.
+/// Measures librdkafka alone: every record is fetched and looked at, nothing else.
 fn ceiling(consumer: &BaseConsumer, topic: &str) -> Measured {
     let mut list = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
@@ -251,7 +251,7 @@ fn ceiling(consumer: &BaseConsumer, topic: &str) -> Measured {
     told(records, started.elapsed())
 }
 
-/// The topic into a table of sums by country.
+/// Measures a run that reads the topic into a table of sums by country.
 fn feed(brokers: &str, registry: Option<&str>, form: &str, workers: usize) -> Measured {
     let registry = match form {
         "avro" => format!(

@@ -1,7 +1,7 @@
-//! TPC-H: all of its queries in one dataflow, from files to tables, and a restart over the lake that it makes.
+//! Measures TPC-H: all of its queries in one dataflow, from files to tables, and a restart over the resulting lake.
 //!
-//! `cargo bench --bench tpch` (`-- 0.01` for the small scale alone). Each table is a file, read by an input without a key;
-//! the queries are those of the tests. For the restart one more order arrives.
+//! `cargo bench --bench tpch` (`-- 0.01` for the small scale only). Each table is a file, read by an input without a
+//! key; the queries are those of the tests. Before the restart, one more order arrives.
 
 mod common;
 #[path = "../tests/it/judge/suites/tpch/data.rs"]
@@ -19,7 +19,7 @@ use common::Measured;
 
 const SCALES: [&str; 2] = ["0.01", "0.1"];
 const QUERIES: usize = 22;
-/// What arrives before a restart: one more order of a customer that there is.
+/// The record that arrives before the restart: one more order of an existing customer.
 const ORDER: &str = "o_orderkey|o_custkey|o_orderstatus|o_totalprice|o_orderdate|o_orderpriority|o_clerk|o_shippriority|o_comment\n\
                      8|1|O|1000.00|1997-06-01|1-URGENT|Clerk#000000001|0|one more\n";
 
@@ -71,7 +71,7 @@ fn main() {
     table.print();
 }
 
-/// One run until all is taken, in this process.
+/// Runs in this process until all input is taken.
 fn run(folder: &Path, workers: usize) -> Measured {
     let dataflow = definition::load(folder, &|_| None).unwrap_or_else(|e| panic!("{e}"));
     let outcome = support::catch_up(&Arc::new(dataflow), workers);
@@ -85,7 +85,7 @@ fn run(folder: &Path, workers: usize) -> Measured {
     ])
 }
 
-/// The dataflow, and the files that its inputs read.
+/// Writes the dataflow, and the files of its inputs.
 fn define(folder: &Path, scale: f64) {
     let write = |path: &str, text: &str| {
         let path = folder.join(path);
@@ -94,7 +94,7 @@ fn define(folder: &Path, scale: f64) {
     };
     write("dataflow.toml", "name = \"tpch\"\nlake = \"lake\"\n");
     for (name, columns, rows) in data::tables(scale) {
-        // Between columns stand a comma and a blank, within DECIMAL(15,2) a comma alone.
+        // Columns are separated by a comma and a blank; inside DECIMAL(15,2), the comma stands alone.
         let columns: Vec<(&str, &str)> = columns
             .split(", ")
             .map(|column| column.split_once(' ').expect("a name and a type"))

@@ -1,14 +1,22 @@
-//! Random upserts into a large table: Alluvium's sink against MERGE of delta-rs on an equal table.
+//! Random upserts into a large table: Alluvium against MERGE of delta-rs on an equal table.
 //!
-//! `cargo bench --bench upserts [-- 1M]`. Ours is the sink as a run drives it, a writer thread and the committer, fed
-//! with what the graph hands over: of each upserted row the removal of its old version and the new one. A commit
-//! is timed from the hand-over to the published snapshot; the graph in front of it, which knows the old versions, is
-//! measured by the live bench. MERGE gets the same rows as a table in memory, and finds the old ones itself.
+//! `cargo bench --bench upserts [-- 1M]`. MERGE gets the upserted rows as a table in memory, and finds the old ones itself. Ours
+//! is measured twice:
 //!
-//! Nine of ten upserts hit a row that is there, at random; the tenth is new. A table is loaded by one process and
-//! changed by another, so that memory is that of the changes. Ours runs with its compaction, back to back.
+//! - `alluvium`, `alluvium-synced`: the sink alone, a writer thread and the committer, as a run drives it. It is handed what
+//!   the graph hands over: of each upserted row the removal of its old version and the new one. So it is spared what MERGE
+//!   does first, finding the old rows. A commit is timed from the hand-over to the published snapshot.
+//! - `alluvium-from-feed`: a whole run over a keyed input. The upserts are appended to its log as JSON, without old versions; the
+//!   run reads and decodes them, finds the old rows, and commits. A commit is timed from the append to the entry in the
+//!   table's log. This is the figure to hold against MERGE.
+//!
+//! Nine of ten upserts hit an existing row at random; the tenth is new. One process loads a table and another changes
+//! it, so that the memory figure covers only the changes. Ours runs with compaction, and without pauses.
 
 mod common;
+#[path = "../tests/it/support.rs"]
+#[allow(dead_code, reason = "a bench uses some of it")]
+mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,9 +25,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use alluvium::definition::Deletes;
+use alluvium::lake::Lake;
 use alluvium::repr::{RowCodec, Update};
 use alluvium::sink::{
-    Arrival, CommitEvent, Committer, Lake, Limits, Settings, TableSpec, WriterConfig, restore, spawn,
+    CommitEvent, CommitSettings, Committer, TableSpec, WriterConfig, WriterLimits, WriterMessage, restore, spawn,
 };
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -34,7 +43,7 @@ use url::Url;
 
 use common::Measured;
 
-/// Rows of a loading step, and so about those of a file: both tables are laid out alike.
+/// The number of rows in a step of the load, and so about that of a file: both tables have the same layout.
 const STEP: usize = 1 << 18;
 
 fn main() {
@@ -43,13 +52,17 @@ fn main() {
         let number = |word: &str| word.parse::<usize>().expect("a number");
         let measured = match words.as_slice() {
             ["load", "alluvium", rows, lake] => load_alluvium(number(rows), Path::new(lake)),
+            ["load", "from-feed", rows, lake] => from_feed::load(number(rows), Path::new(lake)),
             ["load", "merge", rows, folder] => load_merge(number(rows), Path::new(folder)),
             ["upsert", "merge", rows, changes, commits, folder] => {
                 upsert_merge(number(rows), number(changes), number(commits), Path::new(folder))
             }
-            ["upsert", sync, rows, changes, commits, lake] => {
+            ["upsert", tool, rows, changes, commits, lake] => {
                 let plan = Plan::new(number(rows), number(changes), number(commits));
-                upsert_alluvium(plan, *sync == "alluvium-synced", Path::new(lake))
+                if *tool == "alluvium-from-feed" {
+                    return common::tell(&from_feed::upsert(plan, Path::new(lake)));
+                }
+                upsert_alluvium(plan, *tool == "alluvium-synced", Path::new(lake))
             }
             _ => panic!("unknown case {words:?}"),
         };
@@ -81,13 +94,14 @@ fn main() {
     println!("\nbudget of 1k into 10M: p99 15 ms, no table read, growth below 50 MiB");
 }
 
-/// One size of change on one size of table, ours and theirs.
+/// Compares one size of changes on one size of table, ours and theirs.
 fn compare(case: &str, rows: usize, changes: usize, table: &mut common::Table) {
     let (ours, theirs) = if changes > 10_000 { (40, 3) } else { (500, 5) };
     let mut p50 = BTreeMap::new();
     for (tool, loader, commits) in [
         ("alluvium", "alluvium", ours),
         ("alluvium-synced", "alluvium", ours),
+        ("alluvium-from-feed", "from-feed", ours),
         ("merge", "merge", theirs),
     ] {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -117,19 +131,19 @@ fn compare(case: &str, rows: usize, changes: usize, table: &mut common::Table) {
     }
 }
 
-/// Which rows change, commit by commit.
+/// Chooses the rows that change, commit by commit.
 struct Plan {
     rows: usize,
     changes: usize,
     commits: usize,
     random: Xoshiro256PlusPlus,
-    /// How often each key was written; beyond `rows`: whether it is there yet.
+    /// How often each key was written; keys from `rows` on do not exist while this is 0.
     versions: Vec<u8>,
 }
 
 impl Plan {
     fn new(rows: usize, changes: usize, commits: usize) -> Plan {
-        // Filled, so that its pages are ours before anything is measured.
+        // The vector is written now, so that its pages are allocated before anything is measured.
         let mut versions = vec![1; rows + changes * commits];
         versions[rows..].fill(0);
         Plan {
@@ -141,7 +155,7 @@ impl Plan {
         }
     }
 
-    /// The keys of a commit, each once, ascending: their versions before it.
+    /// The keys of the next commit, ascending and distinct, with their versions before it.
     fn next(&mut self) -> Vec<(i64, u8)> {
         let mut keys: Vec<usize> = (0..self.changes)
             .map(|_| match self.random.random_range(0..10u8) {
@@ -169,7 +183,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// Versions of rows, as columns.
+/// The columns of these versions of rows.
 fn columns(rows: &[(i64, u8)]) -> Vec<ArrayRef> {
     let name = |(id, _): &(i64, u8)| Some(format!("customer number {id}"));
     let amount = |(id, version): &(i64, u8)| Some(i128::from(id * 17 + i64::from(*version)));
@@ -198,9 +212,9 @@ fn runtime() -> Runtime {
     alluvium::run::runtime().expect("a runtime")
 }
 
-/// The sink of one worker as a run puts it together.
+/// The sink of one worker, put together as in a run.
 struct Sink {
-    arrivals: Sender<Arrival>,
+    arrivals: Sender<WriterMessage>,
     events: Receiver<CommitEvent>,
     parts: Vec<thread::JoinHandle<()>>,
     epoch: u64,
@@ -214,13 +228,15 @@ impl Sink {
             schema: schema(),
             partition_by: vec![],
             append_only: false,
-            fold: None,
+            summation: None,
             deletes: Deletes::Auto,
             change_data_feed: false,
             description: None,
         };
-        let lake = Lake::make(&folder.display().to_string(), &BTreeMap::new()).expect("a lake");
-        let settings = Settings::new("upserts", 1, durable);
+        let lake = Lake::make(&folder.display().to_string(), &BTreeMap::new())
+            .expect("a lake")
+            .with_durability(durable);
+        let settings = CommitSettings::new("upserts", 1);
         let handle = runtime.handle().clone();
         let (committer, restored) =
             Committer::open(lake.clone(), vec![spec.clone()], settings, handle.clone()).expect("an open lake");
@@ -230,12 +246,9 @@ impl Sink {
             writers: 1,
             generation: restored.generation,
             specs: Arc::new(vec![spec]),
-            store: lake.store.clone(),
-            root: object_store::path::Path::default(),
-            local: lake.local.clone(),
-            durable,
+            lake: lake.clone(),
             runtime: handle,
-            limits: Limits::default(),
+            limits: WriterLimits::default(),
         };
         let tables = restored.tables.into_iter().enumerate().collect();
         let mut loaded = restore(&config, 0..1, tables).expect("a table that reads");
@@ -257,14 +270,14 @@ impl Sink {
         }
     }
 
-    /// Hands over a snapshot's updates and waits until it is published.
+    /// Sends a snapshot's updates, and waits until it is published.
     fn commit(&mut self, updates: impl FnOnce(u64) -> Vec<Update>) -> Duration {
         self.epoch += 1;
         let updates = updates(self.epoch);
         let started = Instant::now();
-        let sent = self.arrivals.send(Arrival::Rows { table: 0, updates });
+        let sent = self.arrivals.send(WriterMessage::Rows { table: 0, updates });
         sent.expect("a writer that listens");
-        let sent = self.arrivals.send(Arrival::Seal { epoch: self.epoch });
+        let sent = self.arrivals.send(WriterMessage::Seal { epoch: self.epoch });
         sent.expect("a writer that listens");
         let CommitEvent::Committed { epoch, .. } = self.events.recv().expect("a committer that answers");
         assert_eq!(epoch, self.epoch);
@@ -313,6 +326,111 @@ fn upsert_alluvium(mut plan: Plan, durable: bool, lake: &Path) -> Measured {
     let measured = meter.finish();
     sink.close();
     measured
+}
+
+/// A whole run over a keyed input, whose upserts come by its log.
+mod from_feed {
+    use std::fs;
+    use std::io::Write as _;
+
+    use alluvium::definition::{self, Dataflow};
+    use alluvium::run::{self, Options};
+    use parquet::arrow::ArrowWriter;
+
+    use super::common::versions::Versions;
+    use super::*;
+
+    /// The longest that a commit may take.
+    const PATIENCE: Duration = Duration::from_secs(300);
+
+    /// The dataflow, and its table from dropped Parquet files.
+    pub fn load(rows: usize, folder: &Path) -> Measured {
+        let write = |path: &str, text: &str| {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder");
+            fs::write(path, text).expect("a written file");
+        };
+        write(
+            "dataflow.toml",
+            "name = \"upserts\"\nlake = \"lake\"\nepoch = \"1ms\"\ncommit = \"1ms\"\ndurability = \"none\"\n",
+        );
+        write(
+            "inputs/customers.toml",
+            "key = [\"id\"]\nbronze = false\n[columns]\nid = { type = \"BIGINT\", nullable = false }\nname = \"VARCHAR\"\n\
+             amount = \"DECIMAL(18,3)\"\nat = \"TIMESTAMP\"\n\
+             [[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"drops/*.parquet\"\nformat = \"parquet\"\n\
+             [[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"json\"\n",
+        );
+        write("silver/customers.sql", "SELECT id, name, amount, at FROM customers");
+        write("live/0.ndjson", "");
+        fs::create_dir_all(folder.join("drops")).expect("a folder");
+        for (n, step) in steps(rows).enumerate() {
+            let file = fs::File::create(folder.join(format!("drops/{n:04}.parquet"))).expect("a new file");
+            let mut writer = ArrowWriter::try_new(file, schema(), None).expect("a writer");
+            writer.write(&batch(&step)).expect("written rows");
+            writer.close().expect("a whole file");
+        }
+        let outcome = support::catch_up(&dataflow(folder), 1);
+        assert_eq!(outcome.records, rows as u64, "every row is taken");
+        Measured::from([("lake".into(), common::folder_bytes(&folder.join("lake")) as f64)])
+    }
+
+    /// Upserts, each round appended at once and waited for in the table's log.
+    pub fn upsert(mut plan: Plan, folder: &Path) -> Measured {
+        let (stop, stopped) = bounded(1);
+        let options = Options {
+            workers: 1,
+            stop: Some(stopped),
+            ..Options::default()
+        };
+        let dataflow = dataflow(folder);
+        let run = thread::spawn(move || run::run(dataflow, &options));
+        let log = fs::File::options().append(true).open(folder.join("live/0.ndjson"));
+        let mut log = log.expect("the log is there");
+        let mut table = Versions::of(folder.join("lake/silver/customers/_delta_log"));
+        let mut round = |change: Vec<(i64, u8)>| {
+            let lines: String = change.into_iter().map(line).collect();
+            table.skip();
+            let started = Instant::now();
+            log.write_all(lines.as_bytes()).expect("the log takes more");
+            table.wait(|| {
+                assert!(
+                    started.elapsed() < PATIENCE && !run.is_finished(),
+                    "a round was not committed"
+                );
+            });
+            started.elapsed()
+        };
+        // The first row waits for the run to stand.
+        round(vec![(-1, 1)]);
+        let lake = folder.join("lake");
+        let mut meter = Meter::start(&lake);
+        for _ in 0..plan.commits {
+            let change = plan.next();
+            meter.observe(round(change));
+        }
+        let measured = meter.finish();
+        drop(stop);
+        let ended = run.join().expect("the run does not panic");
+        ended.unwrap_or_else(|e| panic!("{e}"));
+        measured
+    }
+
+    fn dataflow(folder: &Path) -> Arc<Dataflow> {
+        let dataflow = definition::load(folder, &|_| None).unwrap_or_else(|e| panic!("{e}"));
+        Arc::new(dataflow)
+    }
+
+    /// The version of a row that follows `before`, with the values that [`columns`] gives it.
+    fn line((id, before): (i64, u8)) -> String {
+        let thousandths = id * 17 + i64::from(before.wrapping_add(1).max(1));
+        let at = chrono::DateTime::from_timestamp_micros(id * 1_000_003).expect("a time of the calendar");
+        format!(
+            "{{\"value\": {{\"id\": {id}, \"name\": \"customer number {id}\", \"amount\": \"{:.3}\", \"at\": \"{}\"}}}}\n",
+            thousandths as f64 / 1000.0,
+            at.format("%Y-%m-%d %H:%M:%S%.6f"),
+        )
+    }
 }
 
 fn url(folder: &Path) -> Url {
@@ -370,7 +488,7 @@ fn upsert_merge(rows: usize, changes: usize, commits: usize, folder: &Path) -> M
     meter.finish()
 }
 
-/// What changing a table takes, from `start` to `finish`.
+/// Measures the resources that changing a table uses, from `start` to `finish`.
 struct Meter<'a> {
     folder: &'a Path,
     rss: u64,

@@ -1,10 +1,10 @@
-//! Panics of code that is not ours, as errors.
+//! Turns panics of code that is not ours into errors.
 //!
-//! A kernel of DataFusion or Arrow that panics over one row must not end the run: the row is data, and so is its error.
+//! A kernel of DataFusion or Arrow that panics for one row must not end the run: the row is data, and so is its error.
 //!
-//! Catching a panic is sound only where nothing that outlives it can be half changed. That holds for what is given to
-//! [`contain`]: it reads immutable Arrow arrays and returns new ones, and what it had begun is dropped as the stack unwinds.
-//! Nothing that writes to shared state may be given to it.
+//! Catching a panic is sound only if nothing that outlives it can be left half changed. That holds for the closures
+//! that are passed to [`contain`]: they read immutable Arrow arrays and return new ones, and unfinished results are
+//! dropped while the stack unwinds. A closure that writes to shared state must not be passed to it.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,44 +12,44 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
-    /// How many calls of [`contain`] this thread is in.
+    /// How many calls of [`contain`] are on this thread's stack.
     static CONTAINED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Runs a pure computation; a panic in it becomes an error that says what the panic said. It is not printed, as the caller
-/// tells it where it belongs.
+/// Runs a pure computation, and turns a panic in it into an error. The panic is not printed, because the caller
+/// reports it in the right place.
 ///
 /// # Errors
-/// The message of the panic, on one line.
+/// The panic's message, on one line.
 pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     silence();
-    let _inside = Inside::enter();
+    let _inside = ContainGuard::enter();
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(panic.as_ref()))
 }
 
-/// Counts this thread in as long as it lives.
-struct Inside;
+/// Counts a call of [`contain`] on this thread while it exists.
+struct ContainGuard;
 
-impl Inside {
-    fn enter() -> Inside {
+impl ContainGuard {
+    fn enter() -> ContainGuard {
         CONTAINED.with(|inside| inside.set(inside.get() + 1));
-        Inside
+        ContainGuard
     }
 }
 
-impl Drop for Inside {
+impl Drop for ContainGuard {
     fn drop(&mut self) {
         CONTAINED.with(|inside| inside.set(inside.get() - 1));
     }
 }
 
-/// Keeps the panic hook from printing panics that are contained.
+/// Keeps the panic hook from printing contained panics.
 fn silence() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            // A thread that is going away has no counter any more.
+            // While a thread ends, its counter may already be gone.
             if CONTAINED.try_with(Cell::get).unwrap_or(0) == 0 {
                 before(info);
             }
@@ -57,7 +57,7 @@ fn silence() {
     });
 }
 
-/// What a panic said, on one line.
+/// The message of a panic, on one line.
 pub fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()

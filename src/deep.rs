@@ -1,12 +1,12 @@
-//! Room on the stack for expressions that are deep.
+//! Runs work that recurses deeply on a stack that is large enough.
 //!
-//! SQL that programs write has chains of a thousand operations, and a plan of it is as deep as that: to walk it, to
-//! evaluate it and to drop it takes a stack that a thread does not have. Memory is taken for what is used of it only.
+//! SQL that programs generate has chains of a thousand operations, and a plan of it is as deep. To walk, evaluate and
+//! drop it takes more stack than a thread has. Memory is committed only for the part of a stack that is used.
 
-/// Bytes of stack for threads that plan or evaluate SQL.
+/// The size of the stack, in bytes, of threads that plan or evaluate SQL.
 pub const STACK: usize = 256 << 20;
 
-/// Runs `work` where [`STACK`] or half of it is left, on a new stack if need be.
+/// Runs `work` on a stack with at least half of [`STACK`] left, which is a new one if necessary.
 pub fn deep<T>(work: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(STACK / 2, STACK, work)
 }

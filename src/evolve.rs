@@ -1,19 +1,19 @@
-//! Columns that inputs take from the schemas of their feeds (`schema = "evolve"`), and the list of them that a lake keeps:
-//! `_alluvium/schemas/evolved/<input>/<number>.json`, one object a column, written once, never changed.
+//! Adds columns to inputs from the schemas of their feeds (`schema = "evolve"`), and keeps them in a list in the lake:
+//! `_alluvium/schemas/evolved/<input>/<number>.json`, one object per column, written once and never changed.
 //!
 //! ```text
-//! the file's columns, then the list's ---------> what verify, plan, rebuild and explain see ([`known`])
-//!        + fields of the newest schemas, + of schemas that records were held back for
-//!        -> the list, then the dataflow -------> what a run computes ([`take`], in process 0 alone)
+//! the definition's columns, then the list's -----> used by verify, plan, rebuild and explain ([`known`])
+//!        + fields of the newest schemas, + of schemas for which records are held back
+//!        -> the list, then the dataflow ---------> used by a run ([`accept`], in process 0 alone)
 //! ```
 //!
 //! 1. A column is in the list before anything is decoded with it, so Bronze and the definition decode the same again.
-//! 2. The list only grows: columns keep their order for ever. The file wins over it, and a feed that is `fixed` again has no
-//!    part in it; what an input does not take of it stays in it.
-//! 3. A column that some table's SQL cannot be planned with (two columns of one name behind a join) is declined, not
-//!    taken: a schema never stops a dataflow.
-//! 4. After [`take`] with a schema, that schema has no newcomers ([`crate::decode::newcomers`]): each is a column or declined.
-//!    So whoever is held back for it goes on.
+//! 2. The list only grows, and its columns keep their order for ever. The definition overrides it, and a feed that is
+//!    `fixed` again adds nothing to it; columns of the list that an input does not use stay in it.
+//! 3. A column with which some table's SQL cannot be planned (for example two columns of one name after a join) is
+//!    declined: a schema never stops a dataflow.
+//! 4. After [`accept`] with a schema, that schema has no newcomers ([`crate::decode::newcomers`]): each has become a
+//!    column or been declined. So records that were held back for it can go on.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,20 +27,20 @@ use tokio::runtime::Handle;
 use crate::causes;
 use crate::decode::{Newcomer, newcomers};
 use crate::definition::{Dataflow, Diagnostics, Evolved, Feed};
+use crate::lake::{Lake, Put};
 use crate::plan::{self, Graph};
-use crate::registry::{Found, Patience, Registries, Schema};
-use crate::sink::{Lake, Put};
+use crate::registry::{RegisteredSchema, Registries, RegistryTimeouts, SchemaLookup};
 
-/// A start does not wait long for a registry that is away: what is new is met later.
-const PATIENCE: Patience = Patience {
+/// A start does not wait long for a registry that does not answer: new fields are taken when records with them arrive.
+const PATIENCE: RegistryTimeouts = RegistryTimeouts {
     request: Duration::from_secs(5),
     budget: Duration::from_secs(5),
     pause: Duration::from_millis(200),
 };
 
-/// A schema with new fields that a feed met.
+/// A schema with new fields that a feed encountered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Met {
+pub struct NewSchemaFields {
     /// The input's name.
     pub input: String,
     /// The feed's name.
@@ -49,42 +49,42 @@ pub struct Met {
     pub schema: u32,
 }
 
-/// The list could not be read or added to, or the definition has mistakes.
+/// The list cannot be read or extended, or the definition has mistakes.
 #[derive(Debug, Error)]
 pub enum EvolveError {
-    /// The lake does not answer.
+    /// The lake cannot be read or written.
     #[error("could not read or write the evolved column {path} of the lake")]
     Lake {
-        /// Relative to the lake.
+        /// The path, relative to the lake.
         path: String,
         /// Why.
         #[source]
         source: object_store::Error,
     },
-    /// Somebody changed it.
+    /// Somebody changed a file of the list.
     #[error("could not read the evolved column {path} of the lake: it is not as it was written; restore it")]
     Broken {
-        /// Relative to the lake.
+        /// The path, relative to the lake.
         path: String,
         /// Why.
         #[source]
         source: serde_json::Error,
     },
-    /// The definition, with what the list has.
+    /// The definition has mistakes, with the list's columns added.
     #[error("the definition has mistakes:\n{0}")]
     Definition(Diagnostics),
 }
 
-/// Whether any feed of a dataflow brings columns.
+/// Whether any feed of a dataflow adds columns.
 pub fn is_wanted(dataflow: &Dataflow) -> bool {
     let mut feeds = dataflow.inputs.iter().flat_map(|input| &input.feeds);
     feeds.any(|feed| feed.wire.evolves)
 }
 
-/// A dataflow with the columns that its lake's list has, and its plan.
+/// The dataflow with the columns of its lake's list, and its plan.
 ///
 /// # Errors
-/// The lake cannot be read; the file's definition does not plan.
+/// The lake cannot be read, or the definition cannot be planned.
 pub async fn known(dataflow: &Dataflow, lake: &Lake) -> Result<(Dataflow, Graph), EvolveError> {
     let mut listed = vec![];
     for (index, input) in dataflow.inputs.iter().enumerate() {
@@ -100,32 +100,32 @@ pub async fn known(dataflow: &Dataflow, lake: &Lake) -> Result<(Dataflow, Graph)
     if let Ok(graph) = plan::compile(&with_all) {
         return Ok((with_all, graph));
     }
-    // By (3), of SQL that came later.
-    let mut growing = Growing::new(dataflow)?;
+    // SQL that was written later may decline a column, by (3).
+    let mut evolving = EvolvingDataflow::new(dataflow)?;
     for (input, evolved) in &listed {
-        if let Err(reason) = growing.take(*input, evolved) {
+        if let Err(reason) = evolving.take_column(*input, evolved) {
             tracing::warn!(input = dataflow.inputs[*input].name, column = %evolved, %reason, "a column is left out");
         }
     }
-    Ok((growing.dataflow, growing.graph))
+    Ok((evolving.dataflow, evolving.graph))
 }
 
-/// A dataflow on its way to more columns.
-struct Growing {
+/// A dataflow to which columns are added one by one.
+struct EvolvingDataflow {
     dataflow: Dataflow,
     graph: Graph,
 }
 
-impl Growing {
-    fn new(dataflow: &Dataflow) -> Result<Growing, EvolveError> {
-        Ok(Growing {
+impl EvolvingDataflow {
+    fn new(dataflow: &Dataflow) -> Result<EvolvingDataflow, EvolveError> {
+        Ok(EvolvingDataflow {
             graph: plan::compile(dataflow).map_err(EvolveError::Definition)?,
             dataflow: dataflow.clone(),
         })
     }
 
-    /// Takes a column and says whether there was one to take; the error: it is declined, by (3).
-    fn take(&mut self, input: usize, evolved: &Evolved) -> Result<bool, Diagnostics> {
+    /// Adds a column; returns whether the input took it. On error the column is declined, by (3).
+    fn take_column(&mut self, input: usize, evolved: &Evolved) -> Result<bool, Diagnostics> {
         let mut with_it = self.dataflow.clone();
         if !with_it.inputs[input].evolve(evolved) {
             return Ok(false);
@@ -146,19 +146,19 @@ impl Growing {
     }
 }
 
-/// What a dataflow takes beside its file, for another process to take the same.
+/// The columns that a dataflow takes beyond its definition, so that another process takes the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Taken {
-    /// By input.
+pub struct AcceptedColumns {
+    /// Columns, with the name of their input.
     columns: Vec<(String, Evolved)>,
-    /// Input, feed and field.
+    /// Declined fields: input, feed and field.
     declined: Vec<(String, String, String)>,
 }
 
-impl Taken {
-    /// Of a dataflow that [`take`] made.
-    pub fn of(dataflow: &Dataflow) -> Taken {
-        let mut taken = Taken::default();
+impl AcceptedColumns {
+    /// Collects the columns of a dataflow that [`accept`] returned.
+    pub fn from_dataflow(dataflow: &Dataflow) -> AcceptedColumns {
+        let mut taken = AcceptedColumns::default();
         for input in &dataflow.inputs {
             let columns = input.evolved.iter();
             taken
@@ -173,7 +173,7 @@ impl Taken {
         taken
     }
 
-    /// The same of the file's dataflow.
+    /// Applies the columns to the dataflow of the definition.
     pub fn apply(&self, dataflow: &Dataflow) -> Dataflow {
         let mut dataflow = dataflow.clone();
         for input in &mut dataflow.inputs {
@@ -192,40 +192,46 @@ impl Taken {
     }
 }
 
-/// A dataflow with the columns that its lake's list has, and with those that the newest schemas of its feeds and the schemas
-/// that were `met` bring, which are in the list then; and its plan. Blocks while registries are asked.
+/// The dataflow with the columns of its lake's list, and with the columns that the newest schemas of its feeds and the
+/// schemas in `new_fields` add, which are then in the list too; and its plan. Blocks while it asks registries.
 ///
 /// # Errors
-/// The lake cannot be read or written; the definition does not plan.
-pub fn take(dataflow: &Dataflow, lake: &Lake, runtime: &Handle, met: &[Met]) -> Result<(Dataflow, Graph), EvolveError> {
+/// The lake cannot be read or written, or the definition cannot be planned.
+pub fn accept(
+    dataflow: &Dataflow,
+    lake: &Lake,
+    runtime: &Handle,
+    new_fields: &[NewSchemaFields],
+) -> Result<(Dataflow, Graph), EvolveError> {
     let registries = Registries::patient(Some(lake.clone()), PATIENCE);
     let (known, graph) = runtime.block_on(known(dataflow, lake))?;
-    let mut taking = Taking {
+    let mut acceptor = ColumnAcceptor {
         lake,
         runtime,
-        growing: Growing { dataflow: known, graph },
+        evolving: EvolvingDataflow { dataflow: known, graph },
     };
     for (index, input) in dataflow.inputs.iter().enumerate() {
         for (place, feed) in input.feeds.iter().enumerate() {
-            let own = met
+            let own = new_fields
                 .iter()
-                .filter(|met| (&met.input, &met.feed) == (&input.name, &feed.name));
-            let ids: Vec<u32> = own.map(|met| met.schema).collect();
+                .filter(|new| (&new.input, &new.feed) == (&input.name, &feed.name));
+            let ids: Vec<u32> = own.map(|new| new.schema).collect();
             for schema in schemas(feed, &registries, &ids) {
-                taking.take((index, place), &schema)?;
+                acceptor.take_schema((index, place), &schema)?;
             }
         }
     }
-    Ok((taking.growing.dataflow, taking.growing.graph))
+    Ok((acceptor.evolving.dataflow, acceptor.evolving.graph))
 }
 
-/// The newest schema of a feed, and those of ids. What cannot be had now is met later.
-fn schemas(feed: &Feed, registries: &Registries, ids: &[u32]) -> Vec<Schema> {
+/// The newest schema of a feed, and the schemas of these ids. A schema that is not available now is taken when records
+/// with it arrive.
+fn schemas(feed: &Feed, registries: &Registries, ids: &[u32]) -> Vec<RegisteredSchema> {
     let Some(settings) = feed.wire.registry.as_ref().filter(|_| feed.wire.evolves) else {
         return vec![];
     };
     let away = |reason: String| tracing::warn!(feed = feed.name, reason, "new fields were not asked for");
-    let registry = match registries.of(settings) {
+    let registry = match registries.registry(settings) {
         Ok(registry) => registry,
         Err(error) => {
             away(causes::chain(&error));
@@ -235,8 +241,8 @@ fn schemas(feed: &Feed, registries: &Registries, ids: &[u32]) -> Vec<Schema> {
     let mut found = vec![];
     for id in ids {
         match registry.schema(*id) {
-            Ok(Found::Schema(schema)) => found.push((*schema).clone()),
-            Ok(Found::Unknown) => {}
+            Ok(SchemaLookup::Schema(schema)) => found.push((*schema).clone()),
+            Ok(SchemaLookup::Unknown) => {}
             Err(error) => away(error.to_string()),
         }
     }
@@ -249,17 +255,17 @@ fn schemas(feed: &Feed, registries: &Registries, ids: &[u32]) -> Vec<Schema> {
     found
 }
 
-/// A dataflow and its lake's list on their way to more columns.
-struct Taking<'a> {
+/// A dataflow and its lake's list, while columns are added to both.
+struct ColumnAcceptor<'a> {
     lake: &'a Lake,
     runtime: &'a Handle,
-    growing: Growing,
+    evolving: EvolvingDataflow,
 }
 
-impl Taking<'_> {
-    /// Takes what a schema brings.
-    fn take(&mut self, (input, feed): (usize, usize), schema: &Schema) -> Result<(), EvolveError> {
-        let definition = &self.growing.dataflow.inputs[input];
+impl ColumnAcceptor<'_> {
+    /// Adds the new fields of a schema.
+    fn take_schema(&mut self, (input, feed): (usize, usize), schema: &RegisteredSchema) -> Result<(), EvolveError> {
+        let definition = &self.evolving.dataflow.inputs[input];
         let (of_input, of_feed) = (definition.name.clone(), definition.feeds[feed].name.clone());
         let new = newcomers(definition, &definition.feeds[feed], schema).unwrap_or_else(|reason| {
             tracing::warn!(input = of_input, feed = of_feed, %schema, reason, "new fields were not looked for");
@@ -282,27 +288,33 @@ impl Taking<'_> {
                 feed: of_feed.clone(),
                 schema: schema.to_string(),
             };
-            match self.growing.take(input, &evolved) {
+            match self.evolving.take_column(input, &evolved) {
                 Ok(true) => {
-                    self.add(&of_input, &evolved)?; // by (1): nothing runs yet
+                    self.add(&of_input, &evolved)?; // By (1), the column is listed before anything decodes with it.
                     tracing::info!(input = of_input, column = %evolved, "the input takes a column");
                 }
-                Ok(false) => {} // another field of the schema has taken its name
+                Ok(false) => {} // Another field of the schema has this column's name already.
                 Err(reason) => left_out(&reason),
             }
         }
         Ok(())
     }
 
-    /// Adds to the list. Of two runs that start over one lake, one is a zombie that never commits; what it added is a column
-    /// of a schema all the same, and is taken at the next start.
+    /// Adds a column to the list. If two runs start over one lake, one of them is a zombie that never commits; a
+    /// column that it added comes from a schema all the same, and the next start takes it.
     fn add(&self, input: &str, evolved: &Evolved) -> Result<(), EvolveError> {
         let bytes = Bytes::from(serde_json::to_vec_pretty(evolved).expect("texts are JSON"));
         self.runtime.block_on(async {
             let mut number = list(self.lake, input).await?.len();
             loop {
                 let path = path(input, number);
-                let put = self.lake.put_new(&path, bytes.clone(), true).await;
+                // These files are needed to decode Bronze, so they are synced whatever the dataflow's durability.
+                let put = self
+                    .lake
+                    .clone()
+                    .with_durability(true)
+                    .put_new(&path, bytes.clone())
+                    .await;
                 match put.map_err(|source| failed(&path, source))? {
                     Put::Written => return Ok(()),
                     Put::Taken => number += 1,
@@ -312,7 +324,7 @@ impl Taking<'_> {
     }
 }
 
-/// What the lake's list has for an input, in its order.
+/// The columns of the lake's list for an input, in order.
 async fn list(lake: &Lake, input: &str) -> Result<Vec<Evolved>, EvolveError> {
     let mut found = vec![];
     loop {

@@ -1,4 +1,4 @@
-//! The `alluvium` command; everything is in [`alluvium::cli`].
+//! The `alluvium` command; the implementation is in [`alluvium::cli`].
 
 use std::process::ExitCode;
 

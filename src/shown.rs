@@ -1,29 +1,29 @@
-//! Names and bytes that come from outside, as people may be shown them.
+//! Makes names and bytes from outside safe to show to people.
 //!
-//! A file's name may hold a line break, an escape sequence of terminals, or bytes that are not UTF-8. Written into a log
-//! or onto a terminal as it is, it could feign lines of its own or change what the terminal shows. So what is shown is
-//! text on one line: control characters, characters that turn the direction of text, and bytes that are not UTF-8 are
-//! written as escapes (`\n`, `\u{1b}`, `\xff`). What is plain text already stays as it is.
+//! A file's name may contain a line break, a terminal's escape sequence, or bytes that are not UTF-8. Written to a log
+//! or a terminal unchanged, it could fake log lines or change what the terminal shows. So it is shown as text on one
+//! line: control characters, characters that change the direction of text, and bytes that are not UTF-8 become escapes
+//! (`\n`, `\u{1b}`, `\xff`). All other text stays unchanged.
 
 use std::fmt::{self, Display, Formatter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Bytes that display as text on one line; see the module's header.
+/// Displays bytes as safe text on one line; see the module's header.
 #[derive(Clone, Copy)]
 pub struct Shown<'a>(&'a [u8]);
 
-/// A text as people are shown it.
+/// A text in a form that is safe to show.
 pub fn shown(text: &str) -> Shown<'_> {
     Shown(text.as_bytes())
 }
 
-/// Bytes as people are shown them.
+/// Bytes in a form that is safe to show.
 pub fn shown_bytes(bytes: &[u8]) -> Shown<'_> {
     Shown(bytes)
 }
 
-/// A path as people are shown it.
+/// A path in a form that is safe to show.
 pub fn shown_path(path: &Path) -> Shown<'_> {
     Shown(path.as_os_str().as_bytes())
 }
@@ -46,7 +46,8 @@ impl Display for Shown<'_> {
     }
 }
 
-/// Text of several lines that we wrote, with names and values from outside in it: its line ends and tabs stay.
+/// Makes a text of several lines safe that we wrote ourselves with names and values from outside in it: its line
+/// breaks and tabs stay.
 pub fn shown_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive(['\n', '\t']) {
@@ -56,7 +57,7 @@ pub fn shown_lines(text: &str) -> String {
     out
 }
 
-/// Control characters, separators of lines, and characters that change the direction of what follows.
+/// Control characters, line separators, and characters that change the direction of the text after them.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

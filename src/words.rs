@@ -1,14 +1,13 @@
-//! Messages of Arrow and DataFusion in the words of SQL: what a dead letter says of a row is read by people who never saw
-//! either.
+//! Translates messages of Arrow and DataFusion to SQL's terms, because the readers of a dead letter may know neither.
 //!
-//! Types are called as in SQL, a value stands as itself and not as the code's structure that holds it, and what only code
-//! says (a failed assertion) is left out. A value that a message quotes is not touched.
+//! Types get their SQL names, a value is shown without the Rust structure around it, and messages that only make sense
+//! in code (a failed assertion) are dropped. A value that a message quotes stays unchanged.
 
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// A message that speaks of nothing but SQL.
+/// The message in SQL's terms.
 pub fn in_sql_words(message: &str) -> String {
     let message = unwrapped(message);
     if let Some((value, sql_type)) = message
@@ -38,7 +37,7 @@ pub fn in_sql_words(message: &str) -> String {
     }
 }
 
-/// The innermost message: without the names of the errors around it, on one line.
+/// The innermost message on one line, without the prefixes of the errors around it.
 fn unwrapped(message: &str) -> &str {
     const WRAPPERS: [&str; 17] = [
         "Arrow error: ",
@@ -66,9 +65,9 @@ fn unwrapped(message: &str) -> &str {
     message.lines().next().unwrap_or("").trim()
 }
 
-/// A quoted value, and what is before it: `can't` opens none.
+/// A quoted value with the character before it, so that the apostrophe in `can't` opens no quote.
 static QUOTED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?:^|\W)(?:'[^']*'|"(?:[^"\\]|\\.)*")"#));
-/// The name of an error around another, amid a message.
+/// The prefix of a wrapping error inside a message.
 static WRAPPER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"\s*\b(?:Arrow|Cast|Compute|Execution|External|Internal|Invalid argument|Parser|Schema) error:")
 });
@@ -76,7 +75,7 @@ static OPTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bSome\(((?:[^()]|\(
 static STRUCTURE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[A-Z]\w* \{ ([^{}]*?),? \}"));
 static PATH: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:\w+::)+(\w+)"));
 static NATIVE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([A-Z][A-Za-z0-9]*?)Type\b"));
-/// What only code says.
+/// Text that only makes sense in code.
 static CODE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"::|`(?:None|Some|Err|Ok)|\bassertion\b|\{ |\bSome\(|\bErr\(|\bOk\(|index out of bounds|out of range for slice",
@@ -87,10 +86,10 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("the pattern is right")
 }
 
-/// A part of a message that quotes nothing.
+/// Translates a part of a message outside quotes.
 fn plain(text: &str) -> String {
     let mut text = WRAPPER.replace_all(text, "").into_owned();
-    // From the inside to the outside.
+    // Inner structures are unwrapped first.
     for inner in [&*OPTION, &*STRUCTURE] {
         while inner.is_match(&text) {
             text = inner.replace_all(&text, "$1").into_owned();
@@ -117,9 +116,9 @@ fn plain(text: &str) -> String {
     sql_types(&text)
 }
 
-/// Arrow's names of types as SQL's.
+/// Replaces Arrow's type names by SQL's.
 pub fn sql_types(text: &str) -> String {
-    // What another one begins with stands behind it.
+    // A name must come before every shorter name that it contains.
     const NAMES: [(&str, &str); 36] = [
         ("Timestamp(Second, None)", "TIMESTAMP"),
         ("Timestamp(Millisecond, None)", "TIMESTAMP"),

@@ -1,5 +1,5 @@
-//! What the benches share. Each case runs in a process of its own (the bench starts itself again), so that
-//! peak memory is the case's alone and no case warms the allocator of the next.
+//! Code that the benches share. Each case runs in a process of its own (the bench starts itself again), so that peak
+//! memory belongs to one case, and no case warms the allocator for the next.
 //!
 //! ```text
 //! if let Some(case) = common::case() {
@@ -9,11 +9,12 @@
 //! let figures = common::child(&["aggregate", "rows"]);
 //! ```
 
-// A bench uses some of this, never all.
+// Each bench uses only a part of this.
 #![allow(dead_code)]
 
 #[path = "../../src/testing.rs"]
 pub mod testing;
+pub mod versions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,13 +30,13 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The argument before a case's name.
 const CASE: &str = "--case";
-/// What begins the line with which a child tells its figures.
+/// The prefix of the line with which a child reports its figures.
 const FIGURES: &str = "figures:";
 
-/// Figures of a case by name: seconds, bytes, counts.
+/// A case's figures by name: seconds, bytes, counts.
 pub type Measured = BTreeMap<String, f64>;
 
-/// The machine in a line: processor, cores, memory, build.
+/// Describes the machine in one line: processor, cores, memory, build.
 pub fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
@@ -50,20 +51,21 @@ pub fn machine() -> String {
     format!("{model}, {cores} cores, {} GiB, {build}", memory >> 30)
 }
 
-/// The case this process was started for, and its arguments; none in the bench's first process.
+/// The case that this process was started for, with its arguments; none in the bench's first process.
 pub fn case() -> Option<Vec<String>> {
     let args: Vec<String> = std::env::args().collect();
     let at = args.iter().position(|arg| arg == CASE)?;
     Some(args[at + 1..].to_vec())
 }
 
-/// The word a user gave to run only cases whose name holds it (`cargo bench --bench upserts -- 10M`).
+/// Whether the user's filter includes a case: no filter, or one that the case's name contains (`cargo bench --bench
+/// upserts -- 10M`).
 pub fn wanted(name: &str) -> bool {
     let mut filters = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
     filters.peek().is_none() || filters.any(|filter| name.contains(&filter))
 }
 
-/// Runs a case in a process of its own and answers its figures; panics with what it was if it fails.
+/// Runs a case in a process of its own and returns its figures; panics with the case's name if it fails.
 pub fn child(case: &[&str]) -> Measured {
     let this = std::env::current_exe().expect("a running program has a path");
     let output = Command::new(this)
@@ -83,38 +85,38 @@ pub fn child(case: &[&str]) -> Measured {
     line.split_whitespace().map(figure).collect()
 }
 
-/// Tells the parent what was measured. Names hold no blanks.
+/// Reports the figures to the parent. Names must not contain blanks.
 pub fn tell(measured: &Measured) {
     let pairs: Vec<String> = measured.iter().map(|(name, value)| format!("{name}={value}")).collect();
     println!("{FIGURES} {}", pairs.join(" "));
 }
 
-/// The most memory this process ever held, in bytes.
+/// The most resident memory that this process has had, in bytes.
 pub fn peak_rss() -> u64 {
     peak_rss_of("self")
 }
 
-/// The most memory a process ever held, in bytes; `process` is a process's number.
+/// The most resident memory that a process has had, in bytes; `process` is a process id or `self`.
 pub fn peak_rss_of(process: &str) -> u64 {
     proc_kib(&format!("/proc/{process}/status"), "VmHWM:")
 }
 
-/// What it holds now, in bytes.
+/// The present resident memory of this process, in bytes.
 pub fn rss() -> u64 {
     proc_kib("/proc/self/status", "VmRSS:")
 }
 
-/// Forgets the peak so far: from now on [`peak_rss`] tells of what follows. Says whether the kernel did.
+/// Resets the peak, so that [`peak_rss`] only covers what follows. Returns whether the kernel did so.
 pub fn reset_peak_rss() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// Processor time of a process, user and system, in seconds. `self` is a process too.
+/// A process's user and system time, in seconds; `process` is a process id or `self`.
 pub fn cpu_seconds(process: &str) -> f64 {
     /// Clock ticks a second: `USER_HZ`, the same on every Linux.
     const TICKS: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The second field is a name in brackets that may hold anything.
+    // The second field is the program's name in brackets, which may contain anything.
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let ticks = |n: usize| {
         fields
@@ -126,7 +128,7 @@ pub fn cpu_seconds(process: &str) -> f64 {
     (ticks(11) + ticks(12)) / TICKS
 }
 
-/// Bytes this process handed to write calls so far; of what it read, likewise.
+/// The bytes that this process has passed to write calls, and those that it has read.
 pub fn written_and_read() -> (u64, u64) {
     let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
     let field = |name: &str| {
@@ -136,7 +138,7 @@ pub fn written_and_read() -> (u64, u64) {
     (field("wchar:"), field("rchar:"))
 }
 
-/// The sizes of all files below a folder.
+/// The total size of all files below a folder.
 pub fn folder_bytes(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -157,7 +159,7 @@ fn proc_kib(file: &str, field: &str) -> u64 {
     kib << 10
 }
 
-/// The value that `quantile` (0 to 1) of the times do not exceed.
+/// The `quantile` (0 to 1) of the times, by nearest rank.
 pub fn quantile(times: &[Duration], quantile: f64) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
@@ -165,14 +167,14 @@ pub fn quantile(times: &[Duration], quantile: f64) -> Duration {
     sorted.get(rank.max(1) - 1).copied().unwrap_or_default()
 }
 
-/// `12.3 MiB`.
+/// Bytes for people: `12.3 MiB`.
 pub fn bytes(n: f64) -> String {
     let units = ["B", "KiB", "MiB", "GiB"];
     let unit = (n.abs().max(1.0).log2() / 10.0).min(3.0) as usize;
     format!("{:.1} {}", n / f64::powi(1024.0, unit as i32), units[unit])
 }
 
-/// `12.3 ms`, of seconds.
+/// Seconds for people: `12.3 ms`.
 pub fn seconds(s: f64) -> String {
     match s {
         s if s < 1e-3 => format!("{:.0} us", s * 1e6),
@@ -181,38 +183,38 @@ pub fn seconds(s: f64) -> String {
     }
 }
 
-/// `1.08x`.
+/// The ratio for people: `1.08x`.
 pub fn ratio(a: f64, b: f64) -> String {
     format!("{:.2}x", a / b)
 }
 
-/// A table that grows by rows and prints itself with aligned columns.
+/// A table of texts that prints with aligned columns.
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// With these headings.
+    /// Starts a table with these headings.
     pub fn new(headings: &[&str]) -> Self {
         Table {
             rows: vec![headings.iter().map(|h| h.to_string()).collect()],
         }
     }
 
-    /// Adds a row, as many cells as there are headings.
+    /// Adds a row, with as many cells as there are headings.
     pub fn row(&mut self, cells: &[String]) {
         assert_eq!(cells.len(), self.rows[0].len(), "a cell for each heading");
         self.rows.push(cells.to_vec());
     }
 
-    /// Prints it.
+    /// Prints the table.
     pub fn print(&self) {
         let columns = 0..self.rows[0].len();
         let width = |c: usize| self.rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = columns.map(width).collect();
         for row in &self.rows {
             let cells = row.iter().zip(&widths).enumerate();
-            // The first column says what; the others are figures.
+            // The first column has names; the others have figures, which are aligned to the right.
             let cells = cells.map(|(c, (cell, w))| match c {
                 0 => format!("{cell:w$}"),
                 _ => format!("{cell:>w$}"),

@@ -1,4 +1,4 @@
-//! One program in one process: loads it, feeds it small epochs, and measures.
+//! Runs one program in one process: loads it, feeds it small epochs, and measures.
 
 use std::cell::Cell;
 use std::hash::Hasher;
@@ -14,12 +14,12 @@ use twox_hash::XxHash3_64;
 use crate::workload::{self, Case, Change};
 use crate::{Options, memory};
 
-/// Updates handed over at once; the graph is stepped in between.
+/// The number of updates that are sent at once; the graph is stepped after each batch.
 const BATCH: u64 = 8192;
-/// Updates of an epoch while loading, as many as a worker of a run takes into one.
+/// The number of updates in an epoch of the load: as many as a worker of a run takes into one.
 const LOAD_EPOCH: u64 = 256 * 1024;
 
-/// A program over events and customers.
+/// A program over events and customers, for either engine.
 pub trait Program {
     /// Changes of events, in the program's own types.
     type Events;
@@ -32,21 +32,21 @@ pub trait Program {
     fn send_events(&mut self, updates: Self::Events);
     fn send_customers(&mut self, updates: Self::Customers);
     fn advance(&mut self, epoch: u64);
-    /// Whether the open epoch's predecessors are not all done.
+    /// Whether epochs before the open one are not finished yet.
     fn is_behind(&self) -> bool;
 }
 
-/// What came out.
+/// Counts the output rows of a program.
 #[derive(Clone, Default)]
 pub struct Tally {
     rows: Rc<Cell<i64>>,
-    /// None: rows are only counted.
+    /// The checksum of the rows; none if rows are only counted.
     checksum: Option<Rc<Cell<u64>>>,
 }
 
-/// A collection that is counted where it ends.
+/// A collection whose rows can be counted as they come out.
 pub trait Counted<D> {
-    /// Counts the rows, and adds up `checksum` of the updates if that is asked for.
+    /// Counts the rows; if the tally has a checksum, also adds the updates' `checksum` to it.
     fn counted(self, tally: &Tally, checksum: impl Fn(&[(D, u64, i64)]) -> u64 + 'static) -> Self;
 }
 
@@ -67,7 +67,7 @@ impl<D: Clone + 'static> Counted<D> for VecCollection<'_, u64, D, i64> {
     }
 }
 
-/// A row by its columns' texts.
+/// The hash of a row, computed from its columns' texts.
 pub fn text_hash<T: AsRef<str>>(columns: &[T]) -> u64 {
     let mut hasher = XxHash3_64::with_seed(0);
     for column in columns {
@@ -77,30 +77,30 @@ pub fn text_hash<T: AsRef<str>>(columns: &[T]) -> u64 {
     hasher.finish()
 }
 
-/// What was measured of one program.
+/// The figures of one program.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Measured {
-    /// Updates per second while loading, of the process's own time (user and system).
+    /// Updates per second during the load, by the process's own time (user and system).
     pub load_per_second: f64,
-    /// The same by the clock on the wall.
+    /// Updates per second during the load, by the wall clock.
     pub load_per_second_wall: f64,
-    /// Live bytes that the loaded program holds, for each record loaded.
+    /// Live bytes of the loaded program, per loaded record.
     pub bytes_per_record: f64,
-    /// Peak RSS less what the process took before it began, in bytes.
+    /// Peak RSS in bytes, minus what the process used before the program started.
     pub peak_rss: u64,
-    /// Of a small epoch, from its first update handed over until its last result is out, in microseconds of the
+    /// The time of a small epoch, from sending its first update until its last result is out, in microseconds of the
     /// process's own time.
     pub epoch_p50: f64,
     pub epoch_p99: f64,
-    /// Allocations for each record loaded.
+    /// Allocations per loaded record.
     pub allocations_per_record: f64,
-    /// Rows there are at the end.
+    /// The number of rows at the end.
     pub rows: i64,
-    /// Of those rows; zero unless it was asked for.
+    /// The checksum of these rows; zero unless it was asked for.
     pub checksum: u64,
 }
 
-/// Runs a program to its end.
+/// Runs a program from start to end.
 pub fn drive<P: Program>(options: &Options, case: Case) -> Measured {
     let options = options.clone();
     timely::execute_directly(move |worker| {
@@ -174,7 +174,7 @@ fn load<P: Program>(
     updates += options.records;
     measured.load_per_second = updates as f64 / clock.own.as_secs_f64();
     measured.load_per_second_wall = updates as f64 / clock.wall.as_secs_f64();
-    // Merges that are under way end with some idle steps.
+    // Idle steps let pending merges finish.
     for _ in 0..1_000 {
         worker.step();
     }
@@ -196,7 +196,7 @@ fn rounds<P: Program>(program: &mut P, worker: &mut Worker, options: &Options, m
         }
         times.push(memory::own_time() - start);
     }
-    // The first rounds meet what the load left to be merged.
+    // The first rounds still merge what the load left, so they are not counted.
     times.drain(..times.len() / 10);
     times.sort_unstable();
     let at = |share: f64| {
@@ -207,7 +207,7 @@ fn rounds<P: Program>(program: &mut P, worker: &mut Worker, options: &Options, m
     measured.epoch_p99 = at(0.99);
 }
 
-/// Adds up time on the wall and the process's own.
+/// Adds up wall time and the process's own time.
 #[derive(Default)]
 struct Clock {
     wall: Duration,

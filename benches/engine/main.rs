@@ -1,17 +1,17 @@
-//! The engine against plain differential: the same GROUP BY, join and DISTINCT, once as SQL on the product's rows
-//! and once as a program on typed tuples with `String` fields.
+//! Compares the engine with plain differential: the same GROUP BY, join and DISTINCT, once as SQL on the product's
+//! rows and once as a program on typed tuples with `String` fields.
 //!
 //! ```sh
 //! cargo bench --bench engine                                   # everything
 //! cargo bench --bench engine -- --only join --keys 100000      # one case
 //! ```
 //!
-//! Fair because:
-//! 1. Both sides get the same changes in the same batches and epochs, ready in their own types (the making of
-//!    rows and of strings is not on the clock), over one worker, with the product's allocator.
+//! The comparison is fair because:
+//! 1. Both sides get the same changes in the same batches and epochs, already in their own types (building rows and
+//!    strings is not timed), on one worker, with the product's allocator.
 //! 2. The product runs what a user's SQL becomes: planned, lowered and built as in a run.
-//! 3. Every measurement has a process of its own; the two sides take turns, and the best of several runs counts.
-//! 4. A further run of each side hashes its answer, and the two must agree.
+//! 3. Every measurement has its own process; the two sides take turns, and the best of several runs counts.
+//! 4. A further run of each side hashes its result, and the two hashes must agree.
 
 mod drive;
 mod memory;
@@ -63,7 +63,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Of a measuring process: the number of distinct keys.
+    /// In a measuring process: the number of distinct keys.
     fn keys(&self) -> u64 {
         *self
             .keys
@@ -72,7 +72,7 @@ impl Options {
     }
 }
 
-/// What is compared.
+/// The engines that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Side {
     Product,
@@ -124,7 +124,7 @@ fn compare(options: &Options, case: Case, keys: u64) -> Result<(Measured, Measur
     Ok((best(&products), best(&typeds)))
 }
 
-/// One measurement, in a process of its own.
+/// Takes one measurement, in a process of its own.
 fn measure(options: &Options, case: Case, keys: u64, side: Side, check: bool) -> Result<Measured, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
@@ -151,7 +151,7 @@ fn measure(options: &Options, case: Case, keys: u64, side: Side, check: bool) ->
     serde_json::from_slice(&output.stdout).map_err(|error| format!("the {side} side's figures: {error}"))
 }
 
-/// The best of each figure: what disturbs a run only ever makes it slower or larger.
+/// The best value of each figure: disturbances only make a run slower or larger.
 fn best(runs: &[Measured]) -> Measured {
     let most = |figure: fn(&Measured) -> f64| runs.iter().map(figure).fold(f64::MIN, f64::max);
     let least = |figure: fn(&Measured) -> f64| runs.iter().map(figure).fold(f64::MAX, f64::min);

@@ -1,4 +1,4 @@
-//! What the process takes: bytes and allocations as the program asks for them, RSS as the kernel sees it, and
+//! Measures the process: live bytes and allocations as the program requests them, RSS as the kernel reports it, and
 //! processor time.
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use mimalloc::MiMalloc;
 
-/// The product's allocator, counted.
+/// The product's allocator, with counters.
 pub struct Counting;
 
 static LIVE: AtomicI64 = AtomicI64::new(0);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: every call goes to mimalloc as it came.
+// SAFETY: every call is passed to mimalloc unchanged.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -40,8 +40,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What an allocation takes: mimalloc's size classes are 8, multiples of 16 up to 128, then four steps for each
-/// doubling; what is large takes whole pages.
+/// The bytes that an allocation occupies: mimalloc's size classes are 8, multiples of 16 up to 128, then four per
+/// doubling; large allocations occupy whole pages.
 fn rounded(size: usize) -> i64 {
     let step = match size {
         0..=8 => 8,
@@ -52,11 +52,11 @@ fn rounded(size: usize) -> i64 {
     size.next_multiple_of(step) as i64
 }
 
-/// As of now.
+/// The process's memory at one moment.
 pub struct Memory {
-    /// Bytes allocated and not freed.
+    /// Bytes that are allocated and not freed.
     pub live: i64,
-    /// Allocations since the process began.
+    /// The number of allocations since the process started.
     pub allocations: u64,
     /// Resident set, in bytes.
     pub rss: u64,
@@ -70,12 +70,12 @@ pub fn now() -> Memory {
     }
 }
 
-/// The most the process has ever held, in bytes.
+/// The most resident memory that the process has had, in bytes.
 pub fn peak_rss() -> u64 {
     status("VmHWM:")
 }
 
-/// A line of /proc/self/status, in bytes; 0 where there is none.
+/// The value of a line in /proc/self/status, in bytes; 0 if the line is missing.
 fn status(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -86,7 +86,7 @@ fn status(name: &str) -> u64 {
 /// User and system time of the whole process.
 pub fn own_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills the structure it is given.
+    // SAFETY: the kernel fills the structure that it is given.
     #[allow(unsafe_code)]
     unsafe {
         libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time);

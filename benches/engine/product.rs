@@ -1,11 +1,11 @@
-//! The product: SQL, compiled by `plan` and built by `render`, on `Row`s.
+//! The product's side: SQL, compiled by `plan` and built by `render`, on `Row`s.
 
 use std::error::Error;
 use std::sync::Arc;
 
 use alluvium::definition::{self, Dataflow};
 use alluvium::plan::{self, Graph};
-use alluvium::render::{self, Collections, Counters, Kept};
+use alluvium::render::{self, Collections, Counters, RestartState};
 use alluvium::repr::{Epoch, RowCodec, Update};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -20,7 +20,7 @@ use crate::workload::{self, Case, Change};
 
 type Handle = InputHandle<Epoch, CapacityContainerBuilder<Vec<Update>>>;
 
-/// The compiled program, running.
+/// The running program.
 pub struct Product {
     events: Handle,
     customers: Handle,
@@ -48,7 +48,14 @@ impl Program for Product {
                     ((input.name.clone(), handle), collections)
                 })
                 .unzip();
-            let built = render::build(scope, &dataflow, &graph, inputs, &Counters::default(), Kept::default());
+            let built = render::build(
+                scope,
+                &dataflow,
+                &graph,
+                inputs,
+                &Counters::default(),
+                RestartState::default(),
+            );
             for (table, planned) in built.tables.into_iter().zip(&graph.tables) {
                 let codec = RowCodec::new(planned.schema.clone()).expect("a planned schema has a row encoding");
                 let checksum = move |updates: &[Update]| {
@@ -140,7 +147,7 @@ impl Product {
     }
 }
 
-/// A folder as a user would write it, loaded and planned.
+/// Loads and plans a folder like one that a user would write.
 fn compiled(case: Case) -> Result<(Dataflow, Graph), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let input = |columns: &str| {

@@ -1,4 +1,4 @@
-//! The table: what was measured, on which machine, of which commit.
+//! Prints the table of results, with the machine and the commit.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use crate::Options;
 use crate::drive::Measured;
 use crate::workload::Case;
 
-/// Where and when, and the table's head.
+/// Prints the machine, the time, and the table's head.
 pub fn head(options: &Options) {
     let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
@@ -35,7 +35,7 @@ pub fn head(options: &Options) {
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
 }
 
-/// One line: both sides, and the product's share of the typed side's.
+/// Prints one line: both sides' figures, and the product's as a ratio to the typed side's.
 pub fn row(case: Case, keys: u64, product: &Measured, typed: &Measured) {
     let pair = |figure: fn(&Measured) -> f64, digits: usize| {
         let (ours, theirs) = (figure(product), figure(typed));

@@ -1,5 +1,5 @@
-//! The programs in plain differential on typed tuples, as one would write them there: default spines, operators
-//! for totally ordered times where they exist.
+//! The programs in plain differential on typed tuples, in its usual style: default spines, and operators for totally
+//! ordered times where they exist.
 
 use differential_dataflow::VecCollection;
 use differential_dataflow::operators::{CountTotal, ThresholdTotal};
@@ -20,7 +20,7 @@ type Customer = (String, String, String);
 
 type Handle<D> = InputHandle<Time, CapacityContainerBuilder<Vec<(D, Time, Diff)>>>;
 
-/// A typed program, running.
+/// A running typed program.
 pub struct Typed {
     events: Handle<Event>,
     customers: Handle<Customer>,
@@ -100,10 +100,10 @@ fn sum<'s>(events: VecCollection<'s, Time, Event, Diff>) -> VecCollection<'s, Ti
         .count_total_core()
 }
 
-/// Key, count, sum, least, most.
+/// Key, and its count, sum, minimum and maximum.
 type Extremes = (String, (Diff, i64, i64, i64));
 
-/// The values of a group come sorted, so one pass gives everything.
+/// The values of a group are sorted, so one pass computes everything.
 fn extremes<'s>(events: VecCollection<'s, Time, Event, Diff>) -> VecCollection<'s, Time, Extremes, Diff> {
     events
         .map(|(key, _, quantity)| (key, quantity))
@@ -127,7 +127,7 @@ fn join<'s>(
     )
 }
 
-/// Not `distinct_total`: that one takes a row whose count has come back to zero for one that is there.
+/// This is not `distinct_total`, which keeps a row whose count has returned to zero.
 fn distinct<'s>(events: VecCollection<'s, Time, Event, Diff>) -> VecCollection<'s, Time, (String, String), Diff> {
     events
         .map(|(key, item, _)| (key, item))

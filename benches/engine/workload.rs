@@ -1,30 +1,30 @@
-//! What both programs are fed: events of keys, as a load and then as small epochs of arrivals and corrections.
+//! The input of both programs: a load of events with keys, then small epochs of new events and corrections.
 //!
-//! Everything follows from the position of an event, so that a retraction needs no memory of what was inserted
-//! and both programs are given the same changes in the same batches.
+//! Everything is computed from an event's position, so that a retraction needs no memory of what was inserted, and
+//! both programs get the same changes in the same batches.
 
 use crate::Options;
 
-/// One event: `key`, `item` (one of its key's), `quantity`.
+/// An event: `key`, `item` (an item of its key), `quantity`.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     pub key: u64,
     pub quantity: i64,
 }
 
-/// An event, and whether it comes (1) or goes (-1).
+/// An event, and whether it is added (1) or removed (-1).
 pub type Change = (Event, i64);
 
-/// Which program is run.
+/// The program to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
     /// `SELECT key, count(*), sum(quantity) ... GROUP BY key`
     Sum,
-    /// The same with `min(quantity), max(quantity)`.
+    /// Like `Sum`, with `min(quantity), max(quantity)`.
     Extremes,
-    /// Events joined with the customer that their key names: one match each.
+    /// Events joined with the customer of their key: each has one match.
     Join,
-    /// `SELECT DISTINCT key, item`: as many rows as keys.
+    /// `SELECT DISTINCT key, item`: has as many rows as keys.
     Distinct,
 }
 
@@ -40,7 +40,7 @@ impl Case {
         }
     }
 
-    /// The product's program.
+    /// The program's SQL for the product.
     pub fn sql(self) -> &'static str {
         match self {
             Case::Sum => "SELECT key, count(*) AS n, sum(quantity) AS total FROM events GROUP BY key",
@@ -81,7 +81,7 @@ fn event(position: u64, keys: u64) -> Event {
     }
 }
 
-/// splitmix64.
+/// A step of splitmix64.
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -89,14 +89,14 @@ fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The load: events `from..to`, all coming.
+/// The load: events `from..to`, all added.
 pub fn load(options: &Options, from: u64, to: u64) -> Vec<Change> {
     (from..to)
         .map(|position| (event(position, options.keys()), 1))
         .collect()
 }
 
-/// The `round`-th small epoch: for half of its updates a loaded event goes, and for each of them another comes.
+/// The `round`-th small epoch: half of its updates remove loaded events, the other half add new ones.
 pub fn round(options: &Options, round: u64) -> Vec<Change> {
     let half = options.epoch_updates / 2;
     let from = round * half;

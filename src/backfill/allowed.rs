@@ -1,14 +1,15 @@
-//! Which files requests may name.
+//! Decides which files requests may name.
 //!
-//! A request lies in the lake, and whoever can write there can put one; but the run that serves it reads with its own rights.
-//! So it reads only what lies below folders and URLs that the definition names: `backfill_from` (the dataflow's own folder, unless
-//! it says otherwise), and the folders that feeds of kind `files` and `log` read anyway.
+//! A request is an object in the lake, and anyone who can write there can put one; but the run that serves it reads
+//! with its own rights. So it reads only files below folders and URLs that the definition names: `backfill_from` (by
+//! default the dataflow's own folder), and the folders that feeds of kind `files` and `log` read anyway.
 //!
-//! 1. A path is absolute and has no `..`, escaped or not: what is compared is what is opened.
-//! 2. A local file is compared by its canonical path, so a link counts as what it leads to; and again once it is open
-//!    ([`crate::source::SingleFile`]), so that nothing can be put in its place in between.
-//! 3. What runs keep secret is no data, wherever it lies and whoever asks: the definition's own file, the secret of a cluster, the
-//!    key of TLS, and whatever a lake keeps for itself.
+//! 1. A path must be absolute and without `..`, percent-encoded or not, so that the path that is compared is the one
+//!    that is opened.
+//! 2. A local file is compared by its canonical path, so a link counts as its target; and again after it was opened
+//!    ([`crate::source::SingleFile`]), so that it cannot be replaced in between.
+//! 3. Secrets of runs are never data, wherever they are and whoever asks: the definition's own file, the secret of a
+//!    cluster, the key of TLS, and everything that a lake stores for itself.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -17,16 +18,16 @@ use std::path::{Component, Path, PathBuf};
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
-use crate::definition::{Dataflow, FeedKind, FileGlob};
+use crate::definition::{Dataflow, FileGlob};
 use crate::shown::shown_path;
 use crate::source::{is_remote, local_path};
 
-/// The folder that a lake keeps what is its own in.
+/// The folder in which a lake stores what is not data.
 const FOLDER_OF_LAKES: &str = "_alluvium";
-/// Files that hold secrets, wherever they lie.
+/// The names of files that hold secrets, in any folder.
 const PRIVATE: [&str; 2] = ["dataflow.toml", "cluster.secret"];
 
-/// Why a file is not read.
+/// Why a file may not be read.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Forbidden {
     /// By (1).
@@ -43,36 +44,33 @@ pub enum Forbidden {
         "it is a file of the run's own (of _alluvium, dataflow.toml, cluster.secret, a key), which is never backfilled"
     )]
     Private,
-    /// The file cannot be looked at.
+    /// The file's metadata cannot be read.
     #[error("{0}")]
     Unseen(String),
 }
 
-/// Where files may lie.
+/// The places where files may be read.
 #[derive(Clone, Debug)]
 pub struct Allowed {
     /// Canonical folders.
     folders: Vec<PathBuf>,
-    /// URLs without a slash at their end.
+    /// URLs without a trailing slash.
     stores: Vec<String>,
-    /// What `backfill_from` stands for.
+    /// The value of `backfill_from`.
     set: Vec<String>,
-    /// Only the folder of one feed counts.
+    /// Whether only the folder of one feed is allowed.
     is_of_feed: bool,
-    /// Device and number of the definition's files that are private, under whatever name.
+    /// The device and inode of private files of the definition, so that they are recognised under any name.
     private: Vec<(u64, u64)>,
 }
 
 impl Allowed {
-    /// By a definition, as its folders are now: one that is not there allows nothing.
-    pub fn of(dataflow: &Dataflow) -> Allowed {
+    /// The places that a definition allows, with its folders as they are now: a folder that does not exist allows
+    /// nothing.
+    pub fn from_dataflow(dataflow: &Dataflow) -> Allowed {
         let feeds = dataflow.inputs.iter().flat_map(|input| &input.feeds);
-        let of_feeds = feeds.filter_map(|feed| match &feed.kind {
-            // Everything is below the root: of a feed there, only a folder that is set counts.
-            FeedKind::Files { path, .. } => Some(fixed_part(path)).filter(|folder| folder != "/"),
-            FeedKind::Log { path, .. } => Some(path.to_string_lossy().into_owned()),
-            _ => None,
-        });
+        // If a feed can read everything, its folder is empty, and only folders in `backfill_from` count.
+        let of_feeds = feeds.filter_map(|feed| feed.kind.contract().folder());
         let set = dataflow.bounds.backfill_from.clone();
         let places: Vec<String> = set
             .iter()
@@ -91,7 +89,8 @@ impl Allowed {
         }
     }
 
-    /// Of one feed of kind `files`: its own folder alone, or wherever its links lead, if it follows them.
+    /// The place of one feed of kind `files`: only its own folder, or everything that links can lead to if it follows
+    /// links.
     pub fn of_feed(feed_path: &str, follows_links: bool) -> Allowed {
         let fixed = fixed_part(feed_path);
         let folder = match follows_links {
@@ -122,10 +121,11 @@ impl Allowed {
         }
     }
 
-    /// Where a file lies, if it may be read: of a local one the folder that it must not leave, and its canonical path.
+    /// Checks whether a file may be read. For a local file, returns the folder that it must not leave, and its
+    /// canonical path.
     ///
     /// # Errors
-    /// Why it may not. A local file that is not there cannot be looked at.
+    /// Why the file may not be read, or that a local file does not exist.
     pub fn check(&self, file: &str) -> Result<Option<(PathBuf, PathBuf)>, Forbidden> {
         if is_remote(file) {
             let is_plain = file.split('/').all(|part| !is_dots(part));
@@ -144,7 +144,7 @@ impl Allowed {
         }
         let root_of = |path: &Path| self.folders.iter().find(|folder| path.starts_with(folder));
         let place = std::fs::canonicalize(&path).map_err(|error| match error.kind() {
-            // What lies elsewhere is not even said to be there or not.
+            // For a file outside of the allowed places, the message does not reveal whether it exists.
             _ if root_of(&path).is_none() => Forbidden::Outside,
             std::io::ErrorKind::NotFound => Forbidden::Unseen("it is not there".to_string()),
             _ => Forbidden::Unseen(format!("could not look at it: {error}")),
@@ -157,7 +157,7 @@ impl Allowed {
         }
     }
 
-    /// Whether a local file is never read, by (3). The path is canonical.
+    /// Whether a local file must never be read, by (3). The path must be canonical.
     pub(super) fn is_private(&self, file: Option<&Metadata>, path: &Path) -> bool {
         file.is_some_and(|file| self.private.contains(&number(file)))
             || path
@@ -165,7 +165,7 @@ impl Allowed {
                 .any(|part| is_private_part(&part.as_os_str().to_string_lossy()))
     }
 
-    /// What would allow a file: a setting, as it would stand in dataflow.toml or in its feed.
+    /// The setting that would allow a file, as text for dataflow.toml or for the feed.
     pub fn remedy(&self, file: &str) -> String {
         if self.is_of_feed {
             return "set follow_links = true in the feed, if that is meant".to_string();
@@ -179,7 +179,7 @@ impl Allowed {
         )
     }
 
-    /// The same for one file of many: it does not repeat what is allowed.
+    /// The same for a message about one of many files: it does not list what is allowed.
     pub fn short_remedy(&self, file: &str) -> String {
         if self.is_of_feed {
             return self.remedy(file);
@@ -188,7 +188,7 @@ impl Allowed {
         format!("add {folder:?} to backfill_from in dataflow.toml and restart the run, or move the file")
     }
 
-    /// The folders and URLs, as people are told them.
+    /// The allowed folders and URLs, for messages.
     pub fn names(&self) -> String {
         let folders = self.folders.iter().map(|folder| folder.display().to_string());
         let names: Vec<String> = folders.chain(self.stores.iter().cloned()).collect();
@@ -199,12 +199,12 @@ impl Allowed {
     }
 }
 
-/// The folder or URL that a feed's path lies in, whatever its wildcards stand for.
+/// The folder or URL that contains everything a feed's path can match.
 fn fixed_part(feed_path: &str) -> String {
     FileGlob::split(feed_path.strip_prefix("file://").unwrap_or(feed_path)).0
 }
 
-/// Whether a folder or file of this name is private, escaped or not.
+/// Whether a folder or file with this name, which may be percent-encoded, is private.
 fn is_private_part(part: &str) -> bool {
     let plain = percent_decode_str(part).decode_utf8_lossy();
     plain == FOLDER_OF_LAKES || PRIVATE.contains(&&*plain)
@@ -214,7 +214,7 @@ fn number(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Whether a part of a URL stands for its folder or the one above, escaped or not.
+/// Whether a part of a URL is `.` or `..`, percent-encoded or not.
 fn is_dots(part: &str) -> bool {
     matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
@@ -238,7 +238,7 @@ mod tests {
         symlink(root.join("secrets/a.csv"), root.join("shop/link.csv")).unwrap();
         symlink(root.join("shop"), root.join("door")).unwrap();
         let at = |path: &str| root.join(path).display().to_string();
-        // Through a link, as a user may write it.
+        // The allowed folder is given by a link, as a user may write it.
         let allowed = Allowed::in_places(&[at("door")]);
         let check = |path: &str| allowed.check(&at(path));
         let there = Ok(Some((root.join("shop"), root.join("shop/old/a.csv"))));

@@ -1,15 +1,16 @@
-//! The folder of requests in the lake: where commands put them, and a run takes them from.
+//! The folder of requests in the lake: commands put requests there, and a run serves them.
 //!
 //! | object below `_alluvium/requests` | put by | meaning |
 //! |---|---|---|
-//! | `<id>.json` | the command | the request; ids sort by when they were made |
-//! | `status/<id>.json` | the run, about every second | it is being served, and how far it is |
-//! | `done/<id>.json` | the run | how it ended; put before the request goes, so that one of the two is always there |
-//! | `broken/<name>` | the run | what was no request: moved aside, so that it is told once |
+//! | `<id>.json` | the command | the request; ids sort by the time at which they were made |
+//! | `status/<id>.json` | the run, about every second | it is being served, with its progress |
+//! | `done/<id>.json` | the run | its outcome; put before the request is deleted, so that one of the two always exists |
+//! | `broken/<name>` | the run | an invalid request: moved here, so that it is reported once |
 //!
-//! Others can write to the lake, so nothing that lies here is trusted. What is read is a regular file of a bounded size (on a
-//! local disk no link is followed and no FIFO is waited for). Nothing is written or deleted while one of the folders is a link. A request that is none is moved aside, and whoever waits for it is
-//! answered; if it cannot be moved, it is passed by for as long as the run lasts.
+//! Others can write to the lake, so nothing in this folder is trusted. Only regular files of bounded size are read
+//! (on a local disk, no link is followed and no FIFO is waited for). Nothing is written or deleted while one of the
+//! folders is a link. An invalid request is moved aside, and a client that waits for it gets an outcome; if it cannot
+//! be moved, it is ignored for the rest of the run.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -27,29 +28,28 @@ use object_store::{Error, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 use super::request::{is_id, shortened};
-use super::{Asker, Outcome, Request, Status};
+use super::{BackfillOutcome, BackfillStatus, Request, Requester};
+use crate::lake::Lake;
 use crate::shown::{shown, shown_bytes};
-use crate::sink::Lake;
 
 const FOLDER: &str = "_alluvium/requests";
-/// The most bytes of an object that are read: more than the request that names the most files, and than any outcome.
+/// The most bytes of an object that are read: more than the largest request and the largest outcome have.
 pub(super) const LARGEST: u64 = 64 << 20;
-/// How long what is no request must have been left alone before it counts as broken.
+/// How long an invalid request must have been unchanged before it counts as broken.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// The requests of a lake.
+/// The requests in a lake.
 #[derive(Clone, Debug)]
-pub struct Requests {
+pub struct RequestBoard {
     lake: Lake,
-    durable: bool,
-    /// Names of what is no request and could not be moved aside.
+    /// The names of invalid requests that could not be moved aside.
     passed_by: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// Something in the folder of requests.
+/// An entry in the folder of requests.
 #[derive(Clone, Debug)]
-struct Posted {
-    /// Its name, made harmless where it is no text.
+struct PostedEntry {
+    /// Its name, escaped if it is no valid text.
     name: String,
     at: PostedAt,
 }
@@ -60,28 +60,28 @@ enum PostedAt {
     Store(Path),
 }
 
-/// What a look into the folder found.
+/// The result of a look into the folder.
 #[derive(Debug, PartialEq)]
-pub enum Look {
+pub enum NextRequest {
     /// The oldest request that is not done.
     Request(Request),
-    /// Something that is no request, and may still be being written.
+    /// An invalid request that may still be being written.
     Unsettled,
-    /// Nothing to do.
+    /// There is no request.
     Nothing,
 }
 
-/// What an object holds.
-enum Held {
+/// The content of an object.
+enum ReadObject {
     Nothing,
-    /// Its bytes, and on a local disk whose it is: by what was open while they were read.
-    Bytes(Vec<u8>, Option<Asker>),
+    /// Its bytes, and on a local disk its owner, by the metadata of the file that was open while it was read.
+    Bytes(Vec<u8>, Option<Requester>),
     /// It is not read, for this reason.
     Refused(String),
 }
 
-impl Posted {
-    /// Whether it may still be being written. A store shows an object when it is whole.
+impl PostedEntry {
+    /// Whether it may still be being written. In a store, an object appears only when it is complete.
     fn is_young(&self) -> bool {
         let PostedAt::Local(path) = &self.at else { return false };
         let changed = std::fs::symlink_metadata(path).and_then(|found| found.modified());
@@ -89,17 +89,16 @@ impl Posted {
     }
 }
 
-impl Requests {
-    /// Of this lake.
-    pub fn new(lake: Lake, durable: bool) -> Requests {
-        Requests {
+impl RequestBoard {
+    /// The board in a lake.
+    pub fn new(lake: Lake) -> RequestBoard {
+        RequestBoard {
             lake,
-            durable,
             passed_by: Arc::default(),
         }
     }
 
-    /// How often it is worth to look: a listing of a store behind a URL is a paid request.
+    /// How often to look; a listing of a store behind a URL is a paid request.
     pub fn poll(&self) -> Duration {
         Duration::from_millis(if self.lake.local.is_some() { 500 } else { 2000 })
     }
@@ -107,7 +106,7 @@ impl Requests {
     /// Puts a request.
     ///
     /// # Errors
-    /// The store's; a request that no run would serve.
+    /// Those of the store; or a request that no run would serve.
     pub async fn put(&self, request: &Request) -> Result<(), Error> {
         let refused = |reason: String| Error::Generic {
             store: "requests",
@@ -118,22 +117,19 @@ impl Requests {
         if bytes.len() as u64 > LARGEST {
             return Err(refused(too_large(bytes.len() as u64) + "; ask for fewer files at once"));
         }
-        self.lake
-            .put_new(&at("", &request.id), bytes, self.durable)
-            .await
-            .map(drop)
+        self.lake.put_new(&object_path("", &request.id), bytes).await.map(drop)
     }
 
-    /// Looks for the oldest that is not done. What is no request is moved aside, once it is left alone.
+    /// Finds the oldest request that is not done. Invalid requests that have not changed for a while are moved aside.
     ///
     /// # Errors
-    /// The folder cannot be looked at.
-    pub async fn look(&self) -> Result<Look, Error> {
-        let mut found = Look::Nothing;
+    /// The folder cannot be listed.
+    pub async fn next_request(&self) -> Result<NextRequest, Error> {
+        let mut found = NextRequest::Nothing;
         for posted in self.posted().await? {
             let is_passed_by = self.passed_by().contains(&posted.name);
             let Some(id) = posted.name.strip_suffix(".json").filter(|_| !is_passed_by) else {
-                continue; // what somebody writes under another name first is not there yet
+                continue; // under another name, a request may still be being written
             };
             if !is_id(id) {
                 let reason = "a request is called <id>.json, its id of letters, digits, - and _ alone";
@@ -143,7 +139,7 @@ impl Requests {
             match self.outcome(id).await {
                 Ok(None) => {}
                 Ok(Some(_)) => {
-                    // Its run ended in between.
+                    // The run that served it ended before it could delete the request.
                     if let Err(error) = self.remove("", id).await {
                         tracing::warn!(id, %error, "a request that is done is passed by, and could not be deleted");
                         self.pass_by(id);
@@ -152,59 +148,65 @@ impl Requests {
                 }
                 Err(error) => tracing::warn!(id, %error, "an outcome of a request cannot be read; it is served again"),
             }
-            let read = match self.hold(&posted.at, self.lake.local.clone()).await? {
-                Held::Nothing => continue,
-                Held::Bytes(bytes, asker) => Request::parse(&bytes, id).map(|request| Request { asker, ..request }),
-                Held::Refused(reason) => Err(reason),
+            let read = match self.read_object(&posted.at, self.lake.local.clone()).await? {
+                ReadObject::Nothing => continue,
+                ReadObject::Bytes(bytes, asker) => {
+                    Request::parse(&bytes, id).map(|request| Request { asker, ..request })
+                }
+                ReadObject::Refused(reason) => Err(reason),
             };
             match read {
-                Ok(request) => return Ok(Look::Request(request)),
-                Err(_) if posted.is_young() => found = Look::Unsettled,
+                Ok(request) => return Ok(NextRequest::Request(request)),
+                Err(_) if posted.is_young() => found = NextRequest::Unsettled,
                 Err(reason) => self.refuse(&posted, id, reason).await,
             }
         }
         Ok(found)
     }
 
-    /// Whether a request is there and not done.
+    /// Whether a request exists that is not done.
     ///
     /// # Errors
-    /// The folder cannot be looked at.
+    /// The folder cannot be listed.
     pub async fn is_posted(&self, id: &str) -> Result<bool, Error> {
         let name = format!("{id}.json");
         Ok(self.posted().await?.iter().any(|posted| posted.name == name))
     }
 
-    /// Whether a request that was there has been deleted since; not where that cannot be told.
+    /// Whether a request has been deleted; false if that is unknown.
     pub async fn is_deleted(&self, id: &str) -> bool {
-        let found = self.lake.store.head(&at("", id)).await;
+        let found = self.lake.store.head(&object_path("", id)).await;
         matches!(found, Err(Error::NotFound { .. }))
     }
 
-    /// Says how far a request is.
+    /// Writes the status of a request.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn tell(&self, id: &str, status: &Status) -> Result<(), Error> {
-        let told = at("status/", id);
-        self.folders()?.store.put(&told, json(status).into()).await.map(drop)
+    /// Those of the store.
+    pub async fn write_status(&self, id: &str, status: &BackfillStatus) -> Result<(), Error> {
+        let location = object_path("status/", id);
+        self.folders()?
+            .store
+            .put(&location, json(status).into())
+            .await
+            .map(drop)
     }
 
-    /// How far a request is; none: nobody serves it yet.
+    /// The status of a request; none if it is not being served yet.
     ///
     /// # Errors
-    /// The store's; what lies there is no status.
-    pub async fn status(&self, id: &str) -> Result<Option<Status>, Error> {
+    /// Those of the store; or an object that is no valid status.
+    pub async fn status(&self, id: &str) -> Result<Option<BackfillStatus>, Error> {
         self.read("status/", id).await
     }
 
-    /// A request has ended.
+    /// Writes the outcome of a request, and deletes the request.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn finish(&self, id: &str, outcome: &Outcome) -> Result<(), Error> {
+    /// Those of the store.
+    pub async fn finish(&self, id: &str, outcome: &BackfillOutcome) -> Result<(), Error> {
         let lake = self.folders()?;
-        lake.put_new(&at("done/", id), json(outcome), self.durable).await?;
+        lake.put_new(&object_path("done/", id), json(outcome)).await?;
         self.remove("", id).await?;
         if let Err(error) = self.remove("status/", id).await {
             tracing::warn!(id, %error, "what was told of a request could not be deleted, now that it has ended");
@@ -212,23 +214,23 @@ impl Requests {
         Ok(())
     }
 
-    /// How a request ended; none: it has not.
+    /// The outcome of a request; none if it has not ended.
     ///
     /// # Errors
-    /// The store's; what lies there is no outcome.
-    pub async fn outcome(&self, id: &str) -> Result<Option<Outcome>, Error> {
+    /// Those of the store; or an object that is no valid outcome.
+    pub async fn outcome(&self, id: &str) -> Result<Option<BackfillOutcome>, Error> {
         self.read("done/", id).await
     }
 
-    /// Passes a request by for as long as the run lasts.
+    /// Ignores a request for the rest of the run.
     pub fn pass_by(&self, id: &str) {
         self.passed_by().insert(format!("{id}.json"));
     }
 
-    /// Deletes outcomes that are older than this: who waited for them has seen them.
+    /// Deletes outcomes older than `age`; clients that waited for them have seen them.
     ///
     /// # Errors
-    /// The store's.
+    /// Those of the store.
     pub async fn forget(&self, age: Duration) -> Result<(), Error> {
         let folder = Path::from(format!("{FOLDER}/done"));
         let lake = self.folders()?;
@@ -243,7 +245,7 @@ impl Requests {
         Ok(())
     }
 
-    /// The lake, if what is put into the folders of requests comes to lie there.
+    /// The lake, after a check that none of the request folders is a link.
     fn folders(&self) -> Result<&Lake, Error> {
         for part in ["", "/status", "/done", "/broken"] {
             let folder = self
@@ -264,13 +266,13 @@ impl Requests {
         Ok(&self.lake)
     }
 
-    /// All that lies in the folder of requests itself, by name.
-    async fn posted(&self) -> Result<Vec<Posted>, Error> {
+    /// The entries directly in the folder of requests, by name.
+    async fn posted(&self) -> Result<Vec<PostedEntry>, Error> {
         let mut posted = match self.folders()?.local.clone() {
             Some(lake) => blocking(move || list_local(lake.join(FOLDER))).await?,
             None => {
                 let listed = self.lake.store.list_with_delimiter(Some(&Path::from(FOLDER))).await?;
-                let of_object = |location: Path| Posted {
+                let of_object = |location: Path| PostedEntry {
                     name: location.filename().unwrap_or_default().to_string(),
                     at: PostedAt::Store(location),
                 };
@@ -285,15 +287,15 @@ impl Requests {
         Ok(posted)
     }
 
-    /// What is no request goes, and whoever waits for it is told why.
-    async fn refuse(&self, posted: &Posted, id: &str, reason: String) {
+    /// Moves an invalid request aside, and writes an outcome with the reason for a client that waits for it.
+    async fn refuse(&self, posted: &PostedEntry, id: &str, reason: String) {
         let reason = shortened(reason);
-        let outcome = Outcome {
+        let outcome = BackfillOutcome {
             error: Some(reason.clone()),
-            ..Outcome::default()
+            ..BackfillOutcome::default()
         };
         let noted = match self.folders() {
-            Ok(lake) => lake.put_new(&at("done/", id), json(&outcome), self.durable).await,
+            Ok(lake) => lake.put_new(&object_path("done/", id), json(&outcome)).await,
             Err(error) => Err(error),
         };
         if let Err(error) = noted {
@@ -302,7 +304,7 @@ impl Requests {
         self.move_aside(posted, &reason).await;
     }
 
-    async fn move_aside(&self, posted: &Posted, reason: &str) {
+    async fn move_aside(&self, posted: &PostedEntry, reason: &str) {
         let moved = match (&posted.at, self.folders()) {
             (_, Err(error)) => Err(error),
             (PostedAt::Local(path), Ok(_)) => {
@@ -330,7 +332,7 @@ impl Requests {
     }
 
     async fn read<T: for<'de> Deserialize<'de>>(&self, part: &str, id: &str) -> Result<Option<T>, Error> {
-        let location = at(part, id);
+        let location = object_path(part, id);
         let place = match &self.lake.local {
             Some(lake) => PostedAt::Local(lake.join(location.as_ref())),
             None => PostedAt::Store(location.clone()),
@@ -339,41 +341,43 @@ impl Requests {
             store: "requests",
             source: format!("{location} cannot be read ({reason}); delete it").into(),
         };
-        match self.hold(&place, None).await? {
-            Held::Nothing => Ok(None),
-            Held::Bytes(bytes, _) => serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string())),
-            Held::Refused(reason) => Err(unreadable(reason)),
+        match self.read_object(&place, None).await? {
+            ReadObject::Nothing => Ok(None),
+            ReadObject::Bytes(bytes, _) => {
+                serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))
+            }
+            ReadObject::Refused(reason) => Err(unreadable(reason)),
         }
     }
 
-    /// What an object holds, if that may be looked at. `lake`: as of [`hold_local`].
-    async fn hold(&self, place: &PostedAt, lake: Option<PathBuf>) -> Result<Held, Error> {
+    /// Reads an object, if that is safe. `lake`: see [`read_local`].
+    async fn read_object(&self, place: &PostedAt, lake: Option<PathBuf>) -> Result<ReadObject, Error> {
         let location = match place {
             PostedAt::Local(path) => {
                 let path = path.clone();
-                return blocking(move || hold_local(&path, lake.as_deref())).await;
+                return blocking(move || read_local(&path, lake.as_deref())).await;
             }
             PostedAt::Store(location) => location,
         };
         match self.lake.store.head(location).await {
-            Err(Error::NotFound { .. }) => return Ok(Held::Nothing),
+            Err(Error::NotFound { .. }) => return Ok(ReadObject::Nothing),
             Err(error) => return Err(error),
-            Ok(object) if object.size > LARGEST => return Ok(Held::Refused(too_large(object.size))),
+            Ok(object) if object.size > LARGEST => return Ok(ReadObject::Refused(too_large(object.size))),
             Ok(_) => {}
         }
         let bytes = self.lake.get(location).await?;
-        Ok(bytes.map_or(Held::Nothing, |bytes| Held::Bytes(bytes.into(), None)))
+        Ok(bytes.map_or(ReadObject::Nothing, |bytes| ReadObject::Bytes(bytes.into(), None)))
     }
 
     async fn remove(&self, part: &str, id: &str) -> Result<(), Error> {
-        match self.folders()?.store.delete(&at(part, id)).await {
+        match self.folders()?.store.delete(&object_path(part, id)).await {
             Err(Error::NotFound { .. }) => Ok(()),
             deleted => deleted,
         }
     }
 }
 
-fn at(part: &str, id: &str) -> Path {
+fn object_path(part: &str, id: &str) -> Path {
     Path::from(format!("{FOLDER}/{part}{id}.json"))
 }
 
@@ -385,7 +389,7 @@ fn too_large(bytes: u64) -> String {
     format!("it has {bytes} bytes, and a request at most {LARGEST}")
 }
 
-/// Work on a local disk, off the threads that drive stores.
+/// Runs blocking work on a local disk outside of the runtime's worker threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|source| Error::JoinError { source })?
@@ -395,14 +399,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
         })
 }
 
-fn list_local(folder: PathBuf) -> io::Result<Vec<Posted>> {
+fn list_local(folder: PathBuf) -> io::Result<Vec<PostedEntry>> {
     let entries = match std::fs::read_dir(&folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
         entries => entries?,
     };
     let posted = |entry: io::Result<std::fs::DirEntry>| {
         let entry = entry?;
-        Ok(Posted {
+        Ok(PostedEntry {
             name: shown_bytes(entry.file_name().as_encoded_bytes()).to_string(),
             at: PostedAt::Local(entry.path()),
         })
@@ -410,11 +414,12 @@ fn list_local(folder: PathBuf) -> io::Result<Vec<Posted>> {
     entries.map(posted).collect()
 }
 
-/// What a file holds; no link is followed, and nothing is waited for. `lake`: where a file can be made that is the run's own.
-fn hold_local(path: &std::path::Path, lake: Option<&std::path::Path>) -> io::Result<Held> {
-    let refused = |reason: &str| Ok(Held::Refused(reason.to_string()));
+/// Reads a file without following links or waiting. `lake` is where a file can be made to find out which user the run
+/// is.
+fn read_local(path: &std::path::Path, lake: Option<&std::path::Path>) -> io::Result<ReadObject> {
+    let refused = |reason: &str| Ok(ReadObject::Refused(reason.to_string()));
     let found = match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Held::Nothing),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(ReadObject::Nothing),
         found => found?,
     };
     if !found.is_file() {
@@ -423,7 +428,7 @@ fn hold_local(path: &std::path::Path, lake: Option<&std::path::Path>) -> io::Res
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let opened: io::Result<File> = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = match opened {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Held::Nothing),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(ReadObject::Nothing),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return refused("it may not be read"),
         opened => opened?,
     };
@@ -432,21 +437,24 @@ fn hold_local(path: &std::path::Path, lake: Option<&std::path::Path>) -> io::Res
         return refused("it is no regular file any more");
     }
     if found.len() > LARGEST {
-        return Ok(Held::Refused(too_large(found.len())));
+        return Ok(ReadObject::Refused(too_large(found.len())));
     }
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes)?; // it may grow meanwhile
     match bytes.len() as u64 > LARGEST {
-        true => Ok(Held::Refused(too_large(bytes.len() as u64))),
+        true => Ok(ReadObject::Refused(too_large(bytes.len() as u64))),
         false => {
-            // One that has no name: nobody else can have put it there.
+            // This file has no name, so nobody else can have put it there.
             let own = lake.and_then(|lake| tempfile::tempfile_in(lake).and_then(|own| own.metadata()).ok());
-            Ok(Held::Bytes(bytes, Some(Asker::of(&found, own.as_ref()))))
+            Ok(ReadObject::Bytes(
+                bytes,
+                Some(Requester::from_metadata(&found, own.as_ref())),
+            ))
         }
     }
 }
 
-/// Moves what lies there into the folder beside it.
+/// Moves a file into the folder `broken` beside it.
 fn move_local(path: PathBuf) -> io::Result<()> {
     let name = path.file_name().expect("what was listed has a name");
     let folder = path.with_file_name("broken");
@@ -468,14 +476,14 @@ mod tests {
     use super::*;
     use crate::backfill::Work;
 
-    fn board(folder: &std::path::Path) -> Requests {
+    fn board(folder: &std::path::Path) -> RequestBoard {
         let lake = Lake::open(folder.to_str().unwrap(), &BTreeMap::new()).unwrap();
-        Requests::new(lake, true)
+        RequestBoard::new(lake.with_durability(true))
     }
 
-    fn own(folder: &std::path::Path) -> Option<Asker> {
+    fn own(folder: &std::path::Path) -> Option<Requester> {
         let made = std::fs::metadata(folder).unwrap();
-        Some(Asker::of(&made, Some(&made)))
+        Some(Requester::from_metadata(&made, Some(&made)))
     }
 
     #[tokio::test]
@@ -483,7 +491,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let requests = board(folder.path());
         let asker = own(folder.path());
-        assert_eq!(requests.look().await.unwrap(), Look::Nothing);
+        assert_eq!(requests.next_request().await.unwrap(), NextRequest::Nothing);
         let first = Request {
             asker,
             ..Request::new("orders", Work::Letters, None)
@@ -499,17 +507,26 @@ mod tests {
         };
         requests.put(&second).await.unwrap();
         requests.put(&first).await.unwrap();
-        assert_eq!(requests.look().await.unwrap(), Look::Request(first.clone()));
-        requests.tell(&first.id, &Status::default()).await.unwrap();
-        assert_eq!(requests.status(&first.id).await.unwrap(), Some(Status::default()));
-        // A run that ended between the outcome and the request's removal.
-        let outcome = Outcome {
+        assert_eq!(
+            requests.next_request().await.unwrap(),
+            NextRequest::Request(first.clone())
+        );
+        requests
+            .write_status(&first.id, &BackfillStatus::default())
+            .await
+            .unwrap();
+        assert_eq!(
+            requests.status(&first.id).await.unwrap(),
+            Some(BackfillStatus::default())
+        );
+        // As if a run ended after it wrote the outcome and before it deleted the request.
+        let outcome = BackfillOutcome {
             records: 7,
-            ..Outcome::default()
+            ..BackfillOutcome::default()
         };
         requests.finish(&first.id, &outcome).await.unwrap();
         requests.put(&first).await.unwrap();
-        assert_eq!(requests.look().await.unwrap(), Look::Request(second));
+        assert_eq!(requests.next_request().await.unwrap(), NextRequest::Request(second));
         assert!(!requests.is_posted(&first.id).await.unwrap());
         assert_eq!(requests.outcome(&first.id).await.unwrap(), Some(outcome));
         assert_eq!(requests.status(&first.id).await.unwrap(), None);
@@ -517,7 +534,8 @@ mod tests {
         assert!(requests.outcome(&first.id).await.unwrap().is_some(), "it is young");
     }
 
-    /// A request with `..` in its name hung the end of a run, and one that was no JSON ended it at its thirtieth try.
+    /// A request with `..` in its name hung the end of a run, and one that was no JSON ended the run at the thirtieth
+    /// try.
     #[tokio::test]
     async fn what_is_no_request_is_moved_aside_answered_and_the_next_one_served() {
         let folder = tempfile::tempdir().unwrap();
@@ -550,7 +568,7 @@ mod tests {
         write("done/006-fifo.json", "no outcome");
         let names = || -> BTreeSet<String> { list_local(at.clone()).unwrap().into_iter().map(|p| p.name).collect() };
         let before = names();
-        assert_eq!(requests.look().await.unwrap(), Look::Unsettled);
+        assert_eq!(requests.next_request().await.unwrap(), NextRequest::Unsettled);
         let left = names();
         assert!(
             left.contains("001-text.json") && !left.contains("a..b.json"),
@@ -559,10 +577,13 @@ mod tests {
         tokio::time::sleep(SETTLED).await;
 
         requests.put(&good).await.unwrap();
-        assert_eq!(requests.look().await.unwrap(), Look::Request(good.clone()));
+        assert_eq!(
+            requests.next_request().await.unwrap(),
+            NextRequest::Request(good.clone())
+        );
         let folders = ["broken", "done", "not-yet.json.tmp"].map(String::from);
         let good_name = format!("{}.json", good.id);
-        // Ids sort by time: what sorts behind the first good one is looked at later.
+        // Ids sort by time, so entries behind the first valid request are looked at later.
         assert!(
             names().is_subset(&folders.iter().cloned().chain([good_name]).collect()),
             "{:?}",
@@ -585,8 +606,8 @@ mod tests {
                 "{id}: {outcome:?}"
             );
         }
-        requests.finish(&good.id, &Outcome::default()).await.unwrap();
-        assert_eq!(requests.look().await.unwrap(), Look::Nothing);
+        requests.finish(&good.id, &BackfillOutcome::default()).await.unwrap();
+        assert_eq!(requests.next_request().await.unwrap(), NextRequest::Nothing);
     }
 
     #[tokio::test]
@@ -603,12 +624,15 @@ mod tests {
         };
         requests.put(&good).await.unwrap();
         for _ in 0..2 {
-            assert_eq!(requests.look().await.unwrap(), Look::Request(good.clone()));
+            assert_eq!(
+                requests.next_request().await.unwrap(),
+                NextRequest::Request(good.clone())
+            );
         }
         assert!(at.join("a b.json").exists());
     }
 
-    /// A link in place of a folder led what a run wrote, moved and deleted to wherever its maker liked.
+    /// A link in place of a folder made a run write, move and delete files wherever the link led.
     #[tokio::test]
     async fn nothing_is_written_or_deleted_through_a_link() {
         for part in ["", "/status", "/done", "/broken"] {
@@ -624,13 +648,19 @@ mod tests {
                 std::fs::remove_dir_all(&at).unwrap();
             }
             std::os::unix::fs::symlink(elsewhere.path(), folder.path().join(format!("{FOLDER}{part}"))).unwrap();
-            let looked = requests.look().await;
+            let looked = requests.next_request().await;
             assert!(
                 looked.is_err_and(|error| error.to_string().contains("is a link")),
                 "{part}"
             );
-            assert!(requests.tell("1", &Status::default()).await.is_err(), "{part}");
-            assert!(requests.finish("1", &Outcome::default()).await.is_err(), "{part}");
+            assert!(
+                requests.write_status("1", &BackfillStatus::default()).await.is_err(),
+                "{part}"
+            );
+            assert!(
+                requests.finish("1", &BackfillOutcome::default()).await.is_err(),
+                "{part}"
+            );
             assert!(requests.forget(Duration::ZERO).await.is_err(), "{part}");
             assert!(requests.remove("status/", "1").await.is_err(), "{part}");
             assert_eq!(std::fs::read_to_string(&other).unwrap(), "theirs");
@@ -643,7 +673,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut lake = Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
         lake.local = None; // as of a store
-        let requests = Requests::new(lake.clone(), false);
+        let requests = RequestBoard::new(lake.clone());
         let put = |name: &str, bytes: &'static [u8]| {
             let location = Path::from(format!("{FOLDER}/{name}"));
             let lake = lake.clone();
@@ -651,7 +681,7 @@ mod tests {
         };
         put("1.json", b"no json").await;
         put("a b.json", b"{}").await;
-        assert_eq!(requests.look().await.unwrap(), Look::Nothing);
+        assert_eq!(requests.next_request().await.unwrap(), NextRequest::Nothing);
         for name in ["1.json", "a b.json"] {
             let aside = lake.get(&Path::from(format!("{FOLDER}/broken/{name}"))).await.unwrap();
             assert!(aside.is_some(), "{name}");

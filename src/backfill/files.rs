@@ -1,4 +1,4 @@
-//! Files of a request: each read once, by what it holds.
+//! Serves the files of a request: each is read once, by content.
 
 use std::collections::HashSet;
 use std::fs::Metadata;
@@ -11,64 +11,64 @@ use arrow::array::{Array, RecordBatch};
 use crossbeam_channel::bounded;
 use object_store::ObjectStoreExt;
 
-use super::server::{Feeding, Halt, Job};
-use super::{Allowed, Asker, FileOutcome, FileState, Forbidden, PORTION};
+use super::server::{BackfillJob, BatchContents, RequestHalt};
+use super::{Allowed, FileOutcome, FileState, Forbidden, PORTION, Requester};
 use crate::contain;
 use crate::decode::{Decoder, Payloads};
-use crate::definition::{Column, Feed, FeedKind, FileField, Format, Input};
+use crate::definition::{Column, Feed, FeedKind, FileFeed, FileField, Format, Input};
 use crate::registry::Registries;
-use crate::repr::Row;
+use crate::repr::{FeedPositions, PartitionId, Position, Row};
 use crate::serve;
 use crate::shown::shown;
 use crate::source::{
-    self, Decode, Delivery, PartitionId, Position, Progress, ReaderOptions, Reading, ReadingStart, SingleFile, Vetting,
-    archived_name,
+    self, Decode, Delivery, ReaderOptions, ReadingStart, SingleFile, SingleFileReading, Vetting, archived_name,
 };
 
-/// What progress of files is kept under, whatever the feed.
+/// The name of the feed under which progress of files is stored, whatever feed reads them.
 pub(crate) const FEED: &str = "backfill";
 
-/// How a file is read.
-pub(super) struct Plan {
-    /// The feed (index) that says how.
+/// How to read a file.
+pub(super) struct FilePlan {
+    /// The index of the feed that determines its format.
     pub feed: usize,
-    /// The partition that its records have in Bronze.
+    /// The partition of its records in Bronze.
     pub partition: Arc<str>,
-    /// What its progress is kept under.
+    /// The id under which its progress is stored.
     pub progress: PartitionId,
-    /// What of it is wanted.
+    /// Where to start.
     pub start: ReadingStart,
-    /// Dead letters that go once it is read.
+    /// Dead letters that are retracted once it is read.
     pub letters: Vec<Row>,
-    /// What its progress has as its tag.
+    /// The tag of its progress.
     pub tag: String,
-    /// Its progress says from the start that it is done: a feed of the definition must not go on with it.
+    /// Whether its progress says from the start that it is done, so that no feed of the definition continues it.
     pub claimed: bool,
 }
 
-/// How reading a file ended.
+/// The result of reading a file.
 pub(super) struct FileRead {
-    /// How far it came.
+    /// The position reached.
     pub position: Position,
-    /// Why it broke.
+    /// Why reading broke off, if it did.
     pub broken: Option<String>,
     /// See [`FileOutcome::null_columns`].
     pub null_columns: Vec<String>,
 }
 
-/// Which columns some record of a file fills.
-struct Filled {
-    /// By column; none: the file's place fills it, or no definition has it.
+/// Tracks which columns a file's records fill.
+struct FilledColumns {
+    /// For each column, its name and whether it was filled; none if the file's path fills it, or if no definition has
+    /// it.
     columns: Vec<Option<(String, bool)>>,
     rows: usize,
 }
 
-impl Filled {
-    fn of(input: &Input, columns: &[Column]) -> Filled {
+impl FilledColumns {
+    fn of_input(input: &Input, columns: &[Column]) -> FilledColumns {
         let declared = input.columns.len() - input.evolved.len().min(input.columns.len());
         let columns = columns.iter().zip(&input.columns).take(declared);
         let is_of_record = |column: &Column| FileField::among(&column.from).is_none();
-        Filled {
+        FilledColumns {
             columns: columns
                 .map(|(theirs, ours)| is_of_record(theirs).then(|| (ours.name.clone(), false)))
                 .collect(),
@@ -85,7 +85,7 @@ impl Filled {
         }
     }
 
-    /// The columns that no row fills, where they are more than half of all.
+    /// The columns that no row fills, if they are more than half of all.
     fn nulls(&self) -> Vec<String> {
         let asked = || self.columns.iter().flatten();
         let nulls: Vec<String> = asked()
@@ -99,13 +99,13 @@ impl Filled {
     }
 }
 
-impl Job<'_> {
-    /// Feeds files that have the format of a feed.
-    pub fn feed_files(&mut self, feed: &str, files: &[String], again: bool) -> Result<(), Halt> {
+impl BackfillJob<'_> {
+    /// Feeds files in the format of a feed.
+    pub fn feed_files(&mut self, feed: &str, files: &[String], again: bool) -> Result<(), RequestHalt> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let feed = input.feed_index(feed).ok_or_else(|| {
-            Halt::Failed(format!(
+            RequestHalt::Failed(format!(
                 "the dataflow that runs has no feed {}.{feed}; restart it",
                 input.name
             ))
@@ -113,24 +113,24 @@ impl Job<'_> {
         let mut progress = self
             .service
             .wait_for(serve::progress(&serving.lake, None))
-            .map_err(|error| Halt::Failed(format!("could not read how far files are read: {error}")))?;
+            .map_err(|error| RequestHalt::Failed(format!("could not read how far files are read: {error}")))?;
         let mut named = HashSet::new();
         let files: Vec<&String> = files.iter().filter(|path| named.insert(*path)).collect();
         self.status.files.1 = files.len() as u64;
         for path in files {
-            // A file that is known or refused hands nothing over, where it would be noticed that the run ends.
+            // A file that is known or refused delivers nothing, so the end of the run would not be noticed elsewhere.
             self.service.rest(Duration::ZERO)?;
-            self.tell()?;
+            self.update_status()?;
             let fed = self.feed_file(feed, path, again, &mut progress);
             self.note_file(path.clone(), fed)?;
         }
         Ok(())
     }
 
-    /// A file is done with. One that failed does not stop the others.
-    pub(super) fn note_file(&mut self, path: String, fed: Result<FileOutcome, Halt>) -> Result<(), Halt> {
+    /// Records the outcome of a file. A failure does not stop the other files.
+    pub(super) fn note_file(&mut self, path: String, fed: Result<FileOutcome, RequestHalt>) -> Result<(), RequestHalt> {
         let outcome = match fed {
-            Err(Halt::Failed(reason)) => FileOutcome {
+            Err(RequestHalt::Failed(reason)) => FileOutcome {
                 path,
                 state: FileState::Failed(reason),
                 records: 0,
@@ -148,8 +148,8 @@ impl Job<'_> {
         feed: usize,
         path: &str,
         again: bool,
-        progress: &mut Progress,
-    ) -> Result<FileOutcome, Halt> {
+        progress: &mut FeedPositions,
+    ) -> Result<FileOutcome, RequestHalt> {
         let ended = |state: FileState, records: u64| FileOutcome {
             path: path.to_string(),
             state,
@@ -158,17 +158,18 @@ impl Job<'_> {
         };
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
-        let by_itself = input.feeds.iter().find(|feed| match &feed.kind {
-            FeedKind::Files { path: pattern, .. } => source::reads(pattern, path),
-            _ => false,
-        });
+        let reads = |feed: &&Feed| {
+            let files = feed.kind.contract().files();
+            files.is_some_and(|files| source::reads(files.path, path))
+        };
+        let by_itself = input.feeds.iter().find(reads);
         if let (Some(feed), false) = (by_itself, again) {
             return Ok(ended(FileState::Feeds(feed.name.clone()), 0));
         }
         let file = self.find(path, &self.allowed, self.request.asker.as_ref())?;
         let hash = file
             .hash()
-            .map_err(|error| Halt::Failed(format!("could not read it: {error}")))?;
+            .map_err(|error| RequestHalt::Failed(format!("could not read it: {error}")))?;
         let identity = format!("{hash:032x}-{}", file.size());
         let id = |partition: String| PartitionId {
             input: input.name.clone(),
@@ -177,7 +178,7 @@ impl Job<'_> {
         };
         let read = match again {
             false => {
-                // Of another name, too; what was read again counts as well.
+                // The same content under another name counts, and so does a file that was read again.
                 let prefixes = [format!("{identity}/"), format!("{identity}+")];
                 let mut same = prefixes.iter().flat_map(|prefix| {
                     let from = id(prefix.clone());
@@ -204,7 +205,7 @@ impl Job<'_> {
             None if again => (id(format!("{identity}+{}/{}", self.request.id, file.name())), 0),
             None => (id(format!("{identity}/{}", file.name())), 0),
         };
-        let plan = Plan {
+        let plan = FilePlan {
             feed,
             partition: format!("backfill:{}", progress_id.partition).into(),
             progress: progress_id.clone(),
@@ -226,11 +227,16 @@ impl Job<'_> {
         })
     }
 
-    /// A file that may be read, by the definition and by who asks, if that is known. Of a local one that is asked again each
-    /// time that it is opened.
-    pub(super) fn find(&self, path: &str, allowed: &Allowed, asker: Option<&Asker>) -> Result<SingleFile, Halt> {
+    /// Finds a file that the definition, and the requester if known, may read. For a local file this is checked again
+    /// each time the file is opened.
+    pub(super) fn find(
+        &self,
+        path: &str,
+        allowed: &Allowed,
+        asker: Option<&Requester>,
+    ) -> Result<SingleFile, RequestHalt> {
         let place = allowed.check(path).map_err(|forbidden| {
-            Halt::Failed(match &forbidden {
+            RequestHalt::Failed(match &forbidden {
                 Forbidden::Outside | Forbidden::LeadsOutside(_) => {
                     format!("{forbidden}; {}", allowed.short_remedy(path))
                 }
@@ -244,27 +250,27 @@ impl Job<'_> {
         };
         match found {
             Ok(Some(file)) => Ok(file),
-            Ok(None) => Err(Halt::Failed("it is not there".to_string())),
-            Err(error) => Err(Halt::Failed(format!("could not look at it: {error}"))),
+            Ok(None) => Err(RequestHalt::Failed("it is not there".to_string())),
+            Err(error) => Err(RequestHalt::Failed(format!("could not look at it: {error}"))),
         }
     }
 
     /// Reads a file to its end.
-    pub(super) fn read(&mut self, file: &SingleFile, hash: u128, mut plan: Plan) -> Result<FileRead, Halt> {
+    pub(super) fn read(&mut self, file: &SingleFile, hash: u128, mut plan: FilePlan) -> Result<FileRead, RequestHalt> {
         let service = self.service;
         let serving = &service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let mut feed = input.feed(plan.feed).into_owned();
         if plan.feed >= input.feeds.len() {
-            // No definition writes that feed.
+            // This feed is not in the definition.
             feed.max_record = serving.dataflow.bounds.max_record;
         }
         let reference: Option<Arc<str>> = match feed.format {
             Format::Parquet | Format::Avro => Some(self.archive(file, hash)?.into()),
             _ => None,
         };
-        let mut decoder =
-            Decoder::new(input, &feed, &Registries::new(None)).map_err(|error| Halt::Failed(error.to_string()))?;
+        let mut decoder = Decoder::new(input, &feed, &Registries::new(None))
+            .map_err(|error| RequestHalt::Failed(error.to_string()))?;
         let decode: Decode = Box::new(move |mut raw| {
             if let (Payloads::Columns { path, .. }, Some(reference)) = (&mut raw.payloads, &reference) {
                 *path = reference.clone();
@@ -272,16 +278,16 @@ impl Job<'_> {
             Ok(decoder.decode(raw)?)
         });
         let mut alone = (*serving.dataflow).clone();
-        let kind = FeedKind::Files {
+        let kind = FeedKind::Files(FileFeed {
             path: file.path(),
             rules: Default::default(),
-        };
+        });
         let feed_columns = feed.columns.clone();
         alone.inputs = vec![input.clone()];
         alone.inputs[0].feeds = vec![Feed { kind, ..feed }];
         alone.tables.clear();
         let (deliveries_in, deliveries) = bounded::<Delivery>(1);
-        let reading = Reading {
+        let reading = SingleFileReading {
             dataflow: Arc::new(alone),
             decode,
             start: plan.start.clone(),
@@ -293,7 +299,7 @@ impl Job<'_> {
             },
         };
         let (mut position, mut broken) = (None, None);
-        let mut filled = Filled::of(input, &feed_columns);
+        let mut filled = FilledColumns::of_input(input, &feed_columns);
         let read = std::thread::scope(|scope| {
             let reader = scope.spawn(|| file.read(reading));
             let mut fed = Ok(());
@@ -309,7 +315,7 @@ impl Job<'_> {
                 delivery.position.tag = Some(plan.tag.clone());
                 delivery.position.done |= plan.claimed;
                 position = Some(delivery.position.clone());
-                fed = self.feed(Feeding {
+                fed = self.feed(BatchContents {
                     delivery,
                     arrived: None,
                     letters: if last {
@@ -320,20 +326,20 @@ impl Job<'_> {
                     progress: Some(plan.progress.clone()),
                 });
                 if fed.is_err() {
-                    break; // the reader finds its receiver gone
+                    break; // the reader will find its receiver gone
                 }
             }
             drop(deliveries);
             let read = reader
                 .join()
-                .map_err(|panic| Halt::Failed(format!("reading it panicked: {}", contain::message(&*panic))));
+                .map_err(|panic| RequestHalt::Failed(format!("reading it panicked: {}", contain::message(&*panic))));
             fed.and(read)
         })?;
         match read {
-            Err(error) => Err(Halt::Failed(error.to_string())),
+            Err(error) => Err(RequestHalt::Failed(error.to_string())),
             Ok(None) => {
-                service.rest(Duration::ZERO)?; // stopped, or else:
-                Err(Halt::Failed("it is not there any more".to_string()))
+                service.rest(Duration::ZERO)?; // fails if the run was stopped; otherwise:
+                Err(RequestHalt::Failed("it is not there any more".to_string()))
             }
             Ok(Some(end)) => {
                 let null_columns = filled.nulls();
@@ -354,21 +360,19 @@ impl Job<'_> {
         }
     }
 
-    /// Keeps a columnar file in the lake, where Bronze refers to it, under what it holds.
-    fn archive(&self, file: &SingleFile, hash: u128) -> Result<String, Halt> {
+    /// Copies a columnar file into the lake, where Bronze refers to it, under a name that contains its hash.
+    fn archive(&self, file: &SingleFile, hash: u128) -> Result<String, RequestHalt> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let name = archived_name(file.name());
         let reference = format!("_alluvium/archive/{}/{hash:032x}-{name}", input.name);
         let target = object_store::path::Path::from(reference.as_str());
-        let failed = |error: String| Halt::Failed(format!("could not keep it in the lake: {error}"));
+        let failed = |error: String| RequestHalt::Failed(format!("could not keep it in the lake: {error}"));
         match self.service.wait_for(serving.lake.store.head(&target)) {
             Ok(_) => {}
             Err(object_store::Error::NotFound { .. }) => {
                 let mut bytes = file.open().map_err(|error| failed(error.to_string()))?;
-                let put = serving
-                    .lake
-                    .put_stream(&target, &mut bytes, serving.dataflow.durable, &serving.runtime);
+                let put = serving.lake.put_stream(&target, &mut bytes, &serving.runtime);
                 put.map_err(|error| failed(error.to_string()))?;
             }
             Err(error) => return Err(failed(error.to_string())),
@@ -377,8 +381,8 @@ impl Job<'_> {
     }
 }
 
-/// Lets this very file be read (its path is canonical), if who asked may read it himself.
-fn vetting(path: &Path, allowed: &Allowed, asker: Option<&Asker>) -> Vetting {
+/// Permits only this very file (its path is canonical) to be read, if the requester may read it as well.
+fn vetting(path: &Path, allowed: &Allowed, asker: Option<&Requester>) -> Vetting {
     let (path, allowed, asker) = (path.to_path_buf(), allowed.clone(), asker.cloned());
     let refused = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     Arc::new(move |file: &Metadata, real: &Path| {

@@ -1,11 +1,13 @@
-//! History of a request: what Bronze holds, fed again with the epoch, feed, partition and offset it first arrived with.
+//! Serves history: feeds what Bronze holds again, with the epoch, feed, partition and offset with which it first
+//! arrived.
 //!
-//! What is in effect stays as it is: of an input with a key the versions decide, of one with a `dedup_key` the first row
-//! stays. An input that counts every row is given only what it does not hold yet: records that were refused. With each record
-//! its dead letter goes; if it is refused again, it gets one again. So feeding a part of history a second time changes
-//! nothing, and a request that broke off may begin again before where it was.
+//! What is in effect does not change: for an input with a key the versions decide, and for one with a `dedup_key` the
+//! first row stays. An input that counts every row only gets records that it does not contain yet, because they were
+//! refused. With each record its dead letter is retracted; if the record is refused again, it gets a new one. So
+//! feeding a part of history a second time has no effect, and a request that broke off may start again before the
+//! point that it had reached.
 //!
-//! A truncation is not repeated, nor what arrived before it: that is gone.
+//! A truncation is not repeated, nor what arrived before it, which is gone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -17,41 +19,42 @@ use arrow::datatypes::Int64Type;
 use crossbeam_channel::bounded;
 use futures::TryStreamExt;
 
-use super::files::{FEED, Plan};
-use super::server::{Feeding, Halt, Job};
+use super::files::{FEED, FilePlan};
+use super::server::{BackfillJob, BatchContents, RequestHalt};
 use super::{Allowed, FileOutcome, FileState};
 use crate::causes;
 use crate::contain;
-use crate::decode::Op;
-use crate::definition::{Changed, FeedKind, Input};
-use crate::input::{Arrival, Arrived, arrivals};
-use crate::repr::{Epoch, Row};
-use crate::serve::history::{self, Past};
-use crate::serve::{self, QueryError, Snapshot};
-use crate::source::{self, Delivery, FileContent, PartitionId, Position, Progress, ReadingStart, SingleFile};
+use crate::decode::ChangeOp;
+use crate::definition::Input;
+use crate::input::{Arrival, ArrivedRecords, arrivals};
+use crate::lake::bronze_table;
+use crate::repr::{Epoch, FeedPositions, FileContent, PartitionId, Position, Row};
+use crate::serve::history::{self, PastDelivery};
+use crate::serve::{self, LakeSnapshot, QueryError};
+use crate::source::{self, Delivery, ReadingStart, SingleFile};
 
-/// How long feeds have to notice that their files changed, and how often it is looked whether they have.
+/// How long to wait for feeds to notice changed files, and (`LOOK`) how often to check whether they have.
 const NOTICE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Feed, partition, epoch.
-type Place = (String, String, Epoch);
+type RecordPlace = (String, String, Epoch);
 
 /// The dead letters of an input.
 #[derive(Default)]
-struct Letters {
-    /// Of records: by place and offset.
-    records: HashMap<Place, BTreeMap<u64, Vec<Row>>>,
-    /// Of files: by feed and partition.
+struct InputLetters {
+    /// Those of records, by place and offset.
+    records: HashMap<RecordPlace, BTreeMap<u64, Vec<Row>>>,
+    /// Those of files, by feed and partition.
     files: BTreeMap<(String, String), Vec<Row>>,
 }
 
-impl Letters {
-    async fn read(snapshot: &Snapshot, input: &Input) -> Result<Letters, QueryError> {
-        let mut letters = Letters::default();
+impl InputLetters {
+    async fn read(snapshot: &LakeSnapshot, input: &Input) -> Result<InputLetters, QueryError> {
+        let mut letters = InputLetters::default();
         let condition = format!("input = '{}' AND kind IN ('record', 'file')", input.name);
         let mut found = snapshot.letters(&condition).await?;
-        while let Some(serve::Letters { batch, rows }) = found.try_next().await? {
+        while let Some(serve::DeadLetterRows { batch, rows }) = found.try_next().await? {
             let text = |name: &str| batch.column_by_name(name).expect("letters have it").as_string::<i32>();
             let number = |name: &str| {
                 batch
@@ -87,22 +90,22 @@ impl Letters {
 }
 
 /// Which records of Bronze are fed.
-struct Choice {
+struct BronzeSelection {
     /// A condition on Bronze's columns.
     condition: String,
-    /// Only those that have a dead letter.
+    /// Whether only records with a dead letter are fed.
     refused: bool,
-    /// Records that were fed already.
+    /// How many records were fed already.
     behind: u64,
-    /// What progress is kept under.
+    /// The id under which progress is stored.
     progress: Option<PartitionId>,
-    /// The snapshot that is read.
+    /// The epoch of the snapshot that is read.
     as_of: Epoch,
 }
 
-impl Job<'_> {
+impl BackfillJob<'_> {
     /// Feeds the history of the input between two moments.
-    pub fn feed_bronze(&mut self, since: Option<i64>, until: Option<i64>) -> Result<(), Halt> {
+    pub fn feed_bronze(&mut self, since: Option<i64>, until: Option<i64>) -> Result<(), RequestHalt> {
         let (snapshot, letters) = self.open()?;
         let input = &self.service.serving.dataflow.inputs[self.input];
         let id = PartitionId {
@@ -116,7 +119,8 @@ impl Job<'_> {
             self.outcome.records = before.next;
             return Ok(());
         }
-        // What came later is in effect, and its order behind the rest would not be that of the first try.
+        // What arrived after the first attempt is in effect already, and feeding it would also change the order of
+        // the first attempt.
         let as_of = before.tag.and_then(|tag| tag.parse().ok()).unwrap_or(snapshot.epoch());
         let moment = "CAST(COALESCE(event_time, ingest_time) AS BIGINT)";
         let mut condition = format!("epoch <= {as_of}");
@@ -127,10 +131,10 @@ impl Job<'_> {
             condition += &format!(" AND {moment} < {until}");
         }
         let refused = input.key.is_empty() && input.dedup_key.is_empty();
-        let choice = Choice {
+        let choice = BronzeSelection {
             condition,
             refused,
-            // Those that have passed are not among the refused any more: what is left is all there is to do.
+            // Refused records that have passed since no longer have a dead letter, so all that are left must be fed.
             behind: if refused { 0 } else { before.next },
             progress: (!refused).then(|| id.clone()),
             as_of,
@@ -144,7 +148,7 @@ impl Job<'_> {
             tag: Some(as_of.to_string()),
             ..Position::default()
         };
-        self.feed(Feeding {
+        self.feed(BatchContents {
             delivery: last,
             arrived: None,
             letters: vec![],
@@ -153,11 +157,11 @@ impl Job<'_> {
     }
 
     /// Feeds records and files that are dead letters.
-    pub fn feed_letters(&mut self) -> Result<(), Halt> {
+    pub fn feed_letters(&mut self) -> Result<(), RequestHalt> {
         let (snapshot, mut letters) = self.open_noticed()?;
         self.outcome.letters = letters.of_records() + letters.files.values().map(|rows| rows.len() as u64).sum::<u64>();
         if !letters.records.is_empty() {
-            let choice = Choice {
+            let choice = BronzeSelection {
                 condition: "TRUE".to_string(),
                 refused: true,
                 behind: 0,
@@ -175,12 +179,12 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The letters, once feeds have noticed which of their files changed: they say so with a letter, and with progress that
-    /// would overwrite that of a file read in the meantime.
-    fn open_noticed(&self) -> Result<(Snapshot, Letters), Halt> {
+    /// Opens the letters once feeds have noticed which of their files changed: a feed reports that by a letter and by
+    /// progress, which would overwrite the progress of a file that was read in the meantime.
+    fn open_noticed(&self) -> Result<(LakeSnapshot, InputLetters), RequestHalt> {
         let until = Instant::now() + NOTICE;
         loop {
-            // In this order: a snapshot that is read later has the letters of this progress.
+            // The order matters: a snapshot that is opened after this has the letters that belong to this progress.
             let progress = self.progress()?;
             let (snapshot, letters) = self.open()?;
             let mut files = letters.files.keys();
@@ -195,27 +199,32 @@ impl Job<'_> {
         }
     }
 
-    fn progress(&self) -> Result<Progress, Halt> {
+    fn progress(&self) -> Result<FeedPositions, RequestHalt> {
         self.service
             .wait_for(serve::progress(&self.service.serving.lake, None))
             .map_err(failed)
     }
 
-    fn open(&self) -> Result<(Snapshot, Letters), Halt> {
+    fn open(&self) -> Result<(LakeSnapshot, InputLetters), RequestHalt> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         self.service.wait_for(async {
-            let snapshot = Snapshot::open(&serving.lake, None).await.map_err(failed)?;
-            let letters = Letters::read(&snapshot, input).await.map_err(failed)?;
+            let snapshot = LakeSnapshot::open(&serving.lake, None).await.map_err(failed)?;
+            let letters = InputLetters::read(&snapshot, input).await.map_err(failed)?;
             Ok((snapshot, letters))
         })
     }
 
-    /// Says how many records there are.
-    fn feed_history(&mut self, snapshot: &Snapshot, letters: &Letters, choice: Choice) -> Result<u64, Halt> {
+    /// Feeds the chosen records; returns how many records there are.
+    fn feed_history(
+        &mut self,
+        snapshot: &LakeSnapshot,
+        letters: &InputLetters,
+        choice: BronzeSelection,
+    ) -> Result<u64, RequestHalt> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
-        if !snapshot.has(&format!("bronze.{}", input.name)) {
+        if !snapshot.has(&bronze_table(&input.name)) {
             return Ok(0);
         }
         let condition = match choice.refused {
@@ -225,14 +234,14 @@ impl Job<'_> {
         let (runtime, lake) = (&serving.runtime, &serving.lake);
         let truncated = self.newest_truncation(snapshot)?;
         let mut position = 0;
-        // Reading goes on a little ahead, on a thread that may wait: feeding asks the runtime too.
-        let (pasts_in, pasts) = bounded::<Past>(2);
+        // Reading runs slightly ahead in a thread that may block, because feeding uses the runtime as well.
+        let (pasts_in, pasts) = bounded::<PastDelivery>(2);
         std::thread::scope(|scope| {
             let reader = scope.spawn(move || {
                 runtime.block_on(history::replay_where(snapshot, lake, input, &condition, async |past| {
                     match pasts_in.send(past) {
                         Ok(()) => ControlFlow::Continue(()),
-                        Err(_) => ControlFlow::Break(()), // feeding has ended, and says why
+                        Err(_) => ControlFlow::Break(()), // feeding has ended, and reports why
                     }
                 }))
             });
@@ -245,20 +254,22 @@ impl Job<'_> {
             drop(pasts);
             let replayed = reader.join();
             replayed
-                .map_err(|panic| Halt::Failed(format!("reading Bronze panicked: {}", contain::message(&*panic))))?
+                .map_err(|panic| {
+                    RequestHalt::Failed(format!("reading Bronze panicked: {}", contain::message(&*panic)))
+                })?
                 .map_err(failed)
         })
     }
 
-    /// Feeds records that arrived together, as far as they are chosen.
+    /// Feeds those of the records that are chosen; they arrived together.
     fn feed_past(
         &mut self,
-        mut past: Past,
-        letters: &Letters,
-        choice: &Choice,
+        mut past: PastDelivery,
+        letters: &InputLetters,
+        choice: &BronzeSelection,
         truncated: Option<Arrival>,
         position: u64,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RequestHalt> {
         let input = &self.service.serving.dataflow.inputs[self.input];
         let place = (
             input.feed_name(past.feed).to_string(),
@@ -268,7 +279,7 @@ impl Job<'_> {
         let known = letters.records.get(&place);
         let offsets = past.decoded.raw.offsets.clone();
         let refused = |record: u32| known.is_some_and(|known| known.contains_key(&offsets[record as usize]));
-        let arrived = Arrived {
+        let arrived = ArrivedRecords {
             epoch: past.epoch,
             feed: input.feed_rank(past.feed),
             partition: &past.partition,
@@ -278,7 +289,7 @@ impl Job<'_> {
             .zip(&past.decoded.record)
             .zip(&past.decoded.ops)
             .map(|((arrival, record), op)| {
-                let counts = *op != Op::Truncate && truncated.is_none_or(|truncated| arrival > truncated);
+                let counts = *op != ChangeOp::Truncate && truncated.is_none_or(|truncated| arrival > truncated);
                 counts && (!choice.refused || refused(*record))
             })
             .collect();
@@ -291,7 +302,7 @@ impl Job<'_> {
             .flatten()
             .cloned()
             .collect();
-        self.feed(Feeding {
+        self.feed(BatchContents {
             delivery: Delivery {
                 input: self.input,
                 feed: past.feed,
@@ -313,8 +324,8 @@ impl Job<'_> {
         })
     }
 
-    /// When the input was last emptied by a truncation, where one of its feeds may say so.
-    fn newest_truncation(&self, snapshot: &Snapshot) -> Result<Option<Arrival>, Halt> {
+    /// When a truncation last emptied the input, if one of its feeds can carry truncations.
+    fn newest_truncation(&self, snapshot: &LakeSnapshot) -> Result<Option<Arrival>, RequestHalt> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let changes = (0..input.feeds.len()).filter(|feed| input.feeds[*feed].format.carries_changes());
@@ -325,7 +336,7 @@ impl Job<'_> {
         let condition = format!("feed IN ({})", names.join(", "));
         let mut newest = None;
         let replayed = history::replay_where(snapshot, &serving.lake, input, &condition, async |past| {
-            let arrived = Arrived {
+            let arrived = ArrivedRecords {
                 epoch: past.epoch,
                 feed: input.feed_rank(past.feed),
                 partition: &past.partition,
@@ -333,7 +344,7 @@ impl Job<'_> {
             };
             let truncations = arrivals(arrived)
                 .zip(&past.decoded.ops)
-                .filter(|(_, op)| **op == Op::Truncate);
+                .filter(|(_, op)| **op == ChangeOp::Truncate);
             newest = newest.max(truncations.map(|(arrival, _)| arrival).max());
             ControlFlow::Continue(())
         });
@@ -341,23 +352,23 @@ impl Job<'_> {
         Ok(newest)
     }
 
-    /// The file of a letter, if a feed of the definition reads it.
-    fn lost_file(&self, feed: &str, partition: &str) -> Result<Lost, Halt> {
+    /// The file of a dead letter, if a feed of the definition reads it.
+    fn lost_file(&self, feed: &str, partition: &str) -> Result<LostFile, RequestHalt> {
         let serving = &self.service.serving;
         let input = &serving.dataflow.inputs[self.input];
         let index = input.feeds.iter().position(|declared| declared.name == feed);
-        let Some((index, FeedKind::Files { path, rules })) = index.map(|index| (index, &input.feeds[index].kind))
-        else {
+        let files = index.and_then(|index| Some((index, input.feeds[index].kind.contract().files()?)));
+        let Some((index, files)) = files else {
             let help = "no feed of the definition reads it; backfill it as a file";
-            return Err(Halt::Failed(help.to_string()));
+            return Err(RequestHalt::Failed(help.to_string()));
         };
-        // A letter says which file it is, and others can write letters: it is one of the feed's own, or none.
-        let allowed = Allowed::of_feed(path, rules.follow_links);
-        let path = source::path_of(&serving.dataflow, path, partition, &serving.runtime).map_err(failed)?;
-        Ok(Lost {
+        // A letter names the file, and others can write letters, so the file must be one of the feed's own.
+        let allowed = Allowed::of_feed(files.path, files.follows_links);
+        let path = source::path_of(&serving.dataflow, files.path, partition, &serving.runtime).map_err(failed)?;
+        Ok(LostFile {
             file: self.find(&path, &allowed, None)?,
             feed: index,
-            corrects: rules.changed == Changed::Correct,
+            corrects: files.corrects,
             id: PartitionId {
                 input: input.name.clone(),
                 feed: feed.to_string(),
@@ -366,20 +377,20 @@ impl Job<'_> {
         })
     }
 
-    /// Whether its feed knows the file as it is now; where feeds are not read, none of them will say otherwise.
-    fn is_noticed(&self, lost: &Lost, progress: &Progress) -> bool {
+    /// Whether its feed knows the file's present version. If feeds are not read, no feed can contradict.
+    fn is_noticed(&self, lost: &LostFile, progress: &FeedPositions) -> bool {
         let known = progress.get(&lost.id).and_then(|position| position.tag.as_deref());
         !self.service.serving.feeds || known == Some(lost.file.tag())
     }
 
-    /// Reads a file that was given up: behind what was taken of it, or all of it where its feed takes other bytes for a
-    /// correction. Where it is another file than the one that some records were taken of, its letter stays.
-    fn feed_lost_file(&mut self, feed: &str, partition: &str, letters: Vec<Row>) -> Result<FileOutcome, Halt> {
+    /// Reads a file that was given up: behind what was read of it, or completely if its feed treats changed content
+    /// as a correction. If it is not the file of which some records were read, its letter stays.
+    fn feed_lost_file(&mut self, feed: &str, partition: &str, letters: Vec<Row>) -> Result<FileOutcome, RequestHalt> {
         let lost = self.lost_file(feed, partition)?;
         let progress = self.progress()?;
         if !self.is_noticed(&lost, &progress) {
             let help = "its feed has not noticed yet that it changed; try again";
-            return Err(Halt::Failed(help.to_string()));
+            return Err(RequestHalt::Failed(help.to_string()));
         }
         let hash = lost.file.hash().map_err(failed)?;
         let position = progress.get(&lost.id).cloned().unwrap_or_default();
@@ -396,7 +407,7 @@ impl Job<'_> {
             _ if lost.corrects => ReadingStart::Anew(next),
             _ => ReadingStart::Behind(position),
         };
-        let plan = Plan {
+        let plan = FilePlan {
             feed: lost.feed,
             partition: partition.into(),
             progress: lost.id,
@@ -416,16 +427,16 @@ impl Job<'_> {
 }
 
 /// A file that was given up.
-struct Lost {
+struct LostFile {
     file: SingleFile,
     /// Index into `Input::feeds`.
     feed: usize,
-    /// Whether its feed takes other bytes for a correction.
+    /// Whether its feed treats changed content as a correction.
     corrects: bool,
     id: PartitionId,
 }
 
-/// The condition that a row of Bronze has a dead letter.
+/// An SQL condition: a row of Bronze has a dead letter.
 fn has_letter(input: &Input) -> String {
     format!(
         "EXISTS (SELECT 1 FROM dead_letters l WHERE l.kind = 'record' AND l.input = '{}' AND l.feed = b.feed \
@@ -435,7 +446,7 @@ fn has_letter(input: &Input) -> String {
     )
 }
 
-/// A delivery of progress alone.
+/// A delivery without records, which carries only progress.
 fn nothing(index: usize, input: &Input) -> Delivery {
     Delivery {
         input: index,
@@ -449,6 +460,6 @@ fn nothing(index: usize, input: &Input) -> Delivery {
     }
 }
 
-fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Halt {
-    Halt::Failed(causes::chain(error.into().as_ref()))
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RequestHalt {
+    RequestHalt::Failed(causes::chain(error.into().as_ref()))
 }

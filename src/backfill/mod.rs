@@ -1,87 +1,90 @@
 //! Backfill: files and history that somebody asks for, fed to a graph beside its live feeds.
 //!
 //! ```text
-//! a command --Request--> <lake>/_alluvium/requests/ --listed by--> the run's server --Portion--> timely workers
+//! a command --Request--> <lake>/_alluvium/requests/ --listed by--> the run's server --BackfillBatch--> timely workers
 //!     ^                                                                  |                            |
 //!     '----------- status, then done/ <---------- once committed --------'<------- Receipt -----------'
 //! ```
-//! A request is an object in the lake: it outlives the command and the run. Whichever run is on the lake serves it, one
-//! request at a time, oldest first; where there is none, the command runs the graph itself ([`crate::run`]). It stays until
-//! everything it asked for is committed.
+//! A request is an object in the lake: it outlives the command and the run. Whichever run is on the lake serves
+//! requests, one at a time, oldest first; if there is none, the command runs the graph itself ([`crate::run`]). A
+//! request stays until everything that it asked for is committed.
 //!
-//! 1. A portion goes into the graph whole, at one epoch, with its progress; so what a snapshot holds of a request and what the
-//!    snapshot says of it agree, and a request that is taken up again goes on behind that.
-//! 2. What is new (rows of files) arrives like a live record: at the epoch that is open, and Bronze keeps it. What Bronze
-//!    holds already (history) goes in with the epoch, feed, partition and offset it first arrived with, so that versions of a
-//!    key are decided as they were, and the tables stay what batch makes of Bronze.
-//! 3. Live deliveries go first: a worker takes a portion when none of them waits, and not more than a share of an epoch;
-//!    and while live records come, portions are paced ([`pace::Pace`]).
-//! 4. A file is known by its bytes (their hash and number), not by its name: the same file under another name is the same.
-//!    Reading it again takes `again`, which gives it another identity.
-//! 5. Others can write to the lake. A request is not trusted: it names only files that the definition allows ([`allowed`]), and
-//!    one that is broken is moved aside ([`board`]); none of them ends a run. What it names is bounded, and so is what is kept
-//!    of how it ended. One whose object is deleted ends, and the next one's turn comes.
+//! 1. A portion goes into the graph as a whole, at one epoch, with its progress. So the records and the progress in a
+//!    snapshot agree, and a request that is resumed continues behind them.
+//! 2. New data (rows of files) arrives like a live record: at the open epoch, and Bronze stores it. Data that Bronze
+//!    holds already (history) enters with the epoch, feed, partition and offset with which it first arrived, so that
+//!    versions of a key are decided as before, and the tables stay what a batch computation over Bronze yields.
+//! 3. Live deliveries have priority: a worker takes a portion when none of them waits, and portions get only a share
+//!    of an epoch; while live records arrive, portions are also paced ([`pace::BackfillPace`]).
+//! 4. A file is identified by its content (hash and length) and not by its name: under another name it is the same
+//!    file. To read it again takes `again`, which gives it another identity.
+//! 5. Others can write to the lake, so a request is not trusted: it may only name files that the definition allows
+//!    ([`allowed`]), and a broken one is moved aside ([`board`]); none of them ends a run. The number of files that
+//!    it names is bounded, and so is the size of its outcome. A request whose object is deleted ends, and the next
+//!    one is served.
 
 mod allowed;
-mod asker;
 mod board;
 mod files;
 mod history;
 mod pace;
 mod request;
+mod requester;
 mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::repr::{Epoch, Row};
-use crate::source::{Delivery, PartitionId};
+use crate::repr::{Epoch, PartitionId, Row};
+use crate::source::Delivery;
 
 pub use allowed::{Allowed, Forbidden};
-pub use asker::Asker;
-pub use board::{Look, Requests};
+pub use board::{NextRequest, RequestBoard};
 pub(crate) use files::FEED;
-pub use request::{FileCounts, FileOutcome, FileState, LOWEST_RATE, MOST_FILES, Outcome, Request, Status, Work};
-pub use server::{Inlet, Server, Serving};
+pub use request::{
+    BackfillOutcome, BackfillStatus, FileCounts, FileOutcome, FileState, LOWEST_RATE, MOST_FILES, Request, Work,
+};
+pub use requester::Requester;
+pub use server::{BackfillChannel, Server, ServerContext};
 
-/// Records of a portion, about.
+/// The approximate number of records in a portion.
 pub const PORTION: usize = 2048;
 
-/// Records that go into the graph together, with their progress.
-pub struct Portion {
-    /// Records and what they change; `position` is how far `progress` is then.
+/// A portion: records that go into the graph together, with their progress.
+pub struct BackfillBatch {
+    /// The records and their changes; `position` is the value of `progress` behind them.
     pub delivery: Delivery,
-    /// When they first arrived, where Bronze holds them already; none: they arrive now.
+    /// When they first arrived, if Bronze has them already; none: they arrive now.
     pub arrived: Option<Epoch>,
-    /// Dead letters that go: those of these records. A record that is refused again gets a new one.
+    /// Dead letters of these records, which are retracted. A record that is refused again gets a new one.
     pub letters: Vec<Row>,
-    /// What progress is kept under; none: what is begun again does no harm.
+    /// The id under which progress is stored; none if starting again does no harm.
     pub progress: Option<PartitionId>,
-    /// Records that an epoch of a worker may take of portions.
+    /// How many records of portions a worker may take in an epoch.
     pub share: usize,
-    /// What became of it.
+    /// Where the worker records that it took the portion.
     pub receipt: Arc<Receipt>,
 }
 
-/// What workers tell of a request's portions.
+/// What workers report about a request's portions.
 #[derive(Debug, Default)]
 pub struct Receipt {
-    /// How many were taken.
+    /// The number of portions taken.
     taken: AtomicU64,
-    /// The newest epoch that took one.
+    /// The newest epoch into which one was taken.
     epoch: AtomicU64,
-    /// Records of them that were refused, and files.
+    /// The number of their records that were refused; the next: of files that were.
     rejected: AtomicU64,
     rejected_files: AtomicU64,
 }
 
 impl Receipt {
-    /// A worker took a portion at `epoch`.
-    pub fn take(&self, epoch: Epoch, (rejected, rejected_files): (u64, u64)) {
+    /// Records that a worker took a portion at `epoch`.
+    pub fn record(&self, epoch: Epoch, (rejected, rejected_files): (u64, u64)) {
         self.epoch.fetch_max(epoch, Ordering::AcqRel);
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
         self.rejected_files.fetch_add(rejected_files, Ordering::Relaxed);
-        self.taken.fetch_add(1, Ordering::AcqRel); // last: who reads the number finds the rest
+        self.taken.fetch_add(1, Ordering::AcqRel); // last, so that whoever reads this number finds the rest
     }
 
     /// Whether `sent` portions are in a snapshot at or before `committed`.

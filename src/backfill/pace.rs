@@ -1,30 +1,30 @@
-//! How fast portions go: plain state, no clock.
+//! Decides how fast portions are fed: plain state, without a clock.
 
 use std::time::{Duration, Instant};
 
-/// How long it counts as live since the last live record.
+/// Live records count as arriving until this long after the last one.
 const LIVE: Duration = Duration::from_secs(2);
 
-/// The longest pause between two portions, however slow the rate: a longer one than any clock counts would be no time.
+/// The longest pause between two portions, however low the rate; a longer one could overflow the clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Paces the records of a request.
 #[derive(Debug)]
-pub struct Pace {
-    /// Records a second, as asked.
+pub struct BackfillPace {
+    /// The rate of the request, in records per second.
     asked: Option<f64>,
-    /// Records a second beside live ones, unless asked otherwise.
+    /// The rate while live records arrive, if the request has none, in records per second.
     beside_live: f64,
-    /// Live records so far, and when that number last grew.
+    /// The number of live records so far, and when it last grew.
     live: Option<(u64, Option<Instant>)>,
     /// When the next portion may go.
     next: Option<Instant>,
 }
 
-impl Pace {
-    /// With the rate that was asked for, or else the one that holds beside live records.
-    pub fn new(asked: Option<f64>, beside_live: f64) -> Pace {
-        Pace {
+impl BackfillPace {
+    /// A pace with the request's rate, or else with the rate that applies while live records arrive.
+    pub fn new(asked: Option<f64>, beside_live: f64) -> BackfillPace {
+        BackfillPace {
             asked,
             beside_live,
             live: None,
@@ -32,7 +32,7 @@ impl Pace {
         }
     }
 
-    /// So many live records have come in all.
+    /// Records the total number of live records.
     pub fn observe_live(&mut self, records: u64, now: Instant) {
         match &mut self.live {
             Some((before, grew)) if *before < records => (*before, *grew) = (records, Some(now)),
@@ -41,19 +41,19 @@ impl Pace {
         }
     }
 
-    /// Whether live records come.
+    /// Whether live records are arriving.
     pub fn is_live(&self, now: Instant) -> bool {
         let grew = self.live.and_then(|(_, grew)| grew);
         grew.is_some_and(|grew| now.saturating_duration_since(grew) < LIVE)
     }
 
-    /// How long to wait before the next records go.
+    /// How long to wait before the next records are fed.
     pub fn wait(&self, now: Instant) -> Duration {
         self.next
             .map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
     }
 
-    /// So many records went.
+    /// Records that this number of records was fed.
     pub fn observe_sent(&mut self, records: usize, now: Instant) {
         let rate = match self.asked {
             Some(rate) => rate,
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_rate_of_next_to_nothing_is_a_long_pause() {
         let now = Instant::now();
-        let mut slow = Pace::new(Some(1e-300), 10.0);
+        let mut slow = BackfillPace::new(Some(1e-300), 10.0);
         for _ in 0..2 {
             slow.observe_sent(100, now);
         }
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn an_asked_rate_holds_and_without_one_only_live_records_slow_down() {
         let start = Instant::now();
-        let mut asked = Pace::new(Some(1000.0), 10.0);
+        let mut asked = BackfillPace::new(Some(1000.0), 10.0);
         let mut now = start;
         for _ in 0..10 {
             now += asked.wait(now);
@@ -95,7 +95,7 @@ mod tests {
         now += asked.wait(now);
         assert_eq!((now - start).as_millis(), 1000);
 
-        let mut free = Pace::new(None, 1000.0);
+        let mut free = BackfillPace::new(None, 1000.0);
         free.observe_live(77, start);
         free.observe_sent(5000, start);
         assert_eq!(free.wait(start), Duration::ZERO, "what came before is not live");
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn time_that_was_not_used_is_not_caught_up() {
         let start = Instant::now();
-        let mut pace = Pace::new(Some(100.0), 1.0);
+        let mut pace = BackfillPace::new(Some(100.0), 1.0);
         pace.observe_sent(100, start);
         let later = start + Duration::from_secs(60);
         pace.observe_sent(100, later);

@@ -1,138 +1,141 @@
-//! What is asked of a run, and how it ends.
+//! Requests to a run, and their outcomes.
 
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Asker;
+use super::Requester;
 use crate::repr::Epoch;
 
 /// The version of requests that this program writes and understands.
 const VERSION: u32 = 1;
-/// The longest id.
+/// The most characters of an id.
 const ID: usize = 64;
-/// The longest name of an input or feed, and of a file: longer than a system has any.
+/// The most bytes of the name of an input or feed, and (`PATH`) of a file; no system has longer ones.
 const NAME: usize = 255;
 const PATH: usize = 8 << 10;
-/// The most files that a request names.
+/// The most files that a request may name.
 pub const MOST_FILES: usize = 100_000;
-/// Values of a request beside its files, at most.
+/// The most JSON values that a request may have besides its files.
 const OTHERS: usize = 64;
-/// The lowest rate, in records a second: a request keeps those behind it waiting.
+/// The lowest rate, in records a second, because the requests behind it have to wait.
 pub const LOWEST_RATE: f64 = 1.0;
-/// How many files an outcome has by name; and bytes of a path or reason there. So it can always be read back.
+/// How many files an outcome lists, and (`TEXT`) the most bytes of a path or reason in it. So an outcome can always
+/// be read back.
 const LISTED: usize = 1_000;
 const TEXT: usize = 2 << 10;
-/// How many of a file's columns that are null it names.
+/// How many null columns of a file an outcome names.
 const NAMED_COLUMNS: usize = 20;
 
-/// What is asked of a run.
+/// A request to a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// Of its form.
+    /// The version of the request's format.
     #[serde(default = "version")]
     pub version: u32,
-    /// When it was made, in Unix microseconds (two that are put one after the other are never of one), and a random part.
+    /// The time at which it was made, in Unix microseconds (no two of one command are the same), and a random part.
     pub id: String,
     /// The input's name.
     pub input: String,
     /// What to feed to it.
     pub work: Work,
-    /// Records a second, at most.
+    /// The most records a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Who put it, where the lake tells.
+    /// The user who put it, if the lake shows that.
     #[serde(skip)]
-    pub asker: Option<Asker>,
+    pub asker: Option<Requester>,
 }
 
 /// What to feed to an input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Work {
-    /// Files.
+    /// Files to read.
     Files {
         /// The feed whose format and columns they have.
         feed: String,
         /// Absolute paths or URLs.
         files: Vec<String>,
-        /// Those that were read before too.
+        /// Whether files that were read before are read again.
         again: bool,
     },
-    /// What Bronze holds: all of a keyed input, refused records of another.
+    /// What Bronze holds: for a keyed input all records, for others those that were refused.
     Bronze {
-        /// Records from this moment on, in Unix microseconds: that of the event where the source says it, of arrival otherwise.
+        /// Records from this time on, in Unix microseconds: the event's time if its source has one, otherwise that of
+        /// arrival.
         since: Option<i64>,
-        /// Records before this moment.
+        /// Records before this time.
         until: Option<i64>,
     },
     /// Records and files that are dead letters.
     Letters,
 }
 
-/// How far a request is.
+/// The progress of a request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct BackfillStatus {
     /// Records fed so far.
     pub records: u64,
-    /// Files that are done, of how many.
+    /// The number of files that are done, and of all files.
     pub files: (u64, u64),
-    /// Everything is fed; what is missing is the commit.
+    /// Whether everything is fed, so that only the commit is missing.
     pub committing: bool,
 }
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Why nothing, or not all of it, could be done.
+pub struct BackfillOutcome {
+    /// Why the request could not be done, or not completely.
     pub error: Option<String>,
     /// Records fed.
     pub records: u64,
-    /// Of them, those that were refused.
+    /// The number of these that were refused.
     pub rejected: u64,
-    /// Files that were refused as a whole, or from where they could not be read on.
+    /// Files that were refused, either as a whole or from some record on.
     #[serde(default)]
     pub rejected_files: u64,
-    /// Dead letters that were looked at.
+    /// The number of dead letters that were tried again.
     pub letters: u64,
-    /// By file: the first ones.
+    /// The outcomes of the first files.
     pub files: Vec<FileOutcome>,
-    /// The files that are not listed.
+    /// The outcomes of the other files, by number.
     #[serde(default)]
     pub unlisted: FileCounts,
-    /// The snapshot that holds all of it; 0: nothing changed.
+    /// The epoch of the snapshot that holds everything; 0 if nothing changed.
     pub snapshot: Epoch,
 }
 
-/// What became of files, by number.
+/// The outcomes of several files, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCounts {
-    /// They were read.
+    /// Files that were read.
     pub read: u64,
-    /// They were read by an earlier backfill.
+    /// Files that an earlier backfill had read.
     pub known: u64,
-    /// Feeds read them by themselves.
+    /// Files that feeds read by themselves.
     pub feeds: u64,
-    /// They are dead letters, or could not be read.
+    /// Files that became dead letters, or could not be read.
     pub failed: u64,
 }
 
-/// What became of a file.
+/// The outcome of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileOutcome {
-    /// As asked.
+    /// The path as requested.
     pub path: String,
-    /// What became of it.
+    /// What happened to the file.
     pub state: FileState,
-    /// Its records.
+    /// The number of its records.
     pub records: u64,
-    /// Columns that are null in all of them, where these are more than half of all columns: the format may be another one.
+    /// Columns that are null in all records, if these are more than half of all columns: then the format may be
+    /// wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub null_columns: Vec<String>,
 }
 
-/// What became of a file.
+/// What happened to a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
@@ -142,12 +145,12 @@ pub enum FileState {
     Known,
     /// A feed of the input reads it by itself.
     Feeds(String),
-    /// It is a dead letter, or was not there.
+    /// It became a dead letter, or did not exist.
     Failed(String),
 }
 
-impl Outcome {
-    /// Notes what became of a file: by name, as long as these are not too many.
+impl BackfillOutcome {
+    /// Records the outcome of a file: in the list, or by number if the list is full.
     pub fn note(&mut self, file: FileOutcome) {
         if self.files.len() < LISTED {
             let state = match file.state {
@@ -172,7 +175,7 @@ impl Outcome {
     }
 }
 
-/// A text, or as much of it as an outcome keeps.
+/// A text, cut to the length that an outcome may hold.
 pub(super) fn shortened(mut text: String) -> String {
     if text.len() > TEXT {
         text.truncate(text.floor_char_boundary(TEXT));
@@ -181,7 +184,7 @@ pub(super) fn shortened(mut text: String) -> String {
     text
 }
 
-/// How many values a JSON text has, about, without taking memory for them.
+/// The approximate number of values in a JSON text, counted without allocation.
 fn values(json: &[u8]) -> usize {
     let (mut values, mut in_text, mut escaped) = (1, false, false);
     for byte in json {
@@ -197,7 +200,7 @@ fn values(json: &[u8]) -> usize {
 }
 
 impl Request {
-    /// A request of now.
+    /// A new request with the present time.
     pub fn new(input: &str, work: Work, rate: Option<f64>) -> Request {
         let random = Uuid::new_v4().simple().to_string();
         Request {
@@ -210,19 +213,19 @@ impl Request {
         }
     }
 
-    /// Reads the bytes of the request that is named `id`.
+    /// Parses the bytes of the request with this id.
     ///
     /// # Errors
     /// Why they are no request that this program could serve.
     pub fn parse(bytes: &[u8], id: &str) -> Result<Request, String> {
-        /// A request of a later version may have any form but for this.
+        /// The only part of the format that all later versions must share.
         #[derive(Deserialize)]
         struct Versioned {
             #[serde(default = "version")]
             version: u32,
         }
         let no_json = |error: serde_json::Error| format!("it is no request: {}", shortened(error.to_string()));
-        // Before they take memory: a file of some megabytes has millions.
+        // This is checked before the values take memory: a file of some megabytes can have millions.
         if values(bytes) > MOST_FILES + OTHERS {
             return Err(TOO_MANY.to_string());
         }
@@ -243,10 +246,10 @@ impl Request {
         Ok(request)
     }
 
-    /// Whether it stays within what a run serves.
+    /// Checks that the request stays within the limits of a run.
     ///
     /// # Errors
-    /// What of it does not, and what to do.
+    /// Which limit it exceeds, and what to do.
     pub fn check(&self) -> Result<(), String> {
         if self.rate.is_some_and(|rate| !(rate >= LOWEST_RATE && rate.is_finite())) {
             return Err(format!(
@@ -279,7 +282,7 @@ impl Request {
 /// More files than [`MOST_FILES`].
 const TOO_MANY: &str = "it names more than 100000 files; ask for fewer at once, in several requests";
 
-/// Whether a text may name a request: it becomes a part of objects' names.
+/// Whether a text is a valid id of a request, which becomes part of objects' names.
 pub(super) fn is_id(text: &str) -> bool {
     (1..=ID).contains(&text.len())
         && text
@@ -301,7 +304,7 @@ mod tests {
         assert!(is_id(&request.id), "{}", request.id);
         let bytes = serde_json::to_vec(&request).unwrap();
         assert_eq!(Request::parse(&bytes, &request.id), Ok(request.clone()));
-        // As earlier versions of the program wrote it.
+        // Earlier versions of the program wrote requests in this form.
         let old =
             br#"{"id":"1-a","input":"orders","work":{"kind":"files","feed":"drops","files":["/x"],"again":false}}"#;
         assert_eq!(Request::parse(old, "1-a").map(|old| old.version), Ok(VERSION));
@@ -341,7 +344,7 @@ mod tests {
                 "1",
                 "its rate",
             ),
-            // Others waited for this one for as long as the run lasted.
+            // At this rate, other requests would have waited for as long as the run lasted.
             (
                 r#"{"id":"1","input":"o","work":{"kind":"letters"},"rate":1e-300}"#,
                 "1",
@@ -353,7 +356,7 @@ mod tests {
         }
     }
 
-    /// A request of 60 MB named 7 million files: a run ended by SIGABRT over its outcome, and so did each that came after.
+    /// A request of 60 MB named 7 million files: its outcome made the run, and every later one, end with SIGABRT.
     #[test]
     fn a_request_names_so_many_files_and_no_more_and_its_outcome_stays_small() {
         let of = |files: Vec<String>| {
@@ -365,7 +368,7 @@ mod tests {
             assert_eq!(request.check().is_ok(), parsed.is_ok());
             parsed.map(drop)
         };
-        // Signs in names are no signs of JSON.
+        // Characters of JSON syntax inside of names must not be counted.
         let name = |n: usize| format!("/x/{n},[{{\"\\,");
         assert_eq!(of((0..MOST_FILES).map(name).collect()), Ok(()));
         let refused = of((0..=MOST_FILES).map(name).collect()).unwrap_err();
@@ -395,7 +398,7 @@ mod tests {
         );
         assert!(Request::parse(kind.as_bytes(), "1").unwrap_err().len() < 2 * TEXT);
 
-        let mut outcome = Outcome::default();
+        let mut outcome = BackfillOutcome::default();
         for state in [
             FileState::Read,
             FileState::Known,
@@ -417,7 +420,7 @@ mod tests {
             ..FileCounts::default()
         };
         assert_eq!((outcome.files.len(), outcome.unlisted), (LISTED, counts));
-        let mut worst = Outcome::default();
+        let mut worst = BackfillOutcome::default();
         for _ in 0..2 * LISTED {
             let path = "\u{1}".repeat(PATH);
             let state = FileState::Failed("\u{1}".repeat(PATH));
@@ -431,7 +434,7 @@ mod tests {
         assert!((serde_json::to_vec(&worst).unwrap().len() as u64) < super::super::board::LARGEST);
         let old = r#"{"error":null,"records":1,"rejected":0,"letters":0,"files":[],"snapshot":1}"#;
         assert!(
-            serde_json::from_str::<Outcome>(old).is_ok(),
+            serde_json::from_str::<BackfillOutcome>(old).is_ok(),
             "as earlier versions wrote it"
         );
     }

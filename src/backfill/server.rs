@@ -10,61 +10,64 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased};
 use tokio::runtime::Handle;
 
-use super::pace::Pace;
+use super::pace::BackfillPace;
 use super::request::shortened;
-use super::{Allowed, Look, Outcome, PORTION, Portion, Receipt, Request, Requests, Status, Work};
+use super::{
+    Allowed, BackfillBatch, BackfillOutcome, BackfillStatus, NextRequest, PORTION, Receipt, Request, RequestBoard, Work,
+};
 use crate::contain;
 use crate::definition::Dataflow;
-use crate::repr::{Epoch, Row};
-use crate::serve::{QueryError, Snapshot};
-use crate::sink::Lake;
-use crate::source::{Delivery, PartitionId};
+use crate::lake::Lake;
+use crate::repr::{Epoch, PartitionId, Row};
+use crate::serve::{LakeSnapshot, QueryError};
+use crate::source::Delivery;
 
-/// How often a status is told.
-const TELL: Duration = Duration::from_secs(1);
-/// How often it is asked whether what was fed is committed.
+/// The interval between updates of a request's status.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often to check whether everything fed is committed.
 const ASK: Duration = Duration::from_millis(10);
-/// Records that an epoch of a worker takes of portions: beside live records, and otherwise.
+/// How many records of portions a worker may take in an epoch: while live records arrive, and otherwise.
 const SHARES: (usize, usize) = (2 * PORTION, 32 * PORTION);
-/// How often noting the end of a request is tried, and how often looking for requests may fail in a row before a run that
-/// ends by itself waits for none.
+/// How often writing an outcome is tried; and after how many failed looks for requests in a row a run that ends by
+/// itself stops waiting for requests.
 const ATTEMPTS: u32 = 5;
-/// Every so many times that looking for requests fails, it is said.
+/// Of failed looks for requests, one in this number is logged.
 const TELL_EVERY: u32 = 100;
 
-/// A worker's end for portions.
-pub struct Inlet {
-    /// Bounded; the worker takes from it when nothing live waits.
-    pub portions: Sender<Portion>,
+/// The channel to one worker, and the function that wakes it.
+pub struct BackfillChannel {
+    /// Bounded; the worker takes from it when no live delivery waits.
+    pub portions: Sender<BackfillBatch>,
     /// Called after a send, so that a parked worker wakes.
     pub wake: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// What a server works with.
-pub struct Serving {
+/// What a server needs.
+pub struct ServerContext {
     /// The dataflow that runs.
     pub dataflow: Arc<Dataflow>,
     /// Its lake.
     pub lake: Lake,
-    /// Drives the lake's store.
+    /// The runtime for the lake's store.
     pub runtime: Handle,
     /// The workers of this process.
-    pub workers: Vec<Inlet>,
-    /// Records that came from feeds so far.
+    pub workers: Vec<BackfillChannel>,
+    /// Returns the number of records from feeds so far.
     pub live: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// The newest snapshot of this run; 0: none yet.
+    /// Returns the epoch of this run's newest snapshot; 0 if there is none yet.
     pub committed: Arc<dyn Fn() -> Epoch + Send + Sync>,
-    /// Whether the lake's past is in effect and committed: what a request reads of the lake must not change below it.
+    /// Returns whether the lake's past is in effect and committed; before that, the lake could change under a request
+    /// that reads it.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// Whether the feeds of the definition are read beside.
+    /// Whether the feeds of the definition are read as well.
     pub feeds: bool,
-    /// Called with the reason if the server ends by itself.
+    /// Called with the reason if the server ends because of a failure.
     pub failed: Box<dyn FnOnce(String) + Send>,
-    /// Records a second beside live ones, where a request names no rate.
+    /// The rate while live records arrive, in records a second, for requests without a rate.
     pub rate: f64,
 }
 
-/// A server. Dropping it stops it between two portions, and waits until it has.
+/// A running server. Dropping it stops it between two portions, and waits until it has stopped.
 pub struct Server {
     /// Dropped to stop.
     stop: Option<Sender<Infallible>>,
@@ -72,26 +75,26 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Why a request was left.
+/// Why serving a request ended early.
 #[derive(Debug)]
-pub(super) enum Halt {
-    /// The run ends: the next one goes on with it.
+pub(super) enum RequestHalt {
+    /// The run ends; the next run continues the request.
     Stopped,
-    /// It cannot be done, or not to its end.
+    /// It cannot be done, or not completely.
     Failed(String),
-    /// It is deleted: nobody wants more of it.
+    /// It was deleted, which cancels it.
     Withdrawn,
 }
 
 impl Server {
-    /// Starts serving.
+    /// Starts the server's thread.
     ///
     /// # Errors
-    /// There is no thread.
-    pub fn start(serving: Serving) -> std::io::Result<Server> {
+    /// The thread could not be started.
+    pub fn start(serving: ServerContext) -> std::io::Result<Server> {
         let (stop, stopped) = bounded(0);
         let idle = Arc::new(AtomicBool::new(false));
-        let requests = Requests::new(serving.lake.clone(), serving.dataflow.durable);
+        let requests = RequestBoard::new(serving.lake.clone());
         let service = Service {
             requests,
             stopped,
@@ -108,7 +111,7 @@ impl Server {
         })
     }
 
-    /// Whether there was no request when it last looked, and it did look.
+    /// Whether the server has looked for requests and found none.
     pub fn is_idle(&self) -> bool {
         self.idle.load(Ordering::Acquire)
     }
@@ -118,15 +121,15 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It has told of its own failure.
+            // The thread has reported its own failure.
             let _ = thread.join();
         }
     }
 }
 
 pub(super) struct Service {
-    pub serving: Serving,
-    pub requests: Requests,
+    pub serving: ServerContext,
+    pub requests: RequestBoard,
     stopped: Receiver<Infallible>,
     idle: Arc<AtomicBool>,
 }
@@ -136,13 +139,13 @@ impl Service {
         let failed = std::mem::replace(&mut self.serving.failed, Box::new(|_| ()));
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         match served {
-            Ok(Ok(()) | Err(Halt::Stopped | Halt::Withdrawn)) => {}
-            Ok(Err(Halt::Failed(reason))) => failed(reason),
+            Ok(Ok(()) | Err(RequestHalt::Stopped | RequestHalt::Withdrawn)) => {}
+            Ok(Err(RequestHalt::Failed(reason))) => failed(reason),
             Err(panic) => failed(format!("it panicked: {}; this is a bug", contain::message(&*panic))),
         }
     }
 
-    fn serve(&self) -> Result<(), Halt> {
+    fn serve(&self) -> Result<(), RequestHalt> {
         while !(self.serving.ready)() {
             self.rest(ASK)?;
         }
@@ -151,19 +154,19 @@ impl Service {
         }
         let mut failures = 0_u32;
         loop {
-            match self.wait_for(self.requests.look()) {
-                Ok(Look::Request(request)) => {
+            match self.wait_for(self.requests.next_request()) {
+                Ok(NextRequest::Request(request)) => {
                     self.idle.store(false, Ordering::Release);
                     failures = 0;
                     self.perform(&request)?;
                     continue;
                 }
-                Ok(Look::Unsettled) => self.idle.store(false, Ordering::Release),
-                Ok(Look::Nothing) => {
+                Ok(NextRequest::Unsettled) => self.idle.store(false, Ordering::Release),
+                Ok(NextRequest::Nothing) => {
                     failures = 0;
                     self.idle.store(true, Ordering::Release);
                 }
-                // Feeds go on: if the lake is lost, what commits to it says so.
+                // Feeds go on; if the lake is lost, the next commit reports that.
                 Err(error) => {
                     if failures.is_multiple_of(TELL_EVERY) {
                         tracing::warn!(%error, "could not look for requests; none is served until that is possible");
@@ -176,38 +179,38 @@ impl Service {
         }
     }
 
-    fn perform(&self, request: &Request) -> Result<(), Halt> {
+    fn perform(&self, request: &Request) -> Result<(), RequestHalt> {
         tracing::info!(id = request.id, input = request.input, "serving a request");
-        let mut job = Job {
+        let mut job = BackfillJob {
             service: self,
             request,
             input: 0,
-            pace: Pace::new(request.rate, self.serving.rate),
+            pace: BackfillPace::new(request.rate, self.serving.rate),
             receipt: Arc::default(),
             sent: 0,
-            status: Status::default(),
-            told: None,
-            is_untold: false,
-            allowed: Allowed::of(&self.serving.dataflow),
-            outcome: Outcome::default(),
+            status: BackfillStatus::default(),
+            status_written: None,
+            is_failure_logged: false,
+            allowed: Allowed::from_dataflow(&self.serving.dataflow),
+            outcome: BackfillOutcome::default(),
         };
-        // What a file or a record makes panic ends the request, not the run.
+        // A panic because of a file or a record ends the request and not the run.
         let ran = catch_unwind(AssertUnwindSafe(|| job.run()));
         match ran.unwrap_or_else(|panic| {
-            Err(Halt::Failed(format!(
+            Err(RequestHalt::Failed(format!(
                 "serving it panicked: {}",
                 contain::message(&*panic)
             )))
         }) {
-            Err(Halt::Stopped) => return Err(Halt::Stopped),
-            Err(Halt::Failed(reason)) => job.outcome.error = Some(shortened(reason)),
-            Err(Halt::Withdrawn) => {
+            Err(RequestHalt::Stopped) => return Err(RequestHalt::Stopped),
+            Err(RequestHalt::Failed(reason)) => job.outcome.error = Some(shortened(reason)),
+            Err(RequestHalt::Withdrawn) => {
                 job.outcome.error =
                     Some("the request was deleted before all of it was done; what was fed stays".to_string());
             }
             Ok(()) => {}
         }
-        job.settle()?;
+        job.wait_until_committed()?;
         let outcome = job.outcome;
         tracing::info!(
             id = request.id,
@@ -231,15 +234,15 @@ impl Service {
         Ok(())
     }
 
-    /// Waits, unless the run ends.
-    pub fn rest(&self, duration: Duration) -> Result<(), Halt> {
+    /// Sleeps; fails if the run ends.
+    pub fn rest(&self, duration: Duration) -> Result<(), RequestHalt> {
         match self.stopped.recv_timeout(duration) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            _ => Err(Halt::Stopped),
+            _ => Err(RequestHalt::Stopped),
         }
     }
 
-    /// Where files look whether they are to go on.
+    /// The receiver by which the reading of files notices a stop.
     pub fn stopped(&self) -> &Receiver<Infallible> {
         &self.stopped
     }
@@ -250,51 +253,51 @@ impl Service {
 }
 
 /// A request that is being served.
-pub(super) struct Job<'a> {
+pub(super) struct BackfillJob<'a> {
     pub service: &'a Service,
     pub request: &'a Request,
     /// Index into `Dataflow::inputs`.
     pub input: usize,
-    pace: Pace,
+    pace: BackfillPace,
     receipt: Arc<Receipt>,
     sent: u64,
-    pub status: Status,
-    told: Option<Instant>,
-    /// Its status could not be told, which was said.
-    is_untold: bool,
-    /// Which files it may name.
+    pub status: BackfillStatus,
+    status_written: Option<Instant>,
+    /// Whether its status could not be written, which was logged.
+    is_failure_logged: bool,
+    /// The files that it may name.
     pub allowed: Allowed,
-    pub outcome: Outcome,
+    pub outcome: BackfillOutcome,
 }
 
-/// What a portion is made of.
-pub(super) struct Feeding {
+/// The contents of a portion.
+pub(super) struct BatchContents {
     pub delivery: Delivery,
     pub arrived: Option<Epoch>,
     pub letters: Vec<Row>,
     pub progress: Option<PartitionId>,
 }
 
-impl Job<'_> {
-    fn run(&mut self) -> Result<(), Halt> {
+impl BackfillJob<'_> {
+    fn run(&mut self) -> Result<(), RequestHalt> {
         let dataflow = &self.service.serving.dataflow;
         let input = dataflow
             .inputs
             .iter()
             .position(|input| input.name == self.request.input);
         self.input = input.ok_or_else(|| {
-            Halt::Failed(format!(
+            RequestHalt::Failed(format!(
                 "the dataflow that runs has no input {}; restart it",
                 self.request.input
             ))
         })?;
         if !dataflow.inputs[self.input].bronze {
-            return Err(Halt::Failed(format!(
+            return Err(RequestHalt::Failed(format!(
                 "input {} keeps no Bronze (bronze = false), from which its rows could be made again",
                 self.request.input
             )));
         }
-        self.tell()?;
+        self.update_status()?;
         match &self.request.work {
             Work::Files { feed, files, again } => self.feed_files(feed, files, *again),
             Work::Bronze { since, until } => self.feed_bronze(*since, *until),
@@ -302,8 +305,8 @@ impl Job<'_> {
         }
     }
 
-    /// Hands a portion to its worker, as fast as it may go.
-    pub fn feed(&mut self, feeding: Feeding) -> Result<(), Halt> {
+    /// Sends a portion to its worker, when its pace allows.
+    pub fn feed(&mut self, feeding: BatchContents) -> Result<(), RequestHalt> {
         let serving = &self.service.serving;
         loop {
             let now = Instant::now();
@@ -312,20 +315,20 @@ impl Job<'_> {
             if wait.is_zero() {
                 break;
             }
-            self.service.rest(wait.min(TELL))?;
-            self.tell()?;
+            self.service.rest(wait.min(STATUS_INTERVAL))?;
+            self.update_status()?;
         }
         let records = feeding.delivery.decoded.raw.len();
         let now = Instant::now();
         let share = if self.pace.is_live(now) { SHARES.0 } else { SHARES.1 };
-        // One partition, one worker: its positions come in order.
+        // All portions of one progress go to one worker, so that their positions arrive in order.
         let name = feeding
             .progress
             .as_ref()
             .map_or(&*feeding.delivery.partition, |id| &id.partition);
         let worker = twox_hash::XxHash64::oneshot(0, name.as_bytes()) % serving.workers.len() as u64;
-        let Inlet { portions, wake } = &serving.workers[worker as usize];
-        let portion = Portion {
+        let BackfillChannel { portions, wake } = &serving.workers[worker as usize];
+        let portion = BackfillBatch {
             delivery: feeding.delivery,
             arrived: feeding.arrived,
             letters: feeding.letters,
@@ -334,55 +337,62 @@ impl Job<'_> {
             receipt: self.receipt.clone(),
         };
         select_biased! {
-            recv(self.service.stopped) -> _ => return Err(Halt::Stopped),
-            send(portions, portion) -> sent => sent.map_err(|_| Halt::Stopped)?,
+            recv(self.service.stopped) -> _ => return Err(RequestHalt::Stopped),
+            send(portions, portion) -> sent => sent.map_err(|_| RequestHalt::Stopped)?,
         }
         wake();
         self.sent += 1;
         self.pace.observe_sent(records, now);
         self.outcome.records += records as u64;
         self.status.records = self.outcome.records;
-        self.tell()
+        self.update_status()
     }
 
-    /// Says how far it is, now and then. A request that is deleted meanwhile ends: who deletes it wants no more of it.
-    pub fn tell(&mut self) -> Result<(), Halt> {
-        if self.told.is_some_and(|told| told.elapsed() < TELL) {
+    /// Writes the status from time to time. A request that was deleted meanwhile is cancelled.
+    pub fn update_status(&mut self) -> Result<(), RequestHalt> {
+        if self
+            .status_written
+            .is_some_and(|written| written.elapsed() < STATUS_INTERVAL)
+        {
             return Ok(());
         }
-        self.told = Some(Instant::now());
-        let told = self.service.requests.tell(&self.request.id, &self.status);
-        // Whoever waits sees the next one.
-        if let Err(error) = self.service.wait_for(told)
-            && !std::mem::replace(&mut self.is_untold, true)
+        self.status_written = Some(Instant::now());
+        let written = self.service.requests.write_status(&self.request.id, &self.status);
+        // A failure is not critical, because the next status follows soon.
+        if let Err(error) = self.service.wait_for(written)
+            && !std::mem::replace(&mut self.is_failure_logged, true)
         {
             tracing::warn!(id = self.request.id, %error, "could not tell how far a request is");
         }
         let is_deleted = self.service.requests.is_deleted(&self.request.id);
         match !self.status.committing && self.service.wait_for(is_deleted) {
-            true => Err(Halt::Withdrawn),
+            true => Err(RequestHalt::Withdrawn),
             false => Ok(()),
         }
     }
 
     /// Waits until everything that was fed is committed.
-    fn settle(&mut self) -> Result<(), Halt> {
+    fn wait_until_committed(&mut self) -> Result<(), RequestHalt> {
         self.status.committing = true;
         while !self.receipt.is_committed(self.sent, (self.service.serving.committed)()) {
             self.service.rest(ASK)?;
-            self.tell()?;
+            self.update_status()?;
         }
         self.outcome.rejected = self.receipt.rejected.load(Ordering::Acquire);
         self.outcome.rejected_files = self.receipt.rejected_files.load(Ordering::Acquire);
         self.outcome.snapshot = self.receipt.epoch.load(Ordering::Acquire);
         if self.outcome.snapshot > 0 {
-            // What changes nothing makes no snapshot, though its epoch is committed.
+            // If nothing changed there is no new snapshot, although the epoch is committed.
             let lake = &self.service.serving.lake;
-            let newest = self.service.wait_for(Snapshot::open(lake, None));
+            let newest = self.service.wait_for(LakeSnapshot::open(lake, None));
             self.outcome.snapshot = match newest.map(|newest| newest.epoch()) {
                 Ok(newest) if newest >= self.outcome.snapshot => newest.min((self.service.serving.committed)()),
                 Ok(_) | Err(QueryError::Empty(_)) => 0,
-                Err(error) => return Err(Halt::Failed(format!("could not look at the newest snapshot: {error}"))),
+                Err(error) => {
+                    return Err(RequestHalt::Failed(format!(
+                        "could not look at the newest snapshot: {error}"
+                    )));
+                }
             };
         }
         Ok(())

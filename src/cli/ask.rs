@@ -1,4 +1,5 @@
-//! Requests of commands: put into the lake, served by the run that is on it, or by one of our own.
+//! Puts a command's requests into the lake. The run on the lake serves them, or else a run that the command itself
+//! starts.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,33 +11,33 @@ use tokio::runtime::Runtime;
 
 use super::FAILED;
 use super::output::{self, counted, new_letters};
-use crate::backfill::{FileCounts, FileState, Outcome, Request, Requests, Status};
+use crate::backfill::{BackfillOutcome, BackfillStatus, FileCounts, FileState, Request, RequestBoard};
 use crate::definition::Dataflow;
+use crate::lake::Lake;
 use crate::run::{self, Options};
-use crate::serve::LetterCounts;
+use crate::serve::DeadLetterCounts;
 use crate::shown::shown;
-use crate::sink::Lake;
 
-/// How often it is looked whether a request is done.
+/// How often to check whether a request is done.
 const LOOK: Duration = Duration::from_millis(100);
-/// A run on a lake without locks answers within this, if there is one: twice what it lets pass between two looks.
+/// If the lake has no locks, a run on it takes up a request within this time: twice its interval between two looks.
 const ANSWER: Duration = Duration::from_secs(6);
-/// How often a line of progress is printed.
+/// The interval between lines of progress.
 const TELL: Duration = Duration::from_secs(10);
 
-/// How requests are put.
-pub struct Asking {
-    /// Leave once they are put.
+/// Options for putting requests.
+pub struct RequestOptions {
+    /// Whether to return as soon as the requests are put.
     pub detach: bool,
-    /// Workers of a run of our own.
+    /// The number of workers, if the command starts a run.
     pub workers: usize,
 }
 
-/// Puts requests and waits until they are done; where no run is on the lake, runs the graph itself for as long as that takes.
-pub fn ask(dataflow: Dataflow, requests: &[Request], asking: &Asking) -> Result<Vec<Outcome>> {
+/// Puts requests and waits until they are done. If no run is on the lake, runs the graph itself until then.
+pub fn ask(dataflow: Dataflow, requests: &[Request], asking: &RequestOptions) -> Result<Vec<BackfillOutcome>> {
     let runtime = run::runtime()?;
-    let lake = Lake::make(&dataflow.lake, &dataflow.store_options)?;
-    let board = Requests::new(lake.clone(), dataflow.durable);
+    let lake = Lake::make(&dataflow.lake, &dataflow.store_options)?.with_durability(dataflow.durable);
+    let board = RequestBoard::new(lake.clone());
     for request in requests {
         let put = runtime.block_on(board.put(request));
         put.with_context(|| format!("could not put a request into {}", dataflow.lake))?;
@@ -76,8 +77,8 @@ pub fn ask(dataflow: Dataflow, requests: &[Request], asking: &Asking) -> Result<
     outcomes.collect()
 }
 
-/// Whether a run on a lake without locks takes up the first request.
-fn answered(runtime: &Runtime, board: &Requests, requests: &[Request]) -> Result<bool> {
+/// Whether a run takes up the first request, on a lake without locks.
+fn answered(runtime: &Runtime, board: &RequestBoard, requests: &[Request]) -> Result<bool> {
     let Some(first) = requests.first() else {
         return Ok(false);
     };
@@ -96,13 +97,13 @@ fn answered(runtime: &Runtime, board: &Requests, requests: &[Request]) -> Result
     Ok(false)
 }
 
-/// Waits for the run that is on the lake.
-fn wait(runtime: &Runtime, board: &Requests, lake: &Lake, requests: &[Request]) -> Result<Vec<Outcome>> {
+/// Waits for the run on the lake to serve the requests.
+fn wait(runtime: &Runtime, board: &RequestBoard, lake: &Lake, requests: &[Request]) -> Result<Vec<BackfillOutcome>> {
     let mut told = Instant::now();
     let mut outcomes = Vec::new();
     for request in requests {
         loop {
-            // Looked at in this order: a run that ends between the two has left its outcome.
+            // The order matters: a run that ends between these two checks has already written its outcome.
             let gone = run::is_running(lake) == Some(false);
             if let Some(outcome) = runtime.block_on(board.outcome(&request.id))? {
                 outcomes.push(outcome);
@@ -116,7 +117,7 @@ fn wait(runtime: &Runtime, board: &Requests, lake: &Lake, requests: &[Request]) 
             }
             if told.elapsed() >= TELL {
                 told = Instant::now();
-                // In this order, too: a request goes when its outcome is there.
+                // Here, too, the order matters: a request is deleted only once its outcome exists.
                 let is_posted = runtime.block_on(board.is_posted(&request.id))?;
                 if !is_posted && runtime.block_on(board.outcome(&request.id))?.is_none() {
                     return Err(anyhow::anyhow!(
@@ -133,7 +134,7 @@ fn wait(runtime: &Runtime, board: &Requests, lake: &Lake, requests: &[Request]) 
     Ok(outcomes)
 }
 
-fn progress(status: Option<&Status>) -> String {
+fn progress(status: Option<&BackfillStatus>) -> String {
     match status {
         None => "waiting for its turn".to_string(),
         Some(status) => {
@@ -149,8 +150,8 @@ fn progress(status: Option<&Status>) -> String {
     }
 }
 
-/// Prints what requests came to; exit code 1 if something failed.
-pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
+/// Prints the outcomes of requests; the exit code is 1 if something failed.
+pub fn report(outcomes: &[BackfillOutcome]) -> Result<ExitCode> {
     let mut out = output::out();
     let mut failed = false;
     for outcome in outcomes {
@@ -189,7 +190,7 @@ pub fn report(outcomes: &[Outcome]) -> Result<ExitCode> {
             out,
             "fed {}; {}; {}",
             counted(outcome.records, "record"),
-            new_letters(LetterCounts {
+            new_letters(DeadLetterCounts {
                 records: outcome.rejected,
                 files: outcome.rejected_files,
                 rows: 0,

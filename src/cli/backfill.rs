@@ -1,33 +1,35 @@
-//! `backfill`: files, or a part of history, fed to one input beside its feeds.
+//! The command `backfill`: feeds files, or a part of history, to an input in addition to its feeds.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 
-use super::ask::{Asking, ask, report};
+use super::ask::{RequestOptions, ask, report};
 use super::{SourceAndLake, UsageError};
 use crate::backfill::{Allowed, Forbidden, LOWEST_RATE, MOST_FILES, Request, Work};
-use crate::definition::{Dataflow, EXTRA_FORMAT_NAMES, FeedKind, Input, files_location, nearest, pattern_of_file};
+use crate::definition::{Dataflow, EXTRA_FORMAT_NAMES, Input, files_location, nearest, pattern_of_file};
 use crate::run;
 use crate::shown::shown;
 use crate::source::{list_files, open_regular};
 
-/// Feed files or history to an input, beside its live feeds
+/// Add files, or records that Bronze holds, to an input, in addition to its feeds
 ///
-/// A run that is on the lake serves the request beside its feeds; without one, the graph is run here until the backfill is
-/// committed, and no feed is read. What is fed goes through the same graph as everything else, exactly once also over
-/// crashes: a backfill that was cut off goes on where it stood with the next run. Live records go first.
+/// If a run is using the lake, it does the backfill while it reads its feeds; records of the feeds go first. If there is
+/// no such run, this command computes until the backfill is committed, and reads no feed. The records go through the
+/// same graph as all others, each exactly once, even after a crash: the next run continues a backfill that was
+/// interrupted.
 ///
-/// Files: they are read as those of one of the input's feeds of kind "files" are: by its format and columns, and with its
-/// rank among versions of a key. `--format` reads them by the input's own columns instead, with the rank of its first
-/// feed. A file is known by its bytes: one that was backfilled before changes nothing, whatever its name is now, unless
-/// `--again` is given. A file in the folder of a feed is left to that feed. Folders mean the files directly in them.
+/// Files are read like those of one of the input's feeds of kind "files": in its format, with its columns, and with its
+/// rank among the versions of a key. With --format they are read by the input's own columns instead, and have the rank
+/// of its first feed. A file is recognised by its bytes: if it was backfilled before, even under another name, it changes
+/// nothing, unless --again is given. Files in the folder of a feed are left to that feed. A folder stands for the files
+/// directly in it.
 ///
-/// History (`--from-bronze`): records that Bronze holds are fed again as what they were, with the version they had. So what is
-/// in effect stays so: of an input with a key an older version never beats a newer one, of one with a dedup_key the
-/// first row stays. An input with neither would count its rows twice; it is given only the records that are not in
-/// effect, which are those among the dead letters. Records that pass now leave the dead letters.
+/// With --from-bronze, records that Bronze holds go through the input again, with the versions that they had. So they do
+/// not replace newer rows: in an input with a key, an older version never replaces a newer one; in an input with a
+/// dedup_key, the first row stays. An input with neither would count rows twice, so only those of its records that are
+/// dead letters are taken. Records that can be used now leave the dead letters.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,45 +37,45 @@ Examples:
   alluvium backfill dataflows/retail order_lines s3://bucket/2024/ --feed drops --rate 5000
   alluvium backfill dataflows/retail customers dump.parquet --format parquet
   alluvium backfill dataflows/retail order_lines --from-bronze --since 2026-01-01 --until 2026-02-01")]
-pub struct Backfill {
+pub struct BackfillArgs {
     #[command(flatten)]
     source: SourceAndLake,
-    /// The input to feed
+    /// The input that the files or records belong to
     input: String,
-    /// Files, folders and globs, here or at s3://, abfss://, gs://
+    /// Files, folders and globs, on this machine or at a URL (s3://, abfss://, gs://)
     #[arg(
         value_name = "PATH",
         required_unless_present = "from_bronze",
         conflicts_with = "from_bronze"
     )]
     paths: Vec<String>,
-    /// The feed of kind "files" whose format and columns the files have; needed where the input has several
+    /// The feed of kind "files" whose format and columns the files have; required if the input has several such feeds
     #[arg(long, value_name = "NAME", conflicts_with = "from_bronze")]
     feed: Option<String>,
-    /// Read the files by the input's own columns: csv, ndjson, json, parquet, avro, debezium-json
+    /// Read the files in this format, by the input's own columns: csv, ndjson, json, parquet, avro or debezium-json
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["feed", "from_bronze"])]
     format: Option<String>,
-    /// Read files again that were backfilled before
+    /// Read also files that were backfilled before
     #[arg(long, conflicts_with = "from_bronze")]
     again: bool,
-    /// Feed what Bronze holds, as what it was
+    /// Take the records that Bronze holds for the input, instead of files
     #[arg(long)]
     from_bronze: bool,
-    /// Only history from this moment on (UTC), as in 2026-01-31 or 2026-01-31T12:00:00; by the event's time where its
-    /// source says it, by arrival otherwise
+    /// Take only records from this time on, in UTC, as in 2026-01-31 or 2026-01-31T12:00:00. The time of a record is that
+    /// of its event if its source tells it, else that of its arrival
     #[arg(long, value_name = "TIME", value_parser = parse_moment, requires = "from_bronze")]
     since: Option<i64>,
-    /// Only history before this moment
+    /// Take only records before this time, written as for --since
     #[arg(long, value_name = "TIME", value_parser = parse_moment, requires = "from_bronze")]
     until: Option<i64>,
-    /// Records a second, at most; without it as fast as possible, and backfill_rate of
-    /// dataflow.toml (10000) while live records come
+    /// The most records per second; without it as fast as possible, but at most backfill_rate of dataflow.toml (10000)
+    /// while records of feeds arrive
     #[arg(long, value_name = "ROWS", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Do not wait: the run on the lake, or the next one, does it
+    /// Return at once, and leave the backfill to the run that is using the lake, or to the next run
     #[arg(long)]
     detach: bool,
-    /// How many worker threads compute, where no run is on the lake
+    /// How many workers compute, each a thread, if no run is using the lake
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
 }
@@ -82,7 +84,7 @@ pub struct Backfill {
 ///
 /// # Errors
 /// A definition that does not load; an input or feed that does not exist; paths that name no file; a run that fails.
-pub fn run(args: Backfill) -> Result<ExitCode> {
+pub fn run(args: BackfillArgs) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
     let input = find_input(&dataflow, &args.input)?;
     if !input.bronze {
@@ -107,7 +109,7 @@ pub fn run(args: Backfill) -> Result<ExitCode> {
         },
     };
     let request = Request::new(&input.name, work, args.rate);
-    let asking = Asking {
+    let asking = RequestOptions {
         detach: args.detach,
         workers: usize::from(args.workers),
     };
@@ -128,7 +130,7 @@ pub(super) fn find_input<'a>(dataflow: &'a Dataflow, name: &str) -> Result<&'a I
     Err(UsageError::new(format!("unknown input {name}"), help).into())
 }
 
-/// The name of the feed that says how files are read.
+/// The name of the feed that determines how files are read.
 fn find_feed(input: &Input, feed: Option<&str>, format: Option<&str>) -> Result<String> {
     if let Some(format) = format {
         let known = EXTRA_FORMAT_NAMES;
@@ -144,10 +146,7 @@ fn find_feed(input: &Input, feed: Option<&str>, format: Option<&str>) -> Result<
             .into()),
         };
     }
-    let of_files = input
-        .feeds
-        .iter()
-        .filter(|feed| matches!(feed.kind, FeedKind::Files { .. }));
+    let of_files = input.feeds.iter().filter(|feed| feed.kind.contract().files().is_some());
     let names: Vec<&str> = of_files.map(|feed| feed.name.as_str()).collect();
     let several = names.join(", ");
     match (feed, names.as_slice()) {
@@ -183,7 +182,7 @@ fn find_files(dataflow: &Dataflow, paths: &[String]) -> Result<Vec<String>> {
     let runtime = run::runtime()?;
     let mut files: Vec<String> = Vec::new();
     for path in paths {
-        // What is there is meant, whatever it is called.
+        // An existing file is meant literally, even if its name contains wildcard characters.
         let is_file = !path.contains("://") && std::path::Path::new(path).is_file();
         let pattern = match is_file {
             true => pattern_of_file(&glob::Pattern::escape(path)).0,
@@ -216,10 +215,10 @@ fn find_files(dataflow: &Dataflow, paths: &[String]) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Whether this user may read the files, and the definition allows it: the run that serves a request reads with its own
-/// rights, and refuses the rest.
+/// Checks whether this user and the definition allow the files to be read. The run that serves the request reads with
+/// its own rights, and refuses the others.
 fn may_be_read(dataflow: &Dataflow, files: &[String]) -> Result<()> {
-    let allowed = Allowed::of(dataflow);
+    let allowed = Allowed::from_dataflow(dataflow);
     for file in files {
         let shown = shown(file);
         match allowed.check(file) {
@@ -246,7 +245,7 @@ fn may_be_read(dataflow: &Dataflow, files: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Unix microseconds of a moment in UTC.
+/// Parses a point in time in UTC to Unix microseconds.
 fn parse_moment(text: &str) -> Result<i64, String> {
     let day = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
     let plain = || {

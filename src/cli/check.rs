@@ -1,4 +1,4 @@
-//! `check`: load, print every mistake or a summary; no data is touched.
+//! The command `check`: loads a definition, and prints every mistake or a summary; it touches no data.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,18 +10,21 @@ use anyhow::Result;
 use super::{Source, environment, output};
 use crate::decode::{Newcomer, against, newcomers};
 use crate::definition::{
-    Case, Dataflow, Diagnostic, Diagnostics, Feed, FeedKind, Format, Input, Survey, cases, nearest, survey,
+    Case, Dataflow, DefinitionSurvey, Diagnostic, Diagnostics, Feed, FeedSurroundings, Format, Input, cases, nearest,
+    survey,
 };
 use crate::plan::{self, Graph};
-use crate::registry::{Patience, Registries, Schema};
-use crate::source::check_postgres;
+use crate::registry::{RegisteredSchema, Registries, RegistryTimeouts};
+use crate::source;
 
-/// Find every mistake in a dataflow; no data is touched
+/// Find every mistake in a dataflow, without running it
 ///
-/// Prints each mistake with its file, line and what to do, or a summary of the dataflow.
+/// Prints each mistake with its file, its line and what to do about it; if there is none, prints a summary of the
+/// dataflow. No records are read and nothing is written. Schema registries and databases are asked whether they fit the
+/// definition.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  alluvium check dataflows/retail")]
-pub struct Check {
+pub struct CheckArgs {
     #[command(flatten)]
     source: Source,
 }
@@ -29,9 +32,9 @@ pub struct Check {
 /// Runs the command.
 ///
 /// # Errors
-/// `Diagnostics`: the mistakes.
-pub fn run(args: Check) -> Result<ExitCode> {
-    let Survey {
+/// `Diagnostics`, which contain the mistakes.
+pub fn run(args: CheckArgs) -> Result<ExitCode> {
+    let DefinitionSurvey {
         dataflow,
         broken,
         mut found,
@@ -51,7 +54,7 @@ pub fn run(args: Check) -> Result<ExitCode> {
         _ => return Err(found.sorted().into()),
     };
     let (mut mistakes, mut notes) = against_registries(&dataflow, &Registries::patient(None, PATIENCE));
-    let (more, further) = against_databases(&dataflow);
+    let (more, further) = against_sources(&dataflow);
     mistakes.0.extend(more);
     notes.extend(further);
     if !mistakes.0.is_empty() {
@@ -65,14 +68,15 @@ pub fn run(args: Check) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `check` does not wait for a registry that is away.
-const PATIENCE: Patience = Patience {
+/// `check` waits only briefly for a registry that does not answer.
+const PATIENCE: RegistryTimeouts = RegistryTimeouts {
     request: Duration::from_secs(5),
     budget: Duration::from_secs(5),
     pause: Duration::from_millis(200),
 };
 
-/// Columns that do not fit the newest schemas of their feeds' subjects: mistakes where records would be refused, else notes.
+/// Compares columns with the newest schemas of their feeds' subjects: a mistake if records would be refused,
+/// otherwise a note.
 fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnostics, Vec<String>) {
     let (mut mistakes, mut notes) = (Vec::new(), Vec::new());
     for input in &dataflow.inputs {
@@ -88,7 +92,7 @@ fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnost
                 continue;
             };
             let newest = registries
-                .of(settings)
+                .registry(settings)
                 .map_err(|error| crate::causes::chain(&error))
                 .and_then(|registry| registry.newest(&subject).map_err(|error| error.to_string()));
             let schema = match newest {
@@ -127,9 +131,9 @@ fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnost
     (Diagnostics(mistakes), notes)
 }
 
-/// What a run would take of a schema beside the file's columns.
-fn evolving(input: &Input, feed: &Feed, schema: &Schema) -> Vec<String> {
-    let new = newcomers(input, feed, schema).unwrap_or_default(); // that it cannot be read is told otherwise
+/// The columns that a run would take from a schema in addition to those of the file.
+fn evolving(input: &Input, feed: &Feed, schema: &RegisteredSchema) -> Vec<String> {
+    let new = newcomers(input, feed, schema).unwrap_or_default(); // an invalid schema is reported elsewhere
     let told = |Newcomer { field, column }: Newcomer| match column {
         Ok(sql_type) => format!("a run takes field {field:?} of {schema} as a column {sql_type}"),
         Err(reason) => format!("field {field:?} of {schema} is left out: {reason}"),
@@ -137,10 +141,10 @@ fn evolving(input: &Input, feed: &Feed, schema: &Schema) -> Vec<String> {
     new.into_iter().map(told).collect()
 }
 
-/// What of databases does not fit the feeds that read them: mistakes where a feed cannot be read, else notes.
-fn against_databases(dataflow: &Dataflow) -> (Vec<Diagnostic>, Vec<String>) {
+/// Checks whether sources fit their feeds: a mistake if a feed cannot be read, otherwise a note.
+fn against_sources(dataflow: &Dataflow) -> (Vec<Diagnostic>, Vec<String>) {
     let (mut mistakes, mut notes) = (Vec::new(), Vec::new());
-    for found in check_postgres(dataflow, PATIENCE.request) {
+    for found in source::check(dataflow, PATIENCE.request) {
         let input = &dataflow.inputs[found.input];
         let message = format!(
             "feed {:?} of input {:?}: {}",
@@ -160,7 +164,7 @@ fn against_databases(dataflow: &Dataflow) -> (Vec<Diagnostic>, Vec<String>) {
     (mistakes, notes)
 }
 
-/// Columns that the dataflow's own tests expect and tables do not have.
+/// Columns that the dataflow's own tests expect but tables do not have.
 fn misread_tables(graph: &Graph, cases: &[Case], folder: &Path) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for expected in cases.iter().flat_map(|case| &case.steps).flat_map(|step| &step.expect) {
@@ -201,18 +205,13 @@ fn summary(dataflow: &Dataflow, cases: &[Case]) -> String {
             (true, true) => "events".to_string(),
         };
         out += &format!("input {} ({} columns, {kind})\n", input.name, input.columns.len());
-        for feed in &input.feeds {
-            let place = match &feed.kind {
-                FeedKind::Files { path, .. } => format!("files {path}"),
-                FeedKind::Log { path, .. } => format!("log {}", path.display()),
-                FeedKind::Kafka(kafka) => format!("kafka {} at {}", kafka.topics.join(", "), kafka.client.brokers),
-                FeedKind::Http => match &dataflow.http {
-                    Some(http) => format!("http, rows by POST to {}", http.address(&input.name)),
-                    None => "http".to_string(),
-                },
-                FeedKind::Postgres(postgres) => format!("postgres {} at {}", postgres.tables.join(", "), postgres.url),
-                FeedKind::Generate(generate) => format!("generate {}", generate.generator),
-            };
+        for (n, feed) in input.feeds.iter().enumerate() {
+            let place = feed.kind.contract().describe(&FeedSurroundings {
+                input,
+                feed: n,
+                http: dataflow.http.as_ref(),
+                lake: &dataflow.lake,
+            });
             out += &format!("  feed {}: {place}\n", feed.name);
         }
     }
@@ -294,7 +293,7 @@ mod tests {
             mistakes[1].contains("column \"at\": schema 2 (orders-value version 2) has an integer in its field"),
             "{mistakes:?}"
         );
-        // What a run would take beside the columns is said where it would.
+        // If a run would take further columns, that is reported.
         let with_more = [
             field("id", "\"long\""),
             field("at", "[\"null\",\"string\"]"),

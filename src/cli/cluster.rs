@@ -1,4 +1,4 @@
-//! The arguments that make a process one of several, and where their secret comes from.
+//! The arguments that make a process a member of a cluster, and where the cluster's secret comes from.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,33 +8,35 @@ use anyhow::Result;
 use super::{UsageError, environment};
 use crate::cluster::{Member, Secret};
 
-/// The secret, in the environment.
+/// The environment variable with the secret.
 const SECRET: &str = "ALLUVIUM_SECRET";
-/// The secret, as a file in the dataflow's folder.
+/// The file with the secret, in the dataflow's folder.
 const SECRET_FILE: &str = "cluster.secret";
 
 /// One process of several.
 #[derive(Debug, clap::Args)]
-pub struct Cluster {
+pub struct ClusterArgs {
     /// How many processes run the dataflow together
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     processes: u16,
-    /// Which of them this is, from 0; process 0 leads
+    /// The number of this process, counted from 0; process 0 leads the others
     #[arg(short = 'p', long, value_name = "INDEX", default_value_t = 0)]
     process: u16,
-    /// Where they are: a file with host:port of each process on a line of its own, in order
+    /// A file with the address of each process as host:port, one per line, in the order of their numbers; required if
+    /// there are several processes
     #[arg(short = 'h', long, value_name = "FILE")]
     hosts: Option<PathBuf>,
-    /// Listen here instead of at the own line of the hosts' file
+    /// Listen at this address; without it at the address that the file of hosts gives for this process
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// The secret that all processes share; else ALLUVIUM_SECRET, else cluster.secret in the dataflow's folder
+    /// A file with the secret that all processes share; without it the secret is taken from the environment variable
+    /// ALLUVIUM_SECRET, or else from the file cluster.secret in the dataflow's folder
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
 
-impl Cluster {
-    /// The process that the arguments name; none where it is the only one.
+impl ClusterArgs {
+    /// The member that the arguments describe; none if the process is the only one.
     ///
     /// # Errors
     /// Arguments that do not fit together, hosts or a secret that cannot be used.
@@ -95,7 +97,7 @@ impl Cluster {
     }
 }
 
-/// The first addresses of a file; empty lines and comments (`#`) do not count.
+/// The first `processes` addresses in a file; empty lines and comments (`#`) are skipped.
 fn read_hosts(file: &Path, processes: usize) -> Result<Vec<String>> {
     let wrong = |message: String| UsageError::new(message, "the file has a line host:port for each process, in order");
     let text = std::fs::read_to_string(file).map_err(|e| wrong(format!("could not read {}: {e}", file.display())))?;

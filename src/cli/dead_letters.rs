@@ -1,42 +1,44 @@
-//! `dead-letters`: what could not be used, and why; and another try of it.
+//! The command `dead-letters`: shows what could not be used and why, and tries it again.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use arrow::array::{AsArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::ask::{Asking, ask, report};
+use super::ask::{RequestOptions, ask, report};
 use super::backfill::{find_input, parse_rate};
 use super::output::{self, counted};
-use super::{OutputFormat, SourceAndLake, find_table};
+use super::{FormatArg, SourceAndLake, find_table};
 use crate::backfill::{Request, Work};
 use crate::definition::Dataflow;
 use crate::repr::Epoch;
-use crate::serve::{OutputFormat as ServeFormat, Reader, render};
+use crate::serve::{LakeReader, PrintFormat, render};
 use crate::shown::shown_bytes;
 
-/// The column of the bytes that could not be used.
-const PAYLOAD: &str = "payload";
-/// Bytes of a payload that a table for people shows.
+/// The columns of bytes: the key, without which a tombstone cannot be identified, and the unusable payload.
+const BYTES: [&str; 2] = ["key", "payload"];
+/// How many bytes of a key or payload a table for people shows.
 const MOST_SHOWN: usize = 400;
 
-/// Print the records and rows that could not be used, with place and reason; or try them again
+/// Print the dead letters (input that could not be used), or try them again
 ///
-/// A table shows the beginning of a long payload, and bytes that are not UTF-8 as escapes (M\xfcller). The formats csv and json
-/// have payloads whole: as text in the column payload where they are UTF-8, in base64 in the column payload_base64 otherwise.
+/// Each dead letter is printed with its place and the reason, newest first. The format table shows only the beginning of
+/// a long key or payload, and writes bytes that are not UTF-8 as escapes (M\xfcller). The formats csv and json have keys
+/// and payloads in full: in the columns key and payload if they are UTF-8, else in base64 in the columns key_base64 and
+/// payload_base64.
 ///
-/// With --replay, records and files that are dead letters go through their input once more, after the definition or the
-/// file was repaired. Those that pass leave the dead letters, and are in the tables as if they had passed when they
-/// arrived; the others stay, once. A file is read again from behind what was taken of it. A run that is on the lake serves
-/// the request beside its feeds (start it again first, if the definition has changed); without one, the graph is run here
-/// until that is committed. Rows that a table's SQL, key or expectation refuses need no replay: their letters go when the row
-/// or the table is repaired.
+/// With --replay, records and files that are dead letters go through their input again; do this after the definition or
+/// the file was repaired. Those that can be used now leave the dead letters, and the tables hold them as if they had been
+/// used when they arrived. The others stay dead letters. A file is read from the place where reading stopped. If a run is
+/// using the lake, it does this while it reads its feeds (if the definition has changed, start it again first); if there
+/// is no such run, this command computes until all is committed. Rows that a table's SQL, key or expectation refuses need
+/// no replay: their dead letters go when the row or the table is repaired.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,34 +46,35 @@ Examples:
   alluvium dead-letters dataflows/retail --limit 1000 --format json
   alluvium dead-letters dataflows/retail --replay
   alluvium dead-letters dataflows/retail --replay --input order_lines")]
-pub struct DeadLetters {
+pub struct DeadLettersArgs {
     #[command(flatten)]
     source: SourceAndLake,
-    /// Print at most so many
+    /// Print at most this many dead letters
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// Read the snapshot of this epoch, in Unix milliseconds; without it the newest
+    /// Read the snapshot of this epoch (Unix time in milliseconds); without it the newest snapshot
     #[arg(long, value_name = "EPOCH")]
     snapshot: Option<Epoch>,
-    /// How rows are printed
+    /// Print the rows in this format
     #[arg(long, value_enum, default_value_t)]
-    format: OutputFormat,
-    /// Try records and files again
+    format: FormatArg,
+    /// Try the records and files again that are dead letters
     #[arg(long, conflicts_with = "snapshot")]
     replay: bool,
-    /// Try only those of this input
+    /// Try only the dead letters of this input
     #[arg(long, value_name = "INPUT", requires = "replay")]
     input: Option<String>,
-    /// Try only those of the inputs that this table is made of
+    /// Try only the dead letters of the inputs that this table is computed from
     #[arg(long, value_name = "TABLE", requires = "replay", conflicts_with = "input")]
     table: Option<String>,
-    /// Records a second, at most, as of a backfill
+    /// The most records per second; without it as fast as possible, but at most backfill_rate of dataflow.toml (10000)
+    /// while records of feeds arrive
     #[arg(long, value_name = "ROWS", requires = "replay", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Do not wait: the run on the lake, or the next one, does it
+    /// Return at once, and leave the replay to the run that is using the lake, or to the next run
     #[arg(long, requires = "replay")]
     detach: bool,
-    /// How many worker threads compute, where no run is on the lake
+    /// How many workers compute, each a thread, if no run is using the lake
     #[arg(short, long, value_name = "N", requires = "replay", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
 }
@@ -80,7 +83,7 @@ pub struct DeadLetters {
 ///
 /// # Errors
 /// A definition that does not load; a lake that cannot be read.
-pub fn run(args: DeadLetters) -> Result<ExitCode> {
+pub fn run(args: DeadLettersArgs) -> Result<ExitCode> {
     if args.replay {
         return replay(args.source.load()?, &args);
     }
@@ -89,72 +92,98 @@ pub fn run(args: DeadLetters) -> Result<ExitCode> {
 }
 
 /// Prints at most `limit` dead letters, newest first, and how many there are.
-fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, format: OutputFormat) -> Result<ExitCode> {
-    let reader = Reader::open(dataflow, snapshot)?;
+fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, format: FormatArg) -> Result<ExitCode> {
+    let reader = LakeReader::open(dataflow, snapshot)?;
+    let (there, _) = reader.query("SELECT * FROM dead_letters LIMIT 0")?;
+    // Tables that earlier versions wrote lack this column.
+    let key = match there.column_with_name("key") {
+        Some(_) => "\"key\"",
+        None => "NULL",
+    };
     let (schema, rows) = reader.query(&format!(
         "SELECT kind, COALESCE(table_name, input) AS source, feed, \"partition\", \"offset\", reason, \
-         arrow_cast(payload, 'Binary') AS payload, epoch \
+         arrow_cast({key}, 'Binary') AS key, arrow_cast(payload, 'Binary') AS payload, epoch \
          FROM dead_letters ORDER BY epoch DESC NULLS LAST, source, \"partition\", \"offset\" LIMIT {limit}"
     ))?;
     let (schema, rows) = readable(&schema, &rows, format)?;
     output::print_rows(&render(&schema, &rows, format.into())?, format)?;
-    let count = reader.print("SELECT COUNT(*) AS n FROM dead_letters", ServeFormat::Csv)?;
+    let count = reader.print("SELECT COUNT(*) AS n FROM dead_letters", PrintFormat::Csv)?;
     let count = count.lines().nth(1).and_then(|count| count.parse().ok()).unwrap_or(0);
     eprintln!("{} in all", counted(count, "dead letter"));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Payloads as text: for people as far as a line is read, with escapes for what is no text; for programs whole, and those that
-/// are no UTF-8 in a column of their own, in base64.
+/// Converts keys and payloads to text. For people, they are cut and have escapes for bytes that are not UTF-8, and
+/// there is no column of keys if no letter has one. For programs they are complete, and those that are not UTF-8 are
+/// in a separate column in base64.
 fn readable(
     schema: &SchemaRef,
     batches: &[RecordBatch],
-    format: OutputFormat,
+    format: FormatArg,
 ) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
-    let at = schema.index_of(PAYLOAD)?;
-    let is_table = format == OutputFormat::Table;
-    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
-    fields[at] = Field::new(PAYLOAD, DataType::Utf8, true);
-    if !is_table {
-        fields.insert(at + 1, Field::new("payload_base64", DataType::Utf8, true));
-    }
-    let schema = Arc::new(Schema::new(fields));
-    let batch = |batch: &RecordBatch| {
-        let mut columns = batch.columns().to_vec();
-        let payloads = batch.column(at).as_binary::<i32>().clone();
-        if is_table {
-            let texts = payloads.iter().map(|payload| payload.map(beginning));
-            columns[at] = Arc::new(StringArray::from_iter(texts));
-        } else {
-            let texts = payloads.iter().map(|payload| str::from_utf8(payload?).ok());
-            columns[at] = Arc::new(StringArray::from_iter(texts));
-            let others = payloads
-                .iter()
-                .map(|payload| payload.filter(|bytes| str::from_utf8(bytes).is_err()));
-            let others = others.map(|payload| payload.map(|bytes| STANDARD.encode(bytes)));
-            columns.insert(at + 1, Arc::new(StringArray::from_iter(others)));
+    let is_table = format == FormatArg::Table;
+    let is_text = |field: &Field| BYTES.contains(&field.name().as_str());
+    let has_some = |column: usize| {
+        batches
+            .iter()
+            .any(|batch| batch.column(column).null_count() < batch.num_rows())
+    };
+    let kept: Vec<usize> = (0..schema.fields().len())
+        .filter(|column| !is_table || schema.field(*column).name() != "key" || has_some(*column))
+        .collect();
+    let mut fields = Vec::new();
+    for field in kept.iter().map(|column| schema.field(*column)) {
+        match is_text(field) {
+            false => fields.push(field.clone()),
+            true => fields.push(Field::new(field.name(), DataType::Utf8, true)),
         }
-        RecordBatch::try_new(schema.clone(), columns)
+        if is_text(field) && !is_table {
+            fields.push(Field::new(format!("{}_base64", field.name()), DataType::Utf8, true));
+        }
+    }
+    let readable = Arc::new(Schema::new(fields));
+    let batch = |batch: &RecordBatch| {
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for column in &kept {
+            if !is_text(schema.field(*column)) {
+                columns.push(batch.column(*column).clone());
+                continue;
+            }
+            let bytes = batch.column(*column).as_binary::<i32>();
+            if is_table {
+                let texts = bytes.iter().map(|bytes| bytes.map(beginning));
+                columns.push(Arc::new(StringArray::from_iter(texts)));
+            } else {
+                let texts = bytes.iter().map(|bytes| str::from_utf8(bytes?).ok());
+                columns.push(Arc::new(StringArray::from_iter(texts)));
+                let others = bytes
+                    .iter()
+                    .map(|bytes| bytes.filter(|bytes| str::from_utf8(bytes).is_err()));
+                let others = others.map(|bytes| bytes.map(|bytes| STANDARD.encode(bytes)));
+                columns.push(Arc::new(StringArray::from_iter(others)));
+            }
+        }
+        RecordBatch::try_new(readable.clone(), columns)
     };
     let batches = batches.iter().map(batch).collect::<Result<_, _>>()?;
-    Ok((schema, batches))
+    Ok((readable, batches))
 }
 
-/// As much of a payload as fits into a table for people.
-fn beginning(payload: &[u8]) -> String {
-    if payload.len() <= MOST_SHOWN {
-        return shown_bytes(payload).to_string();
+/// The beginning of a key or payload, for a table for people.
+fn beginning(bytes: &[u8]) -> String {
+    if bytes.len() <= MOST_SHOWN {
+        return shown_bytes(bytes).to_string();
     }
-    // Not in the middle of a character.
+    // The cut must not be inside a character.
     let end = (MOST_SHOWN - 3..=MOST_SHOWN)
         .rev()
-        .find(|end| payload[*end] & 0xC0 != 0x80);
-    let begins = &payload[..end.unwrap_or(MOST_SHOWN)];
-    format!("{}... ({} bytes)", shown_bytes(begins), payload.len())
+        .find(|end| bytes[*end] & 0xC0 != 0x80);
+    let begins = &bytes[..end.unwrap_or(MOST_SHOWN)];
+    format!("{}... ({} bytes)", shown_bytes(begins), bytes.len())
 }
 
-/// Asks for another try of the letters of inputs that have some.
-fn replay(dataflow: Dataflow, args: &DeadLetters) -> Result<ExitCode> {
+/// Requests another try of the dead letters of inputs that have some.
+fn replay(dataflow: Dataflow, args: &DeadLettersArgs) -> Result<ExitCode> {
     let chosen: Option<BTreeSet<String>> = match (&args.input, &args.table) {
         (Some(input), _) => Some([find_input(&dataflow, input)?.name.clone()].into()),
         (None, Some(table)) => {
@@ -178,7 +207,7 @@ fn replay(dataflow: Dataflow, args: &DeadLetters) -> Result<ExitCode> {
         println!("no record or file to try again");
         return Ok(ExitCode::SUCCESS);
     }
-    let asking = Asking {
+    let asking = RequestOptions {
         detach: args.detach,
         workers: usize::from(args.workers),
     };
@@ -202,10 +231,10 @@ fn replay(dataflow: Dataflow, args: &DeadLetters) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// By input, how many of its records and files are dead letters.
+/// For each input, how many of its records and files are dead letters.
 fn letters(dataflow: &Dataflow) -> Result<Vec<(String, u64)>> {
     let sql = "SELECT input, COUNT(*) FROM dead_letters WHERE kind IN ('record', 'file') GROUP BY input ORDER BY input";
-    let counted = Reader::open(dataflow, None)?.print(sql, ServeFormat::Csv)?;
+    let counted = LakeReader::open(dataflow, None)?.print(sql, PrintFormat::Csv)?;
     let line = |line: &str| {
         let (input, count) = line.rsplit_once(',')?;
         Some((input.to_string(), count.parse().ok()?))
@@ -213,7 +242,7 @@ fn letters(dataflow: &Dataflow) -> Result<Vec<(String, u64)>> {
     Ok(counted.lines().skip(1).filter_map(line).collect())
 }
 
-/// The inputs that a table is made of, through other tables too.
+/// The inputs from which a table is computed, directly or through other tables.
 fn inputs_of(dataflow: &Dataflow, table: &str) -> Result<BTreeSet<String>> {
     let graph = crate::plan::compile(dataflow)?;
     let table = find_table(dataflow, table)?;

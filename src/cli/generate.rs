@@ -1,8 +1,8 @@
-//! `generate`: sample data and load, written where feeds read.
+//! The command `generate`: writes sample data and load to where feeds read.
 //!
-//! Files are named by the day their events are made on and appear whole (written aside, then renamed). Log records
-//! are spread over partitions by their key. Entries of generate.toml without a rate are history and come
-//! first, one behind the other; those with a rate then run side by side in real time.
+//! Files are named by the day of their events and appear complete (they are written aside, then renamed). Log records
+//! are distributed over partitions by their key. Entries of generate.toml without a rate are history and are written
+//! first, one after another; those with a rate then run concurrently in real time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,59 +18,60 @@ use serde::Deserialize;
 use twox_hash::XxHash3_64;
 
 use super::{Source, UsageError};
-use crate::definition::{self, Dataflow, FeedKind, Format, nearest};
-use crate::source::generate::{Event, Generator, Rendering, Timing};
+use crate::definition::{self, Dataflow, Format, Unwritable, WriteTarget, nearest};
+use crate::source::generate::{GeneratedEvent, Generator, Rendering, Timing};
 use crate::source::{LogRecord, LogWriter, TopicError, TopicRecord, TopicWriter};
 
-/// How long brokers may take to answer for the last events.
+/// How long to wait for brokers to accept the last events.
 const FLUSH: Duration = Duration::from_secs(60);
-/// Records of a log that are appended with one write.
+/// How many records are appended to a log in one write.
 const BATCH: usize = 512;
 
-/// Write made-up events to where files and log feeds read
+/// Write generated events to the files, log or topic that a feed reads
 ///
-/// Without INPUT.FEED everything that the dataflow's generate.toml lists is made. Two runs with one seed make the
-/// same events. A feed of kind "generate" needs no such help: it makes its own events while the dataflow runs.
+/// Without INPUT.FEED all events are made that the file generate.toml in the dataflow's folder lists. The same seed makes
+/// the same events. A feed of kind "generate" does not need this command: it makes its own events during a run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium generate dataflows/retail
   alluvium generate dataflows/retail order_lines.live --generator retail.order_lines --limit 100000
   alluvium generate dataflows/retail order_lines.live --generator retail.order_lines --rate 5800 --late 0.01")]
-pub struct Generate {
+pub struct GenerateArgs {
     #[command(flatten)]
     source: Source,
-    /// The feed to write for
+    /// The feed that will read the events, as INPUT.FEED
     #[arg(value_name = "INPUT.FEED", requires = "generator")]
     feed: Option<String>,
-    /// Which events
+    /// The generator that makes the events, as in retail.order_lines; required with INPUT.FEED
     #[arg(long, value_name = "NAME", requires = "feed")]
     generator: Option<String>,
-    /// Events per second; without it as fast as possible
+    /// Events per second; without it as fast as possible (files are always made as fast as possible)
     #[arg(long, value_name = "EVENTS", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// How many events; without it until Ctrl-C
+    /// How many events to make; without it events are made until Ctrl-C (for files it is needed, as they are written at the
+    /// end)
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// Equal seeds make equal events
+    /// The start of the random numbers: equal seeds make equal events
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// How many files or log partitions they are spread over
+    /// How many partitions of a log the events are spread over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     partitions: u32,
-    /// Share of updates of earlier keys, 0 to 1
+    /// The share of events that update an earlier key, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     updates: f64,
-    /// Share of deletes of earlier keys, 0 to 1
+    /// The share of events that delete an earlier key, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     deletes: f64,
-    /// Share of repeated events, 0 to 1
+    /// The share of events that repeat an earlier event, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     duplicates: f64,
-    /// Share of events with an event time in the past, 0 to 1
+    /// The share of events whose event time lies in the past, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     late: f64,
-    /// Share of events that do not decode, 0 to 1
+    /// The share of events that cannot be decoded, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     broken: f64,
 }
@@ -79,10 +80,10 @@ pub struct Generate {
 ///
 /// # Errors
 /// A definition that does not load; a feed that does not exist or makes its own events; writing that fails.
-pub fn run(args: Generate) -> Result<ExitCode> {
+pub fn run(args: GenerateArgs) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
-    let orders = match (args.feed, args.generator) {
-        (Some(feed), Some(generator)) => vec![Order {
+    let jobs = match (args.feed, args.generator) {
+        (Some(feed), Some(generator)) => vec![GeneratorJob {
             feed: find_feed(&dataflow, &feed)?,
             settings: definition::Generate {
                 generator,
@@ -97,14 +98,15 @@ pub fn run(args: Generate) -> Result<ExitCode> {
                 broken: args.broken,
             },
         }],
-        _ => read_orders(&dataflow)?,
+        _ => read_jobs(&dataflow)?,
     };
-    let (history, live): (Vec<Order>, Vec<Order>) = orders.into_iter().partition(|order| order.settings.rate.is_none());
-    for order in &history {
-        order.make(&dataflow)?;
+    let (history, live): (Vec<GeneratorJob>, Vec<GeneratorJob>) =
+        jobs.into_iter().partition(|job| job.settings.rate.is_none());
+    for job in &history {
+        job.make(&dataflow)?;
     }
     thread::scope(|scope| {
-        let makers: Vec<_> = live.iter().map(|order| scope.spawn(|| order.make(&dataflow))).collect();
+        let makers: Vec<_> = live.iter().map(|job| scope.spawn(|| job.make(&dataflow))).collect();
         makers.into_iter().try_for_each(|maker| match maker.join() {
             Ok(made) => made,
             Err(_) => Err(anyhow!("a generator panicked; this is a bug")),
@@ -113,7 +115,7 @@ pub fn run(args: Generate) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// generate.toml.
+/// The content of generate.toml.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Orders {
@@ -144,7 +146,7 @@ struct Entry {
     broken: f64,
 }
 
-fn read_orders(dataflow: &Dataflow) -> Result<Vec<Order>> {
+fn read_jobs(dataflow: &Dataflow) -> Result<Vec<GeneratorJob>> {
     let path = dataflow.folder.join("generate.toml");
     let wrong = |message: String| {
         UsageError::new(
@@ -154,8 +156,8 @@ fn read_orders(dataflow: &Dataflow) -> Result<Vec<Order>> {
     };
     let text =
         fs::read_to_string(&path).map_err(|error| wrong(format!("could not read {}: {error}", path.display())))?;
-    let orders: Orders = toml::from_str(&text).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-    let order = |entry: Entry| {
+    let listed: Orders = toml::from_str(&text).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    let job = |entry: Entry| {
         let shares = [entry.updates, entry.deletes, entry.duplicates, entry.late, entry.broken];
         if shares.iter().any(|share| !(0.0..=1.0).contains(share)) || entry.rate.is_some_and(|rate| rate <= 0.0) {
             return Err(wrong(format!(
@@ -163,7 +165,7 @@ fn read_orders(dataflow: &Dataflow) -> Result<Vec<Order>> {
                 path.display()
             )));
         }
-        Ok(Order {
+        Ok(GeneratorJob {
             feed: find_feed(dataflow, &format!("{}.{}", entry.input, entry.feed))?,
             settings: definition::Generate {
                 generator: entry.generator,
@@ -179,16 +181,16 @@ fn read_orders(dataflow: &Dataflow) -> Result<Vec<Order>> {
             },
         })
     };
-    Ok(orders.make.into_iter().map(order).collect::<Result<_, UsageError>>()?)
+    Ok(listed.make.into_iter().map(job).collect::<Result<_, UsageError>>()?)
 }
 
-/// What to make, and for which feed (positions in `Dataflow::inputs` and `Input::feeds`).
-struct Order {
+/// What to generate, and for which feed (indices into `Dataflow::inputs` and `Input::feeds`).
+struct GeneratorJob {
     feed: (usize, usize),
     settings: definition::Generate,
 }
 
-impl Order {
+impl GeneratorJob {
     fn make(&self, dataflow: &Dataflow) -> Result<()> {
         let input = &dataflow.inputs[self.feed.0];
         let feed = &input.feeds[self.feed.1];
@@ -203,30 +205,28 @@ impl Order {
             None => Generator::new(&self.settings, rendering),
         };
         let generator = generator.map_err(|error| UsageError::new(error.to_string(), "check the generator's name"))?;
-        let made = match &feed.kind {
-            FeedKind::Log { path, .. } => self
+        let made = match feed.kind.contract().written_to() {
+            Ok(WriteTarget::Log(path)) => self
                 .fill_log(generator, path)
                 .with_context(|| format!("could not write {}", path.display()))?,
-            FeedKind::Files { path, .. } => self.fill_folder(generator, path, rendering)?,
-            FeedKind::Kafka(kafka) => {
-                let [topic] = &kafka.topics[..] else {
+            Ok(WriteTarget::Files(_)) if self.settings.limit.is_none() => {
+                let reason = format!("feed {name} reads files, which are written once all of their events are made");
+                return Err(UsageError::new(
+                    reason,
+                    "say how many events to make: --limit, or limit in generate.toml",
+                )
+                .into());
+            }
+            Ok(WriteTarget::Files(path)) => self.fill_folder(generator, path, rendering)?,
+            Ok(WriteTarget::Topics { client, topics }) => {
+                let [topic] = topics else {
                     let help = "name a feed that reads one topic";
                     return Err(UsageError::new(format!("feed {name} reads several topics"), help).into());
                 };
-                self.fill_topic(generator, &TopicWriter::open(kafka, topic)?)?
+                self.fill_topic(generator, &TopicWriter::open(client, topic)?)?
             }
-            FeedKind::Http => {
-                let help =
-                    "name a feed of kind \"files\" or \"log\"; this one takes requests while `alluvium run` runs";
-                return Err(UsageError::new(format!("feed {name} is posted to"), help).into());
-            }
-            FeedKind::Postgres(_) => {
-                let help = "name a feed of kind \"files\", \"log\" or \"kafka\"";
-                return Err(UsageError::new(format!("feed {name} reads a database"), help).into());
-            }
-            FeedKind::Generate(_) => {
-                let help = "name a feed of kind \"files\" or \"log\"; this one is served by `alluvium run`";
-                return Err(UsageError::new(format!("feed {name} makes its own events"), help).into());
+            Err(Unwritable { reason, help }) => {
+                return Err(UsageError::new(format!("feed {name} {reason}"), help).into());
             }
         };
         println!("{name}: {made} events of {}", self.settings.generator);
@@ -254,7 +254,7 @@ impl Order {
         })
     }
 
-    /// By librdkafka's partitioner over the partitions that the topic has.
+    /// Sends events to a topic; librdkafka's partitioner distributes them over its partitions.
     fn fill_topic(&self, generator: Generator, topic: &TopicWriter) -> Result<u64> {
         let made = self.send(generator, |events| -> Result<(), TopicError> {
             events.iter().try_for_each(|event| {
@@ -272,8 +272,12 @@ impl Order {
         Ok(made)
     }
 
-    /// Makes events at their rate, and has them written in batches.
-    fn send<E>(&self, mut generator: Generator, mut write: impl FnMut(&[Event]) -> Result<(), E>) -> Result<u64, E> {
+    /// Generates events at their rate, and passes them to `write` in batches.
+    fn send<E>(
+        &self,
+        mut generator: Generator,
+        mut write: impl FnMut(&[GeneratedEvent]) -> Result<(), E>,
+    ) -> Result<u64, E> {
         let started = Instant::now();
         let mut made = 0;
         loop {
@@ -281,7 +285,7 @@ impl Order {
                 Some(rate) => ((started.elapsed().as_secs_f64() * rate) as u64).saturating_sub(made) as usize,
                 None => BATCH,
             };
-            let events: Vec<Event> = generator.by_ref().take(due.min(BATCH)).collect();
+            let events: Vec<GeneratedEvent> = generator.by_ref().take(due.min(BATCH)).collect();
             let ended = events.is_empty() && due > 0;
             made += events.len() as u64;
             write(&events)?;

@@ -1,4 +1,4 @@
-//! `infer`: files to the TOML of an input.
+//! The command `infer`: derives the TOML of an input from files.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,35 +10,36 @@ use anyhow::Result;
 use super::parse_duration;
 use crate::infer::{SampleLimits, infer};
 
-/// Look at files, and write the TOML of an input that reads them
+/// Look at files, and print the TOML of an input that reads them
 ///
-/// What files are is told by what is in them: CSV of any delimiter, encoding or header, JSON by lines, as an array or over
-/// several lines, change envelopes, Parquet, Avro, packed or not. What a store takes beside its URL is in the environment
-/// (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_NAME and their like). The newest and the oldest of a folder are looked at first, and the text says how much was.
-/// Save it as inputs/NAME.toml of a dataflow, correct what you know better, and let `check` look at it.
+/// The format is recognised by what the files contain, not by their names: CSV of any delimiter, encoding or header; JSON
+/// by lines, as an array or over several lines; change envelopes; Parquet; Avro; each compressed or not. The newest and
+/// the oldest files of a folder are looked at first, and the TOML says how much was looked at. The credentials of an
+/// object store are taken from its environment variables (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_NAME and the like).
+/// Save the TOML as inputs/NAME.toml of a dataflow, correct what you know better, and run `check`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium infer drops/orders > shop/inputs/orders.toml
   alluvium infer 'archive/2024-*/*.csv.gz'
   alluvium infer s3://bucket/orders/")]
-pub struct Infer {
-    /// A file, a folder or a glob, or a URL of one in an object store
+pub struct InferArgs {
+    /// A file, a folder or a glob, on this machine or at the URL of an object store
     #[arg(value_name = "PATH")]
     path: PathBuf,
-    /// Stop looking after so long
+    /// Stop looking at files after this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "20s")]
     time: Duration,
 }
 
-/// Files that are told of as not fitting.
+/// How many files that do not fit are reported.
 const MISFITS: usize = 20;
 
 /// Runs the command.
 ///
 /// # Errors
-/// No file is there, or none can be read.
-pub fn run(args: Infer) -> Result<ExitCode> {
+/// No file exists, or none can be read.
+pub fn run(args: InferArgs) -> Result<ExitCode> {
     let limits = SampleLimits {
         time: args.time,
         ..SampleLimits::default()

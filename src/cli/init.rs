@@ -1,4 +1,4 @@
-//! `init`: a small dataflow that works, to start from. Its files are in `template/`.
+//! The command `init`: creates a small working dataflow to start from. Its files are in `template/`.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use super::{UsageError, holds_anything};
 
 /// Make a small dataflow to start from
 ///
-/// It has one input with two feeds, a Silver and a Gold table, a few sample rows and a test of its own.
+/// It has one input with two feeds, a Silver and a Gold table, a few sample rows and a test.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   alluvium init shop
   alluvium run shop --until-caught-up")]
-pub struct Init {
-    /// The folder to make; its last part names the dataflow
+pub struct InitArgs {
+    /// The folder to make; the last part of its path becomes the dataflow's name
     #[arg(value_name = "NAME")]
     folder: PathBuf,
 }
 
-/// What stands for the dataflow's name in the template.
+/// The placeholder for the dataflow's name in the template.
 const NAME: &str = "{{name}}";
 
-/// Path and text of every file.
+/// The path and text of every file.
 const FILES: [(&str, &str); 14] = [
     (".gitignore", include_str!("template/gitignore")),
     ("dataflow.toml", include_str!("template/dataflow.toml")),
@@ -67,8 +67,8 @@ const FILES: [(&str, &str); 14] = [
 /// Runs the command.
 ///
 /// # Errors
-/// `UsageError`: a folder that is not empty, or a name that is none; otherwise a file that cannot be written.
-pub fn run(args: Init) -> Result<ExitCode> {
+/// `UsageError` if the folder is not empty or the name is invalid; otherwise a file cannot be written.
+pub fn run(args: InitArgs) -> Result<ExitCode> {
     create(&args.folder)?;
     let folder = args.folder.display();
     let mut out = io::stdout().lock();
@@ -82,7 +82,7 @@ pub fn run(args: Init) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the template into a folder that is empty or not there yet.
+/// Writes the template into a folder that is empty or does not exist yet.
 pub(super) fn create(folder: &Path) -> Result<()> {
     let name = folder
         .file_name()

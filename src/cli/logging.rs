@@ -1,4 +1,5 @@
-//! What is logged, and how a line looks: one event a line, values of strangers made harmless.
+//! Configures logging: which events are logged, and the format of a line: one line for each event, with untrusted
+//! values escaped.
 
 use std::error::Error;
 use std::fmt::{self, Debug};
@@ -16,13 +17,14 @@ use crate::causes;
 use crate::contain;
 use crate::shown::shown;
 
-/// Libraries warn of their own affairs with their own structures; what concerns a user comes back from them as an error.
+/// The default filter. Libraries warn of their internals in their own terms; what concerns a user also arrives as an
+/// error.
 const USUAL: &str = "error,alluvium=info";
 
-/// Logs to stderr from here on; `filter` is what the user wants to see, if he says so.
+/// Starts to log to stderr; `filter` is the user's, if set.
 ///
 /// # Errors
-/// A filter that does not parse.
+/// The filter is invalid.
 pub(super) fn start(filter: Option<String>) -> Result<()> {
     let filter = match filter.filter(|text| !text.trim().is_empty()) {
         None => EnvFilter::new(USUAL),
@@ -44,7 +46,7 @@ pub(super) fn start(filter: Option<String>) -> Result<()> {
     Ok(())
 }
 
-/// A panic is told as other events are. Whoever catches it says what comes of it.
+/// Logs a panic like other events. The code that catches the panic reports its consequences.
 fn tell_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let place = panic.location().map(ToString::to_string);
@@ -52,12 +54,12 @@ fn tell_panic(panic: &PanicHookInfo<'_>) {
     tracing::warn!(thread = thread.name(), place, "panicked: {message}");
 }
 
-/// Writes the fields of an event as the usual format does (the message, then `name=value`), each as [`shown`] shows it.
+/// Formats the fields of an event in the default format (the message, then `name=value`), each escaped by [`shown`].
 struct HarmlessFields;
 
 impl<'writer> FormatFields<'writer> for HarmlessFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut line = Line {
+        let mut line = FieldWriter {
             writer,
             is_empty: true,
             written: Ok(()),
@@ -67,15 +69,15 @@ impl<'writer> FormatFields<'writer> for HarmlessFields {
     }
 }
 
-struct Line<'writer> {
+struct FieldWriter<'writer> {
     writer: Writer<'writer>,
     is_empty: bool,
     written: fmt::Result,
 }
 
-impl Line<'_> {
+impl FieldWriter<'_> {
     fn push(&mut self, field: &Field, value: &str) {
-        // The bridge from the `log` crate puts an event's origin there.
+        // The bridge from the `log` crate stores an event's origin in such fields.
         if self.written.is_err() || field.name().starts_with("log.") {
             return;
         }
@@ -92,7 +94,7 @@ impl Line<'_> {
     }
 }
 
-impl Visit for Line<'_> {
+impl Visit for FieldWriter<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => self.push(field, value),

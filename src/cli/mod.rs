@@ -1,8 +1,8 @@
-//! The `alluvium` command: arguments to meaning, and errors to exit codes.
+//! The `alluvium` command: interprets arguments, and maps errors to exit codes.
 //!
-//! Each command has a file of its own: its arguments, and what it does with them. Here is what they share:
-//! how a definition is loaded, how an error is printed (the chain of causes, nothing else), and the exit
-//! codes: 0 done, 1 the run failed or differs, 2 the command or the definition is wrong.
+//! Each command has a file with its arguments and its implementation. This file has what they share: loading a
+//! definition, printing an error (the chain of causes, nothing else), and the exit codes: 0 success, 1 the run failed
+//! or a difference was found, 2 the command or the definition is invalid.
 
 mod ask;
 mod backfill;
@@ -34,19 +34,21 @@ use thiserror::Error;
 
 use crate::deep::deep;
 use crate::definition::{
-    DATAFLOW_FILE, Dataflow, Diagnostics, feeds_on_lake, lake_location, load, nearest, parse_bytes, survey,
+    DATAFLOW_FILE, Dataflow, Diagnostics, feeds_on_lake, lake_location, lake_of_dataflow, load, nearest, parse_bytes,
+    survey,
 };
 use crate::run::RunError;
 use crate::shown::shown_lines;
 
 /// The run failed, or `verify` or `test` found a difference.
 const FAILED: u8 = 1;
-/// The command or the definition is wrong.
+/// The command or the definition is invalid.
 const WRONG: u8 = 2;
 
-/// Keeps Silver and Gold Delta tables up to date from change streams and file drops.
+/// Keeps Silver and Gold Delta tables up to date from change streams and files.
 ///
-/// A dataflow is a folder of TOML and SQL files; every command takes it as its first argument.
+/// A dataflow is a folder of TOML and SQL files. Every command takes this folder as its first argument, except `infer`,
+/// which takes the files to look at.
 #[derive(Debug, Parser)]
 #[command(
     name = "alluvium",
@@ -54,14 +56,15 @@ const WRONG: u8 = 2;
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  alluvium init shop                                  a small dataflow to start from
-  alluvium check shop                                 every mistake in it
-  alluvium plan shop                                  what a run would do first
+  alluvium init shop                                  make a small dataflow to start from
+  alluvium check shop                                 find every mistake in it
+  alluvium plan shop                                  show what a run would do at its start
   alluvium run shop --until-caught-up                 bring its tables up to date
   alluvium query shop \"SELECT * FROM gold.sales_by_day\"
 
-Exit codes: 0 done, 1 the run failed or differs, 2 the command or the definition is wrong.
-ALLUVIUM_LOG sets what is logged to stderr (error, warn, info, debug, trace, or as in alluvium::sink=debug)."
+Exit codes: 0 success, 1 the run failed or a difference was found, 2 the command or the definition is invalid.
+The environment variable ALLUVIUM_LOG sets what is logged to stderr: a level (error, warn, info, debug, trace),
+or a level for one module, as in alluvium::sink=debug; without it the default is error,alluvium=info."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -70,26 +73,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Check(check::Check),
-    Explain(explain::Explain),
-    Plan(plan::Plan),
-    Run(run::Run),
-    Query(query::Query),
-    Verify(verify::Verify),
-    Rebuild(rebuild::Rebuild),
-    Backfill(backfill::Backfill),
-    Test(test::Test),
-    DeadLetters(dead_letters::DeadLetters),
-    Generate(generate::Generate),
-    Produce(produce::Produce),
-    Init(init::Init),
-    Infer(infer::Infer),
+    Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
+    Plan(plan::PlanArgs),
+    Run(run::RunArgs),
+    Query(query::QueryArgs),
+    Verify(verify::VerifyArgs),
+    Rebuild(rebuild::RebuildArgs),
+    Backfill(backfill::BackfillArgs),
+    Test(test::TestArgs),
+    DeadLetters(dead_letters::DeadLettersArgs),
+    Generate(generate::GenerateArgs),
+    Produce(produce::ProduceArgs),
+    Init(init::InitArgs),
+    Infer(infer::InferArgs),
 }
 
 /// The dataflow a command works on.
 #[derive(Debug, Args)]
 struct Source {
-    /// The dataflow's folder: where its dataflow.toml is
+    /// The dataflow's folder, which holds its dataflow.toml
     #[arg(value_name = "DATAFLOW")]
     folder: PathBuf,
 }
@@ -97,41 +100,41 @@ struct Source {
 /// The dataflow a command works on, and where its tables are.
 #[derive(Debug, Args)]
 struct SourceAndLake {
-    /// The dataflow's folder: where its dataflow.toml is
+    /// The dataflow's folder, which holds its dataflow.toml
     #[arg(value_name = "DATAFLOW")]
     folder: PathBuf,
-    /// Keep the tables here instead of the `lake` of dataflow.toml: a folder, or s3://, abfss://, gs://
+    /// Use the lake in this folder or at this URL (s3://, abfss://, gs://); without it the `lake` of dataflow.toml
     #[arg(long, value_name = "URL")]
     lake: Option<String>,
 }
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
+pub enum FormatArg {
     /// Aligned columns
     #[default]
     Table,
     /// Comma-separated text with a header line
     Csv,
-    /// An array of JSON objects
+    /// An array of JSON objects, one for each row
     Json,
 }
 
-impl From<OutputFormat> for crate::serve::OutputFormat {
-    fn from(format: OutputFormat) -> Self {
+impl From<FormatArg> for crate::serve::PrintFormat {
+    fn from(format: FormatArg) -> Self {
         match format {
-            OutputFormat::Table => crate::serve::OutputFormat::Table,
-            OutputFormat::Csv => crate::serve::OutputFormat::Csv,
-            OutputFormat::Json => crate::serve::OutputFormat::Json,
+            FormatArg::Table => crate::serve::PrintFormat::Table,
+            FormatArg::Csv => crate::serve::PrintFormat::Csv,
+            FormatArg::Json => crate::serve::PrintFormat::Json,
         }
     }
 }
 
-/// The command is wrong in a way that clap cannot see.
+/// The command is invalid in a way that clap cannot detect.
 #[derive(Debug, Error)]
 #[error("{message}\n  help: {help}")]
 pub struct UsageError {
-    /// What is wrong, lower case.
+    /// What is wrong, in lower case.
     pub message: String,
     /// What to do.
     pub help: String,
@@ -151,7 +154,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A closed pipe leaves nobody to tell.
+            // If the pipe is closed, there is nobody to read the message.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG));
         }
@@ -170,8 +173,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Lets the process open as many files as its hard limit allows. The soft limit is 1,024 on most systems, for the sake of
-/// programs that call `select`; feeds, tables and clients can need more.
+/// Lets the process open as many files as its hard limit allows. The soft limit is 1,024 on most systems, for the
+/// sake of programs that call `select`; feeds, tables and clients can need more.
 fn raise_descriptor_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::debug!("the limit of open files stays as it is: {error}");
@@ -206,7 +209,7 @@ impl Source {
 }
 
 impl SourceAndLake {
-    /// The dataflow, with its lake replaced where the command says so (relative to the current folder).
+    /// Loads the dataflow, with its lake replaced if the command says so (relative to the current folder).
     fn load(&self) -> Result<Dataflow> {
         let mut dataflow = load(&self.folder, &environment)?;
         if self.move_lake(&mut dataflow)? {
@@ -218,8 +221,9 @@ impl SourceAndLake {
         Ok(dataflow)
     }
 
-    /// The same for a command that only asks the lake: where that is, `dataflow.toml` says. Mistakes in other files do not
-    /// matter, nor do variables of theirs that are not set here: who asks need not know the passwords of feeds.
+    /// Loads the dataflow for a command that only reads the lake, whose location is in `dataflow.toml`. Mistakes in
+    /// other files are ignored, and so are environment variables that these need and that are not set here, such as
+    /// passwords of feeds.
     fn load_to_ask(&self) -> Result<Dataflow> {
         let mut survey = survey(&self.folder, &environment);
         survey
@@ -231,22 +235,22 @@ impl SourceAndLake {
                 self.move_lake(&mut dataflow)?;
                 Ok(dataflow)
             }
-            // Without a dataflow, whatever is wrong is the reason.
+            // If there is no dataflow, all mistakes are reported as the reason.
             None if survey.found.0.is_empty() => self.load(),
             _ => Err(survey.found.into()),
         }
     }
 
-    /// Puts the lake where the command says, if it does.
+    /// Replaces the lake if the command says so.
     fn move_lake(&self, dataflow: &mut Dataflow) -> Result<bool> {
         let Some(lake) = &self.lake else { return Ok(false) };
-        dataflow.lake = lake_location(lake, &std::env::current_dir()?)
+        dataflow.lake = lake_of_dataflow(lake, &std::env::current_dir()?, &dataflow.folder)
             .map_err(|error| UsageError::new(format!("bad --lake: {error}"), error.help()))?;
         Ok(true)
     }
 }
 
-/// Where a lake lies that must be there: relative to the current folder, as an option of the command names it.
+/// The location of a lake that must exist, from an option of the command, relative to the current folder.
 fn existing_lake(option: &str, text: &str) -> Result<String> {
     let lake = lake_location(text, &std::env::current_dir()?)
         .map_err(|error| UsageError::new(format!("bad {option}: {error}"), error.help()))?;
@@ -257,7 +261,7 @@ fn existing_lake(option: &str, text: &str) -> Result<String> {
     Ok(lake)
 }
 
-/// Position in `Dataflow::tables` of a table named as in SQL.
+/// The index in `Dataflow::tables` of a table that is named as in SQL.
 fn find_table(dataflow: &Dataflow, name: &str) -> Result<usize> {
     let names: Vec<String> = dataflow.tables.iter().map(|table| table.qualified_name()).collect();
     if let Some(found) = names.iter().position(|known| known == name) {
@@ -274,7 +278,7 @@ fn find_table(dataflow: &Dataflow, name: &str) -> Result<usize> {
     .into())
 }
 
-/// `60s`, `10ms`, `2h 30m`.
+/// Parses a duration, such as `60s`, `10ms` or `2h 30m`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration > Duration::ZERO => Ok(duration),
@@ -283,7 +287,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `512 MiB`, `4 GiB`.
+/// Parses a number of bytes, such as `512 MiB` or `4 GiB`.
 fn parse_memory(text: &str) -> Result<u64, String> {
     parse_bytes(text.trim()).ok_or_else(|| "write a number and a unit (MB, GB, MiB, GiB), as in \"4 GiB\"".to_string())
 }
@@ -293,7 +297,7 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The chain of causes. Diagnostics stand for themselves, a count follows them.
+/// The chain of causes of an error. Diagnostics are printed as they are, followed by their number.
 fn describe(error: &anyhow::Error) -> String {
     if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
         let count = diagnostics.0.len();
@@ -310,14 +314,14 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if wrong { WRONG } else { FAILED }
 }
 
-/// `alluvium query ... | head`: whoever reads has seen enough.
+/// Whether the reader of the output has closed the pipe, as in `alluvium query ... | head`.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Whether a folder is there and holds anything.
+/// Whether a folder exists and is not empty.
 fn holds_anything(folder: &Path) -> io::Result<bool> {
     match std::fs::read_dir(folder) {
         Ok(mut entries) => Ok(entries.next().is_some()),
@@ -326,5 +330,7 @@ fn holds_anything(folder: &Path) -> io::Result<bool> {
     }
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

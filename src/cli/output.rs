@@ -1,26 +1,27 @@
-//! Standard output for people: what a terminal would obey of names and values from outside is written as escapes.
+//! Standard output for people: in names and values from outside, everything that a terminal would interpret is
+//! escaped.
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
 
-use super::OutputFormat;
-use crate::serve::LetterCounts;
+use super::FormatArg;
+use crate::serve::DeadLetterCounts;
 use crate::shown::shown_lines;
 
-/// Standard output of a command that tells people something.
-pub(super) fn out() -> Harmless<StdoutLock<'static>> {
-    Harmless(io::stdout().lock())
+/// The standard output of a command, with escaping.
+pub(super) fn out() -> EscapingWriter<StdoutLock<'static>> {
+    EscapingWriter(io::stdout().lock())
 }
 
-/// Prints rows. What programs read (csv, json) is exact, but for a terminal.
-pub(super) fn print_rows(rows: &str, format: OutputFormat) -> io::Result<()> {
+/// Prints rows. Formats for programs (csv, json) are printed exactly, unless the output is a terminal.
+pub(super) fn print_rows(rows: &str, format: FormatArg) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match format != OutputFormat::Table && out.is_terminal() {
+    match format != FormatArg::Table && out.is_terminal() {
         true => out.write_all(shown_lines(rows).as_bytes()),
         false => out.write_all(rows.as_bytes()),
     }
 }
 
-/// A number of things: `1 record`, `2 records`.
+/// A number with its noun: `1 record`, `2 records`.
 pub(super) fn counted(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
@@ -28,8 +29,8 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
     }
 }
 
-/// The dead letters that are new.
-pub(super) fn new_letters(new: LetterCounts) -> String {
+/// Describes new dead letters.
+pub(super) fn new_letters(new: DeadLetterCounts) -> String {
     let kinds = [(new.records, "record"), (new.files, "file"), (new.rows, "row")];
     let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
     let kinds: Vec<String> = kinds.map(|(count, noun)| counted(count, noun)).collect();
@@ -39,10 +40,10 @@ pub(super) fn new_letters(new: LetterCounts) -> String {
     }
 }
 
-/// Writes text on as [`shown_lines`] shows it.
-pub(super) struct Harmless<W>(W);
+/// Escapes text by [`shown_lines`] and writes it to the inner writer.
+pub(super) struct EscapingWriter<W>(W);
 
-impl<W: Write> Write for Harmless<W> {
+impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0
             .write_all(shown_lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
@@ -58,12 +59,12 @@ impl<W: Write> Write for Harmless<W> {
 mod tests {
     use super::*;
 
-    /// One record and two broken files were "took 1 records, 3 of them dead letters".
+    /// One record and two broken files were printed as "took 1 records, 3 of them dead letters".
     #[test]
     fn dead_letters_are_counted_by_what_they_are() {
         assert_eq!(counted(1, "record"), "1 record");
         assert_eq!(counted(0, "record"), "0 records");
-        let told = |records, files, rows| new_letters(LetterCounts { records, files, rows });
+        let told = |records, files, rows| new_letters(DeadLetterCounts { records, files, rows });
         assert_eq!(told(0, 0, 0), "no new dead letters");
         assert_eq!(told(1, 2, 0), "new dead letters: 1 record, 2 files");
         assert_eq!(told(0, 1, 3), "new dead letters: 1 file, 3 rows");
@@ -71,7 +72,7 @@ mod tests {
 
     #[test]
     fn lines_stay_and_what_a_terminal_would_obey_is_escaped() {
-        let mut out = Harmless(Vec::new());
+        let mut out = EscapingWriter(Vec::new());
         writeln!(out, "a.csv\u{1b}]0;x\u{7}: {} records", 3).unwrap();
         writeln!(out, "\u{fc}\r").unwrap();
         let text = String::from_utf8(out.0).unwrap();

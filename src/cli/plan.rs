@@ -1,4 +1,4 @@
-//! `plan`: what a run would do before it reads on.
+//! The command `plan`: shows what a run would do before it reads feeds.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,21 +7,22 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::{SourceAndLake, output};
-use crate::run::{self, Part, PlanReport};
+use crate::run::{self, PlanReport, PlannedChange};
 
-/// Show what a run would do with what the lake holds; nothing is touched
+/// Show what a run would do at its start, without doing it
 ///
-/// After a change of the definition: which inputs, tables and operators are new, changed, unchanged or gone, what is
-/// loaded from the lake, and how much is replayed from Bronze.
+/// Compares the definition with what the lake holds. Prints which inputs, tables and operators are new, changed,
+/// unchanged or gone, what a run would load from the lake, and how many records it would read again from Bronze. Nothing
+/// is written.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium plan dataflows/retail
   alluvium plan dataflows/retail --lake s3://bucket/retail")]
-pub struct Plan {
+pub struct PlanArgs {
     #[command(flatten)]
     source: SourceAndLake,
-    /// Of a run with --recompute
+    /// Show what a run with --recompute would do
     #[arg(long)]
     recompute: bool,
 }
@@ -30,7 +31,7 @@ pub struct Plan {
 ///
 /// # Errors
 /// A definition that does not load or plan; a lake that cannot be read.
-pub fn run(args: Plan) -> Result<ExitCode> {
+pub fn run(args: PlanArgs) -> Result<ExitCode> {
     let dataflow = Arc::new(args.source.load()?);
     let lake = dataflow.lake.clone();
     let report = run::plan(dataflow, args.recompute)?;
@@ -43,13 +44,17 @@ fn text(lake: &str, report: &PlanReport) -> String {
         Some(epoch) => format!("lake {lake}, snapshot {epoch}\n\n"),
         None => format!("lake {lake}: new\n\n"),
     };
+    if report.is_of_another_version {
+        text += "the lake was written by a version of Alluvium that writes plans and states otherwise: what it keeps of the graph is \
+                 not read, and all is computed again from Bronze, once\n\n";
+    }
     let width = report
         .parts
         .iter()
         .map(|part| part.name.chars().count())
         .max()
         .unwrap_or(0);
-    for Part {
+    for PlannedChange {
         kind,
         name,
         standing,

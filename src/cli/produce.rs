@@ -1,4 +1,4 @@
-//! `produce`: writes records to the topic or the embedded log that a feed reads.
+//! The command `produce`: writes records to the topic or the embedded log that a feed reads.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal};
@@ -10,58 +10,61 @@ use anyhow::{Context, Result};
 
 use super::generate::{find_feed, parse_rate};
 use super::{Source, UsageError};
-use crate::definition::{FeedKind, Kafka};
+use crate::definition::WriteTarget;
 use crate::source::{LogRecord, LogWriter, TopicRecord, TopicWriter, headers_of_json, parse_record};
 
-/// How long brokers may take to answer for the last records.
+/// How long to wait for brokers to accept the last records.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Records between two looks at the clock, and appended to the log at once.
+/// How many records are sent between two checks of the clock, or appended to the log at once.
 const BATCH: usize = 1024;
 
 /// Write records to the topic or the embedded log that a feed reads
 ///
-/// Each line is a record as the embedded log has it: {"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}, of which
-/// key, ts_ms and headers may be left out, and "value": null is a tombstone; with --values each line is a value alone. Key and value are
-/// written as the JSON text they are; a key that is a string is written without its quotes to a topic.
+/// Each line is one record, written as in the embedded log: {"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}.
+/// The key, ts_ms and headers may be left out, and "value": null makes a tombstone. With --values each line is only a
+/// value. Keys and values are written as JSON text, as they stand in the line; only a key that is a string is written to
+/// a topic without its quotes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium produce dataflows/retail order_lines.kafka orders.ndjson
   echo '{\"invoice_no\": \"1\"}' | alluvium produce dataflows/retail order_lines.live --values
   alluvium produce dataflows/retail order_lines.kafka orders.ndjson --rate 5800")]
-pub struct Produce {
+pub struct ProduceArgs {
     #[command(flatten)]
     source: Source,
-    /// The feed, as INPUT.FEED; of kind kafka or log
+    /// The feed whose topic or log is written to, as INPUT.FEED; its kind must be kafka or log
     #[arg(value_name = "FEED")]
     feed: String,
-    /// Files of lines; none: standard input
+    /// Files with one record per line; without them standard input is read
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Each line is a value, without key
+    /// Take each line as a value without a key
     #[arg(long)]
     values: bool,
-    /// The topic, of a feed that reads several
+    /// The topic to write to; required if the feed reads several
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
-    /// The partition; without it the one of the key, and 0 of a log
+    /// Write to this partition; without it the key decides the partition of a topic, and partition 0 of a log is taken
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
-    /// Records a second; without it as fast as possible
+    /// Records per second; without it as fast as possible
     #[arg(long, value_name = "ROWS", value_parser = parse_rate)]
     rate: Option<f64>,
 }
 
-pub fn run(args: Produce) -> Result<ExitCode> {
+pub fn run(args: ProduceArgs) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
     let (input, feed) = find_feed(&dataflow, &args.feed)?;
-    let mut way = match &dataflow.inputs[input].feeds[feed].kind {
-        FeedKind::Kafka(kafka) => Way::Topic(TopicWriter::open(kafka, topic_of(kafka, &args)?)?),
-        FeedKind::Log { path, .. } => {
-            let log = LogWriter::open(path, true).with_context(|| format!("could not open {}", path.display()))?;
-            Way::Log(log, args.partition.unwrap_or(0).to_string())
+    let mut target = match dataflow.inputs[input].feeds[feed].kind.contract().written_to() {
+        Ok(WriteTarget::Topics { client, topics }) => {
+            RecordTarget::Topic(TopicWriter::open(client, topic_of(topics, &args)?)?)
         }
-        FeedKind::Files { .. } | FeedKind::Http | FeedKind::Postgres(_) | FeedKind::Generate(_) => {
+        Ok(WriteTarget::Log(path)) => {
+            let log = LogWriter::open(path, true).with_context(|| format!("could not open {}", path.display()))?;
+            RecordTarget::Log(log, args.partition.unwrap_or(0).to_string())
+        }
+        Ok(WriteTarget::Files(_)) | Err(_) => {
             let help = "name a feed of kind \"kafka\" or \"log\"; files are put into their folder, and rows posted to one of kind \"http\"";
             return Err(UsageError::new(format!("feed {} takes no records", args.feed), help).into());
         }
@@ -72,33 +75,33 @@ pub fn run(args: Produce) -> Result<ExitCode> {
         if io::stdin().is_terminal() {
             eprintln!("reading records from the terminal, one a line; end with Ctrl-D");
         }
-        args.send(&mut way, "standard input", io::stdin().lock(), started, &mut sent)?;
+        args.send(&mut target, "standard input", io::stdin().lock(), started, &mut sent)?;
     }
     for path in &args.files {
         let file = File::open(path).with_context(|| format!("could not open {}", path.display()))?;
         let name = path.display().to_string();
-        args.send(&mut way, &name, BufReader::new(file), started, &mut sent)?;
+        args.send(&mut target, &name, BufReader::new(file), started, &mut sent)?;
     }
-    if let Way::Topic(topic) = &way {
+    if let RecordTarget::Topic(topic) = &target {
         topic.flush(PATIENCE)?;
     }
     println!("{}: {sent} records", args.feed);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where records go.
-enum Way {
+/// The target of records.
+enum RecordTarget {
     Topic(TopicWriter),
-    /// A partition of it.
+    /// A partition of the log.
     Log(LogWriter, String),
 }
 
-/// The topic that is meant.
-fn topic_of<'a>(kafka: &'a Kafka, args: &'a Produce) -> Result<&'a str, UsageError> {
+/// The topic that records are written to.
+fn topic_of<'a>(topics: &'a [String], args: &'a ProduceArgs) -> Result<&'a str, UsageError> {
     if let Some(topic) = &args.topic {
         return Ok(topic);
     }
-    match &kafka.topics[..] {
+    match topics {
         [topic] if !topic.starts_with('^') => Ok(topic),
         several => Err(UsageError::new(
             format!("feed {} reads several topics: {}", args.feed, several.join(", ")),
@@ -107,8 +110,15 @@ fn topic_of<'a>(kafka: &'a Kafka, args: &'a Produce) -> Result<&'a str, UsageErr
     }
 }
 
-impl Produce {
-    fn send(&self, way: &mut Way, name: &str, lines: impl BufRead, started: Instant, sent: &mut u64) -> Result<()> {
+impl ProduceArgs {
+    fn send(
+        &self,
+        target: &mut RecordTarget,
+        name: &str,
+        lines: impl BufRead,
+        started: Instant,
+        sent: &mut u64,
+    ) -> Result<()> {
         let mut batch: Vec<(usize, String)> = Vec::with_capacity(BATCH);
         for (number, line) in lines.lines().enumerate() {
             let line = line.with_context(|| format!("could not read {name}"))?;
@@ -116,15 +126,15 @@ impl Produce {
                 batch.push((number + 1, line));
             }
             if batch.len() == BATCH || self.rate.is_some() {
-                self.write(way, name, &mut batch, started, sent)?;
+                self.write(target, name, &mut batch, started, sent)?;
             }
         }
-        self.write(way, name, &mut batch, started, sent)
+        self.write(target, name, &mut batch, started, sent)
     }
 
     fn write(
         &self,
-        way: &mut Way,
+        target: &mut RecordTarget,
         name: &str,
         batch: &mut Vec<(usize, String)>,
         started: Instant,
@@ -144,12 +154,12 @@ impl Produce {
                 })?,
             });
         }
-        match way {
-            Way::Log(log, partition) => {
+        match target {
+            RecordTarget::Log(log, partition) => {
                 log.append(partition, records.iter().copied())
                     .with_context(|| format!("could not write {}", log.path(partition).display()))?;
             }
-            Way::Topic(topic) => {
+            RecordTarget::Topic(topic) => {
                 for record in &records {
                     let headers = record.headers.map(headers_of_json).unwrap_or_default();
                     let record = TopicRecord {
@@ -173,7 +183,7 @@ impl Produce {
     }
 }
 
-/// A JSON string without quotes, where nothing in it is escaped; any other text as it is.
+/// The inside of a JSON string, if it has no escapes; any other text is returned unchanged.
 fn unquoted(key: &[u8]) -> &[u8] {
     match key {
         [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => inner,

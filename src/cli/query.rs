@@ -1,38 +1,38 @@
-//! `query`: SQL over a snapshot.
+//! The command `query`: runs SQL over a snapshot.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{OutputFormat, SourceAndLake, UsageError, output, parse_duration, parse_memory};
+use super::{FormatArg, SourceAndLake, UsageError, output, parse_duration, parse_memory};
 use crate::repr::Epoch;
-use crate::serve::{QueryError, QuestionError, QuestionLimits, Reader};
+use crate::serve::{LakeReader, QueryError, QuestionError, QuestionLimits};
 
-/// Ask a question of the newest snapshot, or of an earlier one
+/// Run an SQL query over the newest snapshot, or over an earlier one
 ///
-/// Every table is read at the same snapshot, whatever is being committed meanwhile.
+/// All tables are read as of the same snapshot, even if a run commits a newer one meanwhile.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium query dataflows/retail \"SELECT * FROM gold.revenue_by_country ORDER BY revenue DESC LIMIT 10\"
   alluvium query dataflows/retail \"SELECT count(*) FROM silver.order_lines\" --format csv
   alluvium query dataflows/retail \"SELECT country, sum(revenue) FROM gold.revenue GROUP BY country\" --timeout 10m --memory \"8 GiB\"")]
-pub struct Query {
+pub struct QueryArgs {
     #[command(flatten)]
     source: SourceAndLake,
-    /// One SELECT over silver.<table>, gold.<table>, bronze.<input> and dead_letters; it only reads
+    /// One statement that only reads, such as a SELECT, over silver.<table>, gold.<table>, bronze.<input> and dead_letters
     sql: String,
-    /// Read the snapshot of this epoch, in Unix milliseconds; without it the newest
+    /// Read the snapshot of this epoch (Unix time in milliseconds); without it the newest snapshot
     #[arg(long, value_name = "EPOCH")]
     snapshot: Option<Epoch>,
-    /// How rows are printed
+    /// Print the rows in this format
     #[arg(long, value_enum, default_value_t)]
-    format: OutputFormat,
-    /// Give up after so long
+    format: FormatArg,
+    /// Give up after this time
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     timeout: Duration,
-    /// Memory for what it computes, and as much for the answer
+    /// The most memory that the computation may use; the answer may use as much again
     #[arg(long, value_name = "BYTES", default_value = "2 GiB", value_parser = parse_memory)]
     memory: u64,
 }
@@ -41,7 +41,7 @@ pub struct Query {
 ///
 /// # Errors
 /// A definition that does not load; SQL that fails; a snapshot that does not exist.
-pub fn run(args: Query) -> Result<ExitCode> {
+pub fn run(args: QueryArgs) -> Result<ExitCode> {
     let dataflow = args.source.load_to_ask()?;
     if args.sql.trim().is_empty() {
         return Err(UsageError::new("the SQL is empty", "write one SELECT, in quotes").into());
@@ -51,7 +51,7 @@ pub fn run(args: Query) -> Result<ExitCode> {
         memory: Some(args.memory),
         max_value: dataflow.bounds.max_value,
     };
-    let reader = Reader::open_within(&dataflow, args.snapshot, limits)?;
+    let reader = LakeReader::open_within(&dataflow, args.snapshot, limits)?;
     let rows = reader
         .print(&args.sql, args.format.into())
         .map_err(|error| match error {

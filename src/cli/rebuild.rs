@@ -1,4 +1,4 @@
-//! `rebuild`: another lake from the Bronze of this one.
+//! The command `rebuild`: makes another lake from the Bronze of this one.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,34 +6,35 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{Source, UsageError, environment, existing_lake, output};
-use crate::definition::{lake_location, load};
+use crate::definition::{lake_of_dataflow, load};
 use crate::run::{self, Options, RebuildError};
 
-/// Rebuild every table from Bronze, in another lake
+/// Compute every table again from Bronze, in a new lake
 ///
-/// Bronze, the drops it refers to, dead letters and how far feeds are read are taken over as of the newest snapshot; then
-/// Bronze goes through the same graph as in a run, and makes the tables. The new lake is complete: `run --lake` goes on
-/// with it, each feed from where the old lake stood, and reads nothing twice. The old lake is only read: a run may go on
-/// writing to it. No feed is read meanwhile, but for inputs with bronze = false, whose past is read again from their
-/// feeds. What stays behind is the history of the old tables.
+/// Copies Bronze, the archived files that it refers to, the dead letters and the positions of the feeds from the newest
+/// snapshot of the old lake. Then all records of Bronze go through the same graph as in a run, which computes the
+/// tables. The new lake is complete: `run --lake` continues with it, each feed from its position in the old lake, and no
+/// record is read twice. The old lake is only read, so a run may continue to write to it. No feed is read, except those
+/// of inputs with bronze = false, whose past is read again from the feeds. Earlier versions of the old tables are not
+/// copied.
 ///
-/// The new lake must be empty. `verify --against` compares the two.
+/// The new lake must be empty. `verify --against` compares the two lakes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium rebuild dataflows/retail --into /data/rebuilt
   alluvium rebuild dataflows/retail --from s3://bucket/retail --into s3://bucket/retail-2 -w 4
   alluvium verify dataflows/retail --against /data/rebuilt")]
-pub struct Rebuild {
+pub struct RebuildArgs {
     #[command(flatten)]
     source: Source,
-    /// The new lake: a folder that is not there or empty, or s3://, abfss://, gs://
+    /// The new lake: a folder that does not exist or is empty, or a URL (s3://, abfss://, gs://)
     #[arg(long, value_name = "LAKE")]
     into: String,
-    /// The lake to rebuild; without it the `lake` of dataflow.toml
+    /// The old lake: a folder or a URL; without it the `lake` of dataflow.toml
     #[arg(long, value_name = "LAKE")]
     from: Option<String>,
-    /// How many worker threads compute
+    /// How many workers compute, each a thread
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
 }
@@ -42,12 +43,12 @@ pub struct Rebuild {
 ///
 /// # Errors
 /// A definition that does not load or plan; a new lake that is not empty; an old one that holds no snapshot.
-pub fn run(args: Rebuild) -> Result<ExitCode> {
+pub fn run(args: RebuildArgs) -> Result<ExitCode> {
     let mut dataflow = load(&args.source.folder, &environment)?;
     if let Some(from) = &args.from {
         dataflow.lake = existing_lake("--from", from)?;
     }
-    let into = lake_location(&args.into, &std::env::current_dir()?)
+    let into = lake_of_dataflow(&args.into, &std::env::current_dir()?, &dataflow.folder)
         .map_err(|error| UsageError::new(format!("bad --into: {error}"), error.help()))?;
     if into.trim_end_matches('/') == dataflow.lake.trim_end_matches('/') {
         let help = "name another lake: the old one is not touched";
@@ -61,7 +62,7 @@ pub fn run(args: Rebuild) -> Result<ExitCode> {
     };
     let mut out = output::out();
     let rebuilt = run::rebuild(&dataflow, &into, options, |line| {
-        // Whoever reads has seen enough; the work goes on.
+        // If the reader has closed the pipe, the work goes on.
         let _ = writeln!(out, "{line}");
     });
     let rebuilt = match rebuilt {

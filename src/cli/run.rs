@@ -1,4 +1,4 @@
-//! `run`: keep the tables up to date.
+//! The command `run`: keeps the tables up to date.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::backfill::find_input;
-use super::cluster::Cluster;
+use super::cluster::ClusterArgs;
 use super::output::{self, counted, new_letters};
 use super::{SourceAndLake, UsageError, parse_duration};
 use crate::causes;
@@ -18,13 +18,13 @@ use crate::decode::TWICE;
 use crate::decode::skip::Skip;
 use crate::definition::Dataflow;
 use crate::run::{self, Options};
-use crate::serve::{LetterClass, LetterCounts, QueryError, letter_classes};
+use crate::serve::{DeadLetterClass, DeadLetterCounts, QueryError, letter_classes};
 use crate::shown::shown;
 
 /// Keep the tables of a dataflow up to date
 ///
-/// Runs until it is stopped: Ctrl-C and SIGTERM read no more, commit what was read, and print how long
-/// records took.
+/// Reads the feeds and commits what changes in the tables, until it is stopped. On Ctrl-C or SIGTERM it stops reading,
+/// commits what it has read, prints how long records took to be committed, and ends.
 #[derive(Debug, clap::Args)]
 #[command(
     disable_help_flag = true,
@@ -36,33 +36,36 @@ Examples:
   alluvium run dataflows/retail --for 60s --lake s3://bucket/retail
   alluvium run dataflows/retail -w 2 -n 2 -p 0 -h hosts.txt --secret-file cluster.secret"
 )]
-pub struct Run {
+pub struct RunArgs {
     #[command(flatten)]
     source: SourceAndLake,
-    /// How many worker threads compute
+    /// How many workers compute in this process, each a thread; if there are several processes, each has as many
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
-    /// Stop when every feed is exhausted and all of it is committed; what cannot be read is named, with exit code 1
+    /// Stop once all that the feeds hold is read and committed; if a feed cannot be read to its end, the run names it and
+    /// exits with 1
     #[arg(long)]
     until_caught_up: bool,
-    /// Stop after this long, as in 60s or 2h
+    /// Stop after this time, as in 60s or 2h; without it the run has no time limit
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     limit: Option<Duration>,
-    /// Over a lake with a past, make all of it again from Bronze and the feeds, whatever the lake keeps of the graph
+    /// Compute all tables again from Bronze and the feeds, instead of loading the state tables that the last run left in
+    /// the lake
     #[arg(long)]
     recompute: bool,
-    /// Write latency files for HdrHistogram's tools into this folder
+    /// Write the measured latencies into this folder, as files for HdrHistogram's tools (latency.hlog and .hgrm)
     #[arg(long, value_name = "FOLDER")]
     latency: Option<PathBuf>,
-    /// Pass these records by, as dead letters: INPUT.FEED:PARTITION:OFFSET or INPUT.FEED:PARTITION:FIRST-LAST, as an error or
-    /// a dead letter names them; may be given several times. They stay skipped without it being given again
+    /// Make these records dead letters instead of processing them: INPUT.FEED:PARTITION:OFFSET or
+    /// INPUT.FEED:PARTITION:FIRST-LAST, as errors and dead letters name them. The option may be given several times; later
+    /// runs skip the records without it
     #[arg(long, value_name = "RECORDS")]
     skip: Vec<Skip>,
-    /// Take records of feeds one at a time, so that a fault names the record it is about; slow
+    /// Take records from the feeds one at a time, so that an error of a worker names the record that caused it; slow
     #[arg(long)]
     one_by_one: bool,
     #[command(flatten)]
-    cluster: Cluster,
+    cluster: ClusterArgs,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -72,7 +75,7 @@ pub struct Run {
 ///
 /// # Errors
 /// A definition that does not load or plan; a run that fails.
-pub fn run(args: Run) -> Result<ExitCode> {
+pub fn run(args: RunArgs) -> Result<ExitCode> {
     let cluster = args.cluster.member(&args.source.folder)?;
     let dataflow = args.source.load()?;
     for skip in &args.skip {
@@ -102,20 +105,20 @@ pub fn run(args: Run) -> Result<ExitCode> {
     keep_up_to_date(dataflow, &options)
 }
 
-/// Runs the dataflow, and prints what the run leaves to say.
+/// Runs the dataflow, and prints a report of the run.
 fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     let dataflow = Arc::new(dataflow);
-    let before = LetterCounts::read(&dataflow).ok();
+    let before = DeadLetterCounts::read(&dataflow).ok();
     let outcome = run::run(dataflow.clone(), options)?;
     let letters = letter_classes(&dataflow);
-    let taken = LetterCounts {
+    let taken = DeadLetterCounts {
         records: outcome.rejected,
         files: outcome.rejected_files,
         rows: 0,
     };
-    // Records of the past that a new definition refuses, and rows, are known by the lake alone.
+    // Only the lake knows of rows that became dead letters, and of past records that a new definition refuses.
     let new = match (before, &letters) {
-        (Some(before), Ok(letters)) => LetterCounts::of(letters).since(before).at_least(taken),
+        (Some(before), Ok(letters)) => DeadLetterCounts::of_classes(letters).since(before).at_least(taken),
         _ => taken,
     };
     let mut out = output::out();
@@ -194,23 +197,23 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Fields of an input that no column takes and that are named; a header may have thousands of them.
+/// How many ignored fields of an input are named; a header may have thousands.
 const IGNORED: usize = 20;
 
-/// Classes of dead letters that are told.
+/// How many classes of dead letters are printed.
 const CLASSES: usize = 8;
-/// Characters of a reason that are told: its end is the remedy.
+/// How many characters of a reason are printed; the remedy is at its end.
 const REASON: usize = 400;
 
-/// Prints how many dead letters the lake holds, and what is wrong with them.
-fn tell_letters(out: &mut impl Write, classes: Result<Vec<LetterClass>, QueryError>) -> io::Result<()> {
+/// Prints how many dead letters the lake has, and their reasons.
+fn tell_letters(out: &mut impl Write, classes: Result<Vec<DeadLetterClass>, QueryError>) -> io::Result<()> {
     let classes = match classes {
         Ok(classes) => classes,
-        // What the run did is done and told.
+        // The report of the run was printed already, so a missing lake is no error here.
         Err(QueryError::Empty(_)) => return Ok(()),
         Err(error) => return writeln!(out, "could not count the dead letters: {}", causes::chain(&error)),
     };
-    let LetterCounts { records, files, rows } = LetterCounts::of(&classes);
+    let DeadLetterCounts { records, files, rows } = DeadLetterCounts::of_classes(&classes);
     if records + files + rows == 0 {
         return Ok(());
     }

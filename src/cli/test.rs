@@ -1,4 +1,4 @@
-//! `test`: the dataflow's own tests.
+//! The command `test`: runs the dataflow's own tests.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,28 +7,29 @@ use anyhow::Result;
 
 use super::output::{self, counted};
 use super::{FAILED, Source, UsageError};
+use crate::cases::run_case;
 use crate::definition::{Case, Dataflow, cases, nearest};
-use crate::serve::cases::run_case;
 use crate::shown::shown;
 
-/// Run the dataflow's own tests: the folders in its tests/
+/// Run the dataflow's own tests, which are the folders in its folder tests
 ///
-/// Each is a folder: inputs/INPUT.csv or .ndjson are rows of that input, by the names of its columns or of fields, and
-/// expect/LAYER.TABLE.csv all rows that this table holds then, of the columns that its header names, in any order. Several steps are
-/// folders 1/, 2/, ... with inputs/ and expect/ in each; rows of a step come on top of those before. Dead letters that rows
-/// become are printed, and may be expected. Exits with 1 if any table differs.
+/// In the folder of a test, inputs/INPUT.csv or inputs/INPUT.ndjson has rows of that input, under the names of its columns
+/// or of the fields that they are taken from. expect/LAYER.TABLE.csv has all rows that the table must hold then, in any
+/// order, with the columns that its header names. A test of several steps has folders 1, 2 and so on, each with its own
+/// inputs and expect; the rows of a step are added to those of the steps before. Rows that become dead letters are
+/// printed, and alone do not fail a test. Exits with 1 if any table differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   alluvium test dataflows/retail
   alluvium test dataflows/retail late_cancellation -w 2")]
-pub struct Test {
+pub struct TestArgs {
     #[command(flatten)]
     source: Source,
-    /// Only these tests
+    /// Run only these tests; without names all of them
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// How many worker threads compute
+    /// How many workers compute, each a thread
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
 }
@@ -37,13 +38,13 @@ pub struct Test {
 ///
 /// # Errors
 /// A definition that does not load or plan; a test that does not exist.
-pub fn run(args: Test) -> Result<ExitCode> {
+pub fn run(args: TestArgs) -> Result<ExitCode> {
     let dataflow = args.source.load()?;
     let cases = chosen(cases(&args.source.folder)?, &args.names)?;
     test(&dataflow, &cases, usize::from(args.workers))
 }
 
-/// The tests of these names; all, where no name is given.
+/// The tests with these names, or all if no name is given.
 fn chosen(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>> {
     for name in names {
         if !cases.iter().any(|case| case.name == *name) {
@@ -64,10 +65,10 @@ fn chosen(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>> {
         .collect())
 }
 
-/// Dead letters of a test that are printed.
+/// How many dead letters of a test are printed.
 const NAMED: usize = 20;
 
-/// Runs the tests and prints what differs; exit code 1 if anything does.
+/// Runs the tests and prints differences; the exit code is 1 if there are any.
 fn test(dataflow: &Dataflow, cases: &[Case], workers: usize) -> Result<ExitCode> {
     let mut out = output::out();
     let (mut passed, mut failed) = (0, 0);

@@ -1,4 +1,4 @@
-//! What a user of the command sees: arguments, exit codes, and a first dataflow that loads.
+//! Tests the command as its user sees it: arguments, exit codes, and a first dataflow that loads.
 
 use clap::CommandFactory;
 

@@ -1,4 +1,4 @@
-//! How two processes prove to each other that they know the secret, before anything else is said.
+//! How two processes prove to each other that they know the secret, before they exchange anything else.
 //!
 //! ```text
 //! connector                                   acceptor
@@ -7,12 +7,12 @@
 //!   claim     run, terms, proof         -->
 //!             <--                         verdict     status, run, terms, proof
 //! ```
-//! 1. A proof is HMAC-SHA256 under the secret over the prover's role, hello, challenge, and what it claims. Both nonces
-//!    are in it, so a proof is good for one connection; the role, so that it cannot be sent back to its maker; kind and
-//!    indices, so that a socket cannot pass for another. The secret itself is never sent.
-//! 2. The connector proves first: who knows nothing learns nothing but a nonce.
-//! 3. Every length is checked before it is believed, and the whole has a deadline, however slowly bytes dribble.
-//! 4. What a verdict refuses is proved, too; but for `unproved`, which tells a stranger nothing it did not know.
+//! 1. A proof is an HMAC-SHA256 under the secret over the prover's role, the hello, the challenge, and what the prover
+//!    claims. It covers both nonces, so it is valid for one connection only; the role, so that it cannot be reflected
+//!    to its maker; and kind and indices, so that a socket cannot pass for another. The secret itself is never sent.
+//! 2. The connector proves first, so a stranger learns nothing but a nonce.
+//! 3. Every length is checked before it is used, and the whole handshake has a deadline, however slowly bytes arrive.
+//! 4. A refusal is proved as well, except for `unproved`, which tells a stranger nothing new.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,44 +27,44 @@ use thiserror::Error;
 use super::Secret;
 
 const MAGIC: &[u8; 8] = b"alluvium";
-/// Of this exchange and of the messages behind it.
+/// The version of this handshake and of the messages that follow it.
 const PROTOCOL: u16 = 1;
 const LABEL: &[u8] = b"alluvium cluster 1";
 const NONCE: usize = 32;
 const HELLO: usize = 8 + 2 + 1 + 4 + 4 + NONCE;
 const CHALLENGE: usize = 8 + NONCE;
 const PROOF: usize = 32;
-/// Longest terms, in bytes.
+/// The maximal length of the encoded terms, in bytes.
 const TERMS: usize = 1024;
 
-/// One gathering of all processes; made by process 0.
+/// Identifies one gathering of all processes; process 0 chooses it.
 pub(super) type RunId = [u8; 16];
 
-/// What a socket is for.
+/// The purpose of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum SocketKind {
     /// Messages between a process and process 0.
     Control = 1,
-    /// timely's.
+    /// timely's data.
     Data = 2,
 }
 
-/// What every process must run alike.
+/// What all processes have to agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
-    /// Of the program.
+pub struct ClusterTerms {
+    /// The version of the program.
     pub version: String,
     /// The dataflow's name.
     pub dataflow: String,
-    /// A hash of its definition and of its plan.
+    /// A hash of the definition and its plan.
     pub definition: String,
     /// Workers in each process.
     pub workers: usize,
-    /// Processes.
+    /// The number of processes.
     pub processes: usize,
 }
 
-impl fmt::Display for Terms {
+impl fmt::Display for ClusterTerms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -74,39 +74,39 @@ impl fmt::Display for Terms {
     }
 }
 
-/// Which socket this is to be.
+/// What a socket is for, and which processes it connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Route {
-    pub kind: Kind,
+    pub kind: SocketKind,
     pub from: usize,
     pub to: usize,
 }
 
-/// What the acceptor makes of a claim that was proved.
+/// The acceptor's answer to a claim that was proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum HandshakeVerdict {
     Welcome = 0,
-    /// See [`Terms`].
+    /// The terms differ, see [`ClusterTerms`].
     Differs = 1,
-    /// Not now: this place is taken, or the acceptor is not that far; to be tried again.
+    /// Try again later: the place is taken, or the acceptor is not ready for this connection.
     Busy = 2,
-    /// The acceptor is another process than the connector takes it for.
+    /// The acceptor has another index than the connector expects.
     OtherIndex = 3,
 }
 
-/// On the wire instead of a verdict: the proof is wrong.
+/// On the wire in place of a verdict: the proof is wrong.
 const UNPROVED: u8 = 255;
 
 /// A claim that was proved.
 pub(super) struct Claim {
     pub route: Route,
     pub run: RunId,
-    pub terms: Terms,
+    pub terms: ClusterTerms,
 }
 
 #[derive(Debug, Error)]
 pub(super) enum HandshakeError {
-    /// Too slow, broken off.
+    /// The connection was too slow, or broke off.
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("not a process of Alluvium's")]
@@ -120,16 +120,16 @@ pub(super) enum HandshakeError {
     #[error("another index")]
     OtherIndex,
     #[error("runs {0}")]
-    Differs(Box<Terms>),
+    Differs(Box<ClusterTerms>),
 }
 
-/// Proves ourselves to an acceptor, and has it prove itself.
+/// Proves the secret to an acceptor, and has it prove the secret in turn.
 pub(super) fn connect(
     stream: &TcpStream,
     secret: &Secret,
     route: Route,
     run: RunId,
-    terms: &Terms,
+    terms: &ClusterTerms,
     within: Duration,
 ) -> Result<(), HandshakeError> {
     let mut timed = Timed::new(stream, within);
@@ -152,28 +152,28 @@ pub(super) fn connect(
     let (verdict, _, theirs) = read_body(&mut timed, Some(status[0]))?;
     check(&mut timed, secret, Role::Acceptor, &hello, &challenge, &verdict)?;
     match status[0] {
-        s if s == Verdict::Welcome as u8 => {}
-        s if s == Verdict::Differs as u8 => return Err(HandshakeError::Differs(Box::new(theirs))),
-        s if s == Verdict::Busy as u8 => return Err(HandshakeError::Busy),
-        s if s == Verdict::OtherIndex as u8 => return Err(HandshakeError::OtherIndex),
+        s if s == HandshakeVerdict::Welcome as u8 => {}
+        s if s == HandshakeVerdict::Differs as u8 => return Err(HandshakeError::Differs(Box::new(theirs))),
+        s if s == HandshakeVerdict::Busy as u8 => return Err(HandshakeError::Busy),
+        s if s == HandshakeVerdict::OtherIndex as u8 => return Err(HandshakeError::OtherIndex),
         _ => return Err(HandshakeError::Stranger),
     }
     timed.release()?;
     Ok(())
 }
 
-/// Has a connector prove itself, and proves ourselves. `judge` is asked only of a claim that was proved. Answers with the
-/// claim and what was made of it.
+/// Has a connector prove the secret, and proves it in turn. `judge` is called only with a claim that was proved.
+/// Returns the claim and its verdict.
 pub(super) fn accept(
     stream: &TcpStream,
     secret: &Secret,
-    terms: &Terms,
-    judge: impl FnOnce(&Claim) -> Verdict,
+    terms: &ClusterTerms,
+    judge: impl FnOnce(&Claim) -> HandshakeVerdict,
     within: Duration,
-) -> Result<(Claim, Verdict), HandshakeError> {
+) -> Result<(Claim, HandshakeVerdict), HandshakeError> {
     let mut timed = Timed::new(stream, within);
     let mut hello = [0; HELLO];
-    // What is no hello is told by its first bytes, without waiting for the rest.
+    // The first bytes show whether this is a hello, so that the rest need not be awaited.
     timed.read_exact(&mut hello[..8])?;
     if hello[..8] != *MAGIC {
         return Err(HandshakeError::Stranger);
@@ -186,7 +186,7 @@ pub(super) fn accept(
     timed.write_all(&challenge)?;
     let (claim, run, theirs) = read_body(&mut timed, None)?;
     if let Err(error) = check(&mut timed, secret, Role::Connector, &hello, &challenge, &claim) {
-        // Best effort: whoever it is may be gone.
+        // Best effort: the other end may be gone.
         let _ = timed.write_all(&[UNPROVED]);
         return Err(error);
     }
@@ -210,7 +210,7 @@ enum Role {
 }
 
 fn transcript(role: Role, hello: &[u8; HELLO], challenge: &[u8; CHALLENGE], body: &[u8]) -> Vec<u8> {
-    // Only the last part has no fixed length, so that no two transcripts are the same bytes.
+    // Only the last part varies in length, so two different transcripts cannot have the same bytes.
     [LABEL, &[role as u8], hello, challenge, body].concat()
 }
 
@@ -232,7 +232,7 @@ fn check(
     hmac::verify(secret.key(), &transcript(role, hello, challenge, body), &proof).map_err(|_| HandshakeError::Unproved)
 }
 
-/// Random bytes that nobody can foretell.
+/// Random bytes from the system's cryptographic generator.
 pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let filled = SystemRandom::new().fill(&mut bytes);
@@ -263,8 +263,8 @@ fn read_hello(hello: &[u8; HELLO]) -> Result<Route, HandshakeError> {
     let index = |at: usize| u32::from_be_bytes([hello[at], hello[at + 1], hello[at + 2], hello[at + 3]]) as usize;
     Ok(Route {
         kind: match hello[10] {
-            1 => Kind::Control,
-            2 => Kind::Data,
+            1 => SocketKind::Control,
+            2 => SocketKind::Data,
             _ => return Err(HandshakeError::Stranger),
         },
         from: index(11),
@@ -272,10 +272,10 @@ fn read_hello(hello: &[u8; HELLO]) -> Result<Route, HandshakeError> {
     })
 }
 
-/// What a proof covers beside hello and challenge: [status], run, length of terms, terms.
-fn body(status: Option<u8>, run: RunId, terms: &Terms) -> Vec<u8> {
+/// The part that a proof covers besides hello and challenge: status (in a verdict), run, length of the terms, terms.
+fn body(status: Option<u8>, run: RunId, terms: &ClusterTerms) -> Vec<u8> {
     let mut terms = serde_json::to_vec(terms).expect("terms are plain text and numbers");
-    terms.truncate(TERMS); // a name that long then reads as no terms at all
+    terms.truncate(TERMS); // terms that were cut off, because of a very long name, fail to parse at the other end
     let mut body: Vec<u8> = status.into_iter().collect();
     body.extend_from_slice(&run);
     body.extend_from_slice(&(terms.len() as u16).to_be_bytes());
@@ -283,8 +283,8 @@ fn body(status: Option<u8>, run: RunId, terms: &Terms) -> Vec<u8> {
     body
 }
 
-/// Reads what [`body`] made, behind its status.
-fn read_body(timed: &mut Timed<'_>, status: Option<u8>) -> Result<(Vec<u8>, RunId, Terms), HandshakeError> {
+/// Reads what [`body`] encodes, except for the status, which the caller has read.
+fn read_body(timed: &mut Timed<'_>, status: Option<u8>) -> Result<(Vec<u8>, RunId, ClusterTerms), HandshakeError> {
     let mut body: Vec<u8> = status.into_iter().collect();
     let mut run = [0; 16];
     let mut length = [0; 2];
@@ -303,7 +303,7 @@ fn read_body(timed: &mut Timed<'_>, status: Option<u8>) -> Result<(Vec<u8>, RunI
     Ok((body, run, terms))
 }
 
-/// A stream that must be done by a deadline.
+/// A stream whose reads and writes have to be done by a deadline.
 struct Timed<'a> {
     stream: &'a TcpStream,
     deadline: Instant,
@@ -347,7 +347,7 @@ impl<'a> Timed<'a> {
         self.stream.write_all(bytes)
     }
 
-    /// No deadline any more.
+    /// Removes the deadline.
     fn release(self) -> io::Result<()> {
         self.stream.set_read_timeout(None)?;
         self.stream.set_write_timeout(None)

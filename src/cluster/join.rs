@@ -1,14 +1,14 @@
-//! How processes come together: first every process finds process 0, then each pair connects for timely.
+//! Gathers the processes: first every process connects to process 0, then each pair connects for timely's data.
 //!
 //! ```text
-//! gathering: p -> 0 control; 0 sends beats         (for as long as it takes; who goes may come again)
-//! roster:    0 -> p a new run id, once all are there
-//! linking:   p -> every q < p data, under that id  (within LINKING, all are there)
+//! gathering: p -> 0 control; 0 sends beats         (for as long as it takes; a process may leave and come again)
+//! roster:    0 -> p a new run id, once all are there linking:   p -> every q < p data, under that id  (within
+//! LINKING, all are there)
 //! ```
-//! 1. A run id is made when all are there, so sockets of two gatherings never meet.
-//! 2. A process that differs, or does not know the secret, is refused, and the others wait on for the right one.
-//! 3. The gate stays open as long as the run: who comes late is told to come again, and a second process with the same
-//!    place cannot start.
+//! 1. A run id is made when all processes are there, so sockets of two gatherings are never mixed.
+//! 2. A process with other terms or another secret is refused, and the others go on waiting for the right one.
+//! 3. The listener stays open as long as the run. It tells late processes to try again, and its address keeps a second
+//!    process with the same index from starting.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -17,71 +17,76 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::gate::Gate;
-use super::handshake::{self, Claim, HandshakeError, Kind, Route, RunId, Verdict};
-use super::{BEAT, ClusterError, Loss, Member, SILENCE, Terms};
+use super::handshake::{self, Claim, HandshakeError, HandshakeVerdict, Route, RunId, SocketKind};
+use super::listener::ClusterListener;
+use super::{BEAT, ClusterError, ClusterTerms, Loss, Member, SILENCE};
 
-/// How long a connection has to prove itself.
+/// How long a handshake may take.
 const PROVING: Duration = Duration::from_secs(5);
-/// How long connecting may take.
+/// How long a connection attempt may take.
 const CONNECTING: Duration = Duration::from_secs(3);
-/// Between two tries to connect.
+/// The pause between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(100);
-/// How long the data sockets may take once all are there.
+/// How long connecting the data sockets may take once all processes are there.
 const LINKING: Duration = Duration::from_secs(30);
-/// How often somebody who waits says for whom.
+/// How often a waiting process logs for whom it waits.
 const REMINDER: Duration = Duration::from_secs(10);
 
-/// What process 0 says before the run: still waiting; or all are there, and the run's id follows.
+/// What process 0 sends during gathering: `STILL` while it waits, and `ROSTER`, followed by the run id, once all
+/// processes are there.
 const STILL: u8 = 0;
 const ROSTER: u8 = 1;
 
-/// A process among its peers.
-pub struct Joined {
-    /// By process: of process 0 to every other one, of the others to process 0.
+/// The sockets of a process to its peers.
+pub struct ClusterConnections {
+    /// Control sockets by process: in process 0 to every other one, in the others only to process 0.
     pub control: Vec<Option<TcpStream>>,
-    /// By process.
+    /// Data sockets by process.
     pub data: Vec<Option<TcpStream>>,
-    /// Keeps the address.
-    pub gate: Gate,
+    /// Keeps the address occupied.
+    pub gate: ClusterListener,
 }
 
-/// What the gate's threads must know.
-struct Door {
+/// What the listener's threads share.
+struct GatheringState {
     member: Member,
-    terms: Terms,
-    state: Mutex<State>,
-    arrived: Sender<(Kind, usize, TcpStream)>,
+    terms: ClusterTerms,
+    state: Mutex<GatheringProgress>,
+    arrived: Sender<(SocketKind, usize, TcpStream)>,
 }
 
 #[derive(Default)]
-struct State {
-    /// Whether process 0 still gathers.
+struct GatheringProgress {
+    /// Whether process 0 is still gathering.
     gathering: bool,
-    /// Once all are there.
+    /// The run id, once all processes are there.
     run: Option<RunId>,
 }
 
-impl Door {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl GatheringState {
+    fn state(&self) -> MutexGuard<'_, GatheringProgress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn judge(&self, claim: &Claim) -> Verdict {
+    fn judge(&self, claim: &Claim) -> HandshakeVerdict {
         let Route { kind, from, to } = claim.route;
         let me = self.member.process;
         if claim.terms != self.terms {
-            return Verdict::Differs;
+            return HandshakeVerdict::Differs;
         }
         if to != me || from <= me || from >= self.member.hosts.len() {
-            return Verdict::OtherIndex;
+            return HandshakeVerdict::OtherIndex;
         }
         let state = self.state();
         let fits = match kind {
-            Kind::Control => me == 0 && state.gathering,
-            Kind::Data => state.run == Some(claim.run),
+            SocketKind::Control => me == 0 && state.gathering,
+            SocketKind::Data => state.run == Some(claim.run),
         };
-        if fits { Verdict::Welcome } else { Verdict::Busy }
+        if fits {
+            HandshakeVerdict::Welcome
+        } else {
+            HandshakeVerdict::Busy
+        }
     }
 
     fn admit(&self, stream: TcpStream) -> Result<(), String> {
@@ -90,16 +95,16 @@ impl Door {
         let (claim, verdict) = accepted.map_err(|error| error.to_string())?;
         let from = claim.route.from;
         match verdict {
-            Verdict::Welcome => {
+            HandshakeVerdict::Welcome => {
                 let _ = self.arrived.send((claim.route.kind, from, stream));
                 Ok(())
             }
-            Verdict::Busy => Ok(()), // it will come again
-            Verdict::Differs => Err(format!(
+            HandshakeVerdict::Busy => Ok(()), // the process tries again
+            HandshakeVerdict::Differs => Err(format!(
                 "process {from} runs {}, but process {} runs {terms}",
                 claim.terms, self.member.process
             )),
-            Verdict::OtherIndex => Err(format!(
+            HandshakeVerdict::OtherIndex => Err(format!(
                 "process {from} takes us for process {}, but we are process {}",
                 claim.route.to, self.member.process
             )),
@@ -108,7 +113,7 @@ impl Door {
 }
 
 /// Waits until every process is there, and connects to all of them.
-pub fn join(member: &Member, terms: &Terms) -> Result<Joined, ClusterError> {
+pub fn join(member: &Member, terms: &ClusterTerms) -> Result<ClusterConnections, ClusterError> {
     let me = member.process;
     let address = member.listen.clone().unwrap_or_else(|| member.hosts[me].clone());
     let listen = |source| ClusterError::Listen {
@@ -118,28 +123,28 @@ pub fn join(member: &Member, terms: &Terms) -> Result<Joined, ClusterError> {
     };
     let listener = TcpListener::bind(&address).map_err(listen)?;
     let (arrived, arrivals) = unbounded();
-    let door = Arc::new(Door {
+    let shared = Arc::new(GatheringState {
         member: member.clone(),
         terms: terms.clone(),
-        state: Mutex::new(State {
+        state: Mutex::new(GatheringProgress {
             gathering: me == 0,
             run: None,
         }),
         arrived,
     });
     let admit = {
-        let door = door.clone();
-        Arc::new(move |stream| door.admit(stream))
+        let shared = shared.clone();
+        Arc::new(move |stream| shared.admit(stream))
     };
-    let gate = Gate::open(listener, admit).map_err(listen)?;
+    let gate = ClusterListener::open(listener, admit).map_err(listen)?;
     tracing::info!(
         process = me,
         of = member.hosts.len(),
         address,
         "waiting for the cluster"
     );
-    let mut joining = Joining {
-        door: &door,
+    let mut joining = Joiner {
+        shared: &shared,
         arrivals,
         data: member.hosts.iter().map(|_| None).collect(),
     };
@@ -148,30 +153,30 @@ pub fn join(member: &Member, terms: &Terms) -> Result<Joined, ClusterError> {
         _ => joining.find()?,
     };
     let data = joining.link()?;
-    Ok(Joined { control, data, gate })
+    Ok(ClusterConnections { control, data, gate })
 }
 
-struct Joining<'a> {
-    door: &'a Door,
-    arrivals: Receiver<(Kind, usize, TcpStream)>,
+struct Joiner<'a> {
+    shared: &'a GatheringState,
+    arrivals: Receiver<(SocketKind, usize, TcpStream)>,
     data: Vec<Option<TcpStream>>,
 }
 
-impl Joining<'_> {
+impl Joiner<'_> {
     fn member(&self) -> &Member {
-        &self.door.member
+        &self.shared.member
     }
 
-    /// Process 0: takes everybody in, then says that all are there.
+    /// In process 0: accepts control sockets until all processes are there, and then announces that.
     fn gather(&mut self) -> Result<Vec<Option<TcpStream>>, ClusterError> {
         let processes = self.member().hosts.len();
         let mut control: Vec<Option<TcpStream>> = (0..processes).map(|_| None).collect();
         let mut reminded = Instant::now();
         loop {
             match self.arrivals.recv_timeout(BEAT) {
-                // Who comes again went before, whatever its old socket says.
-                Ok((Kind::Control, from, stream)) => control[from] = Some(stream),
-                Ok((Kind::Data, from, stream)) => self.data[from] = Some(stream),
+                // A process that connects again has closed its old socket, whether that shows yet or not.
+                Ok((SocketKind::Control, from, stream)) => control[from] = Some(stream),
+                Ok((SocketKind::Data, from, stream)) => self.data[from] = Some(stream),
                 Err(_) => {
                     for slot in &mut control {
                         let gone = slot.as_mut().is_some_and(|stream| stream.write_all(&[STILL]).is_err());
@@ -181,7 +186,8 @@ impl Joining<'_> {
                     }
                 }
             }
-            // One that went before all were there may come again; without it the others would wait in vain.
+            // A process may leave during gathering and come again. If its old socket counted, the others would wait in
+            // vain.
             for slot in &mut control {
                 slot.take_if(|stream| is_gone(stream));
             }
@@ -200,7 +206,7 @@ impl Joining<'_> {
             source,
         })?;
         {
-            let mut state = self.door.state();
+            let mut state = self.shared.state();
             state.gathering = false;
             state.run = Some(run);
         }
@@ -208,7 +214,7 @@ impl Joining<'_> {
         for (process, stream) in control.iter_mut().enumerate() {
             if let Some(stream) = stream {
                 stream.write_all(&roster).map_err(|error| ClusterError::Lost {
-                    peer: self.door.member.peer(process),
+                    peer: self.shared.member.peer(process),
                     loss: error.into(),
                 })?;
             }
@@ -216,31 +222,31 @@ impl Joining<'_> {
         Ok(control)
     }
 
-    /// Another process: finds process 0, and waits until it says that all are there.
+    /// In other processes: connects to process 0, and waits until it announces that all processes are there.
     fn find(&mut self) -> Result<Vec<Option<TcpStream>>, ClusterError> {
-        let mut waiting = Waiting::new();
+        let mut waiting = Reminder::new();
         loop {
-            let stream = self.connect(Kind::Control, 0, [0; 16], None, &mut waiting)?;
+            let stream = self.connect(SocketKind::Control, 0, [0; 16], None, &mut waiting)?;
             match await_roster(&stream) {
                 Ok(run) => {
-                    self.door.state().run = Some(run);
+                    self.shared.state().run = Some(run);
                     let mut control: Vec<Option<TcpStream>> = self.data.iter().map(|_| None).collect();
                     control[0] = Some(stream);
                     return Ok(control);
                 }
-                // It went while it gathered; another one of its kind may gather again.
+                // Process 0 ended during gathering; another one may be started.
                 Err(error) => waiting.remind(&self.member().peer(0), &Loss::from(error).to_string()),
             }
         }
     }
 
-    /// All are there: data sockets to those before us, from those behind us.
+    /// Connects data sockets to all processes with a smaller index, and accepts those of the others.
     fn link(mut self) -> Result<Vec<Option<TcpStream>>, ClusterError> {
         let (me, processes) = (self.member().process, self.member().hosts.len());
-        let run = self.door.state().run.expect("all are there");
+        let run = self.shared.state().run.expect("all are there");
         let deadline = Instant::now() + LINKING;
         for peer in 0..me {
-            let stream = self.connect(Kind::Data, peer, run, Some(deadline), &mut Waiting::new())?;
+            let stream = self.connect(SocketKind::Data, peer, run, Some(deadline), &mut Reminder::new())?;
             self.data[peer] = Some(stream);
         }
         loop {
@@ -250,8 +256,8 @@ impl Joining<'_> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.arrivals.recv_timeout(left) {
-                Ok((Kind::Data, from, stream)) => self.data[from] = Some(stream),
-                Ok((Kind::Control, ..)) => {} // came as the gathering ended; it comes again
+                Ok((SocketKind::Data, from, stream)) => self.data[from] = Some(stream),
+                Ok((SocketKind::Control, ..)) => {} // its process connected when the gathering ended, and tries again
                 Err(_) => {
                     return Err(ClusterError::Missing {
                         process: me,
@@ -264,14 +270,14 @@ impl Joining<'_> {
         Ok(self.data)
     }
 
-    /// Connects until it is welcome. What cannot get better ends it.
+    /// Connects until the peer accepts. Fails at once if trying again cannot help.
     fn connect(
         &self,
-        kind: Kind,
+        kind: SocketKind,
         to: usize,
         run: RunId,
         deadline: Option<Instant>,
-        waiting: &mut Waiting,
+        waiting: &mut Reminder,
     ) -> Result<TcpStream, ClusterError> {
         let member = self.member();
         let peer = member.peer(to);
@@ -282,7 +288,7 @@ impl Joining<'_> {
         };
         loop {
             let tried = dial(&member.hosts[to]).map_err(HandshakeError::Io).and_then(|stream| {
-                handshake::connect(&stream, &member.secret, route, run, &self.door.terms, PROVING).map(|()| stream)
+                handshake::connect(&stream, &member.secret, route, run, &self.shared.terms, PROVING).map(|()| stream)
             });
             let error = match tried {
                 Ok(stream) => return Ok(stream),
@@ -294,7 +300,7 @@ impl Joining<'_> {
                 HandshakeError::Differs(theirs) => {
                     return Err(ClusterError::Differs {
                         process: member.process,
-                        ours: Box::new(self.door.terms.clone()),
+                        ours: Box::new(self.shared.terms.clone()),
                         peer,
                         theirs,
                     });
@@ -313,12 +319,12 @@ impl Joining<'_> {
     }
 }
 
-/// Says now and then whom a process waits for.
-struct Waiting(Instant);
+/// Logs now and then for whom a process waits.
+struct Reminder(Instant);
 
-impl Waiting {
+impl Reminder {
     fn new() -> Self {
-        Waiting(Instant::now())
+        Reminder(Instant::now())
     }
 
     fn remind(&mut self, peer: &super::Peer, reason: &str) {
@@ -329,7 +335,7 @@ impl Waiting {
     }
 }
 
-/// Connects to the first of a name's addresses that answers.
+/// Connects to the first address of a host name that answers.
 fn dial(host: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in host.to_socket_addrs()? {
@@ -344,7 +350,7 @@ fn dial(host: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Whether the other end of a socket, which has said nothing yet, is closed.
+/// Whether the other end of a socket, which has sent nothing yet, is closed.
 fn is_gone(stream: &TcpStream) -> bool {
     let looked = stream
         .set_nonblocking(true)
@@ -353,7 +359,7 @@ fn is_gone(stream: &TcpStream) -> bool {
     stream.set_nonblocking(false).is_err() || !matches!(looked, Ok(1..) | Err(io::ErrorKind::WouldBlock))
 }
 
-/// Waits for process 0 to say that all are there.
+/// Waits for process 0 to announce that all processes are there. Returns the run id.
 fn await_roster(mut stream: &TcpStream) -> io::Result<RunId> {
     stream.set_read_timeout(Some(SILENCE))?;
     loop {

@@ -1,8 +1,10 @@
-//! A control socket in use: messages both ways, and a beat that shows that the peer is there.
+//! A control socket in use: carries messages both ways, and beats that show that the peer is alive.
 //!
-//! 1. A message is `u32` length, bytes. Length 0 is a beat, `u32::MAX` the good-bye behind which nothing comes.
-//! 2. Messages arrive in order, on the link's own thread, which does nothing else: what they do there must not wait.
-//! 3. A peer that says nothing for [`SILENCE`], or goes without a good-bye, is told as lost, once, and last.
+//! 1. A message is a `u32` length and that many bytes. Length 0 is a beat, and `u32::MAX` the good-bye, the last thing
+//!    sent.
+//! 2. Messages are delivered in order on the link's own thread, so their handler must not block.
+//! 3. A peer that sends nothing for [`SILENCE`], or closes without a good-bye, is reported as lost, once, as the last
+//!    event.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,13 +16,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use super::{BEAT, Loss, SILENCE};
 
 const BYE: u32 = u32::MAX;
-/// The longest message. What is known of a lake's files at a start may be long; a mistake is longer.
+/// The longest message in bytes. The start of a large lake sends long lists of files; anything longer must be an
+/// error.
 const LONGEST: u32 = 1 << 30;
-/// Room that a message gets before its bytes are there.
+/// How many bytes are allocated for a message before they have arrived.
 const STEP: usize = 1 << 20;
 
-/// What a link tells.
-pub enum Heard {
+/// An event of a link.
+pub enum LinkEvent {
     /// A message.
     Message(Vec<u8>),
     /// The peer is lost.
@@ -37,17 +40,17 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts its threads. `hear` gets what the peer says, by (2).
-    pub fn start(stream: TcpStream, name: &str, hear: impl FnMut(Heard) + Send + 'static) -> io::Result<Link> {
+    /// Starts the link's threads. `hear` is called with each event (2).
+    pub fn start(stream: TcpStream, name: &str, hear: impl FnMut(LinkEvent) + Send + 'static) -> io::Result<Link> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
-        // Few wait: the run bounds what is under way. Unbounded, so that nobody waits for a peer that hangs.
+        // Unbounded, so that nobody blocks on a peer that hangs; the run bounds how much is under way.
         let (messages, outgoing) = unbounded::<Vec<u8>>();
         let (alive, ended) = unbounded::<()>();
         let writing = stream.try_clone()?;
         let writer = std::thread::Builder::new().name(format!("{name} out")).spawn(move || {
             if write(&writing, &outgoing).is_err() {
-                // The reading thread sees it and says so.
+                // Closing the socket has the reading thread report the loss.
                 let _ = writing.shutdown(Shutdown::Both);
             }
         })?;
@@ -56,9 +59,9 @@ impl Link {
             let mut hear = hear;
             let _alive = alive;
             if let Err(loss) = read(&reading, &mut hear) {
-                // A write that waits for the peer ends.
+                // Closing the socket ends a write that waits for the peer.
                 let _ = reading.shutdown(Shutdown::Both);
-                hear(Heard::Lost(loss));
+                hear(LinkEvent::Lost(loss));
             }
         })?;
         Ok(Link {
@@ -69,23 +72,23 @@ impl Link {
         })
     }
 
-    /// Sends a message, without waiting. One to a lost peer goes nowhere.
+    /// Queues a message, without blocking. Messages to a lost peer are dropped.
     pub fn send(&self, message: Vec<u8>) {
         if let Some(messages) = &self.messages {
             let _ = messages.send(message);
         }
     }
 
-    /// Says good-bye behind the last message.
+    /// Sends all queued messages, followed by the good-bye.
     pub fn finish(&mut self) {
         self.messages = None;
         if let Some(writer) = self.writer.take() {
-            // It panics nowhere, and a failure to write has been told.
+            // The thread does not panic, and the reading thread has reported a failure to write.
             let _ = writer.join();
         }
     }
 
-    /// Waits for the peer's own good-bye, at most so long.
+    /// Waits for the peer's good-bye, at most for `patience`.
     pub fn wait(&self, patience: Duration) {
         let _ = self.ended.recv_timeout(patience);
     }
@@ -95,7 +98,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.messages = None;
         if self.writer.is_some() {
-            // Cut off in the middle of a run.
+            // The link was dropped in the middle of a run.
             let _ = self.stream.shutdown(Shutdown::Both);
         }
     }
@@ -113,7 +116,7 @@ fn write(mut stream: &TcpStream, outgoing: &Receiver<Vec<u8>>) -> io::Result<()>
                 return stream.flush();
             }
         }
-        // What waits goes along, within bounds.
+        // Further messages that wait are written along, up to a bound.
         while bytes.len() < STEP
             && let Ok(message) = outgoing.try_recv()
         {
@@ -132,7 +135,7 @@ fn put(bytes: &mut Vec<u8>, message: &[u8]) {
     bytes.extend_from_slice(message);
 }
 
-fn read(stream: &TcpStream, hear: &mut impl FnMut(Heard)) -> Result<(), Loss> {
+fn read(stream: &TcpStream, hear: &mut impl FnMut(LinkEvent)) -> Result<(), Loss> {
     let mut stream = io::BufReader::with_capacity(1 << 16, stream);
     loop {
         let mut length = [0; 4];
@@ -146,10 +149,10 @@ fn read(stream: &TcpStream, hear: &mut impl FnMut(Heard)) -> Result<(), Loss> {
                 while message.len() < length as usize {
                     let at = message.len();
                     message.resize((at + STEP).min(length as usize), 0);
-                    // Each piece in time: the whole may take longer.
+                    // The read timeout applies to each piece, so that a long message may take longer.
                     stream.read_exact(&mut message[at..])?;
                 }
-                hear(Heard::Message(message));
+                hear(LinkEvent::Message(message));
             }
         }
     }

@@ -1,33 +1,35 @@
-//! Several processes as one engine: sockets between processes that have proved one secret to each other.
+//! Connects several processes to one engine, by sockets between processes that have proved to each other that they
+//! know the same secret.
 //!
 //! ```text
 //! process 1 --control--> process 0      process 1 --data--> process 0
 //! process 2 --control--> process 0      process 2 --data--> process 0, process 1
 //! ```
-//! [`join`] gathers the processes, [`Link`] carries messages over a control socket and notices a peer that is gone or
-//! hangs, [`network`] makes timely's allocators of the data sockets. What the messages say is not known here.
+//! [`join`] gathers the processes. A [`Link`] carries messages over a control socket, and notices a peer that is gone
+//! or hangs. [`network`] makes timely's allocators of the data sockets. This module does not know what the messages
+//! mean.
 //!
-//! 1. Nothing that a peer sends is used before it has proved the secret, for this very connection ([`handshake`]).
-//! 2. A connection that has not proved itself costs a bounded time and a bounded memory, and keeps nobody else
-//!    waiting ([`gate`]).
-//! 3. A peer that is lost or silent is told once, to the run; nothing here ends the process.
+//! 1. Nothing that a peer sends is used before the peer has proved the secret for this very connection
+//!    ([`handshake`]).
+//! 2. A connection without a proof costs bounded time and memory, and delays no other connection ([`listener`]).
+//! 3. A peer that is lost or silent is reported once, to the run; nothing here ends the process.
 //!
-//! timely connects processes by itself, too; not used, because it believes whoever connects, waits for a
-//! dribbling connection for ever, and panics where a peer is lost. Bytes are not encrypted: the secret keeps strangers
-//! out, not eyes on the wire.
+//! timely could connect processes by itself, but it trusts whoever connects, waits forever for a connection that sends
+//! its bytes too slowly, and panics when a peer is lost. Bytes are not encrypted: the secret keeps strangers from
+//! joining, and does not protect against eavesdropping.
 
-mod gate;
 mod handshake;
 mod join;
 mod link;
+mod listener;
 mod network;
 mod secret;
 #[cfg(test)]
 mod tests;
 
-pub use handshake::Terms;
-pub use join::{Joined, join};
-pub use link::{Heard, Link};
+pub use handshake::ClusterTerms;
+pub use join::{ClusterConnections, join};
+pub use link::{Link, LinkEvent};
 pub use network::{Network, network};
 pub use secret::{Secret, SecretError};
 
@@ -37,26 +39,27 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// How often a peer says that it is there.
+/// How often a peer sends a beat.
 pub const BEAT: Duration = Duration::from_millis(500);
-/// A peer that said nothing for so long is lost. With [`BEAT`] and what ending takes, below five seconds.
+/// After how long without a byte a peer counts as lost. Together with [`BEAT`] and the time to end, this stays below
+/// five seconds.
 pub const SILENCE: Duration = Duration::from_secs(3);
 
-/// A process of a cluster: which one it is, and where all are.
+/// A process of a cluster, with the addresses of all processes.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Its index; 0 leads.
+    /// Its index; process 0 leads.
     pub process: usize,
-    /// By index, `host:port` of every process.
+    /// The `host:port` of every process, by index.
     pub hosts: Vec<String>,
-    /// Where to listen, if not at the own line of `hosts`.
+    /// The address to listen at, if it differs from this process's own in `hosts`.
     pub listen: Option<String>,
-    /// What all processes share.
+    /// The secret that all processes share.
     pub secret: Secret,
 }
 
 impl Member {
-    /// A process, for messages.
+    /// Names a process for messages.
     pub fn peer(&self, process: usize) -> Peer {
         Peer {
             process,
@@ -65,12 +68,12 @@ impl Member {
     }
 }
 
-/// A process of the cluster, for messages.
+/// A process of the cluster, as messages name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its index.
     pub process: usize,
-    /// Where it is, as `hosts` says.
+    /// Its address, as in `hosts`.
     pub host: String,
 }
 
@@ -83,16 +86,16 @@ impl fmt::Display for Peer {
 /// How a peer was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Loss {
-    /// It ended, or its machine or the network did.
+    /// The process ended, its machine stopped, or the network failed.
     #[error("its connection closed")]
     Closed,
-    /// It is there and does nothing, or the network swallows what it says.
+    /// The process hangs, or the network drops what it sends.
     #[error("it said nothing for {} s", .0.as_secs())]
     Silent(Duration),
-    /// It sent what no process of ours sends.
+    /// It sent a message of an impossible length.
     #[error("it sent a message of {0} bytes")]
     TooLong(u64),
-    /// The system says why.
+    /// Another error of the socket.
     #[error("{0}")]
     Io(String),
 }
@@ -113,62 +116,62 @@ impl From<io::Error> for Loss {
 /// Why a process could not join its cluster.
 #[derive(Debug, Error)]
 pub enum ClusterError {
-    /// The own address cannot be listened at.
+    /// The process cannot listen at its own address.
     #[error("could not listen at {address}, the address of process {process}")]
     Listen {
-        /// Ours.
+        /// This process.
         process: usize,
-        /// Where.
+        /// The address.
         address: String,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// A peer knows another secret, or is none of ours.
+    /// A peer has another secret, or is not a process of this cluster.
     #[error("{0} refused our proof, or could not prove the secret to us: give every process the same secret")]
     Unproved(Peer),
-    /// A peer runs something else.
+    /// A peer runs another definition, version, or number of workers or processes.
     #[error(
         "process {process} runs {ours}, but {peer} runs {theirs}: give every process the same definition, -w, -n and version"
     )]
     Differs {
-        /// Ours.
+        /// This process.
         process: usize,
-        /// What we run.
-        ours: Box<Terms>,
-        /// Who differs.
+        /// What this process runs.
+        ours: Box<ClusterTerms>,
+        /// The peer that differs.
         peer: Peer,
-        /// What it runs.
-        theirs: Box<Terms>,
+        /// What the peer runs.
+        theirs: Box<ClusterTerms>,
     },
-    /// A host file in another order.
+    /// A peer has its hosts in another order.
     #[error(
         "{0} takes itself for another process: give every process the same hosts, in the same order, and its own -p"
     )]
     OtherIndex(Peer),
-    /// All were there, then some were not.
+    /// After all processes had been there, some did not connect for data.
     #[error("processes {missing:?} did not connect to process {process} within {} s; a restart tries again", .within.as_secs())]
     Missing {
-        /// Ours.
+        /// This process.
         process: usize,
-        /// Theirs.
+        /// The processes that did not connect.
         missing: Vec<usize>,
-        /// How long was waited.
+        /// How long this process waited.
         within: Duration,
     },
-    /// A peer went away before the run began.
+    /// A peer was lost before the run began.
     #[error("lost {peer} before the run began: {loss}; a restart tries again")]
     Lost {
-        /// Who.
+        /// Which peer.
         peer: Peer,
-        /// How.
+        /// How it was lost.
         #[source]
         loss: Loss,
     },
-    /// Threads, sockets.
+    /// The system provided no random bytes for the run's id.
     #[error("could not {what}")]
     System {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
         /// Why.
         #[source]

@@ -1,10 +1,12 @@
-//! timely's allocators over data sockets, and what keeps a lost peer from tearing the process down.
+//! Makes timely's allocators over data sockets, in such a way that a lost peer does not tear the process down.
 //!
-//! timely's network threads panic where a socket fails, and poison the workers. So they get a [`Guarded`] socket:
-//! 1. A failure is told to the run, once for each peer, and hidden from timely: writes vanish, a read waits.
-//! 2. Once no worker is left ([`Network::cut`]) a waiting read ends as if the peer had shut down in order: what is
-//!    missing of a message is filled up, for nobody to see, and timely's last header follows. So the threads end, too.
-//! 3. In order, a process's sockets close after all its peers have said their last ([`Network::close`]).
+//! timely's network threads panic when a socket fails, which poisons the workers. So they get a [`GuardedSocket`]:
+//! 1. A failure is reported to the run, once for each peer, and hidden from timely: writes are dropped, and a read
+//!    blocks.
+//! 2. Once no worker is left ([`Network::cut`]), a blocked read ends as if the peer had shut down in order. The rest
+//!    of the current message is filled with zeros, which nobody reads, and timely's last header follows. So the
+//!    threads end.
+//! 3. In a run that ends in order, the sockets close once all peers have sent their last header ([`Network::close`]).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -18,29 +20,29 @@ use timely::communication::initialize::Hooks;
 
 use super::Loss;
 
-/// Bytes of timely's message header (`networking::MessageHeader`): six big-endian `u64`.
+/// The length in bytes of timely's message header (`networking::MessageHeader`): six big-endian `u64`.
 const HEADER: usize = 48;
-/// Where in it the length of what follows is; 0 in the last one.
+/// The offset in the header of the length of the message body, which is 0 in the last header.
 const LENGTH: usize = 32;
 
 /// The network threads of a process.
 pub struct Network {
     guard: Option<CommsGuard>,
-    cut: Arc<Cut>,
+    cut: Arc<CutSignal>,
     sockets: Vec<TcpStream>,
 }
 
-/// What is done about a lost peer: given its index.
+/// Called with the index of a peer that is lost.
 type OnLoss = Arc<dyn Fn(usize, Loss) + Send + Sync>;
 
-/// Builds the allocators of this process's workers. `sockets` are by process; none for our own.
+/// Builds the allocators of this process's workers. `sockets` is indexed by process, with `None` for this one.
 pub fn network(
     sockets: Vec<Option<TcpStream>>,
     process: usize,
     workers: usize,
     on_loss: OnLoss,
 ) -> io::Result<(Vec<AllocatorBuilder>, Network)> {
-    let cut = Arc::new(Cut::default());
+    let cut = Arc::new(CutSignal::default());
     let mut held = Vec::new();
     let mut guarded = Vec::new();
     for (peer, socket) in sockets.into_iter().enumerate() {
@@ -50,11 +52,11 @@ pub fn network(
         };
         socket.set_nodelay(true)?;
         held.push(socket.try_clone()?);
-        guarded.push(Some(Guarded {
+        guarded.push(Some(GuardedSocket {
             socket,
             peer,
-            watch: Arc::new(Watch {
-                told: AtomicBool::new(false),
+            watch: Arc::new(LossWatch {
+                reported: AtomicBool::new(false),
                 on_loss: on_loss.clone(),
                 cut: cut.clone(),
             }),
@@ -74,7 +76,7 @@ pub fn network(
 }
 
 impl Network {
-    /// Cuts the sockets off, once no worker of this process is left; by (2).
+    /// Closes the sockets, once no worker of this process is left (2).
     pub fn cut(&self) {
         for socket in &self.sockets {
             let _ = socket.shutdown(Shutdown::Both);
@@ -83,10 +85,11 @@ impl Network {
         self.cut.changed.notify_all();
     }
 
-    /// Waits until the network's threads have ended: every peer's workers have, or [`Network::cut`] was called.
+    /// Waits until the network threads have ended, because every peer's workers have ended or [`Network::cut`] was
+    /// called.
     pub fn close(mut self) {
         if let Some(guard) = self.guard.take() {
-            // A worker that panicked has poisoned them; that has been told.
+            // A worker that panicked has poisoned these threads; the panic has been reported.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(guard)));
         }
     }
@@ -95,7 +98,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         if let Some(guard) = self.guard.take() {
-            // Abandoned: joining could wait for ever.
+            // The network was not closed in order; joining its threads could block forever.
             self.cut();
             std::mem::forget(guard);
         }
@@ -103,30 +106,30 @@ impl Drop for Network {
 }
 
 #[derive(Default)]
-struct Cut {
+struct CutSignal {
     done: Mutex<bool>,
     changed: Condvar,
 }
 
-struct Watch {
-    told: AtomicBool,
+struct LossWatch {
+    reported: AtomicBool,
     on_loss: OnLoss,
-    cut: Arc<Cut>,
+    cut: Arc<CutSignal>,
 }
 
-/// A socket as timely gets it.
-struct Guarded {
+/// The socket that timely gets.
+struct GuardedSocket {
     socket: TcpStream,
     peer: usize,
-    watch: Arc<Watch>,
+    watch: Arc<LossWatch>,
     frames: Frames,
-    /// Nothing more is read from the socket.
+    /// Whether reading has failed; nothing more is read from the socket.
     lost: bool,
 }
 
-impl Guarded {
-    fn tell(&self, loss: Loss) {
-        if !self.watch.told.swap(true, Ordering::AcqRel) {
+impl GuardedSocket {
+    fn report_loss(&self, loss: Loss) {
+        if !self.watch.reported.swap(true, Ordering::AcqRel) {
             (self.watch.on_loss)(self.peer, loss);
         }
     }
@@ -138,7 +141,7 @@ impl Guarded {
     }
 }
 
-impl Read for Guarded {
+impl Read for GuardedSocket {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         while !self.lost {
             let loss = match self.socket.read(bytes) {
@@ -152,7 +155,7 @@ impl Read for Guarded {
                 Err(_) if self.frames.ended => return Ok(0),
                 Err(error) => error.into(),
             };
-            self.tell(loss);
+            self.report_loss(loss);
             self.wait_for_cut();
             self.lost = true;
         }
@@ -163,14 +166,14 @@ impl Read for Guarded {
     }
 }
 
-impl Write for Guarded {
+impl Write for GuardedSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.socket.write(bytes) {
-                Ok(0) if !bytes.is_empty() => self.tell(Loss::Closed),
+                Ok(0) if !bytes.is_empty() => self.report_loss(Loss::Closed),
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => self.tell(error.into()),
+                Err(error) => self.report_loss(error.into()),
             }
             return Ok(bytes.len());
         }
@@ -181,9 +184,9 @@ impl Write for Guarded {
     }
 }
 
-impl Stream for Guarded {
+impl Stream for GuardedSocket {
     fn try_clone(&self) -> io::Result<Self> {
-        Ok(Guarded {
+        Ok(GuardedSocket {
             socket: self.socket.try_clone()?,
             peer: self.peer,
             watch: self.watch.clone(),
@@ -197,19 +200,19 @@ impl Stream for Guarded {
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        // A peer that is gone already has been told of.
+        // The loss of a peer that is gone has already been reported.
         let _ = self.socket.shutdown(how);
         Ok(())
     }
 }
 
-/// Where in timely's messages a stream is.
+/// Tracks where a stream is within timely's messages.
 pub(super) struct Frames {
     header: [u8; HEADER],
     filled: usize,
-    /// Bytes of the message that are still to come.
+    /// How many bytes of the current message body are missing.
     rest: u64,
-    /// The last header has come.
+    /// Whether the last header has been received.
     pub ended: bool,
 }
 
@@ -225,7 +228,7 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// These bytes came.
+    /// Takes note of received bytes.
     pub fn observe(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.rest > 0 {
@@ -247,7 +250,7 @@ impl Frames {
         }
     }
 
-    /// Bytes up to the end of the message or header that is under way; 0 behind the last header.
+    /// How many bytes are missing to the end of the current message or header; 0 after the last header.
     pub fn missing(&self) -> usize {
         match self.rest {
             _ if self.ended => 0,

@@ -1,4 +1,4 @@
-//! What all processes of a cluster share, and nobody else knows.
+//! The secret that all processes of a cluster share.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -8,12 +8,12 @@ use std::sync::Arc;
 use aws_lc_rs::hmac::{HMAC_SHA256, Key};
 use thiserror::Error;
 
-/// The shortest secret, in bytes: one made by hand is guessed.
+/// The minimal length in bytes, so that the secret cannot be guessed.
 const SHORTEST: usize = 16;
-/// The longest, so that a wrong file is not read whole.
+/// The maximal length in bytes, so that a wrong file is not read as a whole.
 const LONGEST: usize = 4096;
 
-/// A key for proofs. `Debug` hides it.
+/// A key for proofs. `Debug` does not print it.
 #[derive(Clone)]
 pub struct Secret(Arc<Key>);
 
@@ -23,7 +23,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A secret that cannot be used.
+/// Why a secret cannot be used.
 #[derive(Debug, Error)]
 pub enum SecretError {
     /// Too short or too long.
@@ -41,7 +41,7 @@ pub enum SecretError {
 }
 
 impl Secret {
-    /// Takes a secret; white space around it does not count.
+    /// Makes a secret of text; white space around it is ignored.
     pub fn new(text: &[u8]) -> Result<Secret, SecretError> {
         let text = text.trim_ascii();
         if !(SHORTEST..=LONGEST).contains(&text.len()) {
@@ -50,7 +50,7 @@ impl Secret {
         Ok(Secret(Arc::new(Key::new(HMAC_SHA256, text))))
     }
 
-    /// Reads a secret from a file.
+    /// Reads a secret from a file; white space around it is ignored.
     pub fn read(path: &Path) -> Result<Secret, SecretError> {
         let mut text = Vec::new();
         std::fs::File::open(path)

@@ -1,4 +1,4 @@
-//! What a stranger can try at a port, and what becomes of it.
+//! What a stranger can try at an open port, and that it fails.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::gate::Gate;
-use super::handshake::{self, Claim, HandshakeError, Kind, Route, Verdict};
+use super::handshake::{self, Claim, HandshakeError, HandshakeVerdict, Route, SocketKind};
+use super::listener::ClusterListener;
 use super::network::Frames;
 use super::*;
 
@@ -22,8 +22,8 @@ fn ours() -> Secret {
     secret("a secret that nobody guesses")
 }
 
-fn terms() -> Terms {
-    Terms {
+fn terms() -> ClusterTerms {
+    ClusterTerms {
         version: "1".into(),
         dataflow: "retail".into(),
         definition: "0123".into(),
@@ -33,25 +33,25 @@ fn terms() -> Terms {
 }
 
 const ROUTE: Route = Route {
-    kind: Kind::Data,
+    kind: SocketKind::Data,
     from: 1,
     to: 0,
 };
 
-/// Both ends of a connection.
+/// The two ends of a new connection.
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let near = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
     (near, listener.accept().expect("accepted").0)
 }
 
-type Accepted = Result<(Claim, Verdict), HandshakeError>;
+type Accepted = Result<(Claim, HandshakeVerdict), HandshakeError>;
 
-/// What an acceptor makes of what `connector` does.
+/// Runs an acceptor against `connector`, and returns its result.
 fn met(within: Duration, connector: impl FnOnce(TcpStream)) -> Accepted {
     let (near, far) = pair();
     let accepting =
-        std::thread::spawn(move || handshake::accept(&far, &ours(), &terms(), |_| Verdict::Welcome, within));
+        std::thread::spawn(move || handshake::accept(&far, &ours(), &terms(), |_| HandshakeVerdict::Welcome, within));
     connector(near);
     accepting.join().expect("accepting does not panic")
 }
@@ -64,7 +64,7 @@ fn connect(stream: &TcpStream, secret: &Secret) -> Result<(), HandshakeError> {
 fn who_knows_the_secret_is_welcome_and_says_what_it_runs() {
     let (claim, verdict) = met(PATIENCE, |stream| connect(&stream, &ours()).expect("welcome")).expect("proved");
     assert_eq!((claim.route, claim.run, claim.terms), (ROUTE, RUN, terms()));
-    assert_eq!(verdict, Verdict::Welcome);
+    assert_eq!(verdict, HandshakeVerdict::Welcome);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn an_acceptor_that_cannot_prove_itself_is_not_believed() {
         far.read_exact(&mut claim).expect("a claim");
         let mut rest = vec![0; usize::from(u16::from_be_bytes([claim[16], claim[17]])) + 32];
         far.read_exact(&mut rest).expect("terms and a proof");
-        // Reflected: what the connector said, as our own words, with its own proof.
+        // A reflection attack: the connector's own claim comes back as the verdict, with the connector's own proof.
         far.write_all(&[&[0], &claim[..], &rest[..]].concat())
             .expect("a verdict");
     });
@@ -99,7 +99,7 @@ fn an_acceptor_that_cannot_prove_itself_is_not_believed() {
 
 #[test]
 fn what_was_heard_once_opens_nothing_again() {
-    // A connector's words, taken down on the way to an acceptor.
+    // A replay attack: records what a connector sends on its way to an acceptor.
     let (near, mut middle) = pair();
     let connecting = std::thread::spawn(move || connect(&near, &ours()));
     let mut said = Vec::new();
@@ -116,7 +116,7 @@ fn what_was_heard_once_opens_nothing_again() {
         middle.read_exact(&mut rest).expect("terms and a proof");
         far.write_all(&[&claim[..], &rest[..]].concat()).expect("passed on");
         said = [&hello[..], &claim[..], &rest[..]].concat();
-        // Who is gone before all of the answer is read would be a failure of its own.
+        // Reading all of the answer avoids another failure: that of a connector that leaves too early.
         far.set_read_timeout(Some(Duration::from_millis(300)))
             .expect("a patience");
         let mut answer = Vec::new();
@@ -138,7 +138,7 @@ fn what_was_heard_once_opens_nothing_again() {
 
 #[test]
 fn every_changed_byte_of_what_is_proved_is_noticed() {
-    // Hello: protocol, kind, indices, nonce; claim: run, terms, proof.
+    // Offsets in the hello (protocol, kind, indices, nonce) and in the claim (run, terms, proof).
     for at in [9, 10, 14, 18, 30, 51, 66, 69, 100] {
         let (near, mut middle) = pair();
         let connecting = std::thread::spawn(move || connect(&near, &ours()));
@@ -163,7 +163,7 @@ fn every_changed_byte_of_what_is_proved_is_noticed() {
                 let rest = usize::from(u16::from_be_bytes([claim[16], claim[17]])) + 32;
                 pass(rest, &mut middle, &mut far);
             }
-            // Either may have hung up already.
+            // Either end may have closed already.
             let _ = (middle.shutdown(Shutdown::Both), far.shutdown(Shutdown::Write));
         });
         assert!(heard.is_err(), "byte {at} was changed");
@@ -195,10 +195,10 @@ fn garbage_oversize_and_truncated_words_are_refused_at_once() {
     assert!(matches!(says(vec![0xff; 4096]), Err(HandshakeError::Stranger)));
     assert!(matches!(says(vec![]), Err(HandshakeError::Io(_))));
     assert!(matches!(says(hello()[..40].to_vec()), Err(HandshakeError::Io(_))));
-    // Terms of 65,535 bytes are not waited for.
+    // The acceptor does not wait for terms of 65,535 bytes.
     let oversize = [&hello()[..], &[0; 16], &[0xff, 0xff]].concat();
     assert!(matches!(says(oversize), Err(HandshakeError::Stranger)));
-    // Terms that are none.
+    // The terms are not JSON.
     let nonsense = [&hello()[..], &[0; 16], &[0, 3], b"{]}", &[0; 32]].concat();
     assert!(matches!(says(nonsense), Err(HandshakeError::Stranger)));
     assert!(started.elapsed() < PATIENCE, "nobody waited for the deadline");
@@ -232,14 +232,14 @@ fn silent_connections_keep_nobody_out() {
     let address = listener.local_addr().expect("an address");
     let welcome = Arc::new(AtomicUsize::new(0));
     let admitted = welcome.clone();
-    let gate = Gate::open(
+    let gate = ClusterListener::open(
         listener,
         Arc::new(move |stream| {
             let judged = handshake::accept(
                 &stream,
                 &ours(),
                 &terms(),
-                |_| Verdict::Welcome,
+                |_| HandshakeVerdict::Welcome,
                 Duration::from_secs(60),
             );
             judged.map_err(|e| e.to_string())?;
@@ -257,7 +257,7 @@ fn silent_connections_keep_nobody_out() {
         let stream = TcpStream::connect(address).expect("connected");
         connect(&stream, &ours()).unwrap_or_else(|e| panic!("{} idle connections: {e}", idle.len()));
     }
-    // The connector hears of its welcome before the gate's thread counts it.
+    // The connector knows of its welcome before the listener's thread counts it.
     let started = Instant::now();
     while welcome.load(Ordering::Acquire) < 10 && started.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(1));
@@ -276,7 +276,7 @@ fn member(process: usize, hosts: &[String], secret: Secret) -> Member {
     }
 }
 
-/// Ports that are free now.
+/// Addresses with ports that are free at the moment.
 fn hosts(n: usize) -> Vec<String> {
     let held: Vec<TcpListener> = (0..n)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
@@ -289,11 +289,11 @@ fn hosts(n: usize) -> Vec<String> {
 #[test]
 fn three_processes_find_each_other_in_any_order_and_each_pair_talks() {
     let hosts = hosts(3);
-    let terms = Terms {
+    let terms = ClusterTerms {
         processes: 3,
         ..terms()
     };
-    let mut joined: Vec<Joined> = std::thread::scope(|scope| {
+    let mut joined: Vec<ClusterConnections> = std::thread::scope(|scope| {
         let starting: Vec<_> = (0..3)
             .map(|process| {
                 let (hosts, terms) = (&hosts, &terms);
@@ -315,7 +315,7 @@ fn three_processes_find_each_other_in_any_order_and_each_pair_talks() {
             assert_eq!(heard, [a as u8, b as u8]);
         }
     }
-    let controls = |j: &Joined| j.control.iter().map(Option::is_some).collect::<Vec<_>>();
+    let controls = |j: &ClusterConnections| j.control.iter().map(Option::is_some).collect::<Vec<_>>();
     assert_eq!(controls(&joined[0]), [false, true, true]);
     assert_eq!(controls(&joined[2]), [true, false, false]);
 }
@@ -327,7 +327,7 @@ fn wrong_secrets_and_other_definitions_are_told_and_the_right_process_still_join
         let leader = scope.spawn(|| join(&member(0, &hosts, ours()), &terms()));
         let wrong = join(&member(1, &hosts, secret("a secret of somebody else")), &terms());
         assert!(matches!(wrong, Err(ClusterError::Unproved(_))));
-        let other = Terms {
+        let other = ClusterTerms {
             definition: "4567".into(),
             ..terms()
         };
@@ -347,7 +347,7 @@ fn wrong_secrets_and_other_definitions_are_told_and_the_right_process_still_join
                     hosts: vec![hosts[0].clone(); 2],
                     ..member(1, &swapped, ours())
                 },
-                &Terms { workers: 3, ..terms() }
+                &ClusterTerms { workers: 3, ..terms() }
             ),
             Err(ClusterError::Differs { .. })
         ));
@@ -359,15 +359,15 @@ fn wrong_secrets_and_other_definitions_are_told_and_the_right_process_still_join
 #[test]
 fn a_process_that_went_while_the_others_gathered_may_come_again() {
     let hosts = hosts(3);
-    let terms = Terms {
+    let terms = ClusterTerms {
         processes: 3,
         ..terms()
     };
     std::thread::scope(|scope| {
         let leader = scope.spawn(|| join(&member(0, &hosts, ours()), &terms));
-        // Proved and gone.
+        // A process proves itself and leaves.
         let route = Route {
-            kind: Kind::Control,
+            kind: SocketKind::Control,
             from: 1,
             to: 0,
         };
@@ -390,8 +390,8 @@ fn a_process_that_went_while_the_others_gathered_may_come_again() {
     });
 }
 
-/// A link's end, and what it hears.
-fn link(stream: TcpStream) -> (Link, crossbeam_channel::Receiver<Heard>) {
+/// One end of a link, and the events that it reports.
+fn link(stream: TcpStream) -> (Link, crossbeam_channel::Receiver<LinkEvent>) {
     let (sender, heard) = crossbeam_channel::unbounded();
     let link = Link::start(stream, "test", move |what| {
         let _ = sender.send(what);
@@ -412,8 +412,8 @@ fn a_link_carries_messages_in_order_and_a_good_bye_is_no_loss() {
     let messages: Vec<Vec<u8>> = heard
         .try_iter()
         .map(|what| match what {
-            Heard::Message(message) => message,
-            Heard::Lost(loss) => panic!("lost: {loss}"),
+            LinkEvent::Message(message) => message,
+            LinkEvent::Lost(loss) => panic!("lost: {loss}"),
         })
         .collect();
     assert_eq!(messages, [vec![1], large, vec![2, 3]]);
@@ -424,7 +424,7 @@ fn a_peer_that_closes_or_says_nothing_is_lost_and_one_that_beats_is_not() {
     let (near, far) = pair();
     let (_link, heard) = link(near);
     drop(far);
-    let Ok(Heard::Lost(loss)) = heard.recv_timeout(PATIENCE) else {
+    let Ok(LinkEvent::Lost(loss)) = heard.recv_timeout(PATIENCE) else {
         panic!("not told")
     };
     assert_eq!(loss, Loss::Closed);
@@ -433,7 +433,7 @@ fn a_peer_that_closes_or_says_nothing_is_lost_and_one_that_beats_is_not() {
     let ((_near, near_heard), (_far, far_heard)) = (link(near), link(far));
     let (_link, heard) = link(hung);
     let started = Instant::now();
-    let Ok(Heard::Lost(loss)) = heard.recv_timeout(SILENCE + Duration::from_secs(2)) else {
+    let Ok(LinkEvent::Lost(loss)) = heard.recv_timeout(SILENCE + Duration::from_secs(2)) else {
         panic!("not told")
     };
     assert_eq!(loss, Loss::Silent(SILENCE));
@@ -450,7 +450,7 @@ fn an_endless_message_is_not_waited_for() {
     let (near, mut far) = pair();
     let (_link, heard) = link(near);
     far.write_all(&(u32::MAX - 1).to_be_bytes()).expect("sent");
-    let Ok(Heard::Lost(loss)) = heard.recv_timeout(PATIENCE) else {
+    let Ok(LinkEvent::Lost(loss)) = heard.recv_timeout(PATIENCE) else {
         panic!("not told")
     };
     assert_eq!(loss, Loss::TooLong(u64::from(u32::MAX - 1)));
@@ -466,7 +466,7 @@ fn what_is_missing_of_a_broken_off_stream_is_its_rest_and_a_last_header() {
     let whole = [message(100), message(1), message(300)].concat();
     for cut in 0..=whole.len() {
         let mut frames = Frames::default();
-        // However the bytes were split.
+        // The split into pieces does not matter.
         whole[..cut].chunks(7).for_each(|piece| frames.observe(piece));
         let mut filled = 0;
         while frames.missing() > 0 {

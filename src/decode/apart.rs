@@ -1,21 +1,21 @@
-//! A batch whose decoding panics, record by record.
+//! Decodes a batch that makes its decoder panic, so that only the offending record is refused.
 //!
-//! The batch is decoded in halves, and each half that panics in halves again, until the offending record stands alone: it is
-//! refused, and its neighbours are decoded as ever. What a record comes to does not depend on the batch it came in, so a replay
-//! from Bronze, which cuts batches elsewhere, refuses the same records.
+//! The batch is decoded in halves, and each half that panics in halves again, until the offending record is alone. It
+//! is refused, and its neighbours are decoded as usual. The outcome for a record does not depend on its batch, so
+//! that a replay from Bronze, which cuts batches elsewhere, refuses the same records.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 
-use super::{Decoded, Raw, Reject};
 use crate::contain::contain;
+use crate::decode::decoded::{Decoded, Raw, Reject};
 
-/// Decodes records of which the whole batch made `decode` panic. `rows` is the schema of decoded rows. The answer's `raw` is
-/// for the caller to fill.
+/// Decodes records of a batch that made `decode` panic as a whole. `rows` is the schema of decoded rows. The caller
+/// must fill `raw` in the result.
 pub(super) fn decode_apart(raw: &Raw, rows: &SchemaRef, mut decode: impl FnMut(&Raw) -> Decoded) -> Decoded {
     let mut parts: Vec<(usize, Decoded)> = Vec::new();
-    // Ranges that are still to be decoded, the first of them last.
+    // A stack of the ranges that are still to be decoded; the first range is on top.
     let mut ranges = halves(0, raw.len());
     while let Some((start, length)) = ranges.pop() {
         let part = raw.part(|record| (start..start + length).contains(&record));
@@ -28,7 +28,7 @@ pub(super) fn decode_apart(raw: &Raw, rows: &SchemaRef, mut decode: impl FnMut(&
     joined(rows, parts)
 }
 
-/// A range in two, the first half last; of fewer than two records the range itself.
+/// Splits a range in two, the first half last; a range of fewer than two records is returned as it is.
 fn halves(start: usize, length: usize) -> Vec<(usize, usize)> {
     let half = length / 2;
     let mut halves = vec![(start + half, length - half), (start, half)];
@@ -36,7 +36,7 @@ fn halves(start: usize, length: usize) -> Vec<(usize, usize)> {
     halves
 }
 
-/// What a record comes to that makes its decoder panic.
+/// The result for a record that makes its decoder panic.
 fn refused(rows: &SchemaRef, panic: &str) -> Decoded {
     Decoded {
         source_ms: vec![None],
@@ -50,7 +50,7 @@ fn refused(rows: &SchemaRef, panic: &str) -> Decoded {
     }
 }
 
-/// Parts of a batch as one, each with the number of its first record.
+/// Joins the results of parts of a batch, each given with the number of its first record.
 fn joined(rows: &SchemaRef, parts: Vec<(usize, Decoded)>) -> Decoded {
     let mut whole = Decoded::none(rows.clone());
     let mut batches: Vec<RecordBatch> = Vec::new();
@@ -91,9 +91,9 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
-    use crate::decode::{FilePlace, Op, Payloads};
+    use crate::decode::decoded::{ChangeOp, FilePlace, Payloads};
 
-    /// One row a record, and a panic at a record of `x`; as a decoder of which one value is poison.
+    /// A decoder that makes one row of each record, and panics at a record `x`.
     fn decode(raw: &Raw, schema: &SchemaRef) -> Decoded {
         let Payloads::Records { values, .. } = &raw.payloads else {
             panic!("records were given")
@@ -105,7 +105,7 @@ mod tests {
         assert!(!texts.contains(&"x"), "poison at {:?}", raw.offsets);
         Decoded {
             rows: RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(texts.clone()))]).unwrap(),
-            ops: vec![Op::Upsert; texts.len()],
+            ops: vec![ChangeOp::Upsert; texts.len()],
             record: (0..texts.len() as u32).collect(),
             source_ms: vec![Some(1); texts.len()],
             ignored_fields: vec![("other".to_string(), texts.len() as u64)],
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(refused.len(), 2);
         assert_eq!((refused[0].0, refused[1].0), (Some(2), Some(6)));
         assert!(refused[0].1.contains("poison at [20]"), "{refused:?}");
-        // The left out value of each part's first row.
+        // For the first row of each part, a value that the source left out.
         assert_eq!(decoded.unchanged, [(0, 0), (1, 0), (2, 0), (4, 0)]);
     }
 }

@@ -1,21 +1,22 @@
-//! A value of a record before it has a column's type: borrowed from the record, and what kind of value it is.
+//! A value of a record before it is converted to a column's type: it is borrowed from the record, with the kind of
+//! value it is.
 //!
-//! Formats turn records into columns of [`Cell`]s without copying a byte: text formats as text, binary ones as numbers
-//! and bytes. What has no bytes of its own in the record (a nested value of Avro as JSON) is written behind each other
-//! into one text, which cells refer to by place until it is whole ([`Datum::Derived`]). [`super::coerce`] turns columns
-//! of cells into Arrow arrays. Nothing here knows SQL types.
+//! Formats turn records into columns of [`Cell`]s without copying: text formats as text, binary ones as numbers and
+//! bytes. A value without a text of its own in the record (a nested value of Avro as JSON) is appended to one buffer
+//! of derived text, and its cell has a range of that until the buffer is complete ([`Datum::Derived`]).
+//! [`super::coerce`] converts columns of cells to Arrow arrays. This module knows nothing of SQL types.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What the text of a cell is.
+/// The kind of a cell's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The record does not name the column.
+pub(super) enum CellKind {
+    /// The record does not have the field.
     Absent,
-    /// The record says null.
+    /// The record has an explicit null.
     Null,
-    /// Text as it is.
+    /// Text without escapes.
     Text,
     /// The inside of a JSON string with escapes.
     Escaped,
@@ -35,16 +36,16 @@ pub(super) enum Kind {
     Unavailable,
 }
 
-/// What a value means beyond its type in the record.
+/// The meaning of a value beyond its type in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) enum Meaning {
-    /// Nothing: a number is a number, a text its characters.
+    /// No special meaning: a number is a number, a text is its characters.
     #[default]
     Plain,
-    /// What Debezium's JSON without its schema part leaves open: in a DATE a number counts days, in a TIMESTAMP microseconds,
-    /// and in a DECIMAL a text is digits, or unscaled bytes in base64.
+    /// Ambiguous, because Debezium's JSON has no schema part: in a DATE a number counts days, in a TIMESTAMP
+    /// microseconds, and in a DECIMAL a text is either digits or unscaled bytes in base64.
     Untold,
-    /// The same of a source whose points in time may be of any unit: in a TIMESTAMP a number says nothing.
+    /// Ambiguous as well, from a source whose times may have any unit: a number in a TIMESTAMP cannot be interpreted.
     UntoldUnit,
     /// Days since 1970-01-01.
     Days,
@@ -54,28 +55,29 @@ pub(super) enum Meaning {
     Micros,
     /// Nanoseconds since 1970-01-01 00:00.
     Nanos,
-    /// A time of day or a duration: no point in time. Of Avro's times of day the cell's `scale` says the digits of a second.
+    /// A time of day or a duration, which is no point in time. For Avro's times of day, `scale` is the number of
+    /// fractional digits.
     NoPoint,
-    /// A big-endian two's complement number (as text: in base64), to be divided by 10 to the cell's `scale`.
+    /// A big-endian two's complement number (as text: in base64), to be divided by 10 to the power of `scale`.
     Unscaled,
-    /// The text of a UUID that its source has as sixteen bytes.
+    /// The text of a UUID that its source stores as sixteen bytes.
     Uuid,
 }
 
-/// What a cell holds.
+/// The data of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Datum<'a> {
     /// Text; empty for `Absent`, `Null` and `Unavailable`.
     Text(&'a str),
-    /// Of [`Kind::Number`].
+    /// For [`CellKind::Number`].
     Int(i64),
-    /// Of [`Kind::Number`].
+    /// For [`CellKind::Number`].
     Float(f32),
-    /// Of [`Kind::Number`].
+    /// For [`CellKind::Number`].
     Double(f64),
-    /// Of [`Kind::Bytes`].
+    /// For [`CellKind::Bytes`].
     Bytes(&'a [u8]),
-    /// Where its text is in what was written while the batch was read; see [`Cell::settle`].
+    /// A range of the batch's derived text; see [`Cell::resolve_derived`].
     Derived(usize, usize),
 }
 
@@ -83,27 +85,27 @@ pub(super) enum Datum<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cell<'a> {
     pub datum: Datum<'a>,
-    /// What the datum is.
-    pub kind: Kind,
-    /// What a schema says of it.
+    /// The kind of the datum.
+    pub kind: CellKind,
+    /// What a schema says about it.
     pub meaning: Meaning,
-    /// Of [`Meaning::Unscaled`] and [`Meaning::NoPoint`].
+    /// For [`Meaning::Unscaled`] and [`Meaning::NoPoint`].
     pub scale: i16,
 }
 
 impl<'a> Cell<'a> {
-    /// No value named.
-    pub const ABSENT: Cell<'static> = Cell::new(Kind::Absent, "");
-    /// A null.
-    pub const NULL: Cell<'static> = Cell::new(Kind::Null, "");
+    /// The cell of a field that the record does not have.
+    pub const ABSENT: Cell<'static> = Cell::new(CellKind::Absent, "");
+    /// The cell of an explicit null.
+    pub const NULL: Cell<'static> = Cell::new(CellKind::Null, "");
 
-    /// A cell of text without a meaning of its own.
-    pub const fn new(kind: Kind, text: &'a str) -> Self {
-        Cell::of(kind, Datum::Text(text))
+    /// A cell of text with a plain meaning.
+    pub const fn new(kind: CellKind, text: &'a str) -> Self {
+        Cell::with_datum(kind, Datum::Text(text))
     }
 
-    /// A cell without a meaning of its own.
-    pub const fn of(kind: Kind, datum: Datum<'a>) -> Self {
+    /// A cell with a plain meaning.
+    pub const fn with_datum(kind: CellKind, datum: Datum<'a>) -> Self {
         Cell {
             datum,
             kind,
@@ -112,7 +114,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// Its text as written; empty where it is no text.
+    /// The text as written; empty if the datum is no text.
     pub fn text(&self) -> &'a str {
         match self.datum {
             Datum::Text(text) => text,
@@ -120,8 +122,8 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// With its text in place of where that is.
-    pub fn settle<'b>(self, derived: &'b str) -> Cell<'b>
+    /// Replaces a range of the derived text by that text.
+    pub fn resolve_derived<'b>(self, derived: &'b str) -> Cell<'b>
     where
         'a: 'b,
     {
@@ -136,22 +138,22 @@ impl<'a> Cell<'a> {
 
     /// Whether it holds a value.
     pub fn is_value(&self) -> bool {
-        !matches!(self.kind, Kind::Absent | Kind::Null | Kind::Unavailable)
+        !matches!(self.kind, CellKind::Absent | CellKind::Null | CellKind::Unavailable)
     }
 
     /// Whether it is a JSON array.
     pub fn is_array(&self) -> bool {
-        self.kind == Kind::Nested && self.text().starts_with('[')
+        self.kind == CellKind::Nested && self.text().starts_with('[')
     }
 
-    /// Whether two cells are written alike, of records whose derived texts are in `derived`.
+    /// Whether two cells are written alike; `derived` is the derived text of their records.
     pub fn same(&self, other: &Cell<'_>, derived: &str) -> bool {
-        self.kind == other.kind && self.settle(derived).datum == other.settle(derived).datum
+        self.kind == other.kind && self.resolve_derived(derived).datum == other.resolve_derived(derived).datum
     }
 
-    /// Its text, as [`Cell::resolve`] has it.
+    /// The text as by [`Cell::resolve`].
     pub fn resolved(&self) -> Option<Cow<'a, str>> {
-        if let (Datum::Text(text), false) = (self.datum, matches!(self.kind, Kind::Escaped | Kind::Doubled)) {
+        if let (Datum::Text(text), false) = (self.datum, matches!(self.kind, CellKind::Escaped | CellKind::Doubled)) {
             return Some(Cow::Borrowed(text));
         }
         let mut scratch = String::new();
@@ -159,8 +161,8 @@ impl<'a> Cell<'a> {
         Some(Cow::Owned(text))
     }
 
-    /// Its text with escapes resolved and numbers written, in `scratch` where that is needed; `None` where an escape
-    /// stands for no character (half of a surrogate pair), or bytes are not UTF-8.
+    /// The text with escapes resolved and numbers formatted, using `scratch` if necessary; `None` if an escape is no
+    /// character (half of a surrogate pair), or if bytes are not UTF-8.
     pub fn resolve<'s>(&self, scratch: &'s mut String) -> Option<&'s str>
     where
         'a: 's,
@@ -174,12 +176,12 @@ impl<'a> Cell<'a> {
             Datum::Double(x) => return written(scratch, x),
         };
         match self.kind {
-            Kind::Escaped => {
+            CellKind::Escaped => {
                 scratch.clear();
                 unescape(text, scratch)?;
                 Some(scratch)
             }
-            Kind::Doubled => {
+            CellKind::Doubled => {
                 scratch.clear();
                 let mut rest = text;
                 while let Some(at) = rest.find("\"\"") {
@@ -200,7 +202,7 @@ fn written(scratch: &mut String, number: impl std::fmt::Display) -> Option<&str>
     Some(scratch)
 }
 
-/// Appends the characters that the inside of a JSON string stands for.
+/// Appends the characters of the inside of a JSON string.
 fn unescape(raw: &str, out: &mut String) -> Option<()> {
     let mut rest = raw;
     while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
@@ -213,7 +215,7 @@ fn unescape(raw: &str, out: &mut String) -> Option<()> {
     Some(())
 }
 
-/// The character that an escape at the start of `bytes` stands for, and the escape's length.
+/// The character of the escape at the start of `bytes`, and the escape's length.
 fn escaped(bytes: &[u8]) -> Option<(char, usize)> {
     let hex = |at: usize| -> Option<u32> {
         let digits = std::str::from_utf8(bytes.get(at..at + 4)?).ok()?;

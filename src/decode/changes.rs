@@ -1,46 +1,50 @@
-//! From cells to [`Decoded`]: what every format does once its records are taken apart.
+//! Converts cells to [`Decoded`], which every format does after it has parsed its records.
 //!
-//! 1. A record either makes all its rows or none, and in the latter case exactly one reject.
-//! 2. A delete of a keyed input is never refused for a column that is neither key nor required of it.
+//! 1. A record yields either all of its rows or none, and in the latter case exactly one reject.
+//! 2. A delete from a keyed input is never refused because of a column that is neither in the key nor in `order_by`.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_empty_array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 
-use super::cell::{Cell, Kind, Meaning};
-use super::coerce::{self, Fault};
-use super::debezium::Placeholder;
-use super::target::Target;
-use super::{Decoded, Op, Raw, Reject, Transaction, utf8, utf8_of_file};
-use crate::definition::{Charset, FileField};
+use crate::decode::batch::{utf8, utf8_of_file};
+use crate::decode::cell::{Cell, CellKind, Meaning};
+use crate::decode::coerce;
+use crate::decode::coerce::CellFault;
+use crate::decode::decoded::{ChangeOp, Decoded, Raw, RecordTransaction, Reject};
+use crate::decode::envelopes::debezium::Placeholder;
+use crate::decode::target::Target;
+use crate::definition::FileField;
+use crate::repr::Charset;
 
-/// Why a truncation is refused.
+/// The reason for refusing a truncation.
 pub const TRUNCATES_OTHERS: &str = "TRUNCATE of one of several tables or feeds of an input cannot be applied: it would empty the input; delete its \
      rows instead, or give each table an input of its own";
 
-/// What an input demands of its rows.
+/// The columns of an input, and what it requires of its rows.
 #[derive(Debug)]
-pub(super) struct Shape {
+pub(super) struct InputShape {
     pub targets: Vec<Target>,
     /// The input's schema with every field nullable.
     pub schema: SchemaRef,
-    /// Positions of the key columns.
+    /// Indices of the key columns.
     pub key: Vec<usize>,
-    /// By column: whether a delete of a keyed input is read strictly there (key and `order_by`).
+    /// For each column, whether a fault in it refuses a delete from a keyed input (it is in the key or in
+    /// `order_by`).
     pub identifies: Vec<bool>,
-    /// Whether a truncation of the feed's table empties the input: no other table is in it.
+    /// Whether a truncation of the feed's table may empty the input, because the input contains no other table.
     pub truncates: bool,
-    /// What stands for values that the source left out.
+    /// The placeholder for values that the source left out.
     pub placeholder: Placeholder,
-    /// Of records of files: what those are written in.
+    /// For records of files, the encoding of the files.
     pub charset: Option<Charset>,
-    /// See [`super::debezium::times`].
+    /// See [`crate::decode::envelopes::debezium::times`].
     pub times: Vec<(usize, usize, Meaning)>,
 }
 
-/// What of the definition to change where a column may be null.
+/// What to change in the definition if a column of a key, or a required column, may be null.
 pub(super) fn remedy_of_null(is_key: bool) -> &'static str {
     match is_key {
         true => "take the column out of the key, whose columns are never null",
@@ -48,8 +52,8 @@ pub(super) fn remedy_of_null(is_key: bool) -> &'static str {
     }
 }
 
-impl Shape {
-    /// The text of a record, or why it has none.
+impl InputShape {
+    /// A record as text, or why it is no valid text.
     pub fn text<'a>(&self, bytes: &'a [u8]) -> Result<&'a str, String> {
         match self.charset {
             Some(charset) => utf8_of_file(bytes, charset),
@@ -62,7 +66,7 @@ impl Shape {
         !self.key.is_empty()
     }
 
-    /// Why a required column has no value where its record has no field for it.
+    /// Why a required column has no value if its record does not have the field.
     fn missing(&self, column: usize) -> String {
         let target = &self.targets[column];
         let from: Vec<String> = target.from.iter().map(|f| format!("{f:?}")).collect();
@@ -75,7 +79,7 @@ impl Shape {
         )
     }
 
-    /// Why a column may not be null.
+    /// Why a column must not be null, as an adjective.
     pub fn needed(&self, column: usize) -> &'static str {
         if self.key.contains(&column) {
             "a key"
@@ -84,43 +88,43 @@ impl Shape {
         }
     }
 
-    /// What of the definition to change where a column may be null: a key's column never is.
+    /// What to change in the definition if the column may be null.
     pub fn remedy(&self, column: usize) -> &'static str {
         remedy_of_null(self.key.contains(&column))
     }
 
-    /// Whether a record without a field of any column would be a row of nulls: no column is required, and not all tell of the
-    /// record's file.
+    /// Whether a record without any of the fields would become a row of nulls: no column is required, and some column
+    /// is not taken from the record's file.
     pub fn may_be_null(&self) -> bool {
-        let is_required = (0..self.targets.len()).any(|column| self.requires(column, Op::Upsert));
+        let is_required = (0..self.targets.len()).any(|column| self.requires(column, ChangeOp::Upsert));
         let is_of_file = |target: &Target| FileField::among(&target.from).is_some();
         !is_required && !self.targets.iter().all(is_of_file)
     }
 
-    /// Whether a null here makes a row of this kind unusable.
-    pub fn requires(&self, column: usize, op: Op) -> bool {
+    /// Whether a null in this column makes a row unusable for this operation.
+    pub fn requires(&self, column: usize, op: ChangeOp) -> bool {
         match op {
-            Op::Truncate => false,
-            Op::Delete if self.keyed() => self.key.contains(&column),
-            Op::Upsert | Op::Delete => !self.targets[column].nullable || self.key.contains(&column),
+            ChangeOp::Truncate => false,
+            ChangeOp::Delete if self.keyed() => self.key.contains(&column),
+            ChangeOp::Upsert | ChangeOp::Delete => !self.targets[column].nullable || self.key.contains(&column),
         }
     }
 }
 
-/// Rows in the making: cells by column, an operation and a record for each.
-pub(super) struct Changes<'a> {
+/// Rows under construction: cells by column, with the operation and the record of each row.
+pub(super) struct ChangeBuilder<'a> {
     pub columns: Vec<Vec<Cell<'a>>>,
-    pub ops: Vec<Op>,
+    pub ops: Vec<ChangeOp>,
     pub record: Vec<u32>,
     pub rejects: Vec<Reject>,
-    /// Beside the fields: what was counted under a name in brackets.
+    /// Counts of other things than fields, under names in brackets.
     pub counted: Vec<(String, u64)>,
 }
 
-impl<'a> Changes<'a> {
-    /// Room for so many rows.
+impl<'a> ChangeBuilder<'a> {
+    /// A builder with room for this number of rows.
     pub fn new(columns: usize, rows: usize) -> Self {
-        Changes {
+        ChangeBuilder {
             columns: (0..columns).map(|_| Vec::with_capacity(rows)).collect(),
             ops: Vec::with_capacity(rows),
             record: Vec::with_capacity(rows),
@@ -130,7 +134,7 @@ impl<'a> Changes<'a> {
     }
 
     /// Adds a row.
-    pub fn push(&mut self, record: usize, op: Op, cells: &[Cell<'a>]) {
+    pub fn push(&mut self, record: usize, op: ChangeOp, cells: &[Cell<'a>]) {
         for (column, cell) in self.columns.iter_mut().zip(cells) {
             column.push(*cell);
         }
@@ -138,20 +142,36 @@ impl<'a> Changes<'a> {
         self.record.push(record as u32);
     }
 
+    /// Decodes records one by one; all decoders of records run in this loop. `read` adds a record's rows, or counts
+    /// it. If it fails, the rows that it has added for that record are removed, and the record is refused (1).
+    pub fn each_record(
+        &mut self,
+        records: impl Iterator<Item = usize>,
+        mut read: impl FnMut(usize, &mut Self) -> Result<(), String>,
+    ) {
+        for record in records {
+            let rows = self.ops.len();
+            if let Err(reason) = read(record, self) {
+                self.truncate(rows);
+                self.reject(record, reason);
+            }
+        }
+    }
+
     /// Adds a truncation.
     ///
     /// # Errors
-    /// It would take what other tables brought.
-    pub fn truncation(&mut self, shape: &Shape, record: usize) -> Result<(), String> {
+    /// It would also delete rows of other tables.
+    pub fn truncation(&mut self, shape: &InputShape, record: usize) -> Result<(), String> {
         if !shape.truncates {
             return Err(TRUNCATES_OTHERS.to_string());
         }
-        self.push(record, Op::Truncate, &vec![Cell::NULL; shape.targets.len()]);
+        self.push(record, ChangeOp::Truncate, &vec![Cell::NULL; shape.targets.len()]);
         Ok(())
     }
 
-    /// Takes the rows back that were added behind the first `rows`.
-    pub fn truncate(&mut self, rows: usize) {
+    /// Removes all but the first `rows` rows.
+    fn truncate(&mut self, rows: usize) {
         self.columns.iter_mut().for_each(|column| column.truncate(rows));
         self.ops.truncate(rows);
         self.record.truncate(rows);
@@ -165,7 +185,7 @@ impl<'a> Changes<'a> {
         });
     }
 
-    /// Counts something that makes no row.
+    /// Counts something that yields no row.
     pub fn count(&mut self, name: &str) {
         match self.counted.iter_mut().find(|(counted, _)| counted == name) {
             Some((_, n)) => *n += 1,
@@ -173,21 +193,22 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Gives the cells their types, with the texts that were derived while the records were read.
-    pub fn typed(self, shape: &Shape, derived: &str) -> Typed {
-        self.settle(derived).coerce(shape, |column| Some(shape.missing(column)))
+    /// Converts the cells to their columns' types; `derived` is the derived text of the records.
+    pub fn typed(self, shape: &InputShape, derived: &str) -> TypedRows {
+        self.resolve_derived(derived)
+            .coerce(shape, |column| Some(shape.missing(column)))
     }
 
-    /// The same with the texts that were derived while the records were read.
-    pub fn settle<'b>(self, derived: &'b str) -> Changes<'b>
+    /// Replaces ranges of the derived text by that text.
+    pub fn resolve_derived<'b>(self, derived: &'b str) -> ChangeBuilder<'b>
     where
         'a: 'b,
     {
         if derived.is_empty() {
             return self;
         }
-        let settled = |column: Vec<Cell<'a>>| column.into_iter().map(|cell| cell.settle(derived)).collect();
-        Changes {
+        let settled = |column: Vec<Cell<'a>>| column.into_iter().map(|cell| cell.resolve_derived(derived)).collect();
+        ChangeBuilder {
             columns: self.columns.into_iter().map(settled).collect(),
             ops: self.ops,
             record: self.record,
@@ -196,8 +217,9 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Gives the cells their types. `missing` says why a required column has no value, if it knows more.
-    pub fn coerce(mut self, shape: &Shape, missing: impl Fn(usize) -> Option<String>) -> Typed {
+    /// Converts the cells to their columns' types. `missing` may give a better reason why a required column has no
+    /// value.
+    pub fn coerce(mut self, shape: &InputShape, missing: impl Fn(usize) -> Option<String>) -> TypedRows {
         let mut arrays = Vec::with_capacity(shape.targets.len());
         let mut faults = Vec::new();
         let mut unavailable = 0;
@@ -207,24 +229,27 @@ impl<'a> Changes<'a> {
             let before = faults.len();
             let array = coerce::column(target, cells, &mut faults);
             if shape.keyed() && !shape.identifies[column] {
-                // By (2): what is null now stays null.
+                // By (2): in a delete, a value that does not fit becomes null without a fault.
                 let kept = faults.split_off(before);
-                faults.extend(kept.into_iter().filter(|f| self.ops[f.row as usize] != Op::Delete));
+                faults.extend(
+                    kept.into_iter()
+                        .filter(|f| self.ops[f.row as usize] != ChangeOp::Delete),
+                );
             }
             for (row, cell) in cells.iter().enumerate() {
-                if cell.kind != Kind::Unavailable {
+                if cell.kind != CellKind::Unavailable {
                     continue;
                 }
                 match shape.keyed() {
-                    true if self.ops[row] == Op::Upsert => unchanged.push((row as u32, column as u32)),
+                    true if self.ops[row] == ChangeOp::Upsert => unchanged.push((row as u32, column as u32)),
                     true => {} // a delete needs no more than its key
                     false => unavailable += 1,
                 }
-                // Without a key a row can only be taken back whole.
+                // Without a key, a row can only be retracted if all of its values are known.
                 let op = self.ops[row];
-                let needed = shape.requires(column, op) || (op == Op::Delete && !shape.keyed());
+                let needed = shape.requires(column, op) || (op == ChangeOp::Delete && !shape.keyed());
                 if needed {
-                    faults.push(Fault {
+                    faults.push(CellFault {
                         row: row as u32,
                         reason: format!(
                             "column {:?}: the source left out the unchanged value; set REPLICA IDENTITY FULL, or {}",
@@ -239,7 +264,7 @@ impl<'a> Changes<'a> {
         if unavailable > 0 {
             self.counted.push(("(unavailable value)".to_string(), unavailable));
         }
-        let mut typed = Typed {
+        let mut typed = TypedRows {
             arrays,
             ops: self.ops,
             record: self.record,
@@ -248,28 +273,28 @@ impl<'a> Changes<'a> {
             unchanged,
         };
         typed.require(shape, &mut faults, |row, column| {
-            missing(column).filter(|_| self.columns[column][row].kind == Kind::Absent)
+            missing(column).filter(|_| self.columns[column][row].kind == CellKind::Absent)
         });
         typed.refuse(faults);
         typed
     }
 }
 
-/// What a batch of records comes to.
-pub(super) struct Outcome {
-    pub typed: Typed,
-    /// Each record's time at its source.
+/// The result of decoding a batch, before it is made a [`Decoded`].
+pub(super) struct DecodedBatch {
+    pub typed: TypedRows,
+    /// The time of each record at its source.
     pub source_ms: Vec<Option<i64>>,
-    /// Fields that nobody takes, and how many records had them.
+    /// Fields that no column takes, with the number of records that have them.
     pub ignored: Vec<(String, u64)>,
     /// See [`Decoded::transactions`].
-    pub transactions: Vec<Transaction>,
+    pub transactions: Vec<RecordTransaction>,
 }
 
-impl Outcome {
-    /// Of records without transactions.
-    pub fn new(typed: Typed, source_ms: Vec<Option<i64>>, ignored: Vec<(String, u64)>) -> Self {
-        Outcome {
+impl DecodedBatch {
+    /// The result for records without transactions.
+    pub fn new(typed: TypedRows, source_ms: Vec<Option<i64>>, ignored: Vec<(String, u64)>) -> Self {
+        DecodedBatch {
             typed,
             source_ms,
             ignored,
@@ -277,8 +302,8 @@ impl Outcome {
         }
     }
 
-    /// The result of so many records, without the rows of refused ones (1); its `raw` is for the caller to fill.
-    pub fn finish(self, shape: &Shape, records: usize) -> Decoded {
+    /// Makes the result for this number of records, without rows of refused records (1); the caller must fill `raw`.
+    pub fn finish(self, shape: &InputShape, records: usize) -> Decoded {
         let decoded = self.typed.finish(shape, records, self.source_ms, self.ignored);
         Decoded {
             transactions: self.transactions,
@@ -287,10 +312,10 @@ impl Outcome {
     }
 }
 
-/// Rows with their types, before the rows of refused records are taken out.
-pub(super) struct Typed {
+/// Typed rows, before the rows of refused records are removed.
+pub(super) struct TypedRows {
     pub arrays: Vec<ArrayRef>,
-    pub ops: Vec<Op>,
+    pub ops: Vec<ChangeOp>,
     pub record: Vec<u32>,
     pub rejects: Vec<Reject>,
     pub counted: Vec<(String, u64)>,
@@ -298,9 +323,26 @@ pub(super) struct Typed {
     pub unchanged: Vec<(u32, u32)>,
 }
 
-impl Typed {
-    /// Adds a fault for each null where none may be.
-    pub fn require(&self, shape: &Shape, faults: &mut Vec<Fault>, missing: impl Fn(usize, usize) -> Option<String>) {
+impl TypedRows {
+    /// No rows.
+    pub fn empty(shape: &InputShape) -> Self {
+        TypedRows {
+            arrays: shape.targets.iter().map(|t| new_empty_array(&t.arrow)).collect(),
+            ops: Vec::new(),
+            record: Vec::new(),
+            rejects: Vec::new(),
+            counted: Vec::new(),
+            unchanged: Vec::new(),
+        }
+    }
+
+    /// Adds a fault for each null that is not allowed.
+    pub fn require(
+        &self,
+        shape: &InputShape,
+        faults: &mut Vec<CellFault>,
+        missing: impl Fn(usize, usize) -> Option<String>,
+    ) {
         for (column, array) in self.arrays.iter().enumerate() {
             if array.null_count() == 0 {
                 continue;
@@ -315,7 +357,7 @@ impl Typed {
                             shape.remedy(column)
                         )
                     });
-                    faults.push(Fault {
+                    faults.push(CellFault {
                         row: row as u32,
                         reason,
                     });
@@ -324,7 +366,7 @@ impl Typed {
         }
     }
 
-    /// The same, each reject saying by which schema its record was written.
+    /// Adds to each reject the name of the schema by which its record was written.
     pub fn naming(mut self, schema: impl Fn(usize) -> Option<String>) -> Self {
         for reject in &mut self.rejects {
             if let Some(name) = reject.record.and_then(|record| schema(record as usize))
@@ -336,27 +378,27 @@ impl Typed {
         self
     }
 
-    /// Turns faults into rejects, the first of each record.
-    pub fn refuse(&mut self, faults: Vec<Fault>) {
+    /// Turns faults into rejects, of which only the first for each record is kept.
+    pub fn refuse(&mut self, faults: Vec<CellFault>) {
         let record = &self.record;
         self.rejects.extend(faults.into_iter().map(|fault| Reject {
             record: Some(record[fault.row as usize]),
             reason: fault.reason,
         }));
-        // Stable: of one record the first column's fault stays.
+        // The sort is stable, so the fault of a record's first column is kept.
         self.rejects.sort_by_key(|reject| reject.record);
         self.rejects.dedup_by_key(|reject| reject.record);
     }
 
     fn finish(
         self,
-        shape: &Shape,
+        shape: &InputShape,
         records: usize,
         source_ms: Vec<Option<i64>>,
         mut ignored_fields: Vec<(String, u64)>,
     ) -> Decoded {
         ignored_fields.extend(self.counted);
-        let Typed {
+        let TypedRows {
             arrays,
             mut ops,
             mut record,

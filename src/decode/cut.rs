@@ -1,14 +1,15 @@
-//! Records that are longer than `max_record`: they become dead letters, and their neighbours are decoded without them.
+//! Refuses records that are longer than `max_record`: they become dead letters, and their neighbours are decoded
+//! without them.
 //!
-//! Whether a record is one of them was decided where it was read, and Bronze keeps the decision with the record's first
-//! bytes. So a replay refuses the same records for the same reason, whatever `max_record` has become since.
+//! Whether a record is too long was decided when it was read, and Bronze stores that decision with the record's first
+//! bytes. So a replay refuses the same records for the same reason, even if `max_record` has changed since.
 
-use super::{CutRecord, Decoded, Payloads, Raw, Reject};
+use crate::decode::decoded::{CutRecord, Decoded, Payloads, Raw, Reject};
 
-/// How many bytes are kept of a record that is longer than `max_record`.
+/// How many bytes of a record longer than `max_record` are kept.
 pub(crate) const FIRST_BYTES: usize = 64 << 10;
 
-/// Why such a record is a dead letter.
+/// Why such a record becomes a dead letter.
 fn reason(cut: &CutRecord) -> String {
     format!(
         "the record has {} bytes, more than max_record allows; its first {} bytes are kept: have its source write smaller \
@@ -18,17 +19,17 @@ fn reason(cut: &CutRecord) -> String {
     )
 }
 
-/// The records of a batch that are whole.
+/// The records of a batch that are not cut.
 pub(super) fn whole_records(raw: &Raw) -> Raw {
     let mut whole = vec![true; raw.len()];
     raw.cut.iter().for_each(|cut| whole[cut.record as usize] = false);
     raw.part(|record| whole[record])
 }
 
-/// What the whole records of `raw` decoded to, with the others among the rejects.
+/// Adds rejects for cut records to what the other records of `raw` decoded to.
 pub(super) fn with_cut_records(mut decoded: Decoded, raw: Raw) -> Decoded {
     let mut cut = raw.cut.iter().map(|cut| cut.record).peekable();
-    // Of each whole record, its place among all.
+    // The index of each uncut record among all records.
     let places: Vec<u32> = (0..raw.len() as u32)
         .filter(|record| cut.next_if_eq(record).is_none())
         .collect();

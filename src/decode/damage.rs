@@ -1,20 +1,20 @@
-//! What is wrong with a file's bytes, as opposed to the disk or the store that they are on.
+//! Damage in a file's bytes, as opposed to a failure of the disk or the store.
 
 use arrow::error::ArrowError;
 use thiserror::Error;
 
-/// Why a file, or the rest of it, cannot be read. It stays so however often it is tried.
+/// Why a file, or the rest of it, cannot be read. A retry would not help.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct Damage(pub String);
 
 impl Damage {
-    /// Of a file that is encrypted.
+    /// The damage of a file that is encrypted.
     pub(super) fn encrypted() -> Self {
         Damage("it is encrypted, and alluvium has no keys; drop it decrypted".to_string())
     }
 
-    /// Of a file that makes its reader panic.
+    /// The damage of a file that makes its reader panic.
     pub(crate) fn of_panic(message: String) -> Self {
         Damage(format!("its reader met something that it did not expect ({message})"))
     }

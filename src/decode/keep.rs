@@ -1,12 +1,12 @@
-//! Leaves changes out of what records decoded to.
+//! Removes changes from decoded records.
 
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 
-use super::Decoded;
+use crate::decode::decoded::Decoded;
 
 impl Decoded {
-    /// Only the changes that the mask names; what is known of their records stays.
+    /// Keeps only the changes that the mask selects; what is known of their records is kept.
     pub fn keep(&mut self, kept: &[bool]) {
         if kept.iter().all(|kept| *kept) {
             return;

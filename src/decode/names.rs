@@ -1,77 +1,78 @@
-//! Which field of a record fills which column: the columns' `from` names and dotted paths as a tree, walked
-//! along with a JSON object. What nobody takes is counted by its path.
+//! Determines which field of a record fills which column: the columns' `from` names and dotted paths form a tree,
+//! which is traversed along with a JSON object. Fields that no column takes are counted by their path.
 
 use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::cell::{Cell, Kind};
-use super::path;
-use super::scan::{self, Broken};
-use super::target::Target;
+use crate::decode::cell::{Cell, CellKind};
+use crate::decode::path;
+use crate::decode::scan;
+use crate::decode::scan::JsonError;
+use crate::decode::target::Target;
 
-/// How many different ignored fields are counted by name; the rest is counted together, so that records
-/// with endless new names cost no memory.
+/// How many different ignored fields are counted by name; the rest are counted together, so that records with
+/// endlessly many new names do not use up memory.
 const NAMED: usize = 1000;
-/// The bytes of such a name that are kept: a name may be as long as a record.
+/// How many bytes of an ignored name are kept; a name may be as long as a record.
 const NAME_BYTES: usize = 120;
 
-/// The tree. Counts accumulate until [`Names::take_ignored`].
+/// The tree of names. Counts of ignored fields accumulate until [`FieldTree::take_ignored`].
 #[derive(Debug)]
-pub(super) struct Names {
-    nodes: Vec<Node>,
+pub(super) struct FieldTree {
+    nodes: Vec<NameNode>,
     unnamed: u64,
     ignored: usize,
 }
 
 #[derive(Debug, Default)]
-struct Node {
+struct NameNode {
     path: String,
-    fields: HashMap<Box<str>, Entry>,
+    fields: HashMap<Box<str>, NameEntry>,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
-    /// Columns that want the value, and how little (0: their first choice).
+struct NameEntry {
+    /// The columns that take the value, each with a rank: the lower one wins (0 is the column's first choice).
     takes: SmallVec<[(u32, u32); 1]>,
-    /// Columns want values inside it.
+    /// The node of the names inside the value, if columns take values there.
     child: Option<usize>,
-    /// How often it was seen, where nobody takes it.
+    /// How often it was seen, if no column takes it.
     ignored: u64,
 }
 
-/// The columns that want a value, and how little; and the node of what is wanted inside it.
-pub(super) type Wanted<'n> = (&'n [(u32, u32)], Option<usize>);
+/// The columns that take a value, with their ranks, and the node of the names inside it.
+pub(super) type WantedColumns<'n> = (&'n [(u32, u32)], Option<usize>);
 
-/// One record's cells, by column.
-pub(super) struct Slots<'a> {
+/// The cells of one record, by column.
+pub(super) struct RecordCells<'a> {
     pub cells: Vec<Cell<'a>>,
     ranks: Vec<u32>,
 }
 
-impl<'a> Slots<'a> {
-    /// Room for a record of so many columns.
+impl<'a> RecordCells<'a> {
+    /// Cells for a record of this number of columns.
     pub fn new(columns: usize) -> Self {
-        Slots {
+        RecordCells {
             cells: vec![Cell::ABSENT; columns],
             ranks: vec![u32::MAX; columns],
         }
     }
 
-    /// Forgets the record.
+    /// Clears the cells for the next record.
     pub fn clear(&mut self) {
         self.cells.fill(Cell::ABSENT);
         self.ranks.fill(u32::MAX);
     }
 
-    /// Whether nothing was taken for the first columns.
+    /// Whether none of the first `columns` columns has a value.
     pub fn is_empty(&self, columns: usize) -> bool {
         self.ranks[..columns].iter().all(|rank| *rank == u32::MAX)
     }
 
-    /// Takes from `other` what comes from a more wanted name.
-    pub fn merge(&mut self, other: &Slots<'a>) {
+    /// Takes those cells of `other` whose names have precedence.
+    pub fn merge(&mut self, other: &RecordCells<'a>) {
         for column in 0..self.cells.len() {
             if other.ranks[column] / 2 < self.ranks[column] / 2 {
                 self.ranks[column] = other.ranks[column];
@@ -80,7 +81,7 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// A column's cell, and which of its names it was taken by; of a column that nothing was taken for, its first.
+    /// A column's cell, and the index of the name from which it was taken; 0 if it has no value.
     pub fn taken(&mut self, column: usize) -> (&mut Cell<'a>, usize) {
         let choice = match self.ranks[column] {
             u32::MAX => 0,
@@ -91,7 +92,7 @@ impl<'a> Slots<'a> {
 
     pub fn fill(&mut self, column: u32, rank: u32, cell: Cell<'a>) {
         let column = column as usize;
-        // Of duplicate keys the last one counts.
+        // If a key occurs twice, the last one counts.
         if rank <= self.ranks[column] {
             self.ranks[column] = rank;
             self.cells[column] = cell;
@@ -99,7 +100,7 @@ impl<'a> Slots<'a> {
     }
 }
 
-/// A name that is only told, not looked for: its beginning, where it is long.
+/// A name for messages, cut if it is long.
 pub(super) fn shortened(name: &str) -> Cow<'_, str> {
     match name.len() > NAME_BYTES {
         true => Cow::Owned(format!("{}…", &name[..name.floor_char_boundary(NAME_BYTES)])),
@@ -107,11 +108,11 @@ pub(super) fn shortened(name: &str) -> Cow<'_, str> {
     }
 }
 
-impl Names {
-    /// The names of these columns that begin with `prefix`, without it.
+impl FieldTree {
+    /// The names of these columns that begin with `prefix`, without the prefix.
     pub fn new<'t>(targets: impl IntoIterator<Item = (usize, &'t Target)>, prefix: &str) -> Self {
-        let mut names = Names {
-            nodes: vec![Node::default()],
+        let mut names = FieldTree {
+            nodes: vec![NameNode::default()],
             unnamed: 0,
             ignored: 0,
         };
@@ -125,35 +126,35 @@ impl Names {
         names
     }
 
-    /// Fills the slot of no column from a field, too.
+    /// Also fills a slot that belongs to no column from a field.
     pub fn watch(&mut self, slot: usize, field: &str) {
         let root = &mut self.nodes[0].fields;
         root.entry(field.into()).or_default().takes.push((slot as u32, 0));
     }
 
-    /// Who wants a field of a node (0: of the record), and the node of what is wanted inside it.
-    pub fn wanted(&self, node: usize, field: &str) -> Option<Wanted<'_>> {
+    /// The columns that take a field of a node (0 is the record), and the node of the names inside the field.
+    pub fn wanted(&self, node: usize, field: &str) -> Option<WantedColumns<'_>> {
         let entry = self.nodes[node].fields.get(field)?;
         let wanted = !entry.takes.is_empty() || entry.child.is_some();
         wanted.then_some((&entry.takes, entry.child))
     }
 
-    /// The fields of a node that somebody wants, or that were seen.
+    /// The fields of a node that columns take, or that were seen.
     pub fn fields(&self, node: usize) -> impl Iterator<Item = &str> {
         self.nodes[node].fields.keys().map(|field| &**field)
     }
 
-    /// A field of a node by its path from the record.
+    /// The path of a node's field from the record on.
     pub fn path(&self, node: usize, field: &str) -> String {
         format!("{}{field}", self.nodes[node].path)
     }
 
-    /// Whether nobody wants anything.
+    /// Whether no column takes anything.
     pub fn is_empty(&self) -> bool {
         self.nodes[0].fields.is_empty()
     }
 
-    /// A name is taken as it is first, and as a path where it has dots or quotes.
+    /// Adds a name, as it is and, if it has dots or quotes, also as a path; the former has precedence.
     fn add(&mut self, column: u32, rank: u32, name: &str) {
         let root = &mut self.nodes[0].fields;
         root.entry(name.into()).or_default().takes.push((column, rank));
@@ -168,7 +169,7 @@ impl Names {
             let entry = self.nodes[node].fields.entry((&**step).into()).or_default();
             let child = *entry.child.get_or_insert(next);
             if child == next {
-                self.nodes.push(Node {
+                self.nodes.push(NameNode {
                     path,
                     fields: HashMap::new(),
                 });
@@ -179,13 +180,13 @@ impl Names {
         entry.takes.push((column, rank + 1));
     }
 
-    /// Fills the slots from a JSON object. `dress` may change a top-level value, given its key.
+    /// Fills the slots from a JSON object. `dress` may change a top-level value, and gets its key.
     pub fn walk<'a>(
         &mut self,
         text: &'a str,
-        slots: &mut Slots<'a>,
+        slots: &mut RecordCells<'a>,
         dress: &mut impl FnMut(&str, Cell<'a>) -> Cell<'a>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), JsonError> {
         self.walk_node(0, text, slots, dress)
     }
 
@@ -193,9 +194,9 @@ impl Names {
         &mut self,
         node: usize,
         text: &'a str,
-        slots: &mut Slots<'a>,
+        slots: &mut RecordCells<'a>,
         dress: &mut impl FnMut(&str, Cell<'a>) -> Cell<'a>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), JsonError> {
         let mut scratch = String::new();
         // A nested value was checked when it was scanned as a whole, so an error can only come from this level.
         scan::object(text, |key, value| {
@@ -206,7 +207,7 @@ impl Names {
             };
             let child = entry
                 .child
-                .filter(|_| value.kind == Kind::Nested && value.text().starts_with('{'));
+                .filter(|_| value.kind == CellKind::Nested && value.text().starts_with('{'));
             if entry.takes.is_empty() && child.is_none() {
                 entry.ignored += u64::from(entry.child.is_none());
                 return;
@@ -224,7 +225,7 @@ impl Names {
         })
     }
 
-    /// Counts a field that nobody takes.
+    /// Counts a field that no column takes.
     pub fn ignore(&mut self, node: usize, key: &str) {
         let key = &*shortened(key);
         if let Some(entry) = self.nodes[node].fields.get_mut(key) {
@@ -239,10 +240,10 @@ impl Names {
         self.nodes[node].fields.entry(key.into()).or_default().ignored = 1;
     }
 
-    /// What was ignored since the last call, with its path, sorted.
+    /// The fields ignored since the last call with their paths and counts, sorted.
     pub fn take_ignored(&mut self) -> Vec<(String, u64)> {
         let mut counts = Vec::new();
-        // A full set of names is forgotten, so that new ones have a chance.
+        // If the set of names is full, it is cleared, so that new names can be counted.
         let full = self.ignored == NAMED;
         for node in &mut self.nodes {
             let path = &node.path;
@@ -268,10 +269,10 @@ impl Names {
 mod tests {
     use super::*;
 
-    /// A file of names as long as records took as much memory as it had bytes, for as long as the run.
+    /// A file with names as long as records took as much memory as it had bytes, for the whole run.
     #[test]
     fn of_a_long_name_that_nobody_takes_the_beginning_is_kept() {
-        let mut names = Names::new([], "");
+        let mut names = FieldTree::new([], "");
         let long = format!("né{}", "x".repeat(10_000_000));
         let other = format!("né{}y", "x".repeat(9_000_000));
         for name in [long.as_str(), other.as_str(), "short"] {

@@ -1,12 +1,12 @@
-//! Some records of a batch, as a batch.
+//! Selects records of a batch.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::{filter, filter_record_batch};
 
-use super::{FilePlace, Payloads, Raw};
+use crate::decode::decoded::{FilePlace, Payloads, Raw};
 
 impl Raw {
-    /// The records of these numbers, in their order. Which of them are cut is not kept: decoders are given none.
+    /// The selected records in their order. Cut records are not carried over, because decoders never get any.
     pub(super) fn part(&self, kept: impl Fn(usize) -> bool) -> Raw {
         let kept: Vec<bool> = (0..self.len()).map(kept).collect();
         Raw {
@@ -48,7 +48,7 @@ impl Payloads {
     }
 }
 
-/// What is known of these records; of a batch, it is known of all or of none.
+/// The selected elements; the property is known either for all records of a batch or for none.
 fn picked<T: Copy>(known: &[T], kept: &[bool]) -> Vec<T> {
     let known = known.iter().zip(kept);
     known.filter(|(_, kept)| **kept).map(|(known, _)| *known).collect()

@@ -1,9 +1,9 @@
-//! The names by which columns take fields: `customer.address.city` is a path into nested records. A step whose field has
-//! dots in its name is quoted: `"order.id".total`; a quote inside of the quotes is written twice.
+//! The names by which columns take fields: `customer.address.city` is a path into nested records. A step with dots in
+//! its name is quoted: `"order.id".total`; a quote inside the quotes is doubled.
 
 use std::borrow::Cow;
 
-/// The steps of a path. A name whose quotes are not closed is taken as it is written, cut at its dots.
+/// The steps of a path. A name with an unclosed quote is split at its dots, with its quotes.
 pub(super) fn steps(name: &str) -> Vec<Cow<'_, str>> {
     if !name.contains('"') {
         return name.split('.').map(Cow::Borrowed).collect();
@@ -39,7 +39,7 @@ fn quoted(name: &str) -> Option<Vec<Cow<'_, str>>> {
     }
 }
 
-/// Where the quote is that closes a step.
+/// The index of the quote that closes a step.
 fn closing(inner: &str) -> Option<usize> {
     let mut at = 0;
     loop {

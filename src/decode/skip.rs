@@ -1,8 +1,9 @@
-//! Records that are passed by: what they decode to is left out, and they become dead letters with their bytes.
+//! Skips records on request: their changes are dropped, and they become dead letters with their bytes.
 //!
-//! A record may meet a fault of ours behind the decoders: a panic in an operator ends the run, and every run after it that
-//! takes the record. `run --skip` names it, and its dead letter keeps it skipped: whatever decodes the record again leaves
-//! out what the dead letters of its snapshot say ([`REASON`]), so restarts, replays of Bronze and audits agree.
+//! A record may trigger a bug behind the decoders: a panic in an operator ends the run, and every later run that
+//! reads the record. `run --skip` names such a record, and its dead letter keeps it skipped: whenever records are
+//! decoded again, those that have such a dead letter ([`REASON`]) in their snapshot are skipped, so that restarts,
+//! replays of Bronze and audits agree.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,12 +12,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Decoded, Reject};
+use crate::decode::decoded::{Decoded, Reject};
 
-/// The reason of their dead letters, by which they are known.
+/// The reason of their dead letters, by which these are recognised.
 pub const REASON: &str = "skipped by run --skip";
 
-/// Records of one partition, as `INPUT.FEED:PARTITION:OFFSET` or `INPUT.FEED:PARTITION:FIRST-LAST` names them.
+/// Records of one partition, written as `INPUT.FEED:PARTITION:OFFSET` or `INPUT.FEED:PARTITION:FIRST-LAST`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skip {
     /// The input's name.
@@ -25,7 +26,7 @@ pub struct Skip {
     pub feed: String,
     /// The partition, as Bronze and dead letters name it.
     pub partition: String,
-    /// Offsets, both ends included.
+    /// The offsets, both ends included.
     pub offsets: RangeInclusive<u64>,
 }
 
@@ -35,7 +36,7 @@ impl FromStr for Skip {
     fn from_str(text: &str) -> Result<Skip, String> {
         let form = "write INPUT.FEED:PARTITION:OFFSET or INPUT.FEED:PARTITION:FIRST-LAST, as a fault or a dead letter names them";
         let parts = || {
-            // A partition may hold colons.
+            // A partition's name may contain colons.
             let (place, rest) = text.split_once(':')?;
             let (partition, offsets) = rest.rsplit_once(':')?;
             let (input, feed) = place.split_once('.')?;
@@ -104,8 +105,8 @@ impl Skips {
         self.0.is_empty()
     }
 
-    /// Leaves out what the skipped ones of these records decoded to. Says how many of the records those are. Doing it twice
-    /// is doing it once.
+    /// Drops the changes of records that are to be skipped; returns the number of these records. Applying it again
+    /// has no further effect.
     pub fn apply(&self, (input, feed): (&str, &str), partition: &str, decoded: &mut Decoded) -> u64 {
         if self.is_empty() {
             return 0;
@@ -144,7 +145,7 @@ mod tests {
     use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
 
     use super::*;
-    use crate::decode::{FilePlace, Op, Payloads, Raw};
+    use crate::decode::decoded::{ChangeOp, FilePlace, Payloads, Raw};
 
     #[test]
     fn a_skip_is_read_as_it_is_written() {
@@ -184,7 +185,7 @@ mod tests {
         }
     }
 
-    /// Records at offsets 10, 20, 30, 40; the second is refused, the third makes two changes.
+    /// Records at offsets 10, 20, 30, 40; the second is refused, the third has two changes.
     fn decoded() -> Decoded {
         let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 3, 33, 4]));
         Decoded {
@@ -201,7 +202,7 @@ mod tests {
                 place: FilePlace::default(),
             },
             rows: RecordBatch::try_from_iter([("id", ids)]).unwrap(),
-            ops: vec![Op::Upsert, Op::Delete, Op::Upsert, Op::Upsert],
+            ops: vec![ChangeOp::Upsert, ChangeOp::Delete, ChangeOp::Upsert, ChangeOp::Upsert],
             record: vec![0, 2, 2, 3],
             source_ms: vec![None; 4],
             rejects: vec![Reject {
@@ -225,7 +226,7 @@ mod tests {
             assert_eq!(skips.apply(("i", "f"), "p", &mut records), 2);
             assert_eq!(records.record, [0, 3]);
             assert_eq!(records.rows.num_rows(), 2);
-            assert_eq!(records.ops, [Op::Upsert, Op::Upsert]);
+            assert_eq!(records.ops, [ChangeOp::Upsert, ChangeOp::Upsert]);
             assert_eq!(records.unchanged, [(0, 0), (1, 0)]);
             let rejects: Vec<_> = records.rejects.iter().map(|r| (r.record, r.reason.as_str())).collect();
             assert_eq!(rejects, [(Some(1), REASON), (Some(2), REASON)]);

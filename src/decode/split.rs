@@ -1,14 +1,14 @@
-//! Decoded records in two: what goes on now, and what waits.
+//! Splits decoded records in two: a front part that is handed over now, and a rest that waits.
 
 use arrow::array::Array;
 
-use super::{Decoded, FilePlace, Payloads, Raw, Reject};
+use crate::decode::decoded::{Decoded, FilePlace, Payloads, Raw, Reject};
 
 impl Raw {
-    /// Takes the first records away.
+    /// Takes the first records out.
     ///
     /// # Panics
-    /// Of columnar payloads, whose records are not single.
+    /// If the payloads are columns, which cannot be split by records.
     fn split_front(&mut self, records: usize) -> Raw {
         let Payloads::Records {
             values,
@@ -33,7 +33,7 @@ impl Raw {
         let behind = self.offsets.split_off(records);
         let cut = self.cut.partition_point(|cut| (cut.record as usize) < records);
         self.cut[cut..].iter_mut().for_each(|cut| cut.record -= records as u32);
-        let lines = records.min(self.place.lines.len()); // what is no text has none
+        let lines = records.min(self.place.lines.len()); // records that are no text have no lines
         Raw {
             payloads: front,
             offsets: std::mem::replace(&mut self.offsets, behind),
@@ -48,10 +48,10 @@ impl Raw {
 }
 
 impl Decoded {
-    /// Takes the first records away, with all that they make. What was counted of fields goes with them.
+    /// Takes the first records out, with their changes. All counts of ignored fields go with them.
     ///
     /// # Panics
-    /// Of columnar payloads, whose records are not single.
+    /// If the payloads are columns, which cannot be split by records.
     pub fn split_front(&mut self, records: usize) -> Decoded {
         let at = records as u32;
         let raw = self.raw.split_front(records);
@@ -89,7 +89,7 @@ impl Decoded {
     }
 }
 
-/// Takes the first elements away.
+/// Takes the first elements out.
 fn take_front<T>(elements: &mut Vec<T>, count: usize) -> Vec<T> {
     let rest = elements.split_off(count);
     std::mem::replace(elements, rest)

@@ -1,14 +1,14 @@
-//! A column as a decoder fills it: its type, and how text becomes that type.
+//! A column as a decoder fills it: its type, and how text is converted to that type.
 
 use arrow::datatypes::DataType;
 
-use super::DecodeError;
+use crate::decode::error::DecodeError;
 use crate::definition::{Column, MomentPattern, NumberPattern, parse_flags};
 use crate::repr::SqlType;
 
 /// The unit of a number that counts from 1970-01-01.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Epoch {
+pub(super) enum EpochUnit {
     Seconds,
     Millis,
     Micros,
@@ -16,31 +16,32 @@ pub(super) enum Epoch {
     Days,
 }
 
-/// What becomes of the part of a point in time that is finer than a microsecond.
+/// What to do with the part of a point in time below a microsecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) enum Finer {
-    /// The value is refused for it.
+pub(super) enum SubMicrosecondRule {
+    /// The value is refused.
     #[default]
     Refused,
-    /// It is dropped, as the column's format says.
+    /// The part is truncated, as the column's format says.
     CutOff,
 }
 
-/// How text is read as DATE or TIMESTAMP.
+/// How text is parsed as DATE or TIMESTAMP.
 #[derive(Clone, Debug)]
-pub(super) enum Pattern {
-    /// `%Y-%m-%d` and `%H:%M:%S`, joined by this byte: what the quick reader takes when the length is right.
+pub(super) enum TextPattern {
+    /// `%Y-%m-%d` and `%H:%M:%S`, joined by this byte; a text of the right length is parsed by a fast path.
     Plain(u8, MomentPattern),
-    /// As people write them.
+    /// Any other pattern.
     Written(MomentPattern),
-    /// A number.
-    Epoch(Epoch),
+    /// A number that counts this unit.
+    Epoch(EpochUnit),
 }
 
-/// How BINARY (and a DECIMAL's unscaled bytes) are written as text.
+/// How a BINARY (and the unscaled bytes of a DECIMAL) is encoded in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) enum Encoding {
-    /// Not said: base64, or hexadecimal after `\x`, for BINARY; for DECIMAL what the record says, or digits.
+    /// Not configured: base64, or hexadecimal after `\x`, for BINARY; for DECIMAL what the record's schema says, or
+    /// digits.
     #[default]
     Usual,
     /// Always digits.
@@ -62,24 +63,24 @@ pub(super) struct Target {
     pub nullable: bool,
     /// Texts that stand for null.
     pub nulls: Vec<String>,
-    /// Names in the payload, most wanted first.
+    /// The names of its field in payloads, in the order of precedence.
     pub from: Vec<String>,
-    /// Each is tried; empty: ISO 8601.
-    pub patterns: Vec<Pattern>,
-    /// Of points in time.
-    pub finer: Finer,
-    /// Of bytes.
+    /// The patterns, which are tried in order; empty: ISO 8601.
+    pub patterns: Vec<TextPattern>,
+    /// For points in time.
+    pub finer: SubMicrosecondRule,
+    /// For bytes.
     pub encoding: Encoding,
-    /// How numbers are written as text; empty: as programs write them.
+    /// The patterns of numbers in text; empty: plain numbers.
     pub numbers: Vec<NumberPattern>,
-    /// Whether its values may have come through a spreadsheet: they are fields of CSV.
+    /// Whether its values are fields of CSV, and so may have passed through a spreadsheet.
     pub of_csv: bool,
-    /// What is true, and what is false; empty: the usual words.
+    /// The texts for true and false; empty: the usual words.
     pub flags: Vec<(String, String)>,
 }
 
 impl Target {
-    /// Reads the formats of a column; `context` names the input and feed.
+    /// Parses the formats of a column; `context` names the input and feed.
     pub fn new(column: &Column, context: &str) -> Result<Self, DecodeError> {
         let mut target = Target {
             name: column.name.clone(),
@@ -89,7 +90,7 @@ impl Target {
             nulls: column.null.clone(),
             from: column.from.clone(),
             patterns: Vec::new(),
-            finer: Finer::Refused,
+            finer: SubMicrosecondRule::Refused,
             encoding: Encoding::Usual,
             numbers: Vec::new(),
             of_csv: false,
@@ -107,14 +108,14 @@ impl Target {
                 expected,
             };
             match scalar {
-                SqlType::Date | SqlType::Timestamp if text == "cut_to_us" => target.finer = Finer::CutOff,
+                SqlType::Date | SqlType::Timestamp if text == "cut_to_us" => target.finer = SubMicrosecondRule::CutOff,
                 SqlType::Date | SqlType::Timestamp => {
                     let pattern = pattern(text).ok_or(wrong(
                         "strftime that says a day, or epoch_s, epoch_ms, epoch_us, epoch_ns or epoch_days, or cut_to_us",
                     ))?;
-                    // Who says that a number counts nanoseconds knows that the column has microseconds.
-                    if matches!(pattern, Pattern::Epoch(Epoch::Nanos)) {
-                        target.finer = Finer::CutOff;
+                    // Whoever declares that a number counts nanoseconds accepts that the column stores microseconds.
+                    if matches!(pattern, TextPattern::Epoch(EpochUnit::Nanos)) {
+                        target.finer = SubMicrosecondRule::CutOff;
                     }
                     target.patterns.push(pattern);
                 }
@@ -144,7 +145,7 @@ impl Target {
         Ok(target)
     }
 
-    /// The same rules for a list's values.
+    /// The target of a list's items, with the same rules.
     pub fn item(&self) -> Option<Target> {
         let SqlType::List(item) = &self.sql_type else {
             return None;
@@ -153,7 +154,7 @@ impl Target {
             sql_type: (**item).clone(),
             arrow: item.arrow(),
             nullable: true,
-            of_csv: false, // the values of a list are written as JSON
+            of_csv: false, // the items of a list are written as JSON
             ..self.clone()
         })
     }
@@ -166,19 +167,19 @@ fn innermost(sql_type: &SqlType) -> &SqlType {
     }
 }
 
-fn pattern(text: &str) -> Option<Pattern> {
+fn pattern(text: &str) -> Option<TextPattern> {
     Some(match text {
-        "epoch_s" => Pattern::Epoch(Epoch::Seconds),
-        "epoch_ms" => Pattern::Epoch(Epoch::Millis),
-        "epoch_us" => Pattern::Epoch(Epoch::Micros),
-        "epoch_ns" => Pattern::Epoch(Epoch::Nanos),
-        "epoch_days" => Pattern::Epoch(Epoch::Days),
+        "epoch_s" => TextPattern::Epoch(EpochUnit::Seconds),
+        "epoch_ms" => TextPattern::Epoch(EpochUnit::Millis),
+        "epoch_us" => TextPattern::Epoch(EpochUnit::Micros),
+        "epoch_ns" => TextPattern::Epoch(EpochUnit::Nanos),
+        "epoch_days" => TextPattern::Epoch(EpochUnit::Days),
         _ => {
             let pattern = MomentPattern::parse(text).ok()?;
             match text {
-                "%Y-%m-%d %H:%M:%S" => Pattern::Plain(b' ', pattern),
-                "%Y-%m-%dT%H:%M:%S" => Pattern::Plain(b'T', pattern),
-                _ => Pattern::Written(pattern),
+                "%Y-%m-%d %H:%M:%S" => TextPattern::Plain(b' ', pattern),
+                "%Y-%m-%dT%H:%M:%S" => TextPattern::Plain(b'T', pattern),
+                _ => TextPattern::Written(pattern),
             }
         }
     })

@@ -1,30 +1,30 @@
-//! What a run may take of its machine, in `dataflow.toml`.
+//! Limits on what a run may use of its machine, in `dataflow.toml`.
 
 use std::path::Path;
 
 use super::location::lake_location;
-use super::settings::{Settings, Value};
+use super::settings::{SettingValue, Settings};
 
-/// The largest limit of a record or a value: batches and columns count their bytes with 31 bits.
+/// The largest allowed limit of a record or a value, in bytes: batches and columns count their bytes in 31 bits.
 const LARGEST_LIMIT: u64 = 1 << 30;
 
-/// The most that the limit of a recursive query's rounds may be.
+/// The largest allowed limit on the rounds of a recursive query.
 const MOST_ROUNDS: u64 = 1_000_000;
 
-/// Bounds of a run.
+/// Limits of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounds {
-    /// Records a second that a backfill feeds while live records come, where it is not asked otherwise.
+    /// How many records a second a backfill feeds while live records arrive, unless its request says otherwise.
     pub backfill_rate: f64,
-    /// Folders (absolute) and URLs below which requests may name files, beside the folders of feeds.
+    /// Folders (absolute) and URLs below which requests may name files, besides the folders of feeds.
     pub backfill_from: Vec<String>,
-    /// Bytes of resident memory above which no feed is read; none: without bound.
+    /// Bytes of resident memory above which no feed is read; none: unlimited.
     pub memory: Option<u64>,
-    /// Bytes of the longest record that a feed takes which says nothing else; see [`Feed::max_record`](super::Feed).
+    /// The default of [`Feed::max_record`](super::Feed), in bytes.
     pub max_record: u64,
-    /// Rounds of a recursive query behind its first; a row of a later one is a dead letter.
+    /// How many rounds a recursive query may have after its first; a row of a later round becomes a dead letter.
     pub max_rounds: u64,
-    /// Bytes that one value may take which an expression computes; a row with a longer one is a dead letter.
+    /// How many bytes a value computed by an expression may have; a row with a longer value becomes a dead letter.
     pub max_value: u64,
 }
 
@@ -35,18 +35,18 @@ impl Default for Bounds {
             backfill_from: vec![],
             memory: None,
             max_record: 16 << 20,
-            // A round over a cycle costs tens of microseconds at least, and each may keep as many rows again. MySQL allows
-            // as many.
+            // A round over a cycle costs at least tens of microseconds, and each may add as many rows as the query
+            // has. MySQL's default is the same.
             max_rounds: 1000,
             max_value: 64 << 20,
         }
     }
 }
 
-/// Reads the bounds; none: mistakes were reported. `base` is the dataflow's folder.
+/// Reads the limits; none if mistakes were reported. `base` is the dataflow's folder.
 pub(super) fn read_bounds(settings: &mut Settings<'_>, base: &Path) -> Option<Bounds> {
     let usual = Bounds::default();
-    let backfill_rate = match settings.take("backfill_rate", "10000") {
+    let backfill_rate = match settings.setting("backfill_rate", "10000") {
         None => Some(usual.backfill_rate),
         Some(value) => value.number().and_then(|rate| {
             if rate > 0.0 {
@@ -59,16 +59,16 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>, base: &Path) -> Option<Bo
             None
         }),
     };
-    let backfill_from = match settings.take("backfill_from", "[\".\", \"/data/old\"]") {
+    let backfill_from = match settings.setting("backfill_from", "[\".\", \"/data/old\"]") {
         None => Some(vec![base.to_string_lossy().into_owned()]),
         Some(value) => read_folders(&value, base),
     };
-    let memory = match settings.take("memory_limit", "\"4 GiB\"") {
+    let memory = match settings.setting("memory_limit", "\"4 GiB\"") {
         None => Some(usual.memory),
         Some(value) => read_bytes(&value).map(Some),
     };
     let max_record = read_max_record(settings, usual.max_record);
-    let max_rounds = match settings.take("max_rounds", "1000") {
+    let max_rounds = match settings.setting("max_rounds", "1000") {
         None => Some(usual.max_rounds),
         Some(value) => value.whole().and_then(|rounds| match rounds {
             1..=MOST_ROUNDS => Some(rounds),
@@ -97,7 +97,7 @@ pub(super) fn read_bounds(settings: &mut Settings<'_>, base: &Path) -> Option<Bo
     })
 }
 
-/// The longest record: of the dataflow's feeds, or of one of them. `usual` where nothing is said.
+/// Reads `max_record`, in bytes, of the dataflow or of one feed; `usual` is the default.
 pub(super) fn read_max_record(settings: &mut Settings<'_>, usual: u64) -> Option<u64> {
     read_limit(
         settings,
@@ -107,9 +107,9 @@ pub(super) fn read_max_record(settings: &mut Settings<'_>, usual: u64) -> Option
     )
 }
 
-/// Reads the limit of a record or a value, in bytes; `help` says why it has one itself.
+/// Reads the limit of a record or a value, in bytes; `help` explains why the limit itself is bounded.
 fn read_limit(settings: &mut Settings<'_>, name: &'static str, usual: u64, help: &str) -> Option<u64> {
-    let Some(value) = settings.take(name, "\"16 MiB\"") else {
+    let Some(value) = settings.setting(name, "\"16 MiB\"") else {
         return Some(usual);
     };
     let bytes = read_bytes(&value)?;
@@ -120,8 +120,8 @@ fn read_limit(settings: &mut Settings<'_>, name: &'static str, usual: u64, help:
     Some(bytes)
 }
 
-/// Folders and URLs, all below which is meant.
-fn read_folders(value: &Value<'_>, base: &Path) -> Option<Vec<String>> {
+/// Reads folders and URLs; each stands for everything below it.
+fn read_folders(value: &SettingValue<'_>, base: &Path) -> Option<Vec<String>> {
     let mut folders = Vec::new();
     for text in value.texts()? {
         let is_glob = text.value.contains(['*', '?']);
@@ -144,8 +144,8 @@ fn read_folders(value: &Value<'_>, base: &Path) -> Option<Vec<String>> {
     Some(folders)
 }
 
-/// An amount of bytes.
-pub(super) fn read_bytes(value: &Value<'_>) -> Option<u64> {
+/// Reads a number of bytes.
+pub(super) fn read_bytes(value: &SettingValue<'_>) -> Option<u64> {
     let text = value.text()?;
     let bytes = parse_bytes(text.value.trim());
     if bytes.is_none() {
@@ -160,7 +160,7 @@ pub(super) fn read_bytes(value: &Value<'_>) -> Option<u64> {
     bytes
 }
 
-/// `512 MiB`, `4 GB`.
+/// Parses a number of bytes, such as `512 MiB` or `4 GB`.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
     let number: f64 = text[..unit].trim().parse().ok()?;

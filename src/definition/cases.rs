@@ -1,10 +1,10 @@
-//! The dataflow's own tests: `tests/<name>/`, given these input rows, expect these table rows.
+//! The dataflow's own tests, `tests/<name>/`: given these input rows, the tables must hold these rows.
 //!
 //! ```text
 //! tests/<name>/inputs/<input>.csv|ndjson      tests/<name>/1/inputs/..., 2/inputs/..., for several steps
 //! tests/<name>/expect/<layer>.<table>.csv     tests/<name>/1/expect/..., 2/expect/...
 //! ```
-//! Finds the files and checks that inputs and tables of these names exist; reads none of them.
+//! This module finds the files and checks that the inputs and tables exist; it does not read them.
 
 use std::path::{Path, PathBuf};
 
@@ -12,54 +12,54 @@ use super::diagnostic::{Diagnostic, Diagnostics, nearest};
 use super::load::unknown_table_help;
 use super::{Format, Layer};
 
-/// A test.
+/// A test of the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     /// The folder's name.
     pub name: String,
-    /// In the order they are applied; at least one.
-    pub steps: Vec<Step>,
+    /// The steps in order, at least one.
+    pub steps: Vec<CaseStep>,
 }
 
-/// Input rows that arrive together, and what the tables hold then.
+/// Input rows that arrive together, and what the tables must hold afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// From 1.
+pub struct CaseStep {
+    /// The step's number, from 1.
     pub number: usize,
     /// By file name; may be empty.
-    pub inputs: Vec<Given>,
-    /// By file name; may be empty in all steps but one.
-    pub expect: Vec<Expected>,
+    pub inputs: Vec<CaseInput>,
+    /// By file name; at least one step has some.
+    pub expect: Vec<ExpectedTable>,
 }
 
-/// Rows of an input.
+/// A file with rows of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// The file, with the dataflow's folder in front.
+pub struct CaseInput {
+    /// The file, including the path of the dataflow's folder.
     pub path: PathBuf,
-    /// Which input.
+    /// The input's name.
     pub input: String,
     /// [`Format::Csv`] or [`Format::Ndjson`].
     pub format: Format,
 }
 
-/// All rows of a table.
+/// A file with all rows of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// The CSV file, with the dataflow's folder in front.
+pub struct ExpectedTable {
+    /// The CSV file, including the path of the dataflow's folder.
     pub path: PathBuf,
-    /// Which layer.
+    /// The table's layer.
     pub layer: Layer,
-    /// Which table.
+    /// The table's name.
     pub table: String,
 }
 
-/// The tests of a dataflow's folder, by name. No folder `tests` is no test.
+/// The tests in a dataflow's folder, by name; empty if there is no folder `tests`.
 ///
 /// # Errors
-/// Every mistake found, in the order of files.
+/// All mistakes, in the order of files.
 pub fn cases(folder: &Path) -> Result<Vec<Case>, Diagnostics> {
-    let mut reader = Reader {
+    let mut reader = CaseReader {
         folder,
         inputs: names(folder, "inputs", "toml"),
         tables: Layer::ALL
@@ -84,14 +84,14 @@ pub fn cases(folder: &Path) -> Result<Vec<Case>, Diagnostics> {
     }
 }
 
-struct Reader<'a> {
+struct CaseReader<'a> {
     folder: &'a Path,
     inputs: Vec<String>,
     tables: Vec<String>,
     found: Vec<Diagnostic>,
 }
 
-impl Reader<'_> {
+impl CaseReader<'_> {
     fn case(&mut self, name: String) -> Case {
         let path = Path::new("tests").join(&name);
         let mut numbers: Vec<usize> = Vec::new();
@@ -123,7 +123,7 @@ impl Reader<'_> {
                 "number steps from 1, without a gap",
             );
         }
-        let steps: Vec<Step> = match numbers.is_empty() {
+        let steps: Vec<CaseStep> = match numbers.is_empty() {
             true => vec![self.step(1, &path)],
             false => numbers
                 .iter()
@@ -140,19 +140,19 @@ impl Reader<'_> {
         Case { name, steps }
     }
 
-    fn step(&mut self, number: usize, path: &Path) -> Step {
-        let mut step = Step {
+    fn step(&mut self, number: usize, path: &Path) -> CaseStep {
+        let mut step = CaseStep {
             number,
             inputs: Vec::new(),
             expect: Vec::new(),
         };
         for file in self.files(&path.join("inputs")) {
-            if let Some(given) = self.given(&path.join("inputs").join(file)) {
+            if let Some(given) = self.read_input(&path.join("inputs").join(file)) {
                 step.inputs.push(given);
             }
         }
         for file in self.files(&path.join("expect")) {
-            if let Some(expected) = self.expected(&path.join("expect").join(file)) {
+            if let Some(expected) = self.read_expected(&path.join("expect").join(file)) {
                 step.expect.push(expected);
             }
         }
@@ -167,7 +167,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn given(&mut self, path: &Path) -> Option<Given> {
+    fn read_input(&mut self, path: &Path) -> Option<CaseInput> {
         let (input, ending) = split(path);
         let format = match ending.as_str() {
             "csv" => Format::Csv,
@@ -190,14 +190,14 @@ impl Reader<'_> {
             self.say(path.to_path_buf(), format!("unknown input {input:?}"), help);
             return None;
         }
-        Some(Given {
+        Some(CaseInput {
             path: self.folder.join(path),
             input,
             format,
         })
     }
 
-    fn expected(&mut self, path: &Path) -> Option<Expected> {
+    fn read_expected(&mut self, path: &Path) -> Option<ExpectedTable> {
         let (name, ending) = split(path);
         let place = name.split_once('.').and_then(|(layer, table)| {
             let layer = Layer::ALL.into_iter().find(|known| known.name() == layer)?;
@@ -219,7 +219,7 @@ impl Reader<'_> {
             );
             return None;
         }
-        Some(Expected {
+        Some(ExpectedTable {
             path: self.folder.join(path),
             layer,
             table,
@@ -237,7 +237,7 @@ impl Reader<'_> {
     }
 }
 
-/// Name and ending.
+/// The name and suffix of a file.
 fn split(path: &Path) -> (String, String) {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match name.rsplit_once('.') {
@@ -246,7 +246,7 @@ fn split(path: &Path) -> (String, String) {
     }
 }
 
-/// What a folder holds, by name, and whether each is a folder; hidden entries are left out.
+/// The entries of a folder by name, each with whether it is a folder; hidden entries are left out.
 fn entries(folder: &Path) -> Vec<(String, bool)> {
     let mut entries: Vec<(String, bool)> = std::fs::read_dir(folder)
         .into_iter()

@@ -1,4 +1,4 @@
-//! `[columns]` of an input, what a feed overrides of them, and lists that name them.
+//! Reads `[columns]` of an input, what feeds override of them, and lists of columns' names.
 
 use std::ops::Range;
 
@@ -7,33 +7,33 @@ use super::diagnostic::nearest;
 use super::file::File;
 use super::moment::MomentPattern;
 use super::number::{NumberPattern, parse_flags};
-use super::settings::{Settings, Text, Value};
+use super::settings::{SettingValue, Settings, Text};
 use crate::repr::SqlType;
 
-/// A column as it is written; what is left out is filled in by [`finished`].
+/// A column as the file has it; [`finished`] adds defaults.
 #[derive(Clone, Debug)]
-pub(super) struct Written {
+pub(super) struct WrittenColumn {
     pub name: String,
-    /// None: its mistakes are reported.
+    /// None if its mistakes were reported.
     pub sql_type: Option<SqlType>,
     pub nullable: bool,
-    /// Whether that it may be null is written.
+    /// Whether the file says explicitly that it is nullable.
     pub is_told_nullable: bool,
-    pub texts: Texts,
+    pub texts: PayloadTexts,
 }
 
-/// How a column stands in payloads; none: not said.
+/// How a column is represented in payloads; none where the file does not say.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Texts {
+pub(super) struct PayloadTexts {
     pub from: Option<Vec<String>>,
     pub format: Option<Vec<String>>,
     pub null: Option<Vec<String>>,
 }
 
 /// The `[columns]` of an input, in the order of the file.
-pub(super) fn read_columns(mut settings: Settings<'_>) -> Vec<Written> {
+pub(super) fn read_columns(mut settings: Settings<'_>) -> Vec<WrittenColumn> {
     let file = settings.file();
-    let mut columns: Vec<Written> = Vec::new();
+    let mut columns: Vec<WrittenColumn> = Vec::new();
     for value in settings.take_all("\"VARCHAR\"") {
         check_name(file, &value, &columns);
         columns.push(read_column(&value));
@@ -44,7 +44,7 @@ pub(super) fn read_columns(mut settings: Settings<'_>) -> Vec<Written> {
     columns
 }
 
-fn check_name(file: &File<'_>, value: &Value<'_>, before: &[Written]) {
+fn check_name(file: &File<'_>, value: &SettingValue<'_>, before: &[WrittenColumn]) {
     if value.key.is_empty() || value.key.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
         file.say(
             &value.key_at,
@@ -60,13 +60,13 @@ fn check_name(file: &File<'_>, value: &Value<'_>, before: &[Written]) {
     }
 }
 
-fn read_column(value: &Value<'_>) -> Written {
-    let mut column = Written {
+fn read_column(value: &SettingValue<'_>) -> WrittenColumn {
+    let mut column = WrittenColumn {
         name: value.key.to_string(),
         sql_type: None,
         nullable: true,
         is_told_nullable: false,
-        texts: Texts::default(),
+        texts: PayloadTexts::default(),
     };
     if value.is_text() {
         column.sql_type = value.text().and_then(|text| read_type(value, &text));
@@ -78,7 +78,7 @@ fn read_column(value: &Value<'_>) -> Written {
     column.sql_type = settings
         .require("type", "\"VARCHAR\"")
         .and_then(|value| read_type(&value, &value.text()?));
-    if let Some(nullable) = settings.take("nullable", "false").and_then(|value| value.boolean()) {
+    if let Some(nullable) = settings.setting("nullable", "false").and_then(|value| value.boolean()) {
         column.nullable = nullable;
         column.is_told_nullable = nullable;
     }
@@ -87,9 +87,9 @@ fn read_column(value: &Value<'_>) -> Written {
     column
 }
 
-/// `from`, `format` and `null` of a column.
-pub(super) fn read_texts(settings: &mut Settings<'_>, sql_type: Option<&SqlType>) -> Texts {
-    let from = settings.take("from", "\"Country\"").and_then(|value| {
+/// Reads `from`, `format` and `null` of a column.
+pub(super) fn read_texts(settings: &mut Settings<'_>, sql_type: Option<&SqlType>) -> PayloadTexts {
+    let from = settings.setting("from", "\"Country\"").and_then(|value| {
         let names = value.fields()?;
         if names.is_empty() || names.iter().any(|name| name.value.is_empty()) {
             value.say(
@@ -100,7 +100,7 @@ pub(super) fn read_texts(settings: &mut Settings<'_>, sql_type: Option<&SqlType>
         }
         Some(values(names))
     });
-    let format = settings.take("format", "\"%Y-%m-%d %H:%M:%S\"").and_then(|value| {
+    let format = settings.setting("format", "\"%Y-%m-%d %H:%M:%S\"").and_then(|value| {
         let formats = value.texts()?;
         if let Some(sql_type) = sql_type {
             check_formats(settings.file(), &formats, sql_type);
@@ -108,10 +108,10 @@ pub(super) fn read_texts(settings: &mut Settings<'_>, sql_type: Option<&SqlType>
         Some(values(formats))
     });
     let null = read_null(settings);
-    Texts { from, format, null }
+    PayloadTexts { from, format, null }
 }
 
-/// What the texts of a column may be written as, by its type.
+/// Checks that formats fit the column's type.
 fn check_formats(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
     for format in formats {
         let text = format.value.as_str();
@@ -149,7 +149,7 @@ fn check_formats(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
     check_ways(file, formats, sql_type);
 }
 
-/// Says where a second format could only read every value differently, or is never asked.
+/// Reports a second format if it would read every value differently from the first, or would never be tried.
 fn check_ways(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
     let is = |known: fn(&str) -> bool| formats.iter().filter(|format| known(format.value.as_str())).nth(1);
     let (second, what) = match element(sql_type) {
@@ -173,7 +173,7 @@ fn check_ways(file: &File<'_>, formats: &[Text], sql_type: &SqlType) {
     }
 }
 
-/// Says why no point in time is written by a format.
+/// Reports a format by which no point in time can be read.
 fn check_moment(file: &File<'_>, format: &Text, sql_type: &SqlType) {
     const COUNTS: [&str; 6] = ["epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_days", "cut_to_us"];
     let text = format.value.as_str();
@@ -190,17 +190,17 @@ fn check_moment(file: &File<'_>, format: &Text, sql_type: &SqlType) {
     );
 }
 
-/// `null`: the texts that stand for null.
+/// Reads `null`, the texts that mean null.
 pub(super) fn read_null(settings: &mut Settings<'_>) -> Option<Vec<String>> {
-    let value = settings.take("null", "\"NA\"")?;
+    let value = settings.setting("null", "\"NA\"")?;
     value.texts().map(values)
 }
 
-/// A column with everything filled in: what the feed says of it, the feed's default, what the column says,
-/// the input's default.
+/// A complete column. Each property comes from the first of: the feed's override, the feed's default, the column, the
+/// input's default.
 pub(super) fn finished(
-    column: &Written,
-    feed: &Texts,
+    column: &WrittenColumn,
+    feed: &PayloadTexts,
     feed_null: Option<&Vec<String>>,
     input_null: Option<&Vec<String>>,
 ) -> Option<Column> {
@@ -222,14 +222,14 @@ pub(super) fn finished(
     })
 }
 
-/// A list of column names, each there and named once; `columns` is none where they are not known here.
+/// Reads a list of column names, which must exist and be distinct; `columns` is none if they are not known here.
 pub(super) fn read_names(
     settings: &mut Settings<'_>,
     setting: &'static str,
     example: &'static str,
-    columns: Option<&[Written]>,
+    columns: Option<&[WrittenColumn]>,
 ) -> Vec<String> {
-    let Some(names) = settings.take(setting, example).and_then(|value| value.texts()) else {
+    let Some(names) = settings.setting(setting, example).and_then(|value| value.texts()) else {
         return Vec::new();
     };
     let file = settings.file();
@@ -246,14 +246,14 @@ pub(super) fn read_names(
     values(names)
 }
 
-/// Reports a name that is no column.
+/// Reports a name that is not a column's.
 pub(super) fn check_column(
     file: &File<'_>,
     setting: &str,
     name: &str,
     written: &str,
     at: &Range<usize>,
-    columns: Option<&[Written]>,
+    columns: Option<&[WrittenColumn]>,
 ) {
     let Some(columns) = columns else { return };
     if file.is_broken() || columns.iter().any(|column| column.name == name) {
@@ -266,8 +266,8 @@ pub(super) fn check_column(
     );
 }
 
-/// The remedy for a name that is no column.
-pub(super) fn known_columns(name: &str, columns: &[Written]) -> String {
+/// The remedy for a name that is not a column's.
+pub(super) fn known_columns(name: &str, columns: &[WrittenColumn]) -> String {
     let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean {near:?}? columns are {}", known.join(", ")),
@@ -275,7 +275,7 @@ pub(super) fn known_columns(name: &str, columns: &[Written]) -> String {
     }
 }
 
-fn read_type(value: &Value<'_>, text: &Text) -> Option<SqlType> {
+fn read_type(value: &SettingValue<'_>, text: &Text) -> Option<SqlType> {
     if let Ok(sql_type) = text.value.parse() {
         return Some(sql_type);
     }

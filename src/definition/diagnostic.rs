@@ -1,4 +1,4 @@
-//! A mistake in a definition: where it is, what is wrong, what to do.
+//! A mistake in a definition: where it is, what is wrong, and what to do.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use std::path::PathBuf;
 pub struct Diagnostic {
     /// The file, relative to the dataflow's folder.
     pub file: PathBuf,
-    /// 1-based line; 0 where the file as a whole is meant.
+    /// The line, from 1; 0 if the mistake concerns the whole file.
     pub line: usize,
-    /// 1-based column; 0 where the line as a whole is meant.
+    /// The column, from 1; 0 if the mistake concerns the whole line.
     pub column: usize,
     /// What is wrong, lower case.
     pub message: String,
@@ -35,7 +35,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Every mistake that was found, in the order of files and lines.
+/// All mistakes, in the order of files and lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
@@ -53,11 +53,11 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// The folders in which mistakes are reported, behind those of the dataflow's own file.
+/// The order of folders in which mistakes are reported, after those of `dataflow.toml`.
 const FOLDERS: [&str; 4] = ["inputs", "silver", "gold", "tests"];
 
 impl Diagnostics {
-    /// In the order of files and lines, each once.
+    /// Sorts by file and line, and removes duplicates.
     pub fn sorted(mut self) -> Self {
         let rank = |diagnostic: &Diagnostic| {
             FOLDERS
@@ -72,7 +72,7 @@ impl Diagnostics {
     }
 }
 
-/// The candidate that a mistyped word most likely stands for; none when nothing is near.
+/// The candidate that a mistyped word most likely stands for; none if no candidate is close.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let reach = |candidate: &str| match candidate.chars().count().max(word.chars().count()) {

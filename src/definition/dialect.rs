@@ -1,30 +1,29 @@
-//! How the text of files is written: `delimiter`, `quote`, `encoding` and their like, of a feed of kind `files`.
-
-use serde::{Deserialize, Serialize};
+//! The dialect of text files of a `files` feed: `delimiter`, `quote`, `encoding` and related settings.
 
 use super::Format;
-use super::settings::{Settings, Value};
+use super::settings::{SettingValue, Settings};
+use crate::repr::Charset;
 
-/// How the text of a feed's files is written. All but `charset` is of CSV.
+/// The dialect of a feed's text files. All but `charset` applies only to CSV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextDialect {
-    /// What stands between fields.
+    /// Separates fields.
     pub delimiter: u8,
-    /// What a field with delimiters or line ends stands in; none: a quote is a character as any.
+    /// Encloses a field that contains delimiters or line ends; none: a quote is an ordinary character.
     pub quote: Option<u8>,
-    /// Inside quotes, what takes the meaning from the character behind it; a doubled quote is a quote with it, too.
+    /// Inside quotes, makes the next character literal; a doubled quote still means a quote.
     pub escape: Option<u8>,
     /// Whether the first record names the fields.
     pub header: bool,
-    /// Lines to pass over before anything is read.
+    /// How many lines to skip at the beginning of a file.
     pub skip_lines: u64,
-    /// What a line begins with that is no record.
+    /// The first character of a comment line.
     pub comment: Option<u8>,
-    /// Whether blanks around fields that are not quoted are no part of them.
+    /// Whether blanks around unquoted fields are removed.
     pub trim: bool,
-    /// Whether a name in the header is a column's in any case of its letters.
+    /// Whether names in the header match columns case-insensitively.
     pub ignore_case: bool,
-    /// What the bytes stand for.
+    /// The encoding of the text.
     pub charset: Charset,
 }
 
@@ -44,58 +43,17 @@ impl Default for TextDialect {
     }
 }
 
-/// What the bytes of a text stand for. A byte order mark at its start says more than this.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Charset {
-    /// UTF-8.
-    #[default]
-    Utf8,
-    /// UTF-16 of the order that its first character shows: one of the ASCII ones.
-    Utf16,
-    /// UTF-16, the low byte first.
-    Utf16Le,
-    /// UTF-16, the high byte first.
-    Utf16Be,
-    /// ISO 8859-1: each byte is the character of its number.
-    Latin1,
-    /// As Latin-1, with letters and signs (the euro's) from 0x80 to 0x9f.
-    Windows1252,
-}
-
-/// What becomes of rows that hold nothing but delimiters.
+/// What to do with rows that consist only of delimiters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BlankRows {
-    /// They are rows of nulls, as in other databases; how many there are is warned of.
+    /// They become rows of nulls, as in other databases, and a warning states their number.
     #[default]
     Keep,
-    /// They are no rows, and counted.
+    /// They are skipped, and counted.
     Skip,
 }
 
-/// The charsets by what they may be called; the first name is what they are told by.
-const CHARSETS: [(Charset, &[&str]); 6] = [
-    (Charset::Utf8, &["utf-8", "utf8"]),
-    (Charset::Utf16, &["utf-16", "utf16"]),
-    (Charset::Utf16Le, &["utf-16le", "utf16le"]),
-    (Charset::Utf16Be, &["utf-16be", "utf16be"]),
-    (Charset::Latin1, &["latin-1", "latin1", "iso-8859-1"]),
-    (Charset::Windows1252, &["windows-1252", "cp1252"]),
-];
-
-impl Charset {
-    /// As a definition writes it.
-    pub fn name(self) -> &'static str {
-        let known = CHARSETS.iter().find(|(charset, _)| *charset == self);
-        known.map_or("utf-8", |(_, names)| names[0])
-    }
-
-    /// Whether each byte is a character.
-    pub fn is_single_byte(self) -> bool {
-        matches!(self, Charset::Latin1 | Charset::Windows1252)
-    }
-}
-
-/// Settings of CSV files alone.
+/// The settings that apply only to CSV files.
 const OF_CSV: [&str; 9] = [
     "delimiter",
     "quote",
@@ -108,12 +66,12 @@ const OF_CSV: [&str; 9] = [
     "blank_rows",
 ];
 
-/// Reads the settings; `is_files` where the feed is of kind `files`. None: mistakes were reported.
+/// Reads the settings; `is_files` if the feed is of kind `files`. None if mistakes were reported.
 pub(super) fn read_dialect(settings: &mut Settings<'_>, is_files: bool, format: Option<Format>) -> Option<TextDialect> {
     let Some(format) = format else {
-        // What they mean is not known, so they are not looked at.
+        // Without a format their meaning is unknown, so they are accepted unread.
         for name in OF_CSV.into_iter().chain(["encoding"]) {
-            settings.take(name, "1");
+            settings.setting(name, "1");
         }
         return None;
     };
@@ -135,7 +93,7 @@ pub(super) fn read_dialect(settings: &mut Settings<'_>, is_files: bool, format: 
     }
     let usual = TextDialect::default();
     let charset = settings
-        .take("encoding", "\"windows-1252\"")
+        .setting("encoding", "\"windows-1252\"")
         .map_or(Some(usual.charset), |value| read_charset(&value));
     if !is_csv {
         return Some(TextDialect {
@@ -144,22 +102,22 @@ pub(super) fn read_dialect(settings: &mut Settings<'_>, is_files: bool, format: 
         });
     }
     let delimiter = settings
-        .take("delimiter", "\";\"")
+        .setting("delimiter", "\";\"")
         .map_or(Some(Some(usual.delimiter)), |value| read_byte(&value, false));
     let quote = settings
-        .take("quote", "\"'\"")
+        .setting("quote", "\"'\"")
         .map_or(Some(usual.quote), |value| read_byte(&value, true));
     let escape = settings
-        .take("escape", "\"\\\\\"")
+        .setting("escape", "\"\\\\\"")
         .map_or(Some(usual.escape), |value| read_byte(&value, true));
     let comment = settings
-        .take("comment", "\"#\"")
+        .setting("comment", "\"#\"")
         .map_or(Some(usual.comment), |value| read_byte(&value, true));
     let skip_lines = settings
-        .take("skip_lines", "2")
+        .setting("skip_lines", "2")
         .map_or(Some(usual.skip_lines), |value| value.whole());
     let mut flag = |name, example, usual| {
-        let value = settings.take(name, example);
+        let value = settings.setting(name, example);
         value.map_or(Some(usual), |value| value.boolean())
     };
     let (header, trim) = (flag("header", "false", usual.header), flag("trim", "true", usual.trim));
@@ -203,7 +161,7 @@ pub(super) fn read_dialect(settings: &mut Settings<'_>, is_files: bool, format: 
     Some(dialect)
 }
 
-/// `blank_rows`; of what is no CSV, [`read_dialect`] refuses it. None: mistakes were reported.
+/// Reads `blank_rows`; if the format is not CSV, [`read_dialect`] refuses it. None if mistakes were reported.
 pub(super) fn read_blank_rows(
     settings: &mut Settings<'_>,
     is_files: bool,
@@ -212,14 +170,14 @@ pub(super) fn read_blank_rows(
     if !is_files || format != Some(Format::Csv) {
         return Some(BlankRows::Keep);
     }
-    let value = settings.take("blank_rows", "\"skip\"");
+    let value = settings.setting("blank_rows", "\"skip\"");
     value.map_or(Some(BlankRows::Keep), |value| {
         value.choice(&[("keep", BlankRows::Keep), ("skip", BlankRows::Skip)])
     })
 }
 
-/// One ASCII character; or, where `may_be_none`, none for an empty text.
-fn read_byte(value: &Value<'_>, may_be_none: bool) -> Option<Option<u8>> {
+/// Reads one ASCII character; an empty text gives an inner none if `may_be_none`.
+fn read_byte(value: &SettingValue<'_>, may_be_none: bool) -> Option<Option<u8>> {
     let text = value.text()?;
     match text.value.as_bytes() {
         [] if may_be_none => Some(None),
@@ -247,16 +205,16 @@ fn read_byte(value: &Value<'_>, may_be_none: bool) -> Option<Option<u8>> {
     }
 }
 
-fn read_charset(value: &Value<'_>) -> Option<Charset> {
+fn read_charset(value: &SettingValue<'_>) -> Option<Charset> {
     let text = value.text()?;
     let written = text.value.to_ascii_lowercase();
-    let known = CHARSETS.iter().find(|(_, names)| names.contains(&written.as_str()));
+    let known = Charset::by_name(&written);
     if known.is_none() {
-        let names: Vec<&str> = CHARSETS.iter().map(|(_, names)| names[0]).collect();
+        let names = Charset::ALL.map(Charset::name);
         value.say(
             format!("unknown encoding {:?}", text.written),
             format!("it is one of {}; convert other files to UTF-8 before", names.join(", ")),
         );
     }
-    known.map(|(charset, _)| *charset)
+    known
 }

@@ -1,4 +1,4 @@
-//! `${NAME}` and `${NAME:-default}` in the values of settings.
+//! Expands `${NAME}` and `${NAME:-default}` in the values of settings.
 //!
 //! Only what a user wrote is expanded: a value that came from the environment is taken as it is, so a
 //! password may hold `${`. `$${` stands for `${` itself. SQL is never expanded.
@@ -8,13 +8,13 @@ use thiserror::Error;
 /// Why a value could not be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ExpandError {
-    /// Neither set nor given a default.
+    /// The variable is not set and has no default.
     #[error("environment variable {0} is not set")]
     NotSet(String),
     /// `${` without `}`.
     #[error("\"${{\" is not closed by \"}}\"")]
     NotClosed,
-    /// What stands between the braces is no name.
+    /// The text between the braces is not a valid name.
     #[error("{0:?} is not a name of an environment variable")]
     BadName(String),
 }

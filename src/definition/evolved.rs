@@ -1,29 +1,30 @@
-//! Columns that an input takes from the schemas of its feeds, beside those that its file names: `schema = "evolve"`.
+//! Columns that an input takes from the schemas of its feeds, in addition to those of its file: `schema = "evolve"`.
 //!
-//! The file wins: a column of the file keeps its name, and its field. What is taken comes behind it, in the order in which
-//! it was taken, may always be null, and is not part of the definition until a run says so.
+//! The file takes precedence: a column of the file keeps its name and its field. Evolved columns follow those of the
+//! file, in the order in which they were taken, are always nullable, and become part of the definition only when a
+//! run adds them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Feed, FeedKind, Format, Input};
+use super::{Column, Feed, Format, Input};
 use crate::repr::SqlType;
 
-/// A column that a feed's schema brought.
+/// A column taken from a feed's schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evolved {
-    /// Its name, and that of the field.
+    /// The name of the column and of the field.
     pub column: String,
-    /// Its type as SQL writes it.
+    /// The type in SQL.
     pub sql_type: String,
     /// The feed whose schema has the field.
     pub feed: String,
-    /// That schema, as `schema 7 (orders-value version 3)`.
+    /// The schema, in the form `schema 7 (orders-value version 3)`.
     pub schema: String,
 }
 
-/// `discount DOUBLE, from schema 7 (orders-value version 3) of feed live`.
+/// Prints `discount DOUBLE, from schema 7 (orders-value version 3) of feed live`.
 impl fmt::Display for Evolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Evolved {
@@ -37,7 +38,7 @@ impl fmt::Display for Evolved {
 }
 
 impl Feed {
-    /// Where the schemas of its values are registered; none: each schema says so itself.
+    /// The registry's subject for the schemas of its values; none if each schema names its own subject.
     pub fn subject(&self) -> Option<String> {
         if let Some(subject) = self
             .wire
@@ -47,17 +48,12 @@ impl Feed {
         {
             return Some(subject);
         }
-        // As the registry's serializers name it unless told otherwise.
-        match &self.kind {
-            FeedKind::Kafka(kafka) => match &kafka.topics[..] {
-                [topic] if !topic.starts_with('^') => Some(format!("{topic}-value")),
-                _ => None,
-            },
-            _ => None,
-        }
+        // The default naming strategy of the registry's serializers.
+        let topic = self.kind.contract().topic()?;
+        Some(format!("{topic}-value"))
     }
 
-    /// Whether a field of a record or row fills a column of the feed's, or values inside it do.
+    /// Whether a field of a record, or a value inside it, fills a column of the feed.
     pub fn takes(&self, field: &str) -> bool {
         let names = self.columns.iter().flat_map(|column| &column.from);
         names
@@ -67,7 +63,7 @@ impl Feed {
 }
 
 impl Format {
-    /// Whether its records may be behind ids of schemas that name the fields of rows.
+    /// Whether records in this format may refer to registered schemas that name the fields of rows.
     pub fn has_schemas(self) -> bool {
         matches!(
             self,
@@ -77,8 +73,8 @@ impl Format {
 }
 
 impl Input {
-    /// Takes a column, unless the file has its name or its field, the feed is fixed or gone, or its type is not known.
-    /// Says whether it did.
+    /// Adds a column, and returns true; unless the file has its name or its field, the feed is missing or not
+    /// `evolve`, or the type is unknown.
     pub fn evolve(&mut self, evolved: &Evolved) -> bool {
         let Ok(sql_type) = evolved.sql_type.parse::<SqlType>() else {
             return false;
@@ -102,7 +98,7 @@ impl Input {
         true
     }
 
-    /// The column of a name, as Delta tells names apart.
+    /// The column with a name; like Delta, it ignores the case of letters.
     pub fn named(&self, name: &str) -> Option<&Column> {
         self.columns
             .iter()

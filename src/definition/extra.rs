@@ -1,16 +1,17 @@
-//! Feeds that no definition writes: what a backfill brings where none of an input's feeds reads such files.
+//! Feeds that are in no definition: a backfill uses them for files that none of an input's feeds reads.
 //!
-//! Each input has one for each format, with the input's own columns. They stand behind the feeds of the definition by index,
-//! but rank with the first of them when versions of a key tie: history does not outrank what a feed says.
+//! Each input has one for each format, with the input's own columns. Their indices follow those of the definition's
+//! feeds, but when versions of a key tie they rank like the first feed: history must not outrank what a feed
+//! delivers.
 
 use std::borrow::Cow;
 
-use super::{Bounds, Feed, FeedKind, Format, Input, Wire};
+use super::{Bounds, Feed, FeedKind, FileFeed, Format, Input, Wire};
 
-/// The names that a backfill may give for `--format`: those that feeds of files take, of which two are one format.
+/// The values of a backfill's `--format`: those of files feeds. Two of them mean the same format.
 pub const EXTRA_FORMAT_NAMES: [&str; 6] = ["csv", "ndjson", "json", "parquet", "avro", "debezium-json"];
 
-/// Formats of files that a backfill may name, as in `--format`.
+/// The formats of extra feeds, with their names for `--format`.
 const EXTRA_FORMATS: [(&str, Format); 5] = [
     ("csv", Format::Csv),
     ("ndjson", Format::Ndjson),
@@ -19,7 +20,7 @@ const EXTRA_FORMATS: [(&str, Format); 5] = [
     ("debezium-json", Format::DebeziumJson),
 ];
 
-/// Their names in Bronze and in progress. No feed of a definition can be called so: a colon is not allowed there.
+/// The names of extra feeds in Bronze and in progress. They contain a colon, which names in a definition must not.
 const NAMES: [&str; 5] = [
     "backfill:csv",
     "backfill:ndjson",
@@ -29,16 +30,13 @@ const NAMES: [&str; 5] = [
 ];
 
 impl Input {
-    /// A feed by index, those of no definition too.
+    /// A feed by index, including extra feeds.
     pub fn feed(&self, index: usize) -> Cow<'_, Feed> {
         match index.checked_sub(self.feeds.len()) {
             None => Cow::Borrowed(&self.feeds[index]),
             Some(extra) => Cow::Owned(Feed {
                 name: NAMES[extra].to_string(),
-                kind: FeedKind::Files {
-                    path: String::new(),
-                    rules: Default::default(),
-                },
+                kind: FeedKind::Files(FileFeed::default()),
                 format: EXTRA_FORMATS[extra].1,
                 wire: Wire::default(),
                 columns: self.columns.clone(),
@@ -62,15 +60,15 @@ impl Input {
         declared.or_else(|| extra().map(|extra| self.feeds.len() + extra))
     }
 
-    /// The feed of no definition that reads files of this format.
+    /// The extra feed that reads files of this format.
     pub fn extra_feed(&self, format: &str) -> Option<usize> {
-        // Files of both are read alike, whatever stands between objects.
+        // Both formats are read in the same way, whatever separates the objects.
         let format = if format == "json" { "ndjson" } else { format };
         let extra = EXTRA_FORMATS.iter().position(|(name, _)| *name == format)?;
         Some(self.feeds.len() + extra)
     }
 
-    /// Which feed wins where versions of a key tie: a later one.
+    /// A feed's rank when versions of a key tie: the higher rank wins.
     pub fn feed_rank(&self, index: usize) -> usize {
         if index < self.feeds.len() { index } else { 0 }
     }

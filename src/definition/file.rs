@@ -1,4 +1,4 @@
-//! A file of a definition, and the mistakes in it, with line and column.
+//! A file of a definition, and its mistakes with line and column.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -10,10 +10,10 @@ use toml::de::DeTable;
 use super::diagnostic::Diagnostic;
 
 /// Looks up an environment variable.
-pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type EnvLookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Where the mistakes of all files are gathered.
-pub type Found = RefCell<Vec<Diagnostic>>;
+/// Collects the mistakes of all files.
+pub type DiagnosticCollector = RefCell<Vec<Diagnostic>>;
 
 /// A text file of a definition.
 pub struct File<'a> {
@@ -21,15 +21,15 @@ pub struct File<'a> {
     pub path: PathBuf,
     /// Its text.
     pub text: &'a str,
-    /// Looks up what its values name.
-    pub env: Env<'a>,
-    found: &'a Found,
+    /// Looks up the environment variables in its values.
+    pub env: EnvLookup<'a>,
+    found: &'a DiagnosticCollector,
     broken_lines: RefCell<Vec<usize>>,
 }
 
 impl<'a> File<'a> {
     /// A file that reports its mistakes to `found`.
-    pub fn new(path: PathBuf, text: &'a str, env: Env<'a>, found: &'a Found) -> Self {
+    pub fn new(path: PathBuf, text: &'a str, env: EnvLookup<'a>, found: &'a DiagnosticCollector) -> Self {
         File {
             path,
             text,
@@ -39,7 +39,7 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Parses TOML; what cannot be parsed is reported and left out.
+    /// Parses the text as TOML; invalid parts are reported and left out.
     pub fn parse(&self) -> Spanned<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
@@ -70,12 +70,12 @@ impl<'a> File<'a> {
         self.report(line, column, message.into(), help.into());
     }
 
-    /// Reports a mistake of the file as a whole.
+    /// Reports a mistake of the whole file.
     pub fn say_whole(&self, message: impl Into<String>, help: impl Into<String>) {
         self.report(0, 0, message.into(), help.into());
     }
 
-    /// Whether part of the file could not be read, so that nothing is known to be absent.
+    /// Whether a part of the file could not be parsed; then a setting that is not found may be in that part.
     pub fn is_broken(&self) -> bool {
         !self.broken_lines.borrow().is_empty()
     }
@@ -98,7 +98,7 @@ impl<'a> File<'a> {
         });
     }
 
-    /// Line and column, both from 1, of a byte of the text; columns count characters.
+    /// The line and column of a byte of the text, both from 1; columns count characters.
     pub fn position(&self, byte: usize) -> (usize, usize) {
         let mut byte = byte.min(self.text.len());
         while !self.text.is_char_boundary(byte) {
@@ -123,8 +123,8 @@ fn toml_help(message: &str) -> String {
     }
 }
 
-/// The text of a file; a file that cannot be read is reported.
-pub fn read(folder: &Path, relative: &Path, found: &Found) -> Option<String> {
+/// Reads a file; if it cannot be read, that is reported.
+pub fn read(folder: &Path, relative: &Path, found: &DiagnosticCollector) -> Option<String> {
     let report = |line: usize, message: String, help: &str| {
         found.borrow_mut().push(Diagnostic {
             file: relative.to_path_buf(),

@@ -1,18 +1,18 @@
-//! The glob of a files feed, taken apart at its slashes: which names of a folder can lead to a file that it names.
+//! The glob of a `files` feed, split at slashes, so that a walk knows which names of a folder can lead to a match.
 //!
-//! A walk through folders carries a [`GlobState`] along: the parts that may match the next name. So a folder that cannot
-//! lead to a match is never entered, and one that several parts lead to is entered once.
+//! A walk carries a [`GlobState`] along: the parts of the glob that may match the next name. So a folder that cannot
+//! lead to a match is never entered, and a folder that is reached by several parts is entered once.
 
 use glob::{MatchOptions, Pattern, PatternError};
 
-/// Names that begin with a dot are left out by whoever walks, and counted; so wildcards match them.
+/// Wildcards also match names that begin with a dot, because walks leave these out and count them.
 const MATCHING: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
     require_literal_leading_dot: false,
 };
 
-/// What stands behind a glob's fixed part.
+/// The part of a glob behind its fixed part.
 #[derive(Clone, Debug)]
 pub struct FileGlob {
     parts: Vec<GlobPart>,
@@ -21,21 +21,21 @@ pub struct FileGlob {
 
 #[derive(Clone, Debug)]
 enum GlobPart {
-    /// `**`: any folders, or none; at the end any files below.
+    /// `**`: any number of folders; at the end, any files below.
     AnyDepth,
     /// A name without wildcards.
     Literal(String),
-    /// A name with some.
+    /// A name with wildcards.
     Wild(Pattern),
 }
 
-/// Which parts of a glob may match the next name; never empty.
+/// The parts of a glob that may match the next name; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GlobState(Vec<usize>);
 
 impl FileGlob {
-    /// Splits a path into its fixed part, a folder's name, and the glob behind it: before the first part that holds a
-    /// wildcard; without one, before the file's name. In the fixed part `[[]` stands for a bracket no more.
+    /// Splits a path into its fixed part, which is a folder, and the glob behind it: before the first part with a
+    /// wildcard, or before the file's name if there is none. In the fixed part, escapes such as `[[]` are resolved.
     pub fn split(path: &str) -> (String, &str) {
         let (mut fixed, mut rest) = (Vec::new(), path);
         while let Some((part, behind)) = rest.split_once('/') {
@@ -46,7 +46,7 @@ impl FileGlob {
         (fixed.join("/"), rest)
     }
 
-    /// The same glob, for names in any case of letters.
+    /// The same glob, but case-insensitive.
     pub fn in_any_case(&self) -> FileGlob {
         FileGlob {
             any_case: true,
@@ -54,10 +54,10 @@ impl FileGlob {
         }
     }
 
-    /// Takes apart what stands behind the fixed part.
+    /// Parses the part behind the fixed part.
     ///
     /// # Errors
-    /// A part that is no pattern.
+    /// A part is no valid pattern.
     pub fn new(rest: &str) -> Result<FileGlob, PatternError> {
         let part = |text: &str| {
             Ok(match (text, literal(text)) {
@@ -69,12 +69,12 @@ impl FileGlob {
         let named = rest.split('/').filter(|text| !text.is_empty()).map(part);
         let mut parts: Vec<GlobPart> = named.collect::<Result<_, _>>()?;
         if parts.is_empty() {
-            parts.push(GlobPart::Literal(String::new())); // which no file is called
+            parts.push(GlobPart::Literal(String::new())); // no file has an empty name
         }
         Ok(FileGlob { parts, any_case: false })
     }
 
-    /// The only path that it names, where no part holds a wildcard.
+    /// The only path that it can match, if no part has a wildcard.
     pub fn only_path(&self) -> Option<String> {
         let name = |part: &GlobPart| match part {
             GlobPart::Literal(name) => Some(name.clone()),
@@ -84,12 +84,12 @@ impl FileGlob {
         names.map(|names| names.join("/"))
     }
 
-    /// At the folder that is the glob's fixed part.
+    /// The state in the folder that is the glob's fixed part.
     pub fn start(&self) -> GlobState {
         self.closed(vec![0])
     }
 
-    /// In a folder of this name within one of that state; none: nothing in it can match.
+    /// The state in a subfolder with this name; none if nothing in it can match.
     pub fn enter(&self, state: &GlobState, name: &str) -> Option<GlobState> {
         let mut next = Vec::new();
         for &part in &state.0 {
@@ -102,13 +102,13 @@ impl FileGlob {
         (!next.is_empty()).then(|| self.closed(next))
     }
 
-    /// Whether a file of this name in a folder of that state is one that the glob names.
+    /// Whether the glob matches a file with this name in a folder with that state.
     pub fn matches(&self, state: &GlobState, name: &str) -> bool {
         let last = self.parts.len() - 1;
         state.0.contains(&last) && self.parts[last].matches(name, self.any_case)
     }
 
-    /// The names that can lead to a match from here, where none but these can.
+    /// The names that can lead to a match from here, if only fixed names can.
     pub fn literals(&self, state: &GlobState) -> Option<Vec<&str>> {
         let literal = |part: &usize| match &self.parts[*part] {
             GlobPart::Literal(name) => Some(name.as_str()),
@@ -117,7 +117,7 @@ impl FileGlob {
         state.0.iter().map(literal).collect()
     }
 
-    /// Whether a file of this path below the fixed part is one that the glob names.
+    /// Whether the glob matches a file with this path below the fixed part.
     pub fn names(&self, path: &[&str]) -> bool {
         let Some((file, folders)) = path.split_last() else {
             return false;
@@ -132,7 +132,7 @@ impl FileGlob {
         self.matches(&state, file)
     }
 
-    /// With the parts behind each `**`, which may stand for no folder at all.
+    /// Adds the parts behind each `**`, because that may stand for no folder at all.
     fn closed(&self, mut parts: Vec<usize>) -> GlobState {
         let mut at = 0;
         while let Some(&part) = parts.get(at) {
@@ -151,8 +151,8 @@ impl FileGlob {
     }
 }
 
-/// The only name that a part of a glob stands for: it has no wildcards, or in brackets alone, each around one character
-/// (`[[]`, `[*]`). None: there may be several, or the part is no pattern.
+/// The only name that a part of a glob can match: it has no wildcards, or only characters in brackets (`[[]`, `[*]`).
+/// None if it may match several names, or is no valid pattern.
 pub(super) fn literal(part: &str) -> Option<String> {
     let mut name = String::with_capacity(part.len());
     let mut rest = part.chars();
@@ -169,7 +169,7 @@ pub(super) fn literal(part: &str) -> Option<String> {
             c => name.push(c),
         }
     }
-    // In brackets these are no names that a folder shows.
+    // In brackets these would have to be names of real entries, but no folder lists `.` or `..`.
     let is_folders_own = part.starts_with('[') && matches!(name.as_str(), "." | "..");
     (!is_folders_own).then_some(name)
 }
@@ -209,7 +209,7 @@ mod tests {
             ("/*.csv", "", "*.csv"),
             ("*.csv", "", "*.csv"),
             ("s3://bucket/in/**/x?.csv", "s3://bucket/in", "**/x?.csv"),
-            // What is escaped is no wildcard.
+            // Escaped characters are no wildcards.
             ("/a/[[]x[]]/*.csv", "/a/[x]", "*.csv"),
             ("/a/q[?]/b[*]/c.csv", "/a/q?/b*", "c.csv"),
             ("/a/x]/{b}/*", "/a/x]/{b}", "*"),
@@ -222,8 +222,8 @@ mod tests {
         }
     }
 
-    /// A folder whose name was written with brackets counted as one of many: links could lead out of it to its neighbours, and a
-    /// missing file was told by its pattern. `x[/]y` passed `check`, and failed in the run.
+    /// A folder whose name was written with brackets counted as a wildcard: links could lead out of it to its
+    /// neighbours, and a missing file was reported by its pattern. `x[/]y` passed `check` and failed in the run.
     #[test]
     fn odd_but_legal_globs_name_what_they_say() {
         for (glob, path, named) in [

@@ -1,4 +1,4 @@
-//! `[http]` of `dataflow.toml`: where feeds of kind `http` are listened for, and what a request may take.
+//! `[http]` of `dataflow.toml`: the address for feeds of kind `http`, and the limits of requests.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,35 +7,35 @@ use std::time::Duration;
 
 use super::bounds::read_bytes;
 use super::location::{LocationError, folder_location};
-use super::settings::{Settings, Value};
+use super::settings::{SettingValue, Settings};
 
-/// Where requests are listened for. `Debug` hides what is secret.
+/// Settings of the HTTP server. `Debug` hides secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Http {
-    /// The address and port.
+    /// The address and port to listen on.
     pub listen: SocketAddr,
-    /// One of them must come with a request; none: nobody is asked.
+    /// A request must have one of these tokens; if there are none, every request is accepted.
     pub tokens: Vec<String>,
-    /// With which certificate.
+    /// The certificate, if connections use TLS.
     pub tls: Option<Tls>,
-    /// Bytes of a request's body, compressed or not, at most.
+    /// The most bytes of a request's body, both compressed and decompressed.
     pub max_body: u64,
-    /// Bytes of rows that are written and not yet read, by feed, above which requests are put off.
+    /// For each feed, the bytes of rows not yet read above which requests are put off.
     pub max_waiting: u64,
     /// How long a client may take to send a request.
     pub timeout: Duration,
     /// How long an idempotency key is remembered.
     pub remember: Duration,
-    /// How many are, by feed, at most: the oldest are forgotten first.
+    /// The most keys that are remembered for each feed; the oldest are forgotten first.
     pub remember_most: u64,
-    /// Where rows are until a snapshot has them; none: in the lake, which is then a folder.
+    /// Where rows are stored until a snapshot holds them; none: in the lake, which must be a local folder.
     pub folder: Option<PathBuf>,
 }
 
 /// PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// The certificate, and those that vouch for it.
+    /// The certificate and its chain.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
@@ -58,7 +58,7 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    /// The folder of the rows of all feeds; none: the lake is none, and none is named.
+    /// The folder for the rows of all feeds; none if the lake is no local folder and no folder is configured.
     pub fn folder(&self, lake: &str) -> Option<PathBuf> {
         match &self.folder {
             Some(folder) => Some(folder.clone()),
@@ -69,21 +69,21 @@ impl Http {
         }
     }
 
-    /// Where an input's rows are posted to.
+    /// The URL to which an input's rows are posted.
     pub fn address(&self, input: &str) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}/v1/inputs/{input}", self.listen)
     }
 }
 
-/// What a lake without a folder needs.
+/// The remedy if the lake is no local folder.
 pub const NEEDS_FOLDER: &str =
     "add [http] folder = \"/var/lib/alluvium/http\", on a disk that outlives the process and its machine's restarts";
 
-/// The shortest token: what is shorter can be guessed.
+/// The least length of a token; a shorter one could be guessed.
 const SHORTEST: usize = 16;
 
-/// The settings.
+/// The names of all settings.
 pub(super) const SETTINGS: [&str; 9] = [
     "listen",
     "token",
@@ -96,36 +96,36 @@ pub(super) const SETTINGS: [&str; 9] = [
     "folder",
 ];
 
-/// Reads the settings; none: mistakes were reported.
+/// Reads the settings; none if mistakes were reported.
 pub(super) fn read_http(mut settings: Settings<'_>, base: &Path) -> Option<Http> {
     let listen = settings
         .require("listen", "\"127.0.0.1:8080\"")
         .and_then(|value| Some((read_address(&value)?, value)));
-    let tokens = match settings.take("token", "\"${INGEST_TOKEN}\"") {
+    let tokens = match settings.setting("token", "\"${INGEST_TOKEN}\"") {
         None => Some(vec![]),
         Some(value) => read_tokens(&value),
     };
-    let tls = match settings.take("tls", "{ cert = \"server.pem\", key = \"server.key\" }") {
+    let tls = match settings.setting("tls", "{ cert = \"server.pem\", key = \"server.key\" }") {
         None => Some(None),
         Some(value) => value.settings().and_then(|settings| read_tls(settings, base)).map(Some),
     };
-    let mut bytes = |name, example, usual: u64| match settings.take(name, example) {
+    let mut bytes = |name, example, usual: u64| match settings.setting(name, example) {
         None => Some(usual),
         Some(value) => read_bytes(&value),
     };
     let max_body = bytes("max_body", "\"16 MiB\"", 16 << 20);
     let max_waiting = bytes("max_waiting", "\"256 MiB\"", 256 << 20);
-    let mut duration = |name, example, usual| match settings.take(name, example) {
+    let mut duration = |name, example, usual| match settings.setting(name, example) {
         None => Some(usual),
         Some(value) => value.duration(),
     };
     let timeout = duration("timeout", "\"30s\"", Duration::from_secs(30));
     let remember = duration("remember", "\"1 day\"", Duration::from_secs(24 * 3600));
-    let remember_most = match settings.take("remember_most", "1000000") {
+    let remember_most = match settings.setting("remember_most", "1000000") {
         None => Some(1_000_000),
         Some(value) => value.whole(),
     };
-    let folder = match settings.take("folder", "\"/var/lib/alluvium/http\"") {
+    let folder = match settings.setting("folder", "\"/var/lib/alluvium/http\"") {
         None => Some(None),
         Some(value) => value.text().and_then(|text| {
             let (wrong, help) = match folder_location(&text.value, base) {
@@ -168,14 +168,14 @@ pub(super) fn read_http(mut settings: Settings<'_>, base: &Path) -> Option<Http>
     })
 }
 
-fn settings_too_large(at: &Value<'_>) {
+fn settings_too_large(at: &SettingValue<'_>) {
     at.say(
         "a request's body is held in memory, and max_body is above 1 GiB",
         "make max_body smaller: clients send several requests; files are for a feed of kind \"files\"",
     );
 }
 
-fn read_address(value: &Value<'_>) -> Option<SocketAddr> {
+fn read_address(value: &SettingValue<'_>) -> Option<SocketAddr> {
     let text = value.text()?;
     let numbers = text.value.replacen("localhost:", "127.0.0.1:", 1);
     let address = numbers.parse().ok();
@@ -188,9 +188,9 @@ fn read_address(value: &Value<'_>) -> Option<SocketAddr> {
     address
 }
 
-fn read_tokens(value: &Value<'_>) -> Option<Vec<String>> {
+fn read_tokens(value: &SettingValue<'_>) -> Option<Vec<String>> {
     let tokens = value.texts()?;
-    // What is wrong with a token is told without it.
+    // The message must not contain the token.
     let good = |token: &str| token.len() >= SHORTEST && token.bytes().all(|b| b.is_ascii_graphic());
     if tokens.is_empty() || !tokens.iter().all(|token| good(&token.value)) {
         value.say(

@@ -1,32 +1,32 @@
-//! `inputs/<name>.toml`: one logical input.
+//! Reads `inputs/<name>.toml`, one logical input.
 
 use std::path::Path;
 
 use super::bounds::Bounds;
-use super::columns::{Written, check_column, finished, read_columns, read_names, read_null};
-use super::feed::{Common, read_feed};
+use super::columns::{WrittenColumn, check_column, finished, read_columns, read_names, read_null};
+use super::feeds::{FeedDefaults, read_feed};
 use super::file::File;
 use super::settings::Settings;
 use super::wire::read_registry;
-use super::{Changed, Feed, FeedKind, Input, Registry, Retention};
+use super::{Feed, Input, RegistrySettings, Retention};
 use crate::repr::SqlType;
 
-/// What the dataflow says for all of its inputs.
+/// The dataflow's settings that apply to all of its inputs.
 #[derive(Clone, Copy)]
-pub(super) struct OfAllInputs<'a> {
+pub(super) struct InputDefaults<'a> {
     /// The dataflow's folder.
     pub base: &'a Path,
-    pub registry: Option<&'a Registry>,
+    pub registry: Option<&'a RegistrySettings>,
     pub bounds: &'a Bounds,
 }
 
-/// Reads the file of the input `name`; none: mistakes were reported.
-pub(super) fn read_input(file: &File<'_>, name: &str, all: OfAllInputs<'_>) -> Option<Input> {
-    let OfAllInputs { base, registry, bounds } = all;
+/// Reads the file of the input `name`; none if mistakes were reported.
+pub(super) fn read_input(file: &File<'_>, name: &str, all: InputDefaults<'_>) -> Option<Input> {
+    let InputDefaults { base, registry, bounds } = all;
     let table = file.parse();
     let mut settings = Settings::of_file(file, table.get_ref());
     let description = settings
-        .take("description", "\"One line of an invoice.\"")
+        .setting("description", "\"One line of an invoice.\"")
         .and_then(|value| value.text())
         .map(|text| text.value);
     let columns = settings
@@ -45,7 +45,7 @@ pub(super) fn read_input(file: &File<'_>, name: &str, all: OfAllInputs<'_>) -> O
             "with a key the newest row counts, with a dedup_key the first; remove one of the two",
         );
     }
-    let is_nullable_key = |column: &&Written| column.is_told_nullable && key.contains(&column.name);
+    let is_nullable_key = |column: &&WrittenColumn| column.is_told_nullable && key.contains(&column.name);
     if let Some(column) = known.unwrap_or_default().iter().find(is_nullable_key) {
         settings.conflicting(
             "key",
@@ -61,16 +61,16 @@ pub(super) fn read_input(file: &File<'_>, name: &str, all: OfAllInputs<'_>) -> O
         );
     }
     let bronze = settings
-        .take("bronze", "true")
+        .setting("bronze", "true")
         .map_or(Some(true), |value| value.boolean());
     let retention = read_retention(&mut settings, known);
     let null = read_null(&mut settings);
     let own = read_registry(&mut settings, base);
-    let common = Common {
+    let common = FeedDefaults {
         base,
         columns: known.unwrap_or_default(),
         null: null.as_ref(),
-        // One that could not be read is there all the same.
+        // An input's own registry that could not be read still replaces the dataflow's; see `registry_unread`.
         registry: own.as_ref().and_then(Option::as_ref).or(registry),
         registry_unread: own.is_none(),
         max_record: bounds.max_record,
@@ -79,7 +79,7 @@ pub(super) fn read_input(file: &File<'_>, name: &str, all: OfAllInputs<'_>) -> O
     let evolving = feeds
         .iter()
         .flatten()
-        .find(|feed| feed.wire.evolves && matches!(feed.kind, FeedKind::Kafka(_)));
+        .find(|feed| feed.wire.evolves && feed.kind.contract().forgets());
     if let Some(feed) = evolving
         && bronze == Some(false)
     {
@@ -111,10 +111,10 @@ pub(super) fn read_input(file: &File<'_>, name: &str, all: OfAllInputs<'_>) -> O
     })
 }
 
-/// A file that is read again needs a key, by which its rows are newer versions, and Bronze, which holds both.
+/// Checks that an input whose files are read again has a key, by which rows become newer versions, and Bronze, which
+/// holds both.
 fn check_corrections(settings: &mut Settings<'_>, feeds: &Option<Vec<Feed>>, keyless: bool, bronze: Option<bool>) {
-    let corrects =
-        |feed: &&Feed| matches!(&feed.kind, FeedKind::Files { rules, .. } if rules.changed == Changed::Correct);
+    let corrects = |feed: &&Feed| feed.kind.contract().files().is_some_and(|files| files.corrects);
     let Some(feed) = feeds.iter().flatten().find(corrects) else {
         return;
     };
@@ -135,10 +135,10 @@ fn check_corrections(settings: &mut Settings<'_>, feeds: &Option<Vec<Feed>>, key
     }
 }
 
-fn read_feeds(settings: &mut Settings<'_>, common: &Common<'_>) -> Option<Vec<Feed>> {
+fn read_feeds(settings: &mut Settings<'_>, common: &FeedDefaults<'_>) -> Option<Vec<Feed>> {
     const EXAMPLE: &str = "[[feeds]] with name = \"drops\", kind, path and format below it";
     let file = settings.file();
-    let list = match settings.take("feeds", EXAMPLE) {
+    let list = match settings.setting("feeds", EXAMPLE) {
         Some(value) => value.list_of_settings()?,
         None => Vec::new(),
     };
@@ -159,9 +159,9 @@ fn read_feeds(settings: &mut Settings<'_>, common: &Common<'_>) -> Option<Vec<Fe
     feeds.into_iter().collect()
 }
 
-/// `retention`; `columns` is none where they are not known here.
-pub(super) fn read_retention(settings: &mut Settings<'_>, columns: Option<&[Written]>) -> Option<Retention> {
-    let value = settings.take("retention", "{ column = \"changed_at\", keep = \"3 years\" }")?;
+/// Reads `retention`; `columns` is none if they are not known here.
+pub(super) fn read_retention(settings: &mut Settings<'_>, columns: Option<&[WrittenColumn]>) -> Option<Retention> {
+    let value = settings.setting("retention", "{ column = \"changed_at\", keep = \"3 years\" }")?;
     let file = settings.file();
     let mut settings = value.settings()?;
     let column = settings

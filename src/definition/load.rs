@@ -1,30 +1,27 @@
-//! Reads a dataflow's folder, and reports every mistake it finds in one go.
+//! Reads a dataflow's folder, and reports all of its mistakes at once.
 //!
-//! What is wrong in one file hides nothing in another: [`survey`] returns what could be read, so that the SQL of
-//! tables is looked over although an input is not understood.
+//! A mistake in one file does not hide those in others: [`survey`] returns what could be read, so that the SQL of
+//! tables is checked even if an input is invalid.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Diagnostics, nearest};
-use super::file::{Env, File, Found, read};
-use super::input::{OfAllInputs, read_input};
+use super::file::{DiagnosticCollector, EnvLookup, File, read};
+use super::input::{InputDefaults, read_input};
 use super::order::order;
-use super::output::{Going, OfDataflow, collisions};
+use super::output::{OutputDefaults, OutputTarget, collisions};
 use super::overlap::feeds_on_lake;
-use super::references::{Reference, scan};
-use super::root::{Root, read_root};
+use super::references::{LayerReference, scan};
+use super::root::{DATAFLOW_FILE, Root, read_root};
 use super::table::{plain_table, read_table_settings};
-use super::{Dataflow, Feed, FeedKind, Input, Layer, NEEDS_FOLDER, Table};
+use super::{Dataflow, FeedSurroundings, Input, Layer, Table};
 
-/// The file that makes a folder a dataflow.
-pub const DATAFLOW_FILE: &str = "dataflow.toml";
-
-/// What a folder says, and what is wrong with it.
-pub struct Survey {
-    /// As much of the dataflow as could be read; none where there is no dataflow, or its tables have no order.
+/// The result of reading a folder: the dataflow and its mistakes.
+pub struct DefinitionSurvey {
+    /// The valid part of the dataflow; none if there is no dataflow, or if its tables form a cycle.
     pub dataflow: Option<Dataflow>,
-    /// Names in SQL of inputs and tables that could not be read: what reads them cannot be judged.
+    /// The SQL names of inputs and tables that could not be read: the SQL that reads them cannot be checked.
     pub broken: Vec<String>,
     /// Every mistake.
     pub found: Diagnostics,
@@ -33,7 +30,7 @@ pub struct Survey {
 /// Reads a dataflow's folder. `env` looks up environment variables.
 ///
 /// # Errors
-/// Every mistake found, in the order of files and lines.
+/// All mistakes, in the order of files and lines.
 pub fn load(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Dataflow, Diagnostics> {
     let survey = survey(folder, env);
     match survey.dataflow {
@@ -42,9 +39,9 @@ pub fn load(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Dataf
     }
 }
 
-/// Reads what can be read of a dataflow's folder, so that the rest of it can be looked over in spite of mistakes.
-pub fn survey(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Survey {
-    let found = Found::default();
+/// Reads the valid part of a dataflow's folder, so that the rest of it can be checked in spite of mistakes.
+pub fn survey(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> DefinitionSurvey {
+    let found = DiagnosticCollector::default();
     let loader = Loader {
         folder,
         env,
@@ -55,7 +52,7 @@ pub fn survey(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Survey {
     let tables = dataflow.iter().flat_map(|dataflow| &dataflow.tables);
     let wrong = tables.filter(|table| found.0.iter().any(|mistake| mistake.file == table.file));
     broken.extend(wrong.map(Table::qualified_name));
-    Survey {
+    DefinitionSurvey {
         dataflow,
         broken,
         found,
@@ -64,12 +61,12 @@ pub fn survey(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Survey {
 
 struct Loader<'a> {
     folder: &'a Path,
-    env: Env<'a>,
-    found: &'a Found,
+    env: EnvLookup<'a>,
+    found: &'a DiagnosticCollector,
 }
 
 impl Loader<'_> {
-    /// The dataflow, and the inputs that are left out of it.
+    /// The dataflow, and the names of inputs and tables that could not be read.
     fn load(&self) -> (Option<Dataflow>, Vec<String>) {
         let base = match self.folder.canonicalize() {
             Ok(base) if base.join(DATAFLOW_FILE).is_file() => base,
@@ -102,15 +99,15 @@ impl Loader<'_> {
         let root = root.flatten();
         let is_read = root.is_some();
         let root = root.unwrap_or_default();
-        let (inputs, broken) = self.inputs(OfAllInputs {
+        let (inputs, broken) = self.inputs(InputDefaults {
             base: &base,
             registry: root.registry.as_ref(),
             bounds: &root.bounds,
         });
         if is_read {
-            self.check_requests(&root, &inputs);
+            self.check_feeds(&root, &inputs);
         }
-        let common = OfDataflow {
+        let common = OutputDefaults {
             base: &base,
             registry: root.registry.as_ref(),
         };
@@ -139,7 +136,7 @@ impl Loader<'_> {
     }
 
     /// The inputs, and the names of those that could not be read.
-    fn inputs(&self, all: OfAllInputs<'_>) -> (Vec<Input>, Vec<String>) {
+    fn inputs(&self, all: InputDefaults<'_>) -> (Vec<Input>, Vec<String>) {
         let files = self.listing("inputs", &["toml"]);
         if files.is_empty() {
             let near = std::fs::read_dir(self.folder)
@@ -176,48 +173,31 @@ impl Loader<'_> {
         (inputs, broken)
     }
 
-    /// Feeds of kind `http` need to be listened for, and a place for what they bring.
-    fn check_requests(&self, root: &Root, inputs: &[Input]) {
-        let asks = |feed: &&Feed| matches!(feed.kind, FeedKind::Http);
-        let mut any = false;
+    /// Reports mistakes of feeds that only show together with the rest of the definition.
+    fn check_feeds(&self, root: &Root, inputs: &[Input]) {
         for input in inputs {
-            let mut feeds = input.feeds.iter().filter(asks);
-            let Some(feed) = feeds.next() else { continue };
-            any = true;
-            if root.http.is_none() {
-                self.say(
-                    &input.file,
-                    format!("feed {:?} waits for requests, and nobody listens for them", feed.name),
-                    "add [http] with listen = \"127.0.0.1:8080\" to dataflow.toml",
-                );
+            for (feed, definition) in input.feeds.iter().enumerate() {
+                let around = FeedSurroundings {
+                    input,
+                    feed,
+                    http: root.http.as_ref(),
+                    lake: &root.lake,
+                };
+                let mistakes = definition.kind.contract().mistakes(&around);
+                self.found.borrow_mut().extend(mistakes);
             }
-            if let Some(second) = feeds.next() {
-                self.say(
-                    &input.file,
-                    format!("feeds {:?} and {:?} are both of kind \"http\"", feed.name, second.name),
-                    "requests name the input: keep one of the two, or make another input",
-                );
-            }
-        }
-        let homeless = root.http.as_ref().is_some_and(|http| http.folder(&root.lake).is_none());
-        if any && homeless {
-            self.say(
-                Path::new(DATAFLOW_FILE),
-                "what requests bring is kept on a disk until a snapshot has it, and the lake is none",
-                NEEDS_FOLDER,
-            );
         }
     }
 
-    /// What goes to topics goes to different ones.
+    /// Checks that everything that is written to topics goes to different ones.
     fn check_topics(&self, root: &Root, tables: &[Table]) {
-        let letters = root.dead_letters.iter().map(|output| Going {
+        let letters = root.dead_letters.iter().map(|output| OutputTarget {
             who: "[dead_letters]".to_string(),
             file: Path::new(DATAFLOW_FILE),
             output,
         });
         let tables = tables.iter().filter_map(|table| {
-            Some(Going {
+            Some(OutputTarget {
                 who: table.qualified_name(),
                 file: table.settings_file.as_deref()?,
                 output: table.output.as_ref()?,
@@ -228,10 +208,10 @@ impl Loader<'_> {
         }
     }
 
-    /// All tables in their order; none: mistakes were reported.
-    fn tables(&self, common: OfDataflow<'_>) -> Option<Vec<Table>> {
+    /// All tables in their order; none if mistakes were reported.
+    fn tables(&self, common: OutputDefaults<'_>) -> Option<Vec<Table>> {
         let mut tables: Vec<Table> = Vec::new();
-        let mut references: Vec<Vec<Reference>> = Vec::new();
+        let mut references: Vec<Vec<LayerReference>> = Vec::new();
         for layer in Layer::ALL {
             let settings: BTreeMap<String, PathBuf> = self.listing(layer.name(), &["toml"]).into_iter().collect();
             let selects: BTreeMap<String, PathBuf> = self.listing(layer.name(), &["sql"]).into_iter().collect();
@@ -271,7 +251,7 @@ impl Loader<'_> {
         self.in_order(tables, &references)
     }
 
-    fn read_select(&self, file: &File<'_>) -> Vec<Reference> {
+    fn read_select(&self, file: &File<'_>) -> Vec<LayerReference> {
         match scan(file.text) {
             Ok(scanned) => {
                 if scanned.empty {
@@ -291,8 +271,8 @@ impl Loader<'_> {
         }
     }
 
-    /// Resolves references and sorts; none: mistakes were reported.
-    fn in_order(&self, tables: Vec<Table>, references: &[Vec<Reference>]) -> Option<Vec<Table>> {
+    /// Resolves references between tables and sorts the tables; none if mistakes were reported.
+    fn in_order(&self, tables: Vec<Table>, references: &[Vec<LayerReference>]) -> Option<Vec<Table>> {
         let names: Vec<String> = tables.iter().map(Table::qualified_name).collect();
         let mut reads: Vec<Vec<usize>> = vec![Vec::new(); tables.len()];
         for (n, references) in references.iter().enumerate() {
@@ -341,8 +321,8 @@ impl Loader<'_> {
         )
     }
 
-    /// The files in a folder with one of these endings: name and path relative to the dataflow, by name.
-    /// What is misnamed is reported and left out.
+    /// The files in a folder with one of these suffixes: their names, and their paths relative to the dataflow,
+    /// sorted by name. A file with an invalid name is reported and left out.
     fn listing(&self, folder: &str, endings: &[&str]) -> Vec<(String, PathBuf)> {
         let Ok(entries) = std::fs::read_dir(self.folder.join(folder)) else {
             return Vec::new();
@@ -391,7 +371,7 @@ impl Loader<'_> {
         self.push(file, 0, 0, message.into(), help.into());
     }
 
-    fn say_at(&self, file: &Path, at: &Reference, message: String, help: String) {
+    fn say_at(&self, file: &Path, at: &LayerReference, message: String, help: String) {
         self.push(file, at.line, at.column, message, help);
     }
 
@@ -406,7 +386,7 @@ impl Loader<'_> {
     }
 }
 
-/// The remedy for a table that is not there.
+/// The remedy for a reference to a missing table.
 pub(super) fn unknown_table_help(name: &str, names: &[String]) -> String {
     match nearest(name, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}? tables are {}", names.join(", ")),

@@ -1,7 +1,7 @@
-//! Where data lies: local folders, globs and URLs, as a user writes them.
+//! Locations of data as users write them: local folders, globs and URLs.
 //!
-//! Relative paths are joined to a base folder; `.` and `..` are resolved by name. Nothing is opened: a place
-//! that is well written may still not exist. A URL never carries a secret, so that places can be printed.
+//! Relative paths are joined to a base folder; `.` and `..` are resolved lexically. Nothing is opened, so a valid
+//! location may not exist. A URL with a secret is refused, so that locations can be printed.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,34 +13,37 @@ use super::file_glob::{FileGlob, literal};
 
 const SCHEMES: [&str; 8] = ["abfs", "abfss", "az", "azure", "file", "gs", "s3", "s3a"];
 
-/// Why a text names no place.
+/// Why a text is no valid location.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LocationError {
-    /// Nothing is written.
+    /// The text is empty.
     #[error("the location is empty")]
     Empty,
-    /// `http://`, or a typing error.
+    /// A scheme that is not supported, such as `http://`.
     #[error("unknown URL scheme {0:?}")]
     UnknownScheme(String),
-    /// `s3:/bucket`.
+    /// The slashes are missing, as in `s3:/bucket`.
     #[error("the URL lacks \"//\" behind \"{0}:\"")]
     NoSlashes(String),
-    /// `s3:///folder`, or a host that is none.
+    /// The bucket is missing or invalid, as in `s3:///folder`.
     #[error("the {0} URL names no bucket or container")]
     NoBucket(String),
-    /// `s3://key:secret@bucket`.
+    /// The URL has a user or password, as in `s3://key:secret@bucket`.
     #[error("the URL carries a user or password")]
     Secret,
-    /// A file URL that is not absolute.
+    /// A file URL with a relative path.
     #[error("the file URL names no absolute path")]
     NotAbsolute,
-    /// A pattern that does not parse.
+    /// A glob that is no valid pattern.
     #[error("bad glob: {0}")]
     BadGlob(String),
-    /// `s3://*/x`.
+    /// A glob in place of the bucket, as in `s3://*/x`.
     #[error("a glob cannot stand in the bucket's name")]
     GlobInBucket,
-    /// A URL or glob where a local folder is needed.
+    /// A lake in the dataflow's own folder.
+    #[error("the dataflow's own folder cannot be its lake: silver/ and gold/ hold SQL there, and tables in a lake")]
+    DataflowFolder,
+    /// A URL or a glob where a local folder is required.
     #[error("the embedded log is one local folder, not a {0}")]
     NotAFolder(&'static str),
 }
@@ -49,7 +52,7 @@ impl LocationError {
     /// What to do.
     pub fn help(&self) -> String {
         match self {
-            LocationError::Empty => "write a folder or a URL; \".\" is the dataflow's own folder".to_string(),
+            LocationError::Empty => "write a folder or a URL".to_string(),
             LocationError::UnknownScheme(scheme) => {
                 let known = "a folder, or s3://, abfss://, az://, gs:// or file://";
                 match nearest(scheme, SCHEMES) {
@@ -67,6 +70,7 @@ impl LocationError {
                 "* is any text, ? one character, ** any folders, [ab] one of these; [*] is a star itself".to_string()
             }
             LocationError::GlobInBucket => "one feed reads one bucket; write another feed for another".to_string(),
+            LocationError::DataflowFolder => "name a folder of its own, as in lake = \"lake\"".to_string(),
             LocationError::NotAFolder(_) => {
                 "name the folder that holds 0.ndjson, 1.ndjson, ...; kind \"files\" takes globs and URLs".to_string()
             }
@@ -74,34 +78,46 @@ impl LocationError {
     }
 }
 
-/// Where a lake lies: an absolute local folder, or a URL without a slash at its end.
+/// The location of a lake: an absolute local folder, or a URL without a trailing slash.
 ///
 /// # Errors
-/// Text that names no place; see [`LocationError::help`] for what to do.
+/// The text is no valid location; see [`LocationError::help`] for what to do.
 pub fn lake_location(text: &str, base: &Path) -> Result<String, LocationError> {
-    match place(text)? {
-        Place::Local(path) => Ok(absolute(base, Path::new(&path)).to_string_lossy().into_owned()),
-        Place::Url { url, .. } => Ok(url.trim_end_matches('/').to_string()),
+    match parse_location(text)? {
+        WrittenLocation::Local(path) => Ok(absolute(base, Path::new(&path)).to_string_lossy().into_owned()),
+        WrittenLocation::Url { url, .. } => Ok(url.trim_end_matches('/').to_string()),
     }
 }
 
-/// What a files feed reads: an absolute glob, or a URL with a glob in its path. A folder (a last segment
-/// without a dot and without a glob, or a slash at the end) means everything directly in it.
+/// Like [`lake_location`], for the lake of the dataflow in `folder`.
 ///
 /// # Errors
-/// Text that names no place; see [`LocationError::help`] for what to do.
+/// The text is no valid location, or it is the dataflow's folder itself.
+pub fn lake_of_dataflow(text: &str, base: &Path, folder: &Path) -> Result<String, LocationError> {
+    let lake = lake_location(text, base)?;
+    match Path::new(&lake) == absolute(folder, Path::new("")) {
+        true => Err(LocationError::DataflowFolder),
+        false => Ok(lake),
+    }
+}
+
+/// The location that a `files` feed reads: an absolute glob, or a URL with a glob in its path. A folder (a last
+/// segment without a dot and without a glob, or a trailing slash) stands for all files directly in it.
+///
+/// # Errors
+/// The text is no valid location; see [`LocationError::help`] for what to do.
 pub fn files_location(text: &str, base: &Path) -> Result<String, LocationError> {
-    match place(text)? {
-        Place::Local(path) => {
+    match parse_location(text)? {
+        WrittenLocation::Local(path) => {
             check_glob(&path)?;
             let whole = everything_in(path);
-            // The base is no pattern, whatever its folders are called.
+            // The base is a literal path, even if names of its folders contain wildcard characters.
             let base = glob::Pattern::escape(&base.to_string_lossy());
             Ok(absolute(Path::new(&base), Path::new(&whole))
                 .to_string_lossy()
                 .into_owned())
         }
-        Place::Url { url, path } => {
+        WrittenLocation::Url { url, path } => {
             let bucket = &url[..url.len() - path.len()];
             check_glob(&path)?;
             let path = if path.is_empty() { "/".to_string() } else { path };
@@ -110,8 +126,9 @@ pub fn files_location(text: &str, base: &Path) -> Result<String, LocationError> 
     }
 }
 
-/// The pattern of one file, whose wildcards stand in brackets already, that is taken for no folder: in a last part without a dot
-/// some character stands in brackets too, twice, and is the second of the answer.
+/// A pattern for one file that is not taken for a folder. `escaped` is the file's path with wildcards in brackets. If
+/// its last part has no dot, one character `c` of that part is written as `[cc]`, and is returned as well; if all of
+/// its characters are special, each becomes `?`.
 pub fn pattern_of_file(escaped: &str) -> (String, Option<char>) {
     if everything_in(escaped.to_string()) == escaped {
         return (escaped.to_string(), None);
@@ -130,37 +147,39 @@ pub fn pattern_of_file(escaped: &str) -> (String, Option<char>) {
     }
 }
 
-/// The folder of an embedded log, or of rows that requests brought.
+/// The folder of an embedded log, or of stored HTTP rows.
 pub(super) fn folder_location(text: &str, base: &Path) -> Result<PathBuf, LocationError> {
-    match place(text)? {
-        Place::Url { .. } => Err(LocationError::NotAFolder("URL")),
-        Place::Local(path) if path.contains(['*', '?']) => Err(LocationError::NotAFolder("glob")),
-        Place::Local(path) => Ok(absolute(base, Path::new(&path))),
+    match parse_location(text)? {
+        WrittenLocation::Url { .. } => Err(LocationError::NotAFolder("URL")),
+        WrittenLocation::Local(path) if path.contains(['*', '?']) => Err(LocationError::NotAFolder("glob")),
+        WrittenLocation::Local(path) => Ok(absolute(base, Path::new(&path))),
     }
 }
 
-enum Place {
-    /// Relative or absolute.
+enum WrittenLocation {
+    /// A relative or absolute path.
     Local(String),
-    /// `path` is the end of `url` behind the bucket; empty or with a slash at its start.
+    /// `path` is the end of `url` behind the bucket; it is empty or starts with a slash.
     Url { url: String, path: String },
 }
 
-fn place(text: &str) -> Result<Place, LocationError> {
+fn parse_location(text: &str) -> Result<WrittenLocation, LocationError> {
     if text.trim().is_empty() {
         return Err(LocationError::Empty);
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return match text.split_once(':') {
             Some((scheme, _)) if SCHEMES.contains(&scheme) => Err(LocationError::NoSlashes(scheme.to_string())),
-            _ => Ok(Place::Local(text.to_string())),
+            _ => Ok(WrittenLocation::Local(text.to_string())),
         };
     };
     if !SCHEMES.contains(&scheme) {
         return Err(LocationError::UnknownScheme(scheme.to_string()));
     }
     if scheme == "file" {
-        return file_path(rest).map(Place::Local).ok_or(LocationError::NotAbsolute);
+        return file_path(rest)
+            .map(WrittenLocation::Local)
+            .ok_or(LocationError::NotAbsolute);
     }
     let (bucket, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if bucket.is_empty() {
@@ -171,7 +190,7 @@ fn place(text: &str) -> Result<Place, LocationError> {
     }
     let parsed =
         Url::parse(&format!("{scheme}://{bucket}/")).map_err(|_| LocationError::NoBucket(scheme.to_string()))?;
-    // `abfss://container@account.dfs.core.windows.net`: there the user is the container.
+    // In `abfss://container@account.dfs.core.windows.net` the user is the container.
     let user_is_container = scheme.starts_with("abfs");
     if parsed.password().is_some() || (!parsed.username().is_empty() && !user_is_container) {
         return Err(LocationError::Secret);
@@ -179,13 +198,13 @@ fn place(text: &str) -> Result<Place, LocationError> {
     if parsed.host_str().is_none_or(str::is_empty) {
         return Err(LocationError::NoBucket(scheme.to_string()));
     }
-    Ok(Place::Url {
+    Ok(WrittenLocation::Url {
         url: text.to_string(),
         path: path.to_string(),
     })
 }
 
-/// The path of a file URL, with its escapes resolved; `?` and `#` belong to globs and names here.
+/// The path of a file URL, with percent-encoding resolved; `?` and `#` belong to globs and names here.
 fn file_path(rest: &str) -> Option<String> {
     let escaped = rest.replace('?', "%3F").replace('#', "%23");
     if !escaped.starts_with('/') {
@@ -213,7 +232,7 @@ fn everything_in(path: String) -> String {
     }
 }
 
-/// Joined to the base, without `.` and `..`.
+/// Joins the path to the base, and removes `.` and `..`.
 fn absolute(base: &Path, path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in base.join(path).components() {
@@ -250,6 +269,18 @@ mod tests {
         ] {
             assert_eq!(lake_location(text, Path::new(BASE)).as_deref(), Ok(want), "{text}");
         }
+    }
+
+    /// The tables' folders would be taken for folders of SQL, and the remedy that was told destroyed them.
+    #[test]
+    fn the_dataflow_s_folder_is_no_lake() {
+        let folder = Path::new(BASE);
+        for text in [".", "./", "lake/..", "/flows/retail", "file:///flows/retail/"] {
+            let refused = lake_of_dataflow(text, folder, folder);
+            assert_eq!(refused, Err(LocationError::DataflowFolder), "{text}");
+        }
+        assert!(lake_of_dataflow(".", Path::new("/lakes"), folder).is_ok());
+        assert!(lake_of_dataflow("..", folder, folder).is_ok());
     }
 
     #[test]

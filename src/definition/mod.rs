@@ -1,9 +1,8 @@
-//! A dataflow as its user wrote it: the folder of TOML and SQL files, as types.
+//! A dataflow as its user wrote it: a folder of TOML and SQL files, as types.
 //!
-//! [`load`] reads a folder and reports every mistake it can find, each as a [`Diagnostic`] with file, line
-//! and remedy. What it returns is complete and consistent in itself: names are unique, columns that are
-//! named exist, `${ENV}` is expanded, relative paths are joined to the folder. It does not plan SQL
-//! (that is `plan`) and touches no data.
+//! [`load`] reads a folder and reports every mistake it can find, each as a [`Diagnostic`] with file, line and
+//! remedy. Its result is complete and consistent in itself: names are unique, referenced columns exist, `${ENV}` is
+//! expanded, relative paths are joined to the folder. It does not plan SQL (that is `plan`) and reads no data.
 
 mod bounds;
 mod cases;
@@ -13,13 +12,13 @@ mod dialect;
 mod environment;
 mod evolved;
 mod extra;
-mod feed;
+pub mod feeds;
 mod file;
+mod file_field;
 mod file_glob;
-mod files;
 mod http;
 mod input;
-mod kafka;
+mod kafka_client;
 mod load;
 mod location;
 mod moment;
@@ -27,7 +26,6 @@ mod number;
 mod order;
 mod output;
 mod overlap;
-mod postgres;
 mod references;
 mod root;
 mod settings;
@@ -36,25 +34,30 @@ mod table;
 mod tests;
 mod wire;
 
+pub use crate::repr::Charset;
 pub use bounds::{Bounds, parse_bytes};
-pub use cases::{Case, Expected, Given, Step, cases};
+pub use cases::{Case, CaseInput, CaseStep, ExpectedTable, cases};
 pub use diagnostic::{Diagnostic, Diagnostics, nearest};
-pub use dialect::{BlankRows, Charset, TextDialect};
+pub use dialect::{BlankRows, TextDialect};
 pub use evolved::Evolved;
 pub use extra::EXTRA_FORMAT_NAMES;
-pub use feed::GENERATORS;
+pub use feeds::{
+    Changed, Division, DropFolder, Duplicates, FeedContract, FeedKind, FeedSurroundings, FileFeed, FileRules,
+    FirstRows, GENERATORS, Generate, HttpFeed, Kafka, KafkaStart, LogFeed, LogRules, OnMissing, Postgres, PostgresUrl,
+    SslMode, TransactionSettings, Unwritable, WriteTarget, split_partition,
+};
+pub use file_field::FileField;
 pub use file_glob::{FileGlob, GlobState};
-pub use files::{Changed, Duplicates, FileField, FileRules, LogRules};
 pub use http::{Http, NEEDS_FOLDER, Tls};
-pub use kafka::{ClientOptions, Kafka, KafkaClient, OnMissing, Start, Transactions, split_partition};
-pub use load::{DATAFLOW_FILE, Survey, load, survey};
-pub use location::{LocationError, files_location, lake_location, pattern_of_file};
+pub use kafka_client::{ClientOptions, KafkaClient};
+pub use load::{DefinitionSurvey, load, survey};
+pub use location::{LocationError, files_location, lake_location, lake_of_dataflow, pattern_of_file};
 pub use moment::{MomentFault, MomentPattern};
 pub use number::{NumberPattern, PlainNumber, parse_flags};
-pub use output::{Output, OutputFormat};
+pub use output::{Output, TopicFormat};
 pub use overlap::{LAKE_FOLDERS, feeds_on_lake};
-pub use postgres::{FirstRows, Postgres, PostgresUrl, SslMode};
-pub use wire::{Credentials, KeyFormat, Registry, Wire};
+pub use root::DATAFLOW_FILE;
+pub use wire::{Credentials, KeyFormat, RegistrySettings, Wire};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -69,11 +72,11 @@ use crate::repr::SqlType;
 /// One dataflow: inputs, tables and how they run. `Debug` hides the values of `store_options`.
 #[derive(Clone)]
 pub struct Dataflow {
-    /// `name` of dataflow.toml; also the application id of its transactions.
+    /// `name` in dataflow.toml; also the application id of its Delta transactions.
     pub name: String,
     /// The folder it was loaded from.
     pub folder: PathBuf,
-    /// Where its tables live: an absolute folder or a URL.
+    /// Where its tables are stored: an absolute folder or a URL.
     pub lake: String,
     /// How long an epoch stays open at low load.
     pub epoch: Duration,
@@ -81,21 +84,21 @@ pub struct Dataflow {
     pub commit: Duration,
     /// Options of the object store (credentials, endpoints); never printed.
     pub store_options: BTreeMap<String, String>,
-    /// False with `durability = "none"`: files are not synced before a commit names them.
+    /// False with `durability = "none"`: files are not synced before a commit refers to them.
     pub durable: bool,
-    /// Whether a writer feature keeps other writers out of the tables.
+    /// Whether a table feature prevents other programs from writing to the tables.
     pub guard: bool,
-    /// How long past snapshots can be read: what only they need is deleted then.
+    /// How long past snapshots can be read; files that only older ones need are deleted.
     pub history: Duration,
-    /// The topic that dead letters go to as well.
+    /// The topic to which dead letters are also written.
     pub dead_letters: Option<Output>,
-    /// Where feeds of kind `http` are listened for.
+    /// The settings for feeds of kind `http`.
     pub http: Option<Http>,
-    /// What a run may take of its machine.
+    /// Limits on what a run may use of its machine.
     pub bounds: Bounds,
     /// Logical inputs, by name.
     pub inputs: Vec<Input>,
-    /// Tables, every table behind the tables it reads.
+    /// Tables, each after all tables that it reads.
     pub tables: Vec<Table>,
 }
 
@@ -124,26 +127,27 @@ impl fmt::Debug for Dataflow {
 /// A logical relation that changes from outside.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// The file's name; its name in SQL.
+    /// The file's name without its suffix; the input's name in SQL.
     pub name: String,
     /// For people.
     pub description: Option<String>,
-    /// In the order of the file; behind them, those of `evolved`.
+    /// In the order of the file; those of `evolved` follow.
     pub columns: Vec<Column>,
-    /// Columns that are not the file's: what was taken from feeds' schemas, in that order.
+    /// Columns that were taken from feeds' schemas and are not in the file, in the order in which they were taken.
     pub evolved: Vec<Evolved>,
     /// Columns that identify a row; empty for append-only events.
     pub key: Vec<String>,
     /// Which version of a key wins: the greatest by these columns (nulls first), then by feed order in
     /// the file (later wins), then by arrival.
     pub order_by: Vec<String>,
-    /// Of an input without `key`: the first row per these columns is kept. Empty: every row counts.
+    /// For an input without `key`: only the first row for each value of these columns is kept. Empty: every row is
+    /// kept.
     pub dedup_key: Vec<String>,
-    /// Whether payloads are kept in `<lake>/bronze/<input>`.
+    /// Whether payloads are stored in `<lake>/bronze/<input>`.
     pub bronze: bool,
     /// Bounds the input's state.
     pub retention: Option<Retention>,
-    /// The ways its changes arrive.
+    /// The feeds by which its changes arrive.
     pub feeds: Vec<Feed>,
     /// The TOML file, relative to the dataflow's folder, as diagnostics name it.
     pub file: PathBuf,
@@ -160,7 +164,12 @@ impl Input {
         Arc::new(Schema::new(fields))
     }
 
-    /// Positions of the named columns.
+    /// Whether the order of arrival decides which rows exist: then files are read one after another.
+    pub fn goes_by_arrival(&self) -> bool {
+        (!self.key.is_empty() && self.order_by.is_empty()) || !self.dedup_key.is_empty()
+    }
+
+    /// The indices of the named columns.
     pub fn positions(&self, names: &[String]) -> Vec<usize> {
         names
             .iter()
@@ -181,20 +190,21 @@ pub struct Column {
     pub name: String,
     /// Its type.
     pub sql_type: SqlType,
-    /// Whether a row may lack it.
+    /// Whether the value may be missing.
     pub nullable: bool,
-    /// The names it may have in a payload, the first present wins; a path into nested records by dots; `#3` is the third
-    /// field of a CSV record where no field is called so. A feed may override it. Never empty: by default the column's own
-    /// name.
+    /// The names that it may have in a payload, of which the first present one is used. Dots form a path into nested
+    /// records; `#3` is the third field of a CSV record, unless a field has that name. A feed may override this.
+    /// Never empty: the default is the column's own name.
     pub from: Vec<String>,
-    /// How text becomes this column's type: [`MomentPattern`]s for DATE and TIMESTAMP, [`NumberPattern`]s for numbers,
-    /// `Y|N` for BOOLEAN; several are tried in order. Empty: ISO 8601, plain numbers, the usual words.
+    /// How text is converted to the column's type: [`MomentPattern`]s for DATE and TIMESTAMP, [`NumberPattern`]s for
+    /// numbers, `Y|N` for BOOLEAN; several are tried in order. Empty: ISO 8601, plain numbers, the usual words for
+    /// booleans.
     pub format: Vec<String>,
     /// Texts that stand for null, besides the empty CSV field (`NA`).
     pub null: Vec<String>,
 }
 
-/// Rows whose `column` is older than `keep` before the epoch's time are cut off.
+/// Rows are removed once their `column` is more than `keep` before the epoch's time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retention {
     /// A DATE or TIMESTAMP column.
@@ -206,105 +216,41 @@ pub struct Retention {
 /// One way the changes of an input arrive.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    /// Unique in its input.
+    /// Unique within its input.
     pub name: String,
     /// Where bytes come from.
     pub kind: FeedKind,
-    /// What the bytes mean.
+    /// The format of its records.
     pub format: Format,
-    /// Where schemas are, and what keys are.
+    /// The settings of schemas, keys and text.
     pub wire: Wire,
-    /// The input's columns as this feed names and writes them (same order as [`Input::columns`]).
+    /// The input's columns with this feed's overrides (in the order of [`Input::columns`]).
     pub columns: Vec<Column>,
-    /// Bytes of the longest record that is taken, its key and headers counted; a longer one is a dead letter.
+    /// The most bytes of a record, key and headers included; a longer one becomes a dead letter.
     pub max_record: u64,
 }
 
 impl Feed {
-    /// How its source's transactions are kept whole, if they are.
-    pub fn transactions(&self) -> Option<(&Kafka, &Transactions)> {
-        let FeedKind::Kafka(kafka) = &self.kind else {
-            return None;
-        };
-        kafka.transactions.as_ref().map(|transactions| (kafka, transactions))
-    }
-
-    /// Whether its source's transactions stay whole, over all feeds of that source.
-    pub fn keeps_transactions(&self) -> bool {
-        matches!(self.kind, FeedKind::Postgres(_)) || self.transactions().is_some()
-    }
-
-    /// Whether its records cannot be read without their schemas.
+    /// Whether its records cannot be decoded without registered schemas.
     pub fn needs_registry(&self) -> bool {
         let of_keys = matches!(self.wire.key_format, Some(KeyFormat::Avro | KeyFormat::Protobuf));
         of_keys || matches!(self.format, Format::Avro | Format::DebeziumAvro | Format::Protobuf)
     }
 }
 
-/// Where the bytes of a feed come from.
-#[derive(Clone, Debug)]
-pub enum FeedKind {
-    /// A drop folder: a glob on a folder or object store.
-    Files {
-        /// Absolute glob or URL with a glob in its path.
-        path: String,
-        /// How it treats what it finds.
-        rules: FileRules,
-    },
-    /// The embedded change log: a folder with one append-only NDJSON file per partition.
-    Log {
-        /// The folder.
-        path: PathBuf,
-        /// How it treats what it finds.
-        rules: LogRules,
-    },
-    /// Topics of a Kafka cluster, or of what speaks its protocol.
-    Kafka(Kafka),
-    /// Requests that are listened for, as [`Dataflow::http`] says.
-    Http,
-    /// Tables of a PostgreSQL database, by logical replication.
-    Postgres(Postgres),
-    /// A built-in generator.
-    Generate(Generate),
-}
-
-/// Settings of a built-in generator.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Generate {
-    /// Which generator (`retail.order_lines`, ...).
-    pub generator: String,
-    /// Events per second; none: as fast as possible.
-    pub rate: Option<f64>,
-    /// How many events in all; none: without end.
-    pub limit: Option<u64>,
-    /// Two runs with one seed make the same events.
-    pub seed: u64,
-    /// How many partitions it is spread over.
-    pub partitions: u32,
-    /// Shares of all events, 0 to 1.
-    pub updates: f64,
-    /// Deletes of earlier keys.
-    pub deletes: f64,
-    /// Repeated events.
-    pub duplicates: f64,
-    /// Events with an event time in the past.
-    pub late: f64,
-    /// Events that do not decode.
-    pub broken: f64,
-}
-
-/// What the bytes of a feed mean. Compression is told by a file's first bytes.
+/// The format of a feed's records. Compression is not part of it: a file's first bytes show that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Comma-separated text with a header line.
     Csv,
-    /// JSON objects of a file: one a line, an array of them, or over several lines.
+    /// A file of JSON objects: one per line, in an array, or over several lines.
     Ndjson,
-    /// The same of files; else one JSON object a record.
+    /// For files the same as `Ndjson`; otherwise each record is one JSON object.
     Json,
     /// Parquet files.
     Parquet,
-    /// Files: Avro object containers; Event Hubs Capture's `Body` is unpacked as JSON. Records: Avro behind a schema id.
+    /// For files: Avro object containers, in which the `Body` of Event Hubs Capture is decoded as JSON. For records:
+    /// Avro behind a schema id.
     Avro,
     /// Debezium's change envelope in JSON, with or without the schema part.
     DebeziumJson,
@@ -318,12 +264,12 @@ pub enum Format {
     CanalJson,
     /// Maxwell's changes of MySQL tables, in JSON.
     MaxwellJson,
-    /// The record itself: columns take its bytes, its key, its place and its time.
+    /// Undecoded records: columns take a record's bytes, key, position and time.
     Raw,
 }
 
 impl Format {
-    /// Whether its records say what changes: they may take back rows of an input without a key.
+    /// Whether its records are changes, which may retract rows even of an input without a key.
     pub fn carries_changes(self) -> bool {
         matches!(
             self,
@@ -331,7 +277,7 @@ impl Format {
         )
     }
 
-    /// Whether a record's bytes may be no text, so that what is kept as text holds them in base64.
+    /// Whether a record may be no valid text, so that it is stored as base64 where text is stored.
     pub fn is_binary(self) -> bool {
         matches!(
             self,
@@ -339,7 +285,7 @@ impl Format {
         )
     }
 
-    /// How the transaction topic of a source is written whose records are written so.
+    /// The format of a source's transaction markers, given that of its records.
     pub fn of_markers(self) -> Format {
         match self {
             Format::DebeziumJson => Format::Json,
@@ -349,7 +295,7 @@ impl Format {
     }
 }
 
-/// A table's layer, the folder its SQL file is in.
+/// A table's layer, which is the folder of its SQL file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layer {
     /// Cleaned inputs.
@@ -359,10 +305,10 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// Both, in the order data takes.
+    /// Both, in the order of the data flow.
     pub const ALL: [Layer; 2] = [Layer::Silver, Layer::Gold];
 
-    /// The schema's name in SQL and the folder in the lake.
+    /// The name of the schema in SQL and of the folder in the lake.
     pub fn name(self) -> &'static str {
         match self {
             Layer::Silver => "silver",
@@ -371,22 +317,22 @@ impl Layer {
     }
 }
 
-/// A table: one SELECT, kept up to date.
+/// A table: one SELECT whose result is kept up to date.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Which folder it is in.
+    /// The table's layer.
     pub layer: Layer,
-    /// The file's name without its ending.
+    /// The file's name without its suffix.
     pub name: String,
     /// The SELECT, as written.
     pub sql: String,
     /// The SQL file, relative to the dataflow's folder, as diagnostics name it.
     pub file: PathBuf,
-    /// The optional TOML file beside it, relative as well.
+    /// The TOML file beside it, if there is one, relative as well.
     pub settings_file: Option<PathBuf>,
     /// For people.
     pub description: Option<String>,
-    /// Columns that identify a row: checked, two rows with one key are dead letters.
+    /// Columns that identify a row. This is checked: several rows with one key become dead letters.
     pub key: Vec<String>,
     /// Delta partition columns.
     pub partition_by: Vec<String>,
@@ -396,9 +342,9 @@ pub struct Table {
     pub deletes: Deletes,
     /// Whether Delta's change data feed is written.
     pub change_data_feed: bool,
-    /// Bounds the table.
+    /// Limits the table's rows by age.
     pub retention: Option<Retention>,
-    /// The topic that its rows go to as well.
+    /// The topic to which its rows are also written.
     pub output: Option<Output>,
 }
 
@@ -412,32 +358,32 @@ impl Table {
 /// A condition on every row of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expectation {
-    /// Unique in its table.
+    /// Unique within its table.
     pub name: String,
-    /// A boolean SQL expression over the table's columns; null counts as kept.
+    /// A boolean SQL expression over the table's columns; null counts as satisfied.
     pub check: String,
-    /// What happens to a row that breaks it.
+    /// What happens to a row that violates it.
     pub on_violation: OnViolation,
 }
 
-/// What a broken expectation does.
+/// What happens when a row violates an expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnViolation {
-    /// Count it.
+    /// The violation is counted.
     Warn,
-    /// To the dead letters, and back once repaired.
+    /// The row becomes a dead letter, which is retracted once the row is repaired.
     Drop,
-    /// No snapshot holds it: the run stops.
+    /// The run stops, so that no snapshot holds the row.
     Fail,
 }
 
-/// How the rows that a table loses are written.
+/// How removed rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletes {
-    /// Deletion vectors, or rewriting where the table is small.
+    /// By deletion vectors, or by rewriting files if the table is small.
     Auto,
-    /// Always deletion vectors.
+    /// Always by deletion vectors.
     Vectors,
-    /// Never: the files that lose rows are written again, for readers that know no deletion vectors.
+    /// Always by rewriting the files that lose rows, for readers that do not support deletion vectors.
     Rewrite,
 }

@@ -1,16 +1,17 @@
-//! How people write points in time: `format = "%d.%m.%Y %H:%M"` of a DATE or TIMESTAMP column, and the formats of SQL's
+//! Patterns for points in time: `format = "%d.%m.%Y %H:%M"` of a DATE or TIMESTAMP column, and the formats of SQL's
 //! `to_timestamp`.
 //!
-//! The specifiers are those of chrono's strftime. Four of them mean here what they mean in POSIX and Python, where chrono
-//! would read another point than the text says:
+//! The specifiers are those of chrono's strftime. Four of them have the meaning of POSIX and Python here, because
+//! chrono would read another point than the text means:
 //!
-//! - `%f` is a fraction of a second, of any number of digits. chrono counts nanoseconds: `.5` would be five of them.
-//! - `%y` is of the years 1969 to 2068. chrono's 69 is 2069.
-//! - Numbers that touch have all of their digits: `%Y%m%d` does not read `2024011`. `%Y` has four digits wherever it stands.
-//! - `%Z` is refused: chrono passes over a zone's name, and takes a time of Tokyo for one of Greenwich.
+//! - `%f` is a fraction of a second with any number of digits. For chrono it counts nanoseconds, so `.5` would be
+//!   five of them.
+//! - `%y` covers the years 1969 to 2068. For chrono 69 is 2069.
+//! - Adjacent numbers must have all of their digits: `%Y%m%d` does not match `2024011`. `%Y` always has four digits.
+//! - `%Z` is refused: chrono skips the name of a zone, and would take a time in Tokyo for one in Greenwich.
 //!
-//! A pattern is also refused where no text could give a point by it (`%H:%M` says no day), or where what a text says would be
-//! passed over (seconds without minutes).
+//! A pattern is also refused if no text could give a point by it (`%H:%M` has no day), or if a part of the text would
+//! have no effect (seconds without minutes).
 
 use chrono::format::{Fixed, Item, Numeric, Pad, Parsed, StrftimeItems, parse, parse_and_remainder};
 use chrono::{DateTime, NaiveTime, TimeZone, Utc};
@@ -18,7 +19,7 @@ use chrono::{DateTime, NaiveTime, TimeZone, Utc};
 /// A pattern of points in time.
 #[derive(Clone, Debug)]
 pub struct MomentPattern {
-    parts: Vec<Part>,
+    parts: Vec<ParseStep>,
 }
 
 /// Why a pattern is refused.
@@ -30,23 +31,24 @@ pub struct MomentFault {
     pub remedy: &'static str,
 }
 
-/// Consecutive items of a pattern that are read alike.
+/// Consecutive items of a pattern that are parsed in the same way.
 #[derive(Clone, Debug)]
-enum Part {
-    /// As chrono reads them.
+enum ParseStep {
+    /// Items that chrono parses.
     Items(Vec<Item<'static>>),
-    /// A number of exactly so many digits.
+    /// A number of exactly this many digits.
     Digits(usize, [Item<'static>; 1]),
-    /// A year of its century, of exactly two digits or one or two, of the calendar or of ISO weeks.
+    /// A year within its century, of the calendar or of ISO weeks; of exactly two digits (`is_whole`), or of one or
+    /// two.
     ShortYear { is_whole: bool, of_weeks: bool },
     /// The digits of a fraction of a second.
     Fraction,
-    /// A point and these digits, or nothing.
+    /// A decimal point and digits, or nothing.
     PointedFraction,
 }
 
 impl MomentFault {
-    /// Whether it is no strftime at all.
+    /// Whether it is not valid strftime at all.
     pub fn is_unknown(&self) -> bool {
         *self == UNKNOWN
     }
@@ -78,10 +80,10 @@ const PASSED_OVER: MomentFault = MomentFault {
 };
 
 impl MomentPattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// Why it is none, or could not give a point in time.
+    /// Why it is no valid pattern, or could not give a point in time.
     pub fn parse(text: &str) -> Result<MomentPattern, MomentFault> {
         let items = StrftimeItems::new(text).parse_to_owned().map_err(|_| UNKNOWN)?;
         if !text.contains('%') {
@@ -99,7 +101,7 @@ impl MomentPattern {
         for (n, item) in items.iter().enumerate() {
             let part = match item {
                 Item::Fixed(Fixed::Nanosecond | Fixed::Nanosecond3 | Fixed::Nanosecond6 | Fixed::Nanosecond9) => {
-                    Part::PointedFraction
+                    ParseStep::PointedFraction
                 }
                 Item::Numeric(field, pad) => {
                     let is_followed = number(Some(n + 1)).is_some();
@@ -109,17 +111,17 @@ impl MomentPattern {
                         return Err(VARIABLE);
                     }
                     match (field, width) {
-                        (Numeric::Nanosecond, _) => Part::Fraction,
-                        (Numeric::YearMod100, _) if !has_century => Part::ShortYear {
+                        (Numeric::Nanosecond, _) => ParseStep::Fraction,
+                        (Numeric::YearMod100, _) if !has_century => ParseStep::ShortYear {
                             is_whole: touches,
                             of_weeks: false,
                         },
-                        (Numeric::IsoYearMod100, _) if !has_week_century => Part::ShortYear {
+                        (Numeric::IsoYearMod100, _) if !has_week_century => ParseStep::ShortYear {
                             is_whole: touches,
                             of_weeks: true,
                         },
-                        (Numeric::Year | Numeric::IsoYear, _) => Part::Digits(4, [item.clone()]),
-                        (_, Some(width)) if touches => Part::Digits(width, [item.clone()]),
+                        (Numeric::Year | Numeric::IsoYear, _) => ParseStep::Digits(4, [item.clone()]),
+                        (_, Some(width)) if touches => ParseStep::Digits(width, [item.clone()]),
                         _ => {
                             plain.push(item.clone());
                             continue;
@@ -132,28 +134,28 @@ impl MomentPattern {
                 }
             };
             if !plain.is_empty() {
-                parts.push(Part::Items(std::mem::take(&mut plain)));
+                parts.push(ParseStep::Items(std::mem::take(&mut plain)));
             }
             parts.push(part);
         }
         if !plain.is_empty() {
-            parts.push(Part::Items(plain));
+            parts.push(ParseStep::Items(plain));
         }
         Ok(MomentPattern { parts })
     }
 
-    /// Whether chrono would read every text by the same items as this does.
+    /// Whether chrono alone would parse every text like this pattern.
     pub fn is_of_chrono(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part, Part::Items(_)))
+        self.parts.iter().all(|part| matches!(part, ParseStep::Items(_)))
     }
 
-    /// The point that a text says, in UTC where it says no offset: a date alone is its midnight, an hour without minutes its
-    /// start. A fraction that is finer than a nanosecond is the nanosecond behind.
+    /// The point that a text gives, in UTC unless it has an offset: a date alone means its midnight, an hour without
+    /// minutes its start. A fraction finer than a nanosecond sets the lowest bit of the nanoseconds.
     pub fn point(&self, text: &str) -> Option<DateTime<Utc>> {
-        settled(&self.fields(text)?)
+        instant_of(&self.fields(text)?)
     }
 
-    /// The point that a text says in a zone; none where it has none there, or two.
+    /// The point that a text gives in a zone; none if the local time does not exist there, or exists twice.
     pub fn point_in<Z: TimeZone>(&self, text: &str, zone: &Z) -> Option<DateTime<Utc>> {
         let point = self.fields(text)?.to_datetime_with_timezone(zone).ok()?;
         Some(point.to_utc())
@@ -164,8 +166,8 @@ impl MomentPattern {
         let mut rest = text;
         for part in &self.parts {
             rest = match part {
-                Part::Items(items) => parse_and_remainder(&mut parsed, rest, items.iter()).ok()?,
-                Part::Digits(width, item) => {
+                ParseStep::Items(items) => parse_and_remainder(&mut parsed, rest, items.iter()).ok()?,
+                ParseStep::Digits(width, item) => {
                     let rest = match item {
                         [Item::Numeric(Numeric::Year | Numeric::IsoYear, _)] => rest.trim_start(),
                         _ => rest,
@@ -183,7 +185,7 @@ impl MomentPattern {
                     parse(&mut parsed, digits, item.iter()).ok()?;
                     behind
                 }
-                Part::ShortYear { is_whole, of_weeks } => {
+                ParseStep::ShortYear { is_whole, of_weeks } => {
                     let rest = if *is_whole { rest } else { rest.trim_start() };
                     let (year, behind) = rest.split_at(digits(rest).min(2));
                     if year.len() < 1 + usize::from(*is_whole) {
@@ -197,8 +199,8 @@ impl MomentPattern {
                     };
                     behind
                 }
-                Part::Fraction => fraction(&mut parsed, rest)?,
-                Part::PointedFraction => match rest.strip_prefix('.') {
+                ParseStep::Fraction => fraction(&mut parsed, rest)?,
+                ParseStep::PointedFraction => match rest.strip_prefix('.') {
                     Some(rest) => fraction(&mut parsed, rest)?,
                     None => rest,
                 },
@@ -213,7 +215,7 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// Takes the digits of a fraction of a second off a text.
+/// Parses the digits of a fraction of a second at the start of a text; returns the rest.
 fn fraction<'a>(parsed: &mut Parsed, text: &'a str) -> Option<&'a str> {
     let (digits, rest) = text.split_at(digits(text));
     if digits.is_empty() {
@@ -223,7 +225,8 @@ fn fraction<'a>(parsed: &mut Parsed, text: &'a str) -> Option<&'a str> {
     let mut unit = 100_000_000;
     for digit in digits.bytes() {
         match unit {
-            // Who asks whether the point is finer than a microsecond is told so.
+            // Digits below a nanosecond set its lowest bit, so that the point still counts as finer than a
+            // microsecond.
             0 => nanos |= i64::from(digit != b'0'),
             _ => nanos += i64::from(digit - b'0') * unit,
         }
@@ -233,7 +236,7 @@ fn fraction<'a>(parsed: &mut Parsed, text: &'a str) -> Option<&'a str> {
     Some(rest)
 }
 
-/// How many digits a number has; none: any number of them.
+/// How many digits a number must have; none: any number.
 fn width(field: &Numeric) -> Option<usize> {
     match field {
         Numeric::Year | Numeric::IsoYear => Some(4),
@@ -262,7 +265,7 @@ fn has(items: &[Item<'_>], any: &[Numeric]) -> bool {
         .any(|item| matches!(item, Item::Numeric(field, _) if any.contains(field)))
 }
 
-/// Refuses what gives no point in time.
+/// Refuses items that give no point in time.
 fn check(text: &str, items: &[Item<'_>]) -> Result<(), MomentFault> {
     let has = |any: &[Numeric]| has(items, any);
     let is = |any: &[Fixed]| {
@@ -305,8 +308,8 @@ fn check(text: &str, items: &[Item<'_>]) -> Result<(), MomentFault> {
     Ok(())
 }
 
-/// What was read as a point.
-fn settled(parsed: &Parsed) -> Option<DateTime<Utc>> {
+/// The point that the parsed fields give.
+fn instant_of(parsed: &Parsed) -> Option<DateTime<Utc>> {
     if let Ok(point) = parsed.to_datetime() {
         return Some(point.to_utc());
     }
@@ -347,7 +350,7 @@ mod tests {
             ("%Y-%m-%d %H:%M:%S%.f", "2024-01-01 10:00:00", "10:00:00"),
             ("%Y-%m-%d %H:%M:%S.%3f", "2024-01-01 10:00:00.050", "10:00:00.050"),
             ("%Y-%m-%d %H%M%S%f", "2024-01-01 10000004", "10:00:00.040"),
-            // A tenth digit was passed over.
+            // A tenth digit used to have no effect.
             (
                 "%Y-%m-%d %H:%M:%S%.f",
                 "2024-01-01 10:00:00.1000000001",
@@ -363,7 +366,7 @@ mod tests {
         }
     }
 
-    /// `2024011` was the first of January.
+    /// `2024011` was read as the first of January.
     #[test]
     fn numbers_that_touch_have_all_of_their_digits() {
         for (pattern, text, is_read) in [
@@ -382,7 +385,7 @@ mod tests {
             ("%Y%m%e", "202401 1", true),
             ("%Y%m%e", "202401  ", false),
             ("%Y%m%-d", "2024011", true),
-            // Where they do not touch, a zero in front may be left out.
+            // If numbers are not adjacent, leading zeros may be missing.
             ("%m/%d/%Y %H:%M", "1/2/2024 3:04", true),
             ("%d%b%Y", "1Jan2024", true),
             ("%Y-%m-%d", "24-01-01", false),
@@ -393,7 +396,7 @@ mod tests {
         }
     }
 
-    /// 69 was 2069.
+    /// 69 was read as 2069.
     #[test]
     fn years_of_two_digits_are_those_of_posix() {
         for (text, year) in [

@@ -1,49 +1,50 @@
 //! How people write numbers: `format = "#,##0.00"` of a numeric column.
 //!
-//! A pattern is what spreadsheets have: `#` and `0` stand for digits, a separator between them groups digits or comes before
-//! the decimals, which are written as zeros. What is in front and behind is a sign of currency, `%` or `‰`; brackets around it
-//! say that bracketed numbers are negative. `#,##0.00`, `#.##0,00`, `# ##0,00 €`, `#'##0.00`, `($#,##0.00)`, `0,00`, `0.0%`.
-//! A minus in front or behind, `#.##0,00-`, says where negative numbers have theirs. They may have it at the other end, too.
+//! A pattern is written as in spreadsheets: `#` and `0` stand for digits; a separator between them groups digits, or
+//! precedes the decimals, which are written as zeros. Text before and behind is a currency sign, `%` or `‰`; brackets
+//! around it mean that bracketed numbers are negative. `#,##0.00`, `#.##0,00`, `# ##0,00 €`, `#'##0.00`,
+//! `($#,##0.00)`, `0,00`, `0.0%`. A minus before or behind, as in `#.##0,00-`, shows where negative numbers have
+//! theirs. They may have it at the other end, too.
 //!
-//! A number may leave out its groups, its sign of currency and any of its decimals. Groups that are there must be where the
-//! pattern has them: `1,5` is not 15.
+//! A number may lack its group separators, its currency sign and any of its decimals. Separators that are there must
+//! be where the pattern has them: `1,5` is not 15.
 
 use smallvec::SmallVec;
 
 /// A pattern of numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberPattern {
-    group: Option<Group>,
+    group: Option<DigitGrouping>,
     decimal: Option<char>,
     before: String,
     behind: String,
-    /// Whether brackets make a number negative.
+    /// Whether brackets around a number make it negative.
     brackets: bool,
-    /// What `%` or `‰`, in front or behind, makes of a number.
-    part: Option<PartOf>,
+    /// The factor of `%` or `‰`, before or behind the number.
+    multiplier: Option<Multiplier>,
 }
 
-/// The part of a number that a sign makes it.
+/// The factor that a sign such as `%` applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PartOf {
+struct Multiplier {
     exponent: &'static [u8],
     is_in_front: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Group {
+struct DigitGrouping {
     separator: char,
-    /// Digits of the groups in front of the last, which has three.
+    /// The number of digits of each group except the last, which has three.
     size: usize,
 }
 
-/// A number as programs write it: a sign, digits, a point, digits, and an exponent where it was of a hundred or a thousand.
+/// A number in machine form: sign, digits, decimal point, digits, and an exponent if it had `%` or `‰`.
 pub type PlainNumber = SmallVec<[u8; 64]>;
 
 impl NumberPattern {
-    /// Reads a pattern; none: it is not one, or says two things.
+    /// Parses a pattern; none if it is invalid or ambiguous.
     pub fn parse(text: &str) -> Option<NumberPattern> {
-        // A spreadsheet's second pattern, of negative numbers, only tells whether they are in brackets.
+        // The second pattern of a spreadsheet, for negative numbers, only tells whether these are in brackets.
         let (first, negative) = text.split_once(';').unwrap_or((text, ""));
         let bracketed = |text: &str| text.contains('(') && text.contains(')');
         let signed = negative.trim().starts_with('-') || negative.trim().ends_with('-');
@@ -53,7 +54,7 @@ impl NumberPattern {
         let is_digit = |c: char| matches!(c, '#' | '0');
         let start = first.find(is_digit)?;
         let end = first.rfind(is_digit)? + 1;
-        // A sign in the pattern says where signs stand; it is no text that every number has.
+        // A sign in the pattern only shows where signs are; numbers need not have one.
         let is_outer = |c: char| c.is_whitespace() || is_minus(c) || c == '+';
         let plain = |text: &str| text.replace(['(', ')'], "").trim_matches(is_outer).to_string();
         let (before, behind) = (plain(&first[..start]), plain(&first[end..]));
@@ -63,21 +64,21 @@ impl NumberPattern {
         {
             return None;
         }
-        // They say on which side of an account an amount is, which may make it negative, or may not.
+        // CR and DR name the side of an account, which may or may not make the amount negative.
         if [&before, &behind]
             .iter()
             .any(|sign| ["CR", "DR", "DB"].iter().any(|side| sign.eq_ignore_ascii_case(side)))
         {
             return None;
         }
-        let part = match (exponent(&before), exponent(&behind)) {
+        let multiplier = match (exponent(&before), exponent(&behind)) {
             (None, None) => None,
             (Some(_), Some(_)) => return None,
-            (Some(exponent), None) => Some(PartOf {
+            (Some(exponent), None) => Some(Multiplier {
                 exponent,
                 is_in_front: true,
             }),
-            (None, Some(exponent)) => Some(PartOf {
+            (None, Some(exponent)) => Some(Multiplier {
                 exponent,
                 is_in_front: false,
             }),
@@ -95,7 +96,7 @@ impl NumberPattern {
             let as_zeros = decimals.starts_with('0') && decimals.trim_start_matches('0').trim_matches('#').is_empty();
             let is_decimal = as_zeros && is_last_alone && matches!(last, '.' | ',');
             if is_decimal && others.is_empty() && decimals.len() == 3 {
-                return None; // `0,000` is a thousand to some, and three decimals to others
+                return None; // `0,000` may mean a thousand, or three decimals
             }
             if is_decimal {
                 decimal = Some(*last);
@@ -118,7 +119,7 @@ impl NumberPattern {
                     && inner.iter().all(|part| part.len() == size)
                     && parts.iter().all(|part| part.chars().all(is_digit));
                 fits.then_some(())?;
-                Some(Group {
+                Some(DigitGrouping {
                     separator: *separator,
                     size,
                 })
@@ -130,11 +131,11 @@ impl NumberPattern {
             before,
             behind,
             brackets: bracketed(first) || bracketed(negative),
-            part,
+            multiplier,
         })
     }
 
-    /// A text of this pattern as a plain number; none: it is not of the pattern.
+    /// Converts a text to a plain number; none if it does not match the pattern.
     pub fn plain(&self, text: &str) -> Option<PlainNumber> {
         let mut rest = text.trim();
         let mut negative = false;
@@ -158,8 +159,9 @@ impl NumberPattern {
         };
         sign(&mut rest, false);
         sign(&mut rest, true);
-        // Without its sign, a part of a hundred may be a hundred times as much.
-        let is_needed = |is_in_front: bool| self.part.is_some_and(|part| part.is_in_front == is_in_front);
+        // A percentage without its sign might be meant as the plain number, a hundred times as much, so the sign is
+        // required.
+        let is_needed = |is_in_front: bool| self.multiplier.is_some_and(|sign| sign.is_in_front == is_in_front);
         if !self.before.is_empty() {
             match rest.strip_prefix(self.before.as_str()) {
                 Some(behind) => {
@@ -200,13 +202,13 @@ impl NumberPattern {
         if !plain[before..].iter().any(u8::is_ascii_digit) {
             return None;
         }
-        if let Some(part) = self.part {
-            plain.extend_from_slice(part.exponent);
+        if let Some(multiplier) = self.multiplier {
+            plain.extend_from_slice(multiplier.exponent);
         }
         Some(plain)
     }
 
-    /// The digits in front of the decimals, without their groups.
+    /// Appends the digits before the decimals, without group separators; none if the groups are wrong.
     fn push_whole(&self, whole: &str, plain: &mut PlainNumber) -> Option<()> {
         let grouped = |c: char| self.group.is_some_and(|group| is_same(group.separator, c));
         let separators = whole.chars().filter(|c| grouped(*c)).count();
@@ -232,7 +234,7 @@ fn is_minus(c: char) -> bool {
     matches!(c, '-' | '\u{2212}')
 }
 
-/// What a text beside a number makes of it, where that is a part of it.
+/// The exponent that a sign beside a number applies, if it is `%` or the like.
 fn exponent(text: &str) -> Option<&'static [u8]> {
     text.chars().find_map(|c| match c {
         '%' | '\u{66a}' | '\u{ff05}' => Some(&b"e-2"[..]),
@@ -242,7 +244,7 @@ fn exponent(text: &str) -> Option<&'static [u8]> {
     })
 }
 
-/// What may stand between groups of digits.
+/// Whether a character may separate groups of digits.
 fn is_group(c: char) -> bool {
     matches!(
         c,
@@ -250,7 +252,7 @@ fn is_group(c: char) -> bool {
     )
 }
 
-/// Whether two separators of groups are written for each other: blanks of any width, apostrophes of any form.
+/// Whether two group separators are interchangeable: blanks of any width, apostrophes of any form.
 fn is_same(one: char, other: char) -> bool {
     let kind = |c: char| match c {
         '\u{a0}' | '\u{2009}' | '\u{202f}' => ' ',
@@ -260,7 +262,7 @@ fn is_same(one: char, other: char) -> bool {
     kind(one) == kind(other)
 }
 
-/// The two texts of a boolean column's format, `Y|N`: what is true, and what is false.
+/// The texts for true and false in a boolean column's format, `Y|N`.
 pub fn parse_flags(text: &str) -> Option<(&str, &str)> {
     let (yes, no) = text.split_once('|')?;
     let is_plain = |text: &str| !text.trim().is_empty() && !text.contains('|');
@@ -309,7 +311,7 @@ mod tests {
         }
     }
 
-    /// `1.234,50-` was 1234.50, and `0‰` took 5‰ for 5, because the pattern's own text was taken off first.
+    /// `1.234,50-` was read as 1234.50, and 5‰ as 5 by `0‰`, because the pattern's own text was removed first.
     #[test]
     fn signs_in_a_pattern_are_signs_of_its_numbers() {
         for (pattern, text, plain) in [

@@ -1,17 +1,17 @@
-//! The order of tables: every table behind the tables it reads.
+//! Sorts tables so that each comes after the tables that it reads.
 
-/// Tables that read each other in a circle: `cycle[0]` reads `cycle[1]`, ..., the last reads the first.
+/// Tables that form a cycle: `cycle[0]` reads `cycle[1]`, ..., the last reads the first.
 pub(super) type Cycle = Vec<usize>;
 
-/// Sorts nodes so that each stands behind what it reads; among those that could come next, the first of the
-/// input comes first. `reads[n]`: what node n reads.
+/// Sorts nodes so that each comes after those that it reads; among nodes that could come next, the one with the least
+/// index comes first. `reads[n]` are the nodes that node n reads.
 ///
 /// # Errors
-/// One cycle for each group of nodes that reach each other, each starting at its first node.
+/// One cycle for each group of nodes that reach each other, starting at its first node.
 pub(super) fn order(reads: &[Vec<usize>]) -> Result<Vec<usize>, Vec<Cycle>> {
     let mut placed = vec![false; reads.len()];
     let mut order = Vec::with_capacity(reads.len());
-    // Quadratic in the number of tables, which is small; what it gives is the stable order.
+    // This is quadratic in the number of tables, which is small, and gives a stable order.
     while let Some(next) = (0..reads.len()).find(|n| !placed[*n] && reads[*n].iter().all(|read| placed[*read])) {
         placed[next] = true;
         order.push(next);
@@ -25,7 +25,7 @@ pub(super) fn order(reads: &[Vec<usize>]) -> Result<Vec<usize>, Vec<Cycle>> {
         if placed[start] || told[start] {
             continue;
         }
-        // Nodes behind a cycle are not on one: they find no way back.
+        // Nodes that only read from a cycle are not on one, because no path leads back to them.
         let Some(cycle) = way_back(reads, start) else { continue };
         let reached = reachable(reads, start);
         for n in 0..reads.len() {
@@ -36,7 +36,7 @@ pub(super) fn order(reads: &[Vec<usize>]) -> Result<Vec<usize>, Vec<Cycle>> {
     Err(cycles)
 }
 
-/// The shortest way from a node to itself.
+/// The shortest path from a node to itself.
 fn way_back(reads: &[Vec<usize>], start: usize) -> Option<Cycle> {
     let mut from: Vec<Option<usize>> = vec![None; reads.len()];
     let mut queue = std::collections::VecDeque::from([start]);
@@ -61,7 +61,7 @@ fn way_back(reads: &[Vec<usize>], start: usize) -> Option<Cycle> {
     None
 }
 
-/// What a node reads, directly or not.
+/// The nodes that a node reads, directly or indirectly.
 fn reachable(reads: &[Vec<usize>], start: usize) -> Vec<bool> {
     let mut seen = vec![false; reads.len()];
     let mut stack = vec![start];
@@ -93,7 +93,7 @@ mod tests {
             order(&[vec![1], vec![2], vec![1], vec![3], vec![]]),
             Err(vec![vec![1, 2], vec![3]])
         );
-        // Two circles through one node are one group: one is named.
+        // Two cycles through one node are one group, of which one cycle is reported.
         assert_eq!(order(&[vec![1, 2], vec![0], vec![0]]), Err(vec![vec![0, 1]]));
     }
 }

@@ -1,46 +1,46 @@
-//! `[kafka]` of a table: its rows go to a topic too.
+//! `[kafka]` of a table: the topic to which its rows are also written.
 
 use std::path::Path;
 
-use super::kafka::{KafkaClient, read_client, read_topic};
+use super::kafka_client::{KafkaClient, read_client, read_topic};
 use super::settings::Settings;
-use super::wire::{Registry, read_registry};
+use super::wire::{RegistrySettings, read_registry};
 
-/// The topic of a table, or of the dead letters.
+/// The topic of a table, or of dead letters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
-    /// Where it is.
+    /// How to reach the brokers.
     pub client: KafkaClient,
-    /// Its name.
+    /// The topic's name.
     pub topic: String,
-    /// Columns that identify a row: those of the table's key. Of dead letters none: they are told once.
+    /// Columns that identify a row: the table's key. Empty for dead letters, which are never updated.
     pub key: Vec<String>,
-    /// How records are written.
-    pub format: OutputFormat,
+    /// The format of the records.
+    pub format: TopicFormat,
 }
 
-/// How records of a topic are written.
+/// The format of a topic's records.
 #[derive(Clone, Debug, PartialEq)]
-pub enum OutputFormat {
-    /// Dead letters: the bytes that came.
+pub enum TopicFormat {
+    /// For dead letters: the bytes as they arrived.
     AsItCame,
-    /// Rows and keys as objects.
+    /// Rows and keys as JSON objects.
     Json,
-    /// Rows and keys as records with a schema's id, whose schemas this registry has as `<topic>-value` and `<topic>-key`.
-    Avro(Registry),
+    /// Rows and keys as Avro behind schema ids; this registry has the schemas as `<topic>-value` and `<topic>-key`.
+    Avro(RegistrySettings),
 }
 
-/// Where settings that hold for a whole dataflow come from.
+/// The dataflow's settings that apply to all outputs.
 #[derive(Clone, Copy)]
-pub(super) struct OfDataflow<'a> {
-    /// What relative paths are relative to.
+pub(super) struct OutputDefaults<'a> {
+    /// The folder to which relative paths are joined.
     pub base: &'a Path,
     /// The registry of dataflow.toml.
-    pub registry: Option<&'a Registry>,
+    pub registry: Option<&'a RegistrySettings>,
 }
 
-/// Reads the settings of a table with this key; none: mistakes were reported.
-pub(super) fn read_output(mut settings: Settings<'_>, key: &[String], common: OfDataflow<'_>) -> Option<Output> {
+/// Reads the settings of a table with this key; none if mistakes were reported.
+pub(super) fn read_output(mut settings: Settings<'_>, key: &[String], common: OutputDefaults<'_>) -> Option<Output> {
     if key.is_empty() {
         settings.say(
             "a table without a key cannot go to a topic: rows that change or go are told by their key",
@@ -67,26 +67,27 @@ pub(super) fn read_dead_letters(mut settings: Settings<'_>) -> Option<Output> {
         client: client?,
         topic: topic?,
         key: vec![],
-        format: OutputFormat::AsItCame,
+        format: TopicFormat::AsItCame,
     })
 }
 
-/// What goes to a topic: its name for people, the file that says so, and where it goes.
-pub(super) struct Going<'a> {
-    /// `silver.orders`, or the dead letters.
+/// Something that is written to a topic.
+pub(super) struct OutputTarget<'a> {
+    /// Its name in messages: `silver.orders`, or the dead letters.
     pub who: String,
-    /// The file that says so.
+    /// The file with the setting.
     pub file: &'a Path,
-    /// Where it goes.
+    /// The topic.
     pub output: &'a Output,
 }
 
-/// A mistake in a file, and its remedy.
+/// A mistake: the file, the message, and the remedy.
 pub(super) type Collision<'a> = (&'a Path, String, String);
 
-/// Outputs that get in each other's way. A dataflow has one producer for each spelling of brokers: two of one cluster would
-/// fence each other, and one takes the options of one. A topic has one epoch, and one table's keys.
-pub(super) fn collisions<'a>(all: &[Going<'a>]) -> Vec<Collision<'a>> {
+/// Finds outputs that conflict. A dataflow has one producer for each spelling of `brokers`: two producers of one
+/// cluster would fence each other, and one producer can only have one set of options. A topic can hold the epochs and
+/// keys of only one table.
+pub(super) fn collisions<'a>(all: &[OutputTarget<'a>]) -> Vec<Collision<'a>> {
     let mut found = Vec::new();
     for (n, one) in all.iter().enumerate() {
         for other in &all[..n] {
@@ -128,14 +129,14 @@ fn read_topic_of(settings: &mut Settings<'_>) -> (Option<KafkaClient>, Option<St
     (client, topic)
 }
 
-fn read_format(settings: &mut Settings<'_>, common: OfDataflow<'_>) -> Option<OutputFormat> {
-    let avro = match settings.take("format", "\"avro\"") {
+fn read_format(settings: &mut Settings<'_>, common: OutputDefaults<'_>) -> Option<TopicFormat> {
+    let avro = match settings.setting("format", "\"avro\"") {
         None => Some(false),
         Some(value) => value.choice(&[("json", false), ("avro", true)]),
     };
     let own = read_registry(settings, common.base)?;
     match (avro?, own) {
-        (false, None) => Some(OutputFormat::Json),
+        (false, None) => Some(TopicFormat::Json),
         (false, Some(_)) => {
             settings.say(
                 "a topic of JSON has no schemas, and no registry",
@@ -151,7 +152,7 @@ fn read_format(settings: &mut Settings<'_>, common: OfDataflow<'_>) -> Option<Ou
                     "add registry = { url = \"http://localhost:8081\" } beside it or to dataflow.toml",
                 );
             }
-            registry.map(OutputFormat::Avro)
+            registry.map(TopicFormat::Avro)
         }
     }
 }

@@ -1,24 +1,23 @@
-//! Feeds whose path takes in files of the lake: what such a feed reads makes the lake grow, and so feeds the feed.
+//! Refuses feeds whose path includes files of the lake: what such a feed reads makes the lake grow, which feeds the
+//! feed again.
 //!
-//! What paths alone show is refused here. What only a look at the folders shows (a link into the lake) is left out of
-//! listings.
+//! This detects what is visible from the paths alone. What only the file system shows (a link into the lake) is left
+//! out of listings instead.
 
-use super::{Dataflow, Diagnostic, FeedKind, FileGlob, Layer};
+use super::{Dataflow, Diagnostic, FileGlob};
 
-/// The folders directly in a lake that are its own.
+/// The lake's own folders directly below its root.
 pub const LAKE_FOLDERS: [&str; 5] = ["_alluvium", "bronze", "dead_letters", "gold", "silver"];
 
-/// The name of a data file, as our writers give them.
+/// An example of the names that our writers give to data files.
 const DATA_FILE: &str = "part-1-g1-w0-1.parquet";
 
-/// A mistake for each feed that would read the lake's own files.
+/// Reports each feed that would read the lake's own files.
 pub fn feeds_on_lake(dataflow: &Dataflow) -> Vec<Diagnostic> {
     let inputs = dataflow.inputs.iter();
     let feeds = inputs.flat_map(|input| input.feeds.iter().map(move |feed| (input, feed)));
     let mistake = |(input, feed): (&super::Input, &super::Feed)| {
-        let FeedKind::Files { path, .. } = &feed.kind else {
-            return None;
-        };
+        let path = feed.kind.contract().files()?.path;
         let example = own_file_in(path, dataflow)?;
         Some(Diagnostic {
             file: input.file.clone(),
@@ -36,7 +35,7 @@ pub fn feeds_on_lake(dataflow: &Dataflow) -> Vec<Diagnostic> {
     feeds.filter_map(mistake).collect()
 }
 
-/// A file that the lake has or will have, and that a feed of this path reads.
+/// A file that the lake has or will have and that a feed with this path would read.
 fn own_file_in(path: &str, dataflow: &Dataflow) -> Option<String> {
     let plain = |text: &str| text.strip_prefix("file://").unwrap_or(text).to_string();
     let (path, lake) = (plain(path), plain(&dataflow.lake));
@@ -44,10 +43,8 @@ fn own_file_in(path: &str, dataflow: &Dataflow) -> Option<String> {
     let glob = FileGlob::new(rest).ok()?;
     let kept = dataflow.inputs.iter().filter(|input| input.bronze);
     let bronze = kept.map(|input| format!("bronze/{}", input.name));
-    let tables = dataflow.tables.iter().map(|table| match table.layer {
-        Layer::Silver => format!("silver/{}", table.name),
-        Layer::Gold => format!("gold/{}", table.name),
-    });
+    let tables = dataflow.tables.iter();
+    let tables = tables.map(|table| format!("{}/{}", table.layer.name(), table.name));
     let folders = bronze.chain(tables).chain(["dead_letters".to_string()]);
     let files = folders.flat_map(|folder| {
         [DATA_FILE.to_string(), format!("p=1/{DATA_FILE}")].map(|name| format!("{lake}/{folder}/{name}"))

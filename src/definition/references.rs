@@ -1,10 +1,9 @@
-//! Which tables a SELECT reads, found on the level of tokens.
+//! Finds the tables that a SELECT reads, on the level of tokens.
 //!
-//! Tokens rather than a syntax tree, because the window table functions are no SQL that the parser knows,
-//! and because a file with a syntax error still has dependencies. A reference is `silver.x` or `gold.x`,
-//! quoted or not, that is not itself behind a dot. Where a file also uses `silver` or `gold` as a name of its own (an
-//! alias, a CTE), `gold.x` may be a column: then only names of existing tables count, and what is unknown
-//! is left to the planner.
+//! Tokens are used rather than a syntax tree, because the parser does not know the window table functions, and
+//! because a file with a syntax error still has dependencies. A reference is `silver.x` or `gold.x`, quoted or not,
+//! that does not follow a dot. If a file also uses `silver` or `gold` as a name of its own (an alias, a CTE),
+//! `gold.x` may be a column: then only names of existing tables count, and unknown names are left to the planner.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -14,29 +13,29 @@ use super::Layer;
 
 /// `silver.x` or `gold.x` in SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reference {
+pub(super) struct LayerReference {
     pub layer: Layer,
     pub table: String,
-    /// From 1.
+    /// The line, from 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// The column, from 1, in characters.
     pub column: usize,
-    /// It may be a column instead: the file has an alias of the layer's name.
+    /// Whether it may be a column, because the file has an alias with the layer's name.
     pub doubtful: bool,
 }
 
-/// What was found in a file.
+/// The result of scanning a file.
 pub(super) struct Scanned {
     /// In the order of the text.
-    pub references: Vec<Reference>,
-    /// Whether it holds nothing but comments and semicolons.
+    pub references: Vec<LayerReference>,
+    /// Whether the file has nothing but comments and semicolons.
     pub empty: bool,
 }
 
 /// Finds all references.
 ///
 /// # Errors
-/// Text that does not split into tokens: a quote or comment that is not closed.
+/// The text cannot be split into tokens, because a quote or comment is not closed.
 pub(super) fn scan(sql: &str) -> Result<Scanned, TokenizerError> {
     let tokens: Vec<TokenWithSpan> = Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()?
@@ -52,7 +51,7 @@ pub(super) fn scan(sql: &str) -> Result<Scanned, TokenizerError> {
         let dot_follows = tokens.get(n + 1).is_some_and(|next| next.token == Token::Period);
         let table = tokens.get(n + 2).and_then(|next| word(&next.token));
         if let (false, true, Some(table)) = (behind_dot, dot_follows, table) {
-            references.push(Reference {
+            references.push(LayerReference {
                 layer,
                 table: normalised(table),
                 line: token.span.start.line as usize,
@@ -72,8 +71,8 @@ pub(super) fn scan(sql: &str) -> Result<Scanned, TokenizerError> {
     })
 }
 
-/// Whether the layer's name stands somewhere as an alias (`AS gold`, `FROM t gold`, `FROM (...) gold`) or
-/// as a CTE (`gold AS (`).
+/// Whether the layer's name is used as an alias (`AS gold`, `FROM t gold`, `FROM (...) gold`) or as a CTE (`gold AS
+/// (`).
 fn is_alias(tokens: &[TokenWithSpan], layer: Layer) -> bool {
     (0..tokens.len()).any(|n| {
         let is_layer = word(&tokens[n].token).and_then(layer_of) == Some(layer);
@@ -110,7 +109,7 @@ fn layer_of(word: &Word) -> Option<Layer> {
     }
 }
 
-/// As the planner sees it: unquoted names are lower case.
+/// A name as the planner sees it: unquoted names are lower case.
 fn normalised(word: &Word) -> String {
     match word.quote_style {
         Some(_) => word.value.clone(),

@@ -1,4 +1,4 @@
-//! `dataflow.toml`: the dataflow as a whole.
+//! Reads `dataflow.toml`, the settings of the whole dataflow.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +13,15 @@ use super::bounds::{Bounds, read_bounds};
 use super::diagnostic::nearest;
 use super::file::File;
 use super::http::{Http, read_http};
-use super::location::lake_location;
+use super::location::lake_of_dataflow;
 use super::output::{Output, read_dead_letters};
 use super::settings::Settings;
-use super::wire::{Registry, read_registry};
+use super::wire::{RegistrySettings, read_registry};
 
-/// What `dataflow.toml` says.
+/// The file that makes a folder a dataflow.
+pub const DATAFLOW_FILE: &str = "dataflow.toml";
+
+/// The content of `dataflow.toml`.
 #[derive(Default)]
 pub(super) struct Root {
     pub name: String,
@@ -32,11 +35,11 @@ pub(super) struct Root {
     pub store_options: BTreeMap<String, String>,
     pub dead_letters: Option<Output>,
     pub http: Option<Http>,
-    /// For every feed that names none.
-    pub registry: Option<Registry>,
+    /// The registry of every feed that has none of its own.
+    pub registry: Option<RegistrySettings>,
 }
 
-/// The usual options of an object store, for remedies; any that `object_store` knows is taken.
+/// The common options of object stores, for remedies; all options that `object_store` knows are accepted.
 const USUAL_STORE_OPTIONS: [&str; 16] = [
     "access_key_id",
     "secret_access_key",
@@ -56,7 +59,7 @@ const USUAL_STORE_OPTIONS: [&str; 16] = [
     "skip_signature",
 ];
 
-/// Reads the file; none: mistakes were reported.
+/// Reads the file; none if mistakes were reported.
 pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
     let table = file.parse();
     let mut settings = Settings::of_file(file, table.get_ref());
@@ -72,43 +75,43 @@ pub(super) fn read_root(file: &File<'_>, base: &Path) -> Option<Root> {
         }
         Some(text.value)
     });
-    let lake = match settings.take("lake", "\"lake\"") {
-        None => lake_location("lake", base).ok(),
+    let lake = match settings.setting("lake", "\"lake\"") {
+        None => lake_of_dataflow("lake", base, base).ok(),
         Some(value) => value.text().and_then(|text| {
-            lake_location(&text.value, base)
+            lake_of_dataflow(&text.value, base, base)
                 .map_err(|error| value.say(format!("bad lake {:?}: {error}", text.written), error.help()))
                 .ok()
         }),
     };
-    let mut duration = |name, example, default| match settings.take(name, example) {
+    let mut duration = |name, example, default| match settings.setting(name, example) {
         None => Some(default),
         Some(value) => value.duration(),
     };
     let epoch = duration("epoch", "\"10ms\"", Duration::from_millis(10));
     let commit = duration("commit", "\"1s\"", Duration::from_secs(1));
     let history = duration("history", "\"1 day\"", Duration::from_secs(24 * 3600));
-    let durable = match settings.take("durability", "\"full\"") {
+    let durable = match settings.setting("durability", "\"full\"") {
         None => Some(true),
         Some(value) => value.choice(&[("full", true), ("none", false)]),
     };
-    let guard = match settings.take("guard", "true") {
+    let guard = match settings.setting("guard", "true") {
         None => Some(false),
         Some(value) => value.boolean(),
     };
     let bounds = read_bounds(&mut settings, base);
-    let store_options = match settings.take("store", "{ region = \"eu-central-1\" }") {
+    let store_options = match settings.setting("store", "{ region = \"eu-central-1\" }") {
         None => Some(BTreeMap::new()),
         Some(value) => value.settings().and_then(read_store),
     };
     let registry = read_registry(&mut settings, base);
-    let dead_letters = match settings.take(
+    let dead_letters = match settings.setting(
         "dead_letters",
         "{ brokers = \"localhost:9092\", topic = \"shop.dead\" }",
     ) {
         None => Some(None),
         Some(value) => value.settings().and_then(read_dead_letters).map(Some),
     };
-    let http = match settings.take("http", "{ listen = \"127.0.0.1:8080\" }") {
+    let http = match settings.setting("http", "{ listen = \"127.0.0.1:8080\" }") {
         None => Some(None),
         Some(value) => value
             .settings()

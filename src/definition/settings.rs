@@ -1,12 +1,12 @@
-//! A TOML file as its reader walks it: every setting is asked for by name, and what nobody asked for is an
-//! unknown setting.
+//! A TOML table as its reader consumes it: every setting is requested by name, and those that are never requested are
+//! reported as unknown.
 //!
-//! Mistakes are collected, never returned: a reader asks for all of its settings and gets `None` where there
-//! is none to use. Promises:
-//! 1. A setting that is there and yields `None` has left a diagnostic.
-//! 2. Values are expanded ([`expand`]); what is printed is the text as written, so no secret shows.
-//! 3. In a file that is not valid TOML, settings are not reported as missing (they may stand in the part
-//!    that could not be read), and a line that broke is reported once.
+//! Mistakes are collected and not returned: a reader requests all of its settings and gets `None` for one that it
+//! cannot use.
+//! 1. A setting that exists and yields `None` has left a diagnostic.
+//! 2. Values are expanded ([`expand`]), but messages show the text as written, so that no secret is printed.
+//! 3. In a file that is not valid TOML, settings are not reported as missing (they may be in the part that could not
+//!    be parsed), and a broken line is reported once.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Settings<'f> {
     file: &'f File<'f>,
     /// In the order of the file.
     entries: Vec<Entry<'f>>,
-    /// Where it starts; none: it is the file.
+    /// Where the table starts; none if it is the whole file.
     at: Option<Range<usize>>,
     known: Vec<&'static str>,
 }
@@ -42,7 +42,7 @@ impl<'f> Settings<'f> {
     }
 
     fn new(file: &'f File<'f>, table: &'f DeTable<'f>, at: Option<Range<usize>>) -> Self {
-        // By (3): what was recovered from a line that broke is no setting of the user's.
+        // By (3): what the parser recovered from a broken line is not a setting of the user's.
         let recovered = |key: &Range<usize>, value: &Range<usize>| {
             file.is_broken() && (value.is_empty() || file.is_broken_at(file.position(key.start).0))
         };
@@ -65,18 +65,18 @@ impl<'f> Settings<'f> {
         }
     }
 
-    /// The file it is in.
+    /// The table's file.
     pub fn file(&self) -> &'f File<'f> {
         self.file
     }
 
-    /// A setting that may be left out. `example`: its value in TOML, for remedies.
-    pub fn take(&mut self, name: &'static str, example: &'static str) -> Option<Value<'f>> {
+    /// An optional setting. `example` is a value in TOML, for remedies.
+    pub fn setting(&mut self, name: &'static str, example: &'static str) -> Option<SettingValue<'f>> {
         self.known.push(name);
         let file = self.file;
         let entry = self.entries.iter_mut().find(|entry| entry.key == name)?;
         entry.taken = true;
-        Some(Value {
+        Some(SettingValue {
             file,
             key: entry.key,
             example,
@@ -86,9 +86,9 @@ impl<'f> Settings<'f> {
         })
     }
 
-    /// A setting that must be there.
-    pub fn require(&mut self, name: &'static str, example: &'static str) -> Option<Value<'f>> {
-        let value = self.take(name, example);
+    /// A required setting.
+    pub fn require(&mut self, name: &'static str, example: &'static str) -> Option<SettingValue<'f>> {
+        let value = self.setting(name, example);
         if value.is_none() && !self.file.is_broken() {
             self.say(
                 format!("setting {name:?} is missing"),
@@ -98,13 +98,13 @@ impl<'f> Settings<'f> {
         value
     }
 
-    /// Every entry, where names are the user's own: columns, expectations, store options.
-    pub fn take_all(&mut self, example: &'static str) -> Vec<Value<'f>> {
+    /// All entries, if their names are the user's own: columns, expectations, store options.
+    pub fn take_all(&mut self, example: &'static str) -> Vec<SettingValue<'f>> {
         self.entries
             .iter_mut()
             .map(|entry| {
                 entry.taken = true;
-                Value {
+                SettingValue {
                     file: self.file,
                     key: entry.key,
                     example,
@@ -116,7 +116,7 @@ impl<'f> Settings<'f> {
             .collect()
     }
 
-    /// Takes a setting that belongs to something else, and says so: `why` and what to do.
+    /// Consumes a setting that belongs elsewhere, and reports it with the message and remedy that `why` returns.
     pub fn misplaced(&mut self, name: &'static str, why: impl FnOnce() -> (String, String)) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == name && !entry.taken) {
             entry.taken = true;
@@ -125,16 +125,16 @@ impl<'f> Settings<'f> {
         }
     }
 
-    /// Reports a setting that is fine in itself and wrong beside the others.
+    /// Reports a setting that is valid but conflicts with others.
     pub fn conflicting(&self, name: &str, message: &str, help: &str) {
         match self.entries.iter().find(|entry| entry.key == name) {
             Some(entry) => self.file.say(&entry.key_at, message, help),
-            // Its usual value is what the others conflict with.
+            // The others conflict with the setting's default.
             None => self.say(message, help),
         }
     }
 
-    /// Reports a mistake where this table starts.
+    /// Reports a mistake at the start of this table.
     pub fn say(&self, message: impl Into<String>, help: impl Into<String>) {
         match &self.at {
             Some(at) => self.file.say(at, message, help),
@@ -142,7 +142,7 @@ impl<'f> Settings<'f> {
         }
     }
 
-    /// Reports what nobody asked for.
+    /// Reports all settings that were not requested.
     pub fn finish(mut self) {
         self.known.sort_unstable();
         for entry in self.entries.iter().filter(|entry| !entry.taken) {
@@ -160,39 +160,39 @@ impl<'f> Settings<'f> {
 /// Text of a setting.
 #[derive(Clone, Debug)]
 pub struct Text {
-    /// With the environment's values in it: what to use.
+    /// The expanded value, to be used.
     pub value: String,
-    /// As it stands in the file: what to print.
+    /// The text as written, to be printed.
     pub written: String,
-    /// Where.
+    /// Its span in the file.
     pub at: Range<usize>,
 }
 
 /// The value of a setting.
-pub struct Value<'f> {
+pub struct SettingValue<'f> {
     file: &'f File<'f>,
     /// The setting's name.
     pub key: &'f str,
     example: &'static str,
     value: &'f DeValue<'f>,
-    /// Where its name stands.
+    /// The span of its name.
     pub key_at: Range<usize>,
-    /// Where the value stands.
+    /// The span of its value.
     pub at: Range<usize>,
 }
 
-impl<'f> Value<'f> {
-    /// Whether it is text, a short form of a table.
+impl<'f> SettingValue<'f> {
+    /// Whether it is text, which may be the short form of a table.
     pub fn is_text(&self) -> bool {
         matches!(self.value, DeValue::String(_))
     }
 
-    /// Text.
+    /// The value as text.
     pub fn text(&self) -> Option<Text> {
         self.text_of(self.value, &self.at, "text")
     }
 
-    /// Text, or a list of texts.
+    /// The value as text, or as a list of texts.
     pub fn texts(&self) -> Option<Vec<Text>> {
         match self.value {
             DeValue::Array(items) => {
@@ -208,7 +208,7 @@ impl<'f> Value<'f> {
         }
     }
 
-    /// Names of fields: text, or a number from 1 for a field by its place (`3` is `#3`), or a list of these.
+    /// Names of fields: text, or a number from 1 for a field by its index (`3` is `#3`), or a list of these.
     pub fn fields(&self) -> Option<Vec<Text>> {
         const WANTED: &str = "a field's name or its number, or a list of these";
         let one = |item: &DeValue<'_>, at: &Range<usize>| match item {
@@ -236,7 +236,7 @@ impl<'f> Value<'f> {
         }
     }
 
-    /// `true` or `false`.
+    /// The value as a boolean.
     pub fn boolean(&self) -> Option<bool> {
         if let DeValue::Boolean(value) = self.value {
             return Some(*value);
@@ -244,7 +244,7 @@ impl<'f> Value<'f> {
         self.by_environment("true or false", |text| text.parse().ok())
     }
 
-    /// A number.
+    /// The value as a number.
     pub fn number(&self) -> Option<f64> {
         let written = match self.value {
             DeValue::Integer(n) if n.radix() == 10 => Some(n.as_str()),
@@ -259,7 +259,7 @@ impl<'f> Value<'f> {
         }
     }
 
-    /// A whole number, not negative.
+    /// The value as an integer that is not negative.
     pub fn whole(&self) -> Option<u64> {
         const WANTED: &str = "a whole number, 0 or more";
         match self.value {
@@ -268,13 +268,13 @@ impl<'f> Value<'f> {
         }
     }
 
-    /// A span of time above zero, as humantime writes it.
+    /// The value as a positive duration, in humantime's format.
     pub fn duration(&self) -> Option<Duration> {
         let text = self.text()?;
         let problem = match humantime::parse_duration(text.value.trim()) {
             Ok(duration) if duration > Duration::ZERO => return Some(duration),
             Ok(_) => " (it must be longer than nothing)".to_string(),
-            // Parts of a value from the environment are not printed.
+            // Parts of a value from the environment must not be printed.
             Err(humantime::DurationError::UnknownUnit { unit, .. }) if text.value == text.written => {
                 format!(" (unknown unit {unit:?})")
             }
@@ -291,7 +291,7 @@ impl<'f> Value<'f> {
         None
     }
 
-    /// One of a few words.
+    /// The value as one of a few words.
     pub fn choice<T: Copy>(&self, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
@@ -310,7 +310,7 @@ impl<'f> Value<'f> {
         None
     }
 
-    /// A table of settings.
+    /// The value as a table of settings.
     pub fn settings(&self) -> Option<Settings<'f>> {
         match self.value {
             DeValue::Table(table) => Some(Settings::new(self.file, table, Some(self.key_at.clone()))),
@@ -321,7 +321,7 @@ impl<'f> Value<'f> {
         }
     }
 
-    /// A list of tables (`[[name]]`).
+    /// The value as a list of tables (`[[name]]`).
     pub fn list_of_settings(&self) -> Option<Vec<Settings<'f>>> {
         let DeValue::Array(items) = self.value else {
             self.wrong_type(self.value, &self.at, "a list of tables");
@@ -340,7 +340,7 @@ impl<'f> Value<'f> {
         tables.into_iter().collect()
     }
 
-    /// A scalar of any type, as text.
+    /// The value as text, if it is a scalar of any type.
     pub fn scalar(&self) -> Option<String> {
         match self.value {
             DeValue::Boolean(value) => Some(value.to_string()),
@@ -376,7 +376,7 @@ impl<'f> Value<'f> {
         }
     }
 
-    /// A value of another type than text may still come out of the environment.
+    /// Parses a value of another type than text that comes from the environment.
     fn by_environment<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         match self.value {
             DeValue::String(written) if written.contains("${") => {

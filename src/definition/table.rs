@@ -1,15 +1,15 @@
-//! `silver/<name>.sql|toml` and `gold/<name>.sql|toml`: one table.
+//! Reads `silver/<name>.sql|toml` and `gold/<name>.sql|toml`, one table.
 
 use std::path::PathBuf;
 
 use super::columns::read_names;
 use super::file::File;
 use super::input::read_retention;
-use super::output::{OfDataflow, read_output};
+use super::output::{OutputDefaults, read_output};
 use super::settings::Settings;
 use super::{Deletes, Expectation, Layer, OnViolation, Table};
 
-/// A table of a SELECT, as it is without a settings file.
+/// A table with the defaults that apply without a settings file.
 pub(super) fn plain_table(layer: Layer, name: &str, sql: &str, file: PathBuf) -> Table {
     Table {
         layer,
@@ -28,19 +28,19 @@ pub(super) fn plain_table(layer: Layer, name: &str, sql: &str, file: PathBuf) ->
     }
 }
 
-/// Puts what the settings file says into the table; mistakes are reported. Which columns there are is
-/// known when the SELECT is planned.
-pub(super) fn read_table_settings(file: &File<'_>, table: &mut Table, common: OfDataflow<'_>) {
+/// Reads the settings file into the table; mistakes are reported. The table's columns are not known before the SELECT
+/// is planned.
+pub(super) fn read_table_settings(file: &File<'_>, table: &mut Table, common: OutputDefaults<'_>) {
     let parsed = file.parse();
     let mut settings = Settings::of_file(file, parsed.get_ref());
     table.settings_file = Some(file.path.clone());
     table.description = settings
-        .take("description", "\"Revenue per day.\"")
+        .setting("description", "\"Revenue per day.\"")
         .and_then(|value| value.text())
         .map(|text| text.value);
     table.key = read_names(&mut settings, "key", "[\"order_id\"]", None);
     table.partition_by = read_names(&mut settings, "partition_by", "[\"order_date\"]", None);
-    if let Some(value) = settings.take("deletes", "\"auto\"")
+    if let Some(value) = settings.setting("deletes", "\"auto\"")
         && let Some(deletes) = value.choice(&[
             ("auto", Deletes::Auto),
             ("vectors", Deletes::Vectors),
@@ -49,16 +49,16 @@ pub(super) fn read_table_settings(file: &File<'_>, table: &mut Table, common: Of
     {
         table.deletes = deletes;
     }
-    if let Some(value) = settings.take("change_data_feed", "true") {
+    if let Some(value) = settings.setting("change_data_feed", "true") {
         table.change_data_feed = value.boolean().unwrap_or_default();
     }
     table.retention = read_retention(&mut settings, None);
-    if let Some(value) = settings.take("kafka", "{ brokers = \"localhost:9092\", topic = \"shop.sales\" }")
+    if let Some(value) = settings.setting("kafka", "{ brokers = \"localhost:9092\", topic = \"shop.sales\" }")
         && let Some(of_topic) = value.settings()
     {
         table.output = read_output(of_topic, &table.key, common);
     }
-    if let Some(value) = settings.take("expect", "{ positive_price.check = \"unit_price >= 0\" }")
+    if let Some(value) = settings.setting("expect", "{ positive_price.check = \"unit_price >= 0\" }")
         && let Some(mut expectations) = value.settings()
     {
         table.expectations = expectations
@@ -83,7 +83,7 @@ fn read_expectation(name: &str, mut settings: Settings<'_>) -> Option<Expectatio
         Some(text.value)
     });
     let on_violation = settings
-        .take("on_violation", "\"drop\"")
+        .setting("on_violation", "\"drop\"")
         .map_or(Some(OnViolation::Warn), |value| {
             value.choice(&[
                 ("warn", OnViolation::Warn),

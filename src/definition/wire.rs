@@ -1,8 +1,9 @@
-//! `[feeds.registry]`, `key_format`, `schema`, `unavailable` and `tables`: how records on a wire refer to their schemas, what
-//! their keys are, whether a schema's new fields become columns, what stands for values that were left out, and whose changes
-//! they are.
+//! `[feeds.registry]`, `key_format`, `schema`, `unavailable` and `tables`: where the schemas of records are, what
+//! keys are, whether new fields of a schema become columns, what stands for values that the source left out, and
+//! which tables' changes are read.
 //!
-//! A `[registry]` of dataflow.toml holds for every feed, one of an input for its feeds; a feed's own comes before both.
+//! A `[registry]` in dataflow.toml applies to every feed, one of an input to its feeds; a feed's own has precedence
+//! over both.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,58 +11,59 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::dialect::{BlankRows, TextDialect};
-use super::settings::{Settings, Value};
+use super::settings::{SettingValue, Settings};
 
-/// How the records of a feed are to be read besides their format.
+/// How to decode the records of a feed, besides their format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wire {
-    /// Where their schemas are.
-    pub registry: Option<Registry>,
-    /// What their keys are; none: as the values where a key has their header, else JSON or plain text.
+    /// The schema registry.
+    pub registry: Option<RegistrySettings>,
+    /// The format of keys; none: that of values if a key has the header of a schema id, otherwise JSON or plain text.
     pub key_format: Option<KeyFormat>,
-    /// What stands for a value that the source left out; none: Debezium's default.
+    /// The placeholder for a value that the source left out; none: Debezium's default.
     pub unavailable: Option<String>,
-    /// Of Canal and Maxwell, the tables whose changes are read, `database.table`; empty: all.
+    /// For Canal and Maxwell, the tables whose changes are read, as `database.table`; empty: all.
     pub tables: Vec<String>,
-    /// Whether fields that its schemas gain become columns of the input; else no column takes them.
+    /// Whether new fields of its schemas become columns of the input; otherwise they are ignored.
     pub evolves: bool,
-    /// Of such fields, those that the input cannot take: some table's SQL could not be planned with them.
+    /// New fields that the input cannot take as columns, because some table's SQL could not be planned with them.
     pub declined: Vec<String>,
-    /// Of files, how their text is written.
+    /// For files, the dialect of their text.
     pub text: TextDialect,
-    /// Of CSV files, what becomes of rows that hold nothing but delimiters.
+    /// For CSV files, what to do with rows that consist only of delimiters.
     pub blank_rows: BlankRows,
 }
 
-/// What record keys are.
+/// The format of record keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFormat {
-    /// JSON, or text that is none.
+    /// JSON, or text if it is no valid JSON.
     Json,
-    /// Text as it is, also where it looks like JSON.
+    /// Text, even if it looks like JSON.
     Text,
-    /// Avro with a schema id.
+    /// Avro behind a schema id.
     Avro,
-    /// Protobuf with a schema id.
+    /// Protobuf behind a schema id.
     Protobuf,
 }
 
-/// A Confluent-compatible schema registry. `Debug` hides what is secret.
+/// A Confluent-compatible schema registry. `Debug` hides secrets.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Registry {
-    /// Its addresses, each ending in a slash; asked in turn.
+pub struct RegistrySettings {
+    /// Its addresses, each ending in a slash; they are tried in turn.
     pub urls: Vec<Url>,
-    /// Who asks.
+    /// How requests are authenticated.
     pub credentials: Option<Credentials>,
-    /// PEM file of the authorities that its certificate is trusted by, besides the system's.
+    /// PEM file with certificate authorities that are trusted besides those of the system.
     pub ca: Option<PathBuf>,
-    /// The subject of the values' schemas; none: the one that a record's schema is registered under.
+    /// The subject of the values' schemas; none: the subject under which a record's schema is registered.
     pub subject: Option<String>,
-    /// The version whose aliases and defaults hold for fields that a record lacks; none: the newest when first asked.
+    /// The version whose aliases and defaults apply to fields that a record lacks; none: the newest at the first
+    /// request.
     pub version: Option<u32>,
 }
 
-/// Who asks a registry.
+/// How requests to a registry are authenticated.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Credentials {
     /// HTTP basic authentication.
@@ -75,7 +77,7 @@ pub enum Credentials {
     Token(String),
 }
 
-impl fmt::Debug for Registry {
+impl fmt::Debug for RegistrySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let urls: Vec<&str> = self.urls.iter().map(Url::as_str).collect();
         f.debug_struct("Registry")
@@ -90,17 +92,17 @@ impl fmt::Debug for Registry {
 
 const EXAMPLE: &str = "{ url = \"http://localhost:8081\" }";
 
-/// `registry`, where it stands; the outer none: mistakes were reported.
-pub(super) fn read_registry(settings: &mut Settings<'_>, base: &Path) -> Option<Option<Registry>> {
-    match settings.take("registry", EXAMPLE) {
+/// Reads `registry`, if it is there; the outer none means that mistakes were reported.
+pub(super) fn read_registry(settings: &mut Settings<'_>, base: &Path) -> Option<Option<RegistrySettings>> {
+    match settings.setting("registry", EXAMPLE) {
         None => Some(None),
         Some(value) => read(value.settings()?, base).map(Some),
     }
 }
 
-/// `key_format`.
+/// Reads `key_format`.
 pub(super) fn read_key_format(settings: &mut Settings<'_>) -> Option<KeyFormat> {
-    settings.take("key_format", "\"json\"")?.choice(&[
+    settings.setting("key_format", "\"json\"")?.choice(&[
         ("json", KeyFormat::Json),
         ("text", KeyFormat::Text),
         ("avro", KeyFormat::Avro),
@@ -108,9 +110,9 @@ pub(super) fn read_key_format(settings: &mut Settings<'_>) -> Option<KeyFormat> 
     ])
 }
 
-/// `unavailable`.
+/// Reads `unavailable`.
 pub(super) fn read_unavailable(settings: &mut Settings<'_>) -> Option<String> {
-    let value = settings.take("unavailable", "\"__debezium_unavailable_value\"")?;
+    let value = settings.setting("unavailable", "\"__debezium_unavailable_value\"")?;
     let text = value.text()?;
     if text.value.is_empty() {
         value.say(
@@ -122,9 +124,9 @@ pub(super) fn read_unavailable(settings: &mut Settings<'_>) -> Option<String> {
     Some(text.value)
 }
 
-/// `schema`; `evolve` is looked over by `judge`.
-pub(super) fn read_schema(settings: &mut Settings<'_>, judge: impl FnOnce(&Value<'_>)) -> bool {
-    let Some(value) = settings.take("schema", "\"evolve\"") else {
+/// Reads `schema`; `judge` checks whether `evolve` is possible.
+pub(super) fn read_schema(settings: &mut Settings<'_>, judge: impl FnOnce(&SettingValue<'_>)) -> bool {
+    let Some(value) = settings.setting("schema", "\"evolve\"") else {
         return false;
     };
     let evolves = value.choice(&[("fixed", false), ("evolve", true)]).unwrap_or(false);
@@ -134,17 +136,17 @@ pub(super) fn read_schema(settings: &mut Settings<'_>, judge: impl FnOnce(&Value
     evolves
 }
 
-fn read(mut settings: Settings<'_>, base: &Path) -> Option<Registry> {
+fn read(mut settings: Settings<'_>, base: &Path) -> Option<RegistrySettings> {
     let urls = settings
         .require("url", "\"http://localhost:8081\"")
         .and_then(|value| read_urls(&value));
-    let mut text = |name, example| settings.take(name, example).map(|value| value.text());
+    let mut text = |name, example| settings.setting(name, example).map(|value| value.text());
     let username = text("username", "\"${REGISTRY_USER}\"");
     let password = text("password", "\"${REGISTRY_PASSWORD}\"");
     let token = text("token", "\"${REGISTRY_TOKEN}\"");
     let ca = text("ca", "\"registry-ca.pem\"");
     let subject = text("subject", "\"orders-value\"");
-    let version = match settings.take("version", "3") {
+    let version = match settings.setting("version", "3") {
         None => Some(None),
         Some(value) => value.whole().and_then(|version| match u32::try_from(version) {
             Ok(version) if version > 0 => Some(Some(version)),
@@ -154,7 +156,7 @@ fn read(mut settings: Settings<'_>, base: &Path) -> Option<Registry> {
             }
         }),
     };
-    // Of each: there and readable, not there, or there and reported.
+    // For each: readable, missing, or present and reported.
     if [&username, &password, &token, &ca, &subject]
         .into_iter()
         .any(|text| matches!(text, Some(None)))
@@ -194,7 +196,7 @@ fn read(mut settings: Settings<'_>, base: &Path) -> Option<Registry> {
         }
     };
     settings.finish();
-    Some(Registry {
+    Some(RegistrySettings {
         urls: urls?,
         credentials: credentials?,
         ca: ca.map(|ca| base.join(ca)),
@@ -203,7 +205,7 @@ fn read(mut settings: Settings<'_>, base: &Path) -> Option<Registry> {
     })
 }
 
-fn read_urls(value: &Value<'_>) -> Option<Vec<Url>> {
+fn read_urls(value: &SettingValue<'_>) -> Option<Vec<Url>> {
     let text = value.text()?;
     let mut urls = Vec::new();
     for one in text.value.split(',').map(str::trim).filter(|one| !one.is_empty()) {

@@ -1,59 +1,60 @@
-//! What a column is, by all of its values that were looked at.
+//! Decides a column's type from all values that were sampled.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::form::list;
-use super::moment::Moments;
-use super::number::{DecimalMark, Numbers, Written};
+use super::moment::MomentReadings;
+use super::number::{DecimalMark, NumberProfile, WrittenNumbers};
 use crate::decode::{FieldValue, is_spreadsheet_error, json_items, lacks_digits};
 use crate::repr::SqlType;
 
-/// Texts that may stand for null; the last ones are spreadsheets' errors.
+/// Texts that may stand for null; the last ones are errors of spreadsheets.
 const NULLS: [&str; 21] = [
     "NA", "N/A", "n/a", "#N/A", "NULL", "null", "Null", "(null)", "None", "nil", "\\N", "-", "--", "?", "missing",
     "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!",
 ];
 
-/// Words of booleans that need no format: what is true, and what is false.
+/// Pairs of words for true and false that a BOOLEAN column reads without a format.
 const WORDS: [(&str, &str); 5] = [("true", "false"), ("t", "f"), ("yes", "no"), ("y", "n"), ("on", "off")];
 
-/// How deep arrays within arrays are looked into.
+/// How many levels of arrays within arrays are examined.
 const DEPTH: usize = 3;
 
-/// Values that are remembered to see whether one comes again.
+/// The most values that are remembered in order to detect repetitions.
 const DISTINCT: usize = 500_000;
 
-/// What was seen of a column.
+/// Everything that was observed about a column's values.
 #[derive(Clone, Debug)]
-pub(super) struct Observed {
-    /// Records that have a value.
+pub(super) struct ObservedValues {
+    /// The number of records with a value.
     values: u64,
-    /// Empty texts in quotes, which are no null to CSV.
+    /// The number of quoted empty texts, which in CSV are not null.
     empty: u64,
-    /// The first number that a spreadsheet may have cut digits off.
+    /// The first number that a spreadsheet may have truncated.
     cut: Option<String>,
     nulls: BTreeMap<&'static str, u64>,
-    /// The length of the texts, where all are upper-case letters and as long; the outer none: no text came.
+    /// The common length of all texts, if all are upper-case letters of one length. Outer none: no text has come yet;
+    /// inner none: the texts differ.
     code_length: Option<Option<usize>>,
-    /// Texts that are no plain number.
+    /// The number of texts that are not plain numbers.
     others: u64,
-    numbers: Numbers,
-    written: Written,
-    moments: Moments,
-    /// By [`WORDS`]: how many are true, and false.
+    numbers: NumberProfile,
+    written: WrittenNumbers,
+    moments: MomentReadings,
+    /// For each pair of [`WORDS`], how often the word for true and the word for false occurred.
     words: [(u64, u64); WORDS.len()],
     json_booleans: u64,
-    /// Numbers that were texts in JSON.
+    /// The number of JSON texts that are numbers.
     json_texts: u64,
     objects: u64,
     arrays: u64,
-    items: Option<Box<Observed>>,
-    /// Hashes of values; none: one came twice, or there were too many.
+    items: Option<Box<ObservedValues>>,
+    /// Hashes of the values; none if a value was repeated, or if there were too many.
     distinct: Option<HashSet<u64>>,
 }
 
-/// Columns whose numbers show what stands in front of decimals: the first of each mark. The files of an input are of one
-/// language.
+/// For each decimal mark, the first column whose numbers show it. The files of an input are assumed to be written in
+/// one language.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DecimalMarks {
     points: Option<String>,
@@ -61,8 +62,8 @@ pub(super) struct DecimalMarks {
 }
 
 impl DecimalMarks {
-    /// Takes in a column.
-    pub fn observe(&mut self, name: &str, seen: &Observed) {
+    /// Notes the decimal mark that a column shows.
+    pub fn observe(&mut self, name: &str, seen: &ObservedValues) {
         let shown = match seen.shows() {
             Some(DecimalMark::Point) => &mut self.points,
             Some(DecimalMark::Comma) => &mut self.commas,
@@ -71,7 +72,7 @@ impl DecimalMarks {
         shown.get_or_insert_with(|| name.to_string());
     }
 
-    /// The mark, and a column that shows it; none: no column does, or some show another.
+    /// The mark, and a column that shows it; none if no column shows one, or if columns disagree.
     fn known(&self) -> Option<(DecimalMark, &str)> {
         match (&self.points, &self.commas) {
             (Some(column), None) => Some((DecimalMark::Point, column)),
@@ -81,22 +82,22 @@ impl DecimalMarks {
     }
 }
 
-/// What a column is.
+/// The decision on a column.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Decided {
+pub(super) struct InferredColumn {
     pub sql_type: SqlType,
     pub format: Vec<String>,
-    /// Texts that stand for null in it.
+    /// Texts that stand for null in this column.
     pub nulls: Vec<&'static str>,
-    /// A text that would stand for null elsewhere, and is written like all the codes here: `NA` among countries.
+    /// A text that would be null elsewhere, but here looks like all other codes: `NA` among countries.
     pub code: Option<&'static str>,
-    /// What a person should know.
+    /// A note for the user.
     pub note: Option<String>,
 }
 
-impl Decided {
+impl InferredColumn {
     fn plain(sql_type: SqlType) -> Self {
-        Decided {
+        InferredColumn {
             sql_type,
             format: Vec::new(),
             nulls: Vec::new(),
@@ -106,18 +107,18 @@ impl Decided {
     }
 }
 
-impl Observed {
+impl ObservedValues {
     pub fn new() -> Self {
-        Observed {
+        ObservedValues {
             values: 0,
             empty: 0,
             cut: None,
             nulls: BTreeMap::new(),
             code_length: None,
             others: 0,
-            numbers: Numbers::default(),
-            written: Written::default(),
-            moments: Moments::default(),
+            numbers: NumberProfile::default(),
+            written: WrittenNumbers::default(),
+            moments: MomentReadings::default(),
             words: Default::default(),
             json_booleans: 0,
             json_texts: 0,
@@ -128,7 +129,7 @@ impl Observed {
         }
     }
 
-    /// Takes a field of a CSV record that is there.
+    /// Observes a CSV field that is present.
     pub fn observe_csv(&mut self, text: &str) {
         if text.is_empty() {
             self.empty += 1;
@@ -140,7 +141,7 @@ impl Observed {
         self.observe_text(text);
     }
 
-    /// Takes a text that is not empty.
+    /// Observes a text that is not empty.
     fn observe_text(&mut self, text: &str) {
         if let Some(null) = NULLS.iter().find(|null| **null == text) {
             *self.nulls.entry(null).or_default() += 1;
@@ -164,7 +165,7 @@ impl Observed {
         }
     }
 
-    /// Takes a field of a JSON record that is there.
+    /// Observes a JSON field that is present.
     pub fn observe_json(&mut self, value: &FieldValue<'_>) {
         self.observe_within(value, DEPTH);
     }
@@ -191,13 +192,13 @@ impl Observed {
                 self.json_texts += self.numbers.count() - before;
             }
             FieldValue::Object(_) => self.observe_nested(),
-            // An array that is nested too deeply is taken as an object is.
+            // An array that is nested too deeply is treated like an object.
             FieldValue::Array(_) if depth == 0 => self.observe_nested(),
             FieldValue::Array(text) => {
                 self.values += 1;
                 self.arrays += 1;
                 self.distinct = None;
-                let items = self.items.get_or_insert_with(|| Box::new(Observed::new()));
+                let items = self.items.get_or_insert_with(|| Box::new(ObservedValues::new()));
                 json_items(text, |item| items.observe_within(&item, depth - 1));
             }
         }
@@ -217,19 +218,19 @@ impl Observed {
         }
     }
 
-    /// How many records have a value.
+    /// The number of records with a value.
     pub fn values(&self) -> u64 {
         self.values
     }
 
-    /// Whether each of so many records has a value of its own.
+    /// Whether each of `records` records has a value, and all values differ.
     pub fn is_unique(&self, records: u64) -> bool {
         let decided = self.decided(&DecimalMarks::default());
         let may_identify = !matches!(decided.sql_type, SqlType::Double | SqlType::Boolean);
         self.distinct.is_some() && self.values == records && may_identify
     }
 
-    /// The decimal mark that its numbers show.
+    /// The decimal mark that the column's numbers show.
     fn shows(&self) -> Option<DecimalMark> {
         match (self.numbers.count(), self.others) {
             (0, 0) => None,
@@ -238,8 +239,8 @@ impl Observed {
         }
     }
 
-    /// What it is, where columns beside it show these marks.
-    pub fn decided(&self, marks: &DecimalMarks) -> Decided {
+    /// Decides on the column, given the decimal marks of the other columns.
+    pub fn decided(&self, marks: &DecimalMarks) -> InferredColumn {
         let mut decided = self.judged(marks);
         if let (SqlType::Varchar, Some(Some(length))) = (&decided.sql_type, self.code_length) {
             decided.code = self
@@ -261,17 +262,17 @@ impl Observed {
         decided
     }
 
-    fn judged(&self, marks: &DecimalMarks) -> Decided {
+    fn judged(&self, marks: &DecimalMarks) -> InferredColumn {
         let all = |count: u64| count == self.values;
-        let text = |note: Option<String>| Decided {
+        let text = |note: Option<String>| InferredColumn {
             note,
-            ..Decided::plain(SqlType::Varchar)
+            ..InferredColumn::plain(SqlType::Varchar)
         };
         if self.values == 0 {
             return text(Some("no value was seen".to_string()));
         }
         if all(self.json_booleans) {
-            return Decided::plain(SqlType::Boolean);
+            return InferredColumn::plain(SqlType::Boolean);
         }
         if all(self.arrays)
             && let Some(items) = &self.items
@@ -279,7 +280,7 @@ impl Observed {
             let inner = items.decided(&DecimalMarks::default());
             let is_plain = inner.format.is_empty() && items.objects + items.arrays == 0;
             return match is_plain {
-                true => Decided::plain(SqlType::List(Box::new(inner.sql_type))),
+                true => InferredColumn::plain(SqlType::List(Box::new(inner.sql_type))),
                 false => text(Some("JSON".to_string())),
             };
         }
@@ -299,22 +300,22 @@ impl Observed {
             if let Some(decided) = self.grouped(marks) {
                 return decided;
             }
-            // Whoever writes whole numbers as texts in JSON means names.
+            // Whole numbers that JSON writes as texts are meant as identifiers.
             let is_name = self.json_texts > 0 && !matches!(self.numbers.sql_type(), Some(SqlType::Decimal(_, 1..)));
             return match self.numbers.sql_type().filter(|_| !is_name) {
-                Some(sql_type) => Decided::plain(sql_type),
+                Some(sql_type) => InferredColumn::plain(sql_type),
                 None => text(Some("digits that are no number".to_string())),
             };
         }
         let is_word = |(yes, no): &(u64, u64), n: usize| all(yes + no) && (n == 0 || *yes > 0 && *no > 0);
         if self.words.iter().enumerate().any(|(n, counts)| is_word(counts, n)) {
-            return Decided::plain(SqlType::Boolean);
+            return InferredColumn::plain(SqlType::Boolean);
         }
         if all(self.others) {
             if let Some((sql_type, format)) = self.moments.decided() {
-                return Decided {
+                return InferredColumn {
                     format,
-                    ..Decided::plain(sql_type)
+                    ..InferredColumn::plain(sql_type)
                 };
             }
             if let Some(formats) = self.moments.too_fine() {
@@ -342,7 +343,7 @@ impl Observed {
         if let Some((format, sql_type)) = self.written.decided(mark) {
             let is_plain = self.written.decided(None).is_some();
             let told = known.zip(self.written.first()).filter(|_| !is_plain);
-            return Decided {
+            return InferredColumn {
                 format: vec![format],
                 note: told.map(|((mark, column), text)| {
                     format!(
@@ -350,7 +351,7 @@ impl Observed {
                         mark.word()
                     )
                 }),
-                ..Decided::plain(sql_type)
+                ..InferredColumn::plain(sql_type)
             };
         }
         let ambiguous = self.written.ambiguous(mark);
@@ -358,32 +359,32 @@ impl Observed {
         text(ambiguous.or_else(|| self.strangers()))
     }
 
-    /// What a person should know of a column of texts that are numbers but for a few: a line of totals, an error.
+    /// A note for a column whose texts are numbers except for a few, such as a line of totals or an error.
     fn strangers(&self) -> Option<String> {
         let few = self.others <= 3 && self.numbers.count() >= 2 * self.others;
         let first: String = self.written.first().filter(|_| few)?.chars().take(40).collect();
         Some(format!("numbers, but for {} such as {first:?}", counted(self.others)))
     }
 
-    /// What it is where all of its points may separate groups of digits: only the columns beside it tell.
-    fn grouped(&self, marks: &DecimalMarks) -> Option<Decided> {
+    /// Decides on a column whose points may all be group separators: only the other columns can tell.
+    fn grouped(&self, marks: &DecimalMarks) -> Option<InferredColumn> {
         let (text, format, sql_type) = self.written.grouped()?;
         match marks.known() {
             Some((DecimalMark::Point, _)) => None,
-            Some((DecimalMark::Comma, column)) => Some(Decided {
+            Some((DecimalMark::Comma, column)) => Some(InferredColumn {
                 format: vec![format.to_string()],
                 note: Some(format!(
                     "{text} is {}, as column {column} has decimal commas",
                     text.replace('.', "")
                 )),
-                ..Decided::plain(sql_type)
+                ..InferredColumn::plain(sql_type)
             }),
-            None => Some(Decided {
+            None => Some(InferredColumn {
                 note: Some(format!(
                     "nothing in the files tells whether {text} is {}: if it is, declare {sql_type} with format = {format:?}",
                     text.replace('.', "")
                 )),
-                ..Decided::plain(self.numbers.sql_type()?)
+                ..InferredColumn::plain(self.numbers.sql_type()?)
             }),
         }
     }
@@ -396,7 +397,7 @@ fn counted(texts: u64) -> String {
     }
 }
 
-/// How long a code of upper-case letters is; none: a text is none.
+/// The length of a code of upper-case letters; none if the text is not such a code.
 fn code_length(text: &str) -> Option<usize> {
     text.bytes().all(|byte| byte.is_ascii_uppercase()).then_some(text.len())
 }
@@ -406,9 +407,9 @@ mod tests {
     use super::*;
 
     fn of(texts: &[&str]) -> String {
-        let mut observed = Observed::new();
+        let mut observed = ObservedValues::new();
         texts.iter().for_each(|text| observed.observe_csv(text));
-        let Decided {
+        let InferredColumn {
             sql_type,
             format,
             nulls,

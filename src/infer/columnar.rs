@@ -1,39 +1,39 @@
-//! The columns of Parquet and Avro files, by their schemas; their first rows tell which columns may be keys.
+//! Infers the columns of Parquet and Avro files from their schemas; the first rows show which columns may be keys.
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 
-use super::column::Decided;
-use super::columns::Columns;
-use super::look::{Looked, Part};
+use super::column::InferredColumn;
+use super::columns::CandidateColumns;
+use super::sample::{InferSample, SampleRange};
 use crate::contain::contain;
 use crate::decode::parquet::{INT96, checked};
 use crate::decode::{ContainerColumn, container_bodies, container_columns, container_rows};
 use crate::repr::SqlType;
 use crate::source::{FileMark, NamedFile};
 
-/// Rows that a batch has.
+/// The number of rows in a batch.
 const BATCH: usize = 1024;
 
-/// What stands beside a column of nanoseconds.
+/// The note on a column of nanoseconds.
 const NANOS: &str = "nanoseconds: what is finer than a microsecond is refused, or cut off by format = \"cut_to_us\"";
 
-/// Takes in the columns of a Parquet file, and rows of its part.
+/// Observes the columns of a Parquet file, and the rows in a range of it.
 ///
 /// # Errors
-/// Why it cannot be read.
-pub(super) fn parquet(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) -> Result<bool, String> {
+/// The reason why the file cannot be read.
+pub(super) fn parquet(file: &NamedFile, looked: &mut InferSample, part: &SampleRange<'_>) -> Result<bool, String> {
     if part.skip == 0 {
         let footer = file.footer()?;
-        // Of the types that batches have, which is another one of INT96 and INTERVAL.
+        // The types come from a batch, because batches have other types for INT96 and INTERVAL than the footer.
         let empty = RecordBatch::new_empty(footer.schema().clone());
         let empty = checked(empty, footer.metadata()).map_err(|error| error.to_string())?;
         for field in empty.schema_ref().fields() {
             let (sql_type, note) = sql_type(field.data_type());
             looked
                 .columns
-                .tell(field.name(), decided(sql_type, note), field.is_nullable());
+                .add_described(field.name(), decided(sql_type, note), field.is_nullable());
         }
     }
     each_batch(file, FileMark::Parquet, looked, part, |columns, batch| {
@@ -44,19 +44,19 @@ pub(super) fn parquet(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) ->
     })
 }
 
-/// Takes in the columns of an Avro file, or the fields of the events that Event Hubs Capture put into it.
+/// Observes the columns of an Avro file; or, if Event Hubs Capture wrote it, the fields of the captured events.
 ///
 /// # Errors
-/// Why it cannot be read.
-pub(super) fn avro(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) -> Result<bool, String> {
+/// The reason why the file cannot be read.
+pub(super) fn avro(file: &NamedFile, looked: &mut InferSample, part: &SampleRange<'_>) -> Result<bool, String> {
     each_batch(file, FileMark::Avro, looked, part, |columns, batch| {
         if let Some(bodies) = container_bodies(batch)? {
             let mut events = 0;
             for body in bodies.iter() {
                 events += u64::from(columns.observe_object(&String::from_utf8_lossy(body), true));
             }
-            columns.tell("EnqueuedTimeUtc", decided(SqlType::Timestamp, None), true);
-            columns.tell("SequenceNumber", decided(SqlType::BigInt, None), true);
+            columns.add_described("EnqueuedTimeUtc", decided(SqlType::Timestamp, None), true);
+            columns.add_described("SequenceNumber", decided(SqlType::BigInt, None), true);
             return Ok(events);
         }
         for column in container_columns(batch)? {
@@ -68,12 +68,12 @@ pub(super) fn avro(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) -> Re
             } = column;
             let decided = match sql_type {
                 Ok(sql_type) => decided(sql_type, nanos.then_some(NANOS)),
-                Err(reason) => Decided {
+                Err(reason) => InferredColumn {
                     note: Some(reason),
                     ..decided(SqlType::Varchar, None)
                 },
             };
-            columns.tell(&name, decided, nullable);
+            columns.add_described(&name, decided, nullable);
         }
         let mut rows = 0;
         container_rows(batch, |cells| {
@@ -89,20 +89,20 @@ pub(super) fn avro(file: &NamedFile, looked: &mut Looked, part: &Part<'_>) -> Re
     })
 }
 
-/// Gives the batches of a part of a file to `each`, which says how many rows count. Says whether they were the last of the file.
+/// Passes the batches of a file's range to `each`, which returns how many rows count. Returns whether the file ended.
 fn each_batch(
     file: &NamedFile,
     of: FileMark,
-    looked: &mut Looked,
-    part: &Part<'_>,
-    mut each: impl FnMut(&mut Columns, &RecordBatch) -> Result<u64, String>,
+    looked: &mut InferSample,
+    part: &SampleRange<'_>,
+    mut each: impl FnMut(&mut CandidateColumns, &RecordBatch) -> Result<u64, String>,
 ) -> Result<bool, String> {
     let mut row = 0;
     for batch in file.batches(of, BATCH)? {
         let batch = match batch {
             Ok(batch) => batch,
             Err(reason) if row == 0 => return Err(reason),
-            // What is behind the damage nobody can see.
+            // Rows behind damage cannot be read.
             Err(_) => break,
         };
         let rows = batch.num_rows() as u64;
@@ -119,8 +119,8 @@ fn each_batch(
     Ok(true)
 }
 
-/// Remembers the rows of a batch.
-fn remember(columns: &mut Columns, names: &[&str], arrays: &[ArrayRef], rows: usize) {
+/// Remembers the values of a batch's rows, to find keys.
+fn remember(columns: &mut CandidateColumns, names: &[&str], arrays: &[ArrayRef], rows: usize) {
     let mut encoded = Vec::new();
     for (name, array) in names.iter().zip(arrays) {
         let (Some(column), false) = (columns.known(name), array.data_type().is_nested()) else {
@@ -141,8 +141,8 @@ fn remember(columns: &mut Columns, names: &[&str], arrays: &[ArrayRef], rows: us
     }
 }
 
-fn decided(sql_type: SqlType, note: Option<&str>) -> Decided {
-    Decided {
+fn decided(sql_type: SqlType, note: Option<&str>) -> InferredColumn {
+    InferredColumn {
         sql_type,
         format: Vec::new(),
         nulls: Vec::new(),
@@ -151,7 +151,7 @@ fn decided(sql_type: SqlType, note: Option<&str>) -> Decided {
     }
 }
 
-/// The type that holds values of an Arrow type without loss, as a column takes them.
+/// The SQL type that holds all values of an Arrow type without loss, and a note if it does not quite.
 fn sql_type(arrow: &DataType) -> (SqlType, Option<&'static str>) {
     use DataType as T;
     let plain = |sql_type| (sql_type, None);

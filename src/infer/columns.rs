@@ -1,70 +1,70 @@
-//! The columns of an input in the making, each with the fields that it is taken from.
+//! The columns inferred so far, each with the names of its field.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::column::{Decided, DecimalMarks, Observed};
-use super::keys::{KeyRows, Rank};
+use super::column::{DecimalMarks, InferredColumn, ObservedValues};
+use super::keys::{KeyRank, KeyRows};
 use crate::decode::{FieldValue, json_fields};
 use crate::repr::SqlType;
 
-/// Columns that are made at most: objects may have keys that are data.
+/// The most columns that are created: the keys of objects may be data.
 const COLUMNS: usize = 500;
 
-/// How deep objects are taken apart.
+/// How many levels of objects are split into columns.
 const DEPTH: usize = 3;
 
-/// Words that a column's name cannot be in SQL without quotes.
+/// Words that cannot be column names in SQL without quotes.
 const RESERVED: [&str; 31] = [
     "all", "and", "as", "asc", "between", "by", "case", "cast", "cross", "desc", "distinct", "else", "end", "except",
     "false", "from", "group", "having", "in", "join", "limit", "not", "null", "on", "or", "order", "select", "table",
     "then", "true", "where",
 ];
 
-/// Words that the names of columns end with that identify something.
+/// Last words in the names of columns that identify something.
 const IDENTIFYING: [&str; 12] = [
     "id", "no", "nr", "key", "code", "number", "num", "line", "seq", "sequence", "uuid", "guid",
 ];
 
-/// What is known of a column.
+/// The source of what is known about a column.
 #[derive(Debug)]
-pub(super) enum Known {
-    /// By its values.
-    Seen(Box<Observed>),
-    /// By a schema; whether it may be null.
-    Told(Decided, bool),
+pub(super) enum ColumnKnowledge {
+    /// Its observed values.
+    Seen(Box<ObservedValues>),
+    /// A schema's decision, and whether the column may be null.
+    Described(InferredColumn, bool),
 }
 
-/// A column.
+/// A column of the input.
 #[derive(Debug)]
 pub(super) struct Candidate {
     /// Its name in SQL.
     pub name: String,
-    /// Names of its field.
+    /// The names that its field has in the files.
     pub from: Vec<String>,
-    pub known: Known,
+    pub known: ColumnKnowledge,
 }
 
-/// Columns by the order in which their fields were met.
+/// Columns in the order in which their fields were first seen.
 #[derive(Debug, Default)]
-pub(super) struct Columns {
+pub(super) struct CandidateColumns {
     pub all: Vec<Candidate>,
     by_field: HashMap<String, usize>,
-    /// Fields were left out, for there were too many.
+    /// Whether fields were left out, because there were too many.
     pub cut: bool,
-    /// What the first rows hold.
+    /// The values of the first rows, to find keys.
     pub rows: KeyRows,
 }
 
-impl Columns {
-    /// The column of a field; none: there are too many. `taken`: those that other fields of the same header have, so that
-    /// another column is known under another spelling.
+impl CandidateColumns {
+    /// The column of a field; none if there are too many columns. `taken` are the columns of the other fields in the
+    /// same header: a field with another spelling of a known column's name gets that column unless it is among these.
     pub fn of_field(&mut self, field: &str, taken: Option<&[Option<usize>]>) -> Option<usize> {
         if let Some(column) = self.by_field.get(field) {
             return Some(*column);
         }
         let name = sql_name(field);
-        // A later file may write a name with other blanks or letters.
+        // A later file may write the name with other blanks or letter case.
         let alike = taken.and_then(|taken| {
             let alike = self.all.iter().position(|column| column.name == name);
             alike.filter(|column| !taken.contains(&Some(*column)))
@@ -74,29 +74,29 @@ impl Columns {
                 self.all[column].from.push(field.to_string());
                 column
             }
-            None => self.add(name, field, Known::Seen(Box::new(Observed::new())))?,
+            None => self.add(name, field, ColumnKnowledge::Seen(Box::new(ObservedValues::new())))?,
         };
         self.by_field.insert(field.to_string(), column);
         Some(column)
     }
 
-    /// A column that a schema tells of, unless its field has one.
-    pub fn tell(&mut self, field: &str, decided: Decided, nullable: bool) {
+    /// Adds a column that a schema describes; if its field has one already, only updates whether that may be null.
+    pub fn add_described(&mut self, field: &str, decided: InferredColumn, nullable: bool) {
         match self.by_field.get(field) {
             Some(column) => {
-                if let Known::Told(_, known) = &mut self.all[*column].known {
+                if let ColumnKnowledge::Described(_, known) = &mut self.all[*column].known {
                     *known |= nullable;
                 }
             }
             None => {
-                if let Some(column) = self.add(sql_name(field), field, Known::Told(decided, nullable)) {
+                if let Some(column) = self.add(sql_name(field), field, ColumnKnowledge::Described(decided, nullable)) {
                     self.by_field.insert(field.to_string(), column);
                 }
             }
         }
     }
 
-    fn add(&mut self, name: String, field: &str, known: Known) -> Option<usize> {
+    fn add(&mut self, name: String, field: &str, known: ColumnKnowledge) -> Option<usize> {
         if self.all.len() >= COLUMNS {
             self.cut = true;
             return None;
@@ -114,19 +114,19 @@ impl Columns {
         Some(self.all.len() - 1)
     }
 
-    /// The column of a field that has one.
+    /// The column of a field, if it has one.
     pub fn known(&self, field: &str) -> Option<usize> {
         self.by_field.get(field).copied()
     }
 
-    fn seen(&mut self, column: usize) -> Option<&mut Observed> {
+    fn seen(&mut self, column: usize) -> Option<&mut ObservedValues> {
         match &mut self.all[column].known {
-            Known::Seen(observed) => Some(observed),
-            Known::Told(..) => None,
+            ColumnKnowledge::Seen(observed) => Some(observed),
+            ColumnKnowledge::Described(..) => None,
         }
     }
 
-    /// Takes a field of a CSV record that is there.
+    /// Observes a CSV field that is present.
     pub fn observe_csv(&mut self, column: usize, text: &str) {
         if let Some(seen) = self.seen(column) {
             seen.observe_csv(text);
@@ -136,19 +136,20 @@ impl Columns {
         }
     }
 
-    /// Takes the fields of a JSON object; says whether it is one. Objects inside are taken apart where `nested`.
+    /// Observes the fields of a JSON object; returns whether the text is one. If `nested`, objects inside it are split
+    /// too.
     pub fn observe_object(&mut self, text: &str, nested: bool) -> bool {
         let is_object = self.observe_within(text, "", if nested { DEPTH } else { 0 });
         self.rows.end_row(is_object);
         is_object
     }
 
-    /// How likely each column is part of a key, by its type and its name; none: it is in none.
-    pub fn ranks(&self) -> Vec<Option<Rank>> {
+    /// For each column, how likely it is part of a key, by its type and name; none if it cannot be.
+    pub fn ranks(&self) -> Vec<Option<KeyRank>> {
         let rank = |candidate: &Candidate| {
             let sql_type = match &candidate.known {
-                Known::Seen(seen) => seen.decided(&DecimalMarks::default()).sql_type,
-                Known::Told(decided, _) => decided.sql_type.clone(),
+                ColumnKnowledge::Seen(seen) => seen.decided(&DecimalMarks::default()).sql_type,
+                ColumnKnowledge::Described(decided, _) => decided.sql_type.clone(),
             };
             let last = candidate.name.rsplit('_').next().unwrap_or_default();
             let is_named = IDENTIFYING.contains(&last) || candidate.name.ends_with("id");
@@ -192,7 +193,7 @@ impl Columns {
     }
 }
 
-/// A field's name as SQL takes it without quotes: `InvoiceNo` is `invoice_no`.
+/// A field's name as SQL accepts it without quotes: `InvoiceNo` becomes `invoice_no`.
 pub(super) fn sql_name(field: &str) -> String {
     if let Some(place) = field.strip_prefix('#').filter(|place| place.parse::<u32>().is_ok()) {
         return format!("column_{place}");

@@ -1,52 +1,54 @@
-//! How the text of a file is written, by its beginning.
+//! Infers the dialect of a text file from its beginning.
 
 use crate::decode::csv_fields;
-use crate::definition::{Charset, TextDialect};
-use crate::source::{SplitError, TextRecords, told_delimiter};
+use crate::definition::TextDialect;
+use crate::repr::Charset;
+use crate::source::{SplitError, TextRecords, declared_delimiter};
 
-/// Records that are looked at.
+/// The number of records that are examined.
 const RECORDS: usize = 200;
 
-/// What may stand between fields, more usual ones first.
+/// Possible delimiters, the more usual ones first.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
-/// Lines in front of a header that are passed over at most.
+/// The most lines before a header that are skipped.
 const TITLES: usize = 30;
 
-/// Whether a text begins with a byte order mark, which tells what its bytes stand for.
+/// Whether a text begins with a byte order mark, which names its encoding.
 pub(super) fn has_mark(head: &[u8]) -> bool {
     let marks = [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"];
     marks.iter().any(|mark| head.starts_with(mark))
 }
 
-/// What the bytes of a text stand for; a byte order mark needs no setting.
+/// The encoding of a text; with a byte order mark the default, because no setting is needed.
 pub(super) fn charset(head: &[u8]) -> Charset {
     let marked = has_mark(head);
     match std::str::from_utf8(head) {
         _ if marked => Charset::Utf8,
         _ if head.contains(&0) => Charset::Utf16,
         Ok(_) => Charset::Utf8,
-        // The last character may be cut.
+        // The sample may end within a character.
         Err(error) if error.error_len().is_none() => Charset::Utf8,
         Err(_) if head.iter().any(|byte| [0x81, 0x8d, 0x8f, 0x90, 0x9d].contains(byte)) => Charset::Latin1,
         Err(_) => Charset::Windows1252,
     }
 }
 
-/// How CSV is written that begins so. A delimiter that the file's first line tells is part of it, as of a file that does not tell it.
+/// The dialect of a CSV file that begins with `sample`. If the file's first line names its delimiter, that line is
+/// part of the data as long as no other lines are skipped, so the dialect is that of a file without such a line.
 pub(super) fn csv(sample: &str, charset: Charset) -> TextDialect {
-    let Some(delimiter) = told_delimiter(sample.as_bytes()) else {
+    let Some(delimiter) = declared_delimiter(sample.as_bytes()) else {
         return behind_told(sample, charset, &DELIMITERS);
     };
     let dialect = behind_told(behind(sample, 1), charset, &[delimiter]);
     let skip_lines = match dialect.skip_lines {
         0 => 0,
-        titles => titles + 1, // the line that tells the delimiter is one of them
+        titles => titles + 1, // The line that names the delimiter is one of the lines to skip.
     };
     TextDialect { skip_lines, ..dialect }
 }
 
-/// The same where no line tells the delimiter, which is one of these.
+/// The dialect of a text without such a line, with one of these delimiters.
 fn behind_told(sample: &str, charset: Charset, delimiters: &[u8]) -> TextDialect {
     let usual = TextDialect {
         charset,
@@ -63,7 +65,7 @@ fn behind_told(sample: &str, charset: Charset, delimiters: &[u8]) -> TextDialect
         (Some(b'\''), None),
         (None, None),
     ];
-    let mut best: Option<(Fit, TextDialect)> = None;
+    let mut best: Option<(DialectFit, TextDialect)> = None;
     for (quote, escape) in quotings {
         if quote == Some(b'\'') && !sample.contains(",'") && !sample.contains(";'") && !sample.starts_with('\'') {
             continue;
@@ -76,7 +78,7 @@ fn behind_told(sample: &str, charset: Charset, delimiters: &[u8]) -> TextDialect
                 comment,
                 ..usual
             };
-            // What stands behind blanks may be a quote that opens a field, or a part of a text.
+            // A quote after blanks may open a field, or be part of a text.
             let trims = has_blanks_before_quotes(sample, &untrimmed);
             for trim in [true, false].into_iter().filter(|trim| trims || !trim) {
                 let candidate = TextDialect { trim, ..untrimmed };
@@ -98,19 +100,19 @@ fn behind_told(sample: &str, charset: Charset, delimiters: &[u8]) -> TextDialect
     dialect
 }
 
-/// How well a dialect fits.
+/// How well a dialect fits the records.
 #[derive(Clone, Copy, Debug)]
-struct Fit {
-    /// The number of fields that most records have.
+struct DialectFit {
+    /// The most frequent number of fields.
     width: usize,
-    /// Of a thousand records, how many have it.
+    /// How many of a thousand records have that number.
     share: usize,
 }
 
-impl Fit {
-    /// A later candidate must be plainly better than an earlier, more usual one.
-    fn is_better_than(self, other: &Fit) -> bool {
-        let rank = |fit: &Fit| (fit.width > 1, fit.share);
+impl DialectFit {
+    /// Compares with an earlier, more usual candidate: the later one must be clearly better.
+    fn is_better_than(self, other: &DialectFit) -> bool {
+        let rank = |fit: &DialectFit| (fit.width > 1, fit.share);
         let ((wide, share), (other_wide, other_share)) = (rank(&self), rank(other));
         match (wide, other_wide) {
             (true, false) => share >= 600,
@@ -120,7 +122,7 @@ impl Fit {
     }
 }
 
-/// Whether quotes stand behind blanks, where they open no field unless blanks are trimmed.
+/// Whether fields have quotes after blanks, which open the field only if blanks are trimmed.
 fn has_blanks_before_quotes(sample: &str, dialect: &TextDialect) -> bool {
     let Some(quote) = dialect.quote.map(char::from) else {
         return false;
@@ -137,7 +139,7 @@ fn has_blanks_before_quotes(sample: &str, dialect: &TextDialect) -> bool {
     false
 }
 
-fn fit(sample: &str, dialect: &TextDialect) -> Fit {
+fn fit(sample: &str, dialect: &TextDialect) -> DialectFit {
     let mut records = TextRecords::new(sample.as_bytes(), Some(*dialect), sample.len().max(1));
     let mut widths: std::collections::BTreeMap<usize, usize> = Default::default();
     let mut count = 0;
@@ -150,25 +152,25 @@ fn fit(sample: &str, dialect: &TextDialect) -> Fit {
                     *widths.entry(fields.len()).or_default() += 1;
                 }
             }
-            // The sample may be cut within quotes.
+            // The sample may end within quotes.
             Ok(None) | Err(SplitError::OpenQuote(_)) => break,
             Err(_) => break,
         }
     }
     let (width, most) = widths.into_iter().max_by_key(|(_, count)| *count).unwrap_or((0, 0));
-    Fit {
+    DialectFit {
         width,
         share: most * 1000 / count.max(1),
     }
 }
 
-/// Lines in front of the header, which has the usual width.
+/// The number of lines before the header, which is the first line of the usual width.
 fn titles(sample: &str, dialect: &TextDialect, width: usize) -> u64 {
     let fitting = |text: &str| csv_fields(text, dialect).ok().filter(|fields| fields.len() == width);
     let lines = sample.lines().take(TITLES).enumerate();
     let lines = lines.filter_map(|(n, line)| Some((n as u64, fitting(line).filter(|_| !line.is_empty())?)));
     let lines: Vec<(u64, Vec<String>)> = lines.collect();
-    // A header may have line breaks in it.
+    // A header may contain line breaks.
     let record = first_record(sample, dialect).and_then(|record| fitting(&record));
     let Some((first, fields)) = record.map(|fields| (0, fields)).or_else(|| lines.first().cloned()) else {
         return 0;
@@ -180,8 +182,8 @@ fn titles(sample: &str, dialect: &TextDialect, width: usize) -> u64 {
     full.filter(|(_, fields)| is_header(fields)).map_or(first, |(n, _)| *n)
 }
 
-/// A line in front of data without a header that looks like their header, and has a name too many or too few: its number, how many
-/// names it has, and how many fields the data.
+/// Detects a line before the data that looks like a header, but has one name too many or too few: its line number, its
+/// number of names, and the number of fields in the data.
 pub(super) fn odd_header(sample: &str, dialect: &TextDialect) -> Option<(u64, usize, usize)> {
     let line = dialect.skip_lines.checked_sub(1).filter(|_| !dialect.header)?;
     let names = csv_fields(behind(sample, line).lines().next()?, dialect).ok()?;
@@ -194,7 +196,8 @@ pub(super) fn odd_header(sample: &str, dialect: &TextDialect) -> Option<(u64, us
     ))
 }
 
-/// Whether a record may be a title, or a line below it: a spreadsheet gives all lines the delimiters of the widest.
+/// Whether a record may be a title, or a line below it: spreadsheets pad every line with the delimiters of the widest
+/// one.
 fn is_padded(fields: &[String]) -> bool {
     fields.len() > 2 && fields[1..].iter().all(|field| field.trim().is_empty())
 }
@@ -209,7 +212,7 @@ fn first_record(text: &str, dialect: &TextDialect) -> Option<String> {
     Some(String::from_utf8_lossy(record.bytes).into_owned())
 }
 
-/// Whether fields are names rather than data.
+/// Whether the fields are names rather than data.
 fn is_header(fields: &[String]) -> bool {
     let is_data = |field: &String| {
         let text = field.trim().trim_start_matches(['-', '+', '$', '€', '(']);

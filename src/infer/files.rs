@@ -1,4 +1,4 @@
-//! Which files a path names, and which of them are looked at first.
+//! Finds the files that a path names, and the order in which they are sampled.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -7,35 +7,36 @@ use glob::Pattern;
 use tokio::runtime::Handle;
 
 use super::InferError;
-use super::clock::Clock;
+use super::deadline::Deadline;
 use crate::definition::pattern_of_file;
 use crate::source::{NamedFile, NamedFiles, SourceError, is_remote};
 
 /// The files of a path.
-pub(super) struct Listed {
-    /// The glob that a feed reads them by; absolute.
+pub(super) struct SampleFiles {
+    /// The glob by which a feed would read them; absolute.
     pub pattern: String,
-    /// Newest, oldest, the next newest and so on.
+    /// The files, alternately the next newest and the next oldest.
     pub files: Vec<NamedFile>,
-    /// By how their names end, those of the folder that are not of the pattern.
+    /// The extensions of the folder's files that the pattern leaves out, sorted, each once.
     pub others: Vec<String>,
-    /// The character that stands in brackets in the pattern, for a feed would take it for a folder otherwise.
+    /// The character that the pattern has in brackets: without a wildcard, a feed would take a path without an
+    /// extension for a folder.
     pub in_brackets: Option<char>,
 }
 
-/// What a path is.
-enum Named {
+/// The kinds of paths.
+enum SamplePath {
     File(String),
     Glob(String),
-    /// Without a slash at its end, and as a part of a glob.
+    /// A folder without a trailing slash, escaped for use in a glob.
     Folder(String),
 }
 
-/// The files that a file's, a folder's or a glob's path names, or a URL.
+/// Lists the files that the path of a file, a folder or a glob names, or a URL.
 ///
 /// # Errors
-/// There is none.
-pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Listed, InferError> {
+/// No file exists there, or the place cannot be listed.
+pub(super) fn list(path: &Path, runtime: &Handle, clock: &Deadline) -> Result<SampleFiles, InferError> {
     let text = path.to_str().ok_or_else(|| InferError::NotText(path.to_path_buf()))?;
     let found = |pattern: &str, follow_links: bool| {
         let files = NamedFiles::at(pattern, follow_links, runtime.clone());
@@ -52,14 +53,14 @@ pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Liste
         false => {
             let named = local(text)?;
             let files = match &named {
-                // Somebody named this very file, wherever it leads.
-                Named::File(pattern) => found(pattern, true)?,
-                Named::Glob(pattern) => found(pattern, false)?,
-                Named::Folder(folder) => found(&format!("{folder}/**/*"), false)?,
+                // The user named this very file, so links are followed.
+                SamplePath::File(pattern) => found(pattern, true)?,
+                SamplePath::Glob(pattern) => found(pattern, false)?,
+                SamplePath::Folder(folder) => found(&format!("{folder}/**/*"), false)?,
             };
             (named, files)
         }
-        true if text.contains(['*', '?', '[']) => (Named::Glob(text.to_string()), found(text, false)?),
+        true if text.contains(['*', '?', '[']) => (SamplePath::Glob(text.to_string()), found(text, false)?),
         true => {
             let whole = text.trim_end_matches('/');
             let files = match whole == text {
@@ -68,10 +69,10 @@ pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Liste
             };
             match files.is_empty() {
                 true => (
-                    Named::Folder(whole.to_string()),
+                    SamplePath::Folder(whole.to_string()),
                     found(&format!("{whole}/**/*"), false)?,
                 ),
-                false => (Named::File(whole.to_string()), files),
+                false => (SamplePath::File(whole.to_string()), files),
             }
         }
     };
@@ -81,13 +82,13 @@ pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Liste
     let mut others = Vec::new();
     let mut in_brackets = None;
     let pattern = match named {
-        Named::File(pattern) => {
+        SamplePath::File(pattern) => {
             let (pattern, bracketed) = pattern_of_file(&pattern);
             in_brackets = bracketed;
             pattern
         }
-        Named::Glob(pattern) => pattern,
-        Named::Folder(folder) => {
+        SamplePath::Glob(pattern) => pattern,
+        SamplePath::Folder(folder) => {
             let ending = usual_ending(&files);
             let is_other = |file: &&NamedFile| ending_of(file.partition()) != ending;
             others = files
@@ -103,7 +104,7 @@ pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Liste
         }
     };
     files.sort_by(|a, b| (a.modified(), a.partition()).cmp(&(b.modified(), b.partition())));
-    Ok(Listed {
+    Ok(SampleFiles {
         pattern,
         files: from_both_ends(files),
         others,
@@ -111,19 +112,19 @@ pub(super) fn list(path: &Path, runtime: &Handle, clock: &Clock) -> Result<Liste
     })
 }
 
-/// What a local path is.
-fn local(text: &str) -> Result<Named, InferError> {
+/// Classifies a local path.
+fn local(text: &str) -> Result<SamplePath, InferError> {
     let path = Path::new(text.strip_prefix("file://").unwrap_or(text));
     let whole = std::path::absolute(path).map_err(|source| InferError::Io(path.to_path_buf(), source))?;
     let whole = whole.to_string_lossy();
     Ok(match std::fs::metadata(path) {
-        Ok(meta) if meta.is_file() => Named::File(Pattern::escape(&whole)),
-        Ok(meta) if meta.is_dir() => Named::Folder(Pattern::escape(whole.trim_end_matches('/'))),
-        _ => Named::Glob(whole.into_owned()),
+        Ok(meta) if meta.is_file() => SamplePath::File(Pattern::escape(&whole)),
+        Ok(meta) if meta.is_dir() => SamplePath::Folder(Pattern::escape(whole.trim_end_matches('/'))),
+        _ => SamplePath::Glob(whole.into_owned()),
     })
 }
 
-/// How a file's name ends: from its first point on, where that is short.
+/// A file's extension: its last part, or last two parts, if they are short.
 fn ending_of(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or_default();
     let mut at = None;
@@ -138,7 +139,7 @@ fn ending_of(file: &str) -> String {
     at.map_or(String::new(), |n| name[n..].to_string())
 }
 
-/// The ending that most files have.
+/// The most frequent extension.
 fn usual_ending(files: &[NamedFile]) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::default();
     for file in files {
@@ -148,7 +149,7 @@ fn usual_ending(files: &[NamedFile]) -> String {
     most.map_or(String::new(), |(ending, _)| ending)
 }
 
-/// Last, first, last but one, second and so on.
+/// Reorders: last, first, last but one, second and so on.
 fn from_both_ends<T>(mut files: Vec<T>) -> Vec<T> {
     let mut order = Vec::with_capacity(files.len());
     files.reverse();

@@ -1,56 +1,57 @@
-//! What a file is, by its first bytes and its beginning.
+//! Infers a file's format from its first bytes and its beginning.
 
 use std::io::{Cursor, Read};
 
-use super::clock::{Clock, Timed};
+use super::deadline::{Deadline, Timed};
 use super::dialect;
 use crate::decode::{FieldValue, json_fields};
-use crate::definition::{Charset, TextDialect};
-use crate::source::{FileMark, LineDocuments, NamedFile, Peeked, RECORD_SEPARATOR, to_utf8, told_delimiter};
+use crate::definition::TextDialect;
+use crate::repr::Charset;
+use crate::source::{FileMark, LineDocuments, NamedFile, Peeked, RECORD_SEPARATOR, declared_delimiter, to_utf8};
 
-/// Bytes of a file's beginning that its form and dialect are told by.
+/// The number of bytes at a file's beginning from which format and dialect are inferred.
 const SAMPLE: usize = 256 << 10;
 
-/// Lines of the beginning that are looked at for an object.
+/// The number of lines at the beginning that are searched for an object.
 const LINES: usize = 100;
 
-/// What files are.
+/// The formats of files.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Form {
+pub(super) enum InferredFormat {
     Csv(TextDialect),
     Json(JsonForm),
     Parquet,
     Avro,
 }
 
-/// How JSON is written.
+/// How a JSON file is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct JsonForm {
     pub charset: Charset,
     /// Whether objects are change envelopes.
     pub envelopes: bool,
-    /// Whether each object stands on a line of its own.
+    /// Whether each object is on a line of its own.
     pub lines: bool,
 }
 
-/// What a file is, and what of it needs no setting.
+/// The inferred format of one file, and properties that make some settings irrelevant to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct FileForm {
-    pub form: Form,
-    /// Whether its first line tells its delimiter.
+pub(super) struct InferredFile {
+    pub form: InferredFormat,
+    /// Whether the file's first line names its delimiter.
     tells_delimiter: bool,
-    /// Whether there are quotes in it.
+    /// Whether the file contains quotes.
     quotes: bool,
-    /// Whether it reads the same whatever the encoding is said to be.
+    /// Whether the file reads the same under every encoding.
     any_charset: bool,
     /// See [`dialect::odd_header`].
     pub odd_header: Option<(u64, usize, usize)>,
 }
 
-impl FileForm {
-    /// A form that nothing more is to be known of.
-    fn plain(form: Form) -> FileForm {
-        FileForm {
+impl InferredFile {
+    /// A format without further properties.
+    fn plain(form: InferredFormat) -> InferredFile {
+        InferredFile {
             form,
             tells_delimiter: false,
             quotes: false,
@@ -59,11 +60,11 @@ impl FileForm {
         }
     }
 
-    /// Why the file is not read rightly as this form is; none: it is.
-    pub fn misfit(&self, read_as: &Form) -> Option<String> {
+    /// Why the file is not read correctly with this format; none if it is.
+    pub fn misfit(&self, read_as: &InferredFormat) -> Option<String> {
         let wants = match (&self.form, read_as) {
-            (Form::Csv(own), Form::Csv(others)) => self.wants(own, others),
-            (Form::Json(own), Form::Json(others)) if own.envelopes == others.envelopes => {
+            (InferredFormat::Csv(own), InferredFormat::Csv(others)) => self.wants(own, others),
+            (InferredFormat::Json(own), InferredFormat::Json(others)) if own.envelopes == others.envelopes => {
                 let wants = self.wants_charset(own.charset, others.charset);
                 wants.into_iter().collect()
             }
@@ -79,7 +80,7 @@ impl FileForm {
         ))
     }
 
-    /// The settings that it wants otherwise.
+    /// The settings that this file needs and `others` lacks.
     fn wants(&self, own: &TextDialect, others: &TextDialect) -> Vec<String> {
         let text = |byte: Option<u8>| quoted(&byte.map(|byte| char::from(byte).to_string()).unwrap_or_default());
         let mut wants = Vec::new();
@@ -89,7 +90,7 @@ impl FileForm {
         if own.header != others.header {
             wants.push(format!("header = {}", own.header));
         }
-        // Where the first line tells the delimiter, it is one of them, or none.
+        // The line that names the delimiter counts as a skipped line only if others are skipped.
         let is_told = self.tells_delimiter && own.skip_lines == 0 && others.skip_lines == 1;
         if own.skip_lines != others.skip_lines && !is_told {
             wants.push(format!("skip_lines = {}, not {}", own.skip_lines, others.skip_lines));
@@ -116,12 +117,12 @@ impl FileForm {
     }
 }
 
-/// A text as TOML has it.
+/// A text as a TOML string.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_string()).to_string()
 }
 
-/// Texts as a setting has them: one, or a list.
+/// Texts as a setting's value: a string, or a list of strings.
 pub(super) fn list(texts: &[&str]) -> String {
     match texts {
         [one] => quoted(one),
@@ -132,26 +133,26 @@ pub(super) fn list(texts: &[&str]) -> String {
     }
 }
 
-impl Form {
+impl InferredFormat {
     pub fn kind(&self) -> &'static str {
         match self {
-            Form::Csv(_) => "CSV",
-            Form::Json(JsonForm { envelopes: false, .. }) => "JSON",
-            Form::Json(JsonForm { envelopes: true, .. }) => "change envelopes",
-            Form::Parquet => "Parquet",
-            Form::Avro => "Avro",
+            InferredFormat::Csv(_) => "CSV",
+            InferredFormat::Json(JsonForm { envelopes: false, .. }) => "JSON",
+            InferredFormat::Json(JsonForm { envelopes: true, .. }) => "change envelopes",
+            InferredFormat::Parquet => "Parquet",
+            InferredFormat::Avro => "Avro",
         }
     }
 }
 
-/// What a file is.
+/// Infers the format of a file.
 ///
 /// # Errors
-/// Why it cannot be used.
-pub(super) fn form_of(file: &NamedFile, clock: Clock) -> Result<FileForm, String> {
+/// The reason why the file cannot be used.
+pub(super) fn form_of(file: &NamedFile, clock: Deadline) -> Result<InferredFile, String> {
     match file.mark()? {
-        Some(FileMark::Parquet) => return Ok(FileForm::plain(Form::Parquet)),
-        Some(FileMark::Avro) => return Ok(FileForm::plain(Form::Avro)),
+        Some(FileMark::Parquet) => return Ok(InferredFile::plain(InferredFormat::Parquet)),
+        Some(FileMark::Avro) => return Ok(InferredFile::plain(InferredFormat::Avro)),
         _ => (),
     }
     let source = Timed {
@@ -163,16 +164,16 @@ pub(super) fn form_of(file: &NamedFile, clock: Clock) -> Result<FileForm, String
     let is_cut = head.len() >= SAMPLE;
     let any_charset = head.is_ascii() && !head.contains(&0) || dialect::has_mark(&head);
     let mut text = Vec::new();
-    // What is cut in the middle of a character is told as text all the same.
+    // The sample may end within a character; the text before it still counts.
     let _ = to_utf8(Box::new(Cursor::new(head)), charset).read_to_end(&mut text);
     let sample = String::from_utf8_lossy(&text);
     let begins = sample.trim_start_matches('\u{feff}').trim_start();
-    let csv = || Form::Csv(dialect::csv(sample.trim_start_matches('\u{feff}'), charset));
+    let csv = || InferredFormat::Csv(dialect::csv(sample.trim_start_matches('\u{feff}'), charset));
     let form = match begins.as_bytes().first() {
         None => Err("there is nothing in it".to_string()),
         Some(b'<') => Err("it looks like HTML or XML".to_string()),
         Some(b'{' | b'[') => match json(begins, charset, is_cut) {
-            Some(form) => Ok(Form::Json(form)),
+            Some(form) => Ok(InferredFormat::Json(form)),
             None if begins.starts_with('{') => {
                 Err("it begins as JSON does, and none of its first lines is a whole object".to_string())
             }
@@ -183,19 +184,19 @@ pub(super) fn form_of(file: &NamedFile, clock: Clock) -> Result<FileForm, String
         },
         Some(_) => Ok(csv()),
     }?;
-    Ok(FileForm {
+    Ok(InferredFile {
         form,
-        tells_delimiter: told_delimiter(sample.trim_start_matches('\u{feff}').as_bytes()).is_some(),
-        quotes: matches!(&form, Form::Csv(dialect) if dialect.quote.is_some_and(|quote| sample.contains(char::from(quote)))),
+        tells_delimiter: declared_delimiter(sample.trim_start_matches('\u{feff}').as_bytes()).is_some(),
+        quotes: matches!(&form, InferredFormat::Csv(dialect) if dialect.quote.is_some_and(|quote| sample.contains(char::from(quote)))),
         any_charset,
         odd_header: match &form {
-            Form::Csv(dialect) => dialect::odd_header(sample.trim_start_matches('\u{feff}'), dialect),
+            InferredFormat::Csv(dialect) => dialect::odd_header(sample.trim_start_matches('\u{feff}'), dialect),
             _ => None,
         },
     })
 }
 
-/// How a text is written as JSON; none: there is no object in it.
+/// How a text is written as JSON; none if it has no object.
 fn json(text: &str, charset: Charset, is_cut: bool) -> Option<JsonForm> {
     let is_object = |line: &str| json_fields(line, |_, _| ());
     let lines = is_object(text.lines().next().unwrap_or_default());
@@ -212,7 +213,7 @@ fn json(text: &str, charset: Charset, is_cut: bool) -> Option<JsonForm> {
             envelopes: row_of(object).is_some(),
             lines,
         }),
-        // The first object is longer than what is looked at here.
+        // The first object may be longer than the sample.
         None => is_cut.then_some(JsonForm {
             charset,
             envelopes: false,
@@ -221,12 +222,13 @@ fn json(text: &str, charset: Charset, is_cut: bool) -> Option<JsonForm> {
     }
 }
 
-/// The row of a change envelope, `after` or else `before`; none: it is no envelope. Empty: it has no row.
+/// The row of a change envelope: `after`, or otherwise `before`; empty if it has neither. None if the text is not an
+/// envelope.
 pub(super) fn row_of(text: &str) -> Option<&str> {
     row_within(text, true)
 }
 
-/// The same; `wrapped`: it may be the `payload` beside a schema.
+/// Like [`row_of`]. If `wrapped`, the envelope may be the `payload` beside a schema.
 fn row_within(text: &str, wrapped: bool) -> Option<&str> {
     let (mut op, mut after, mut before, mut payload) = (false, None, None, None);
     json_fields(text, |key, value| match (key.as_ref(), value) {

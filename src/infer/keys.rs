@@ -1,40 +1,40 @@
-//! Which columns together tell the rows apart, where none does alone.
+//! Finds columns that together distinguish the rows, if no single column does.
 
 use hashbrown::HashSet;
 
-use super::clock::Clock;
+use super::deadline::Deadline;
 
-/// Values that are remembered at most; no row is remembered behind them.
+/// The most values that are remembered; after that, no further rows are.
 const CELLS: usize = 4_000_000;
 
-/// With fewer rows than this almost any two columns tell them apart.
+/// In fewer rows than this, almost any two columns distinguish them.
 const FEWEST: usize = 20;
 
-/// Columns that are tried with each other, and sets that are named.
+/// The most columns that are combined, and the most sets that are suggested.
 const TRIED: usize = 14;
 const NAMED: usize = 3;
 
-/// The values of rows, as hashes.
+/// Hashes of the values of rows.
 #[derive(Debug, Default)]
 pub(super) struct KeyRows {
-    /// Column and value; of a row behind those of the row before.
+    /// Column and value hash, row after row.
     cells: Vec<(u32, u64)>,
     ends: Vec<usize>,
     is_full: bool,
 }
 
-/// How likely a column is part of a key; the least is the likeliest.
-pub(super) type Rank = u8;
+/// How likely a column is part of a key; the least rank is the likeliest.
+pub(super) type KeyRank = u8;
 
 impl KeyRows {
-    /// Takes a value of the row that is open.
+    /// Adds a value to the current row.
     pub fn put(&mut self, column: usize, value: &[u8]) {
         if !self.is_full {
             self.cells.push((column as u32, twox_hash::XxHash3_64::oneshot(value)));
         }
     }
 
-    /// Ends the row that is open; one that does not count is forgotten.
+    /// Ends the current row, and forgets it if it does not count.
     pub fn end_row(&mut self, counts: bool) {
         if self.is_full {
             return;
@@ -47,13 +47,13 @@ impl KeyRows {
         self.is_full = self.cells.len() >= CELLS;
     }
 
-    /// How many rows are remembered.
+    /// The number of remembered rows.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Columns that alone tell the rows apart, among those that have a rank.
-    pub fn single(&self, ranks: &[Option<Rank>]) -> Vec<usize> {
+    /// The columns with a rank that alone distinguish the rows.
+    pub fn single(&self, ranks: &[Option<KeyRank>]) -> Vec<usize> {
         let candidates = self.candidates(ranks);
         let alone = candidates
             .into_iter()
@@ -63,33 +63,33 @@ impl KeyRows {
         alone
     }
 
-    /// The likeliest sets of two columns that tell the rows apart, or else of three. Columns by their positions, each with its
-    /// rank; one without is in no key.
-    pub fn several(&self, ranks: &[Option<Rank>], clock: &Clock) -> Vec<Vec<usize>> {
+    /// The likeliest sets of two columns that distinguish the rows, or otherwise of three. `ranks` has the rank of
+    /// each column by position; a column without one is in no key.
+    pub fn several(&self, ranks: &[Option<KeyRank>], clock: &Deadline) -> Vec<Vec<usize>> {
         if self.len() < FEWEST {
             return Vec::new();
         }
         let mut candidates = self.candidates(ranks);
         candidates.retain(|candidate| candidate.distinct > 1 && candidate.distinct < self.len());
-        // Of the likely ones, those with most values.
+        // Among equally likely columns, those with the most values come first.
         candidates.sort_by_key(|candidate| (candidate.rank, std::cmp::Reverse(candidate.distinct)));
         candidates.truncate(TRIED);
         candidates.sort_by_key(|candidate| candidate.column);
         let pairs = sets_of(2, candidates.len());
-        let found = self.telling(&candidates, pairs, clock);
+        let found = self.distinguishing(&candidates, pairs, clock);
         match found.is_empty() {
-            true => self.telling(&candidates, sets_of(3, candidates.len()), clock),
+            true => self.distinguishing(&candidates, sets_of(3, candidates.len()), clock),
             false => found,
         }
     }
 
     /// The columns that have a value in each row.
-    fn candidates(&self, ranks: &[Option<Rank>]) -> Vec<Candidate> {
-        let mut columns: Vec<Candidate> = ranks
+    fn candidates(&self, ranks: &[Option<KeyRank>]) -> Vec<KeyCandidate> {
+        let mut columns: Vec<KeyCandidate> = ranks
             .iter()
             .enumerate()
             .filter_map(|(column, rank)| {
-                rank.map(|rank| Candidate {
+                rank.map(|rank| KeyCandidate {
                     column,
                     rank,
                     values: Vec::new(),
@@ -108,7 +108,8 @@ impl KeyRows {
                     continue;
                 };
                 let values = &mut columns[*place].values;
-                // Of a key that comes twice the last value counts; a row that lacks one leaves the column short.
+                // If a JSON key is repeated, its last value counts; if a row lacks a value, the column has too few and
+                // is dropped.
                 match values.len() {
                     known if known == row => values.push(*value),
                     known if known == row + 1 => values[row] = *value,
@@ -124,8 +125,13 @@ impl KeyRows {
         columns
     }
 
-    /// Those sets of candidates that tell all rows apart, the likeliest first.
-    fn telling(&self, candidates: &[Candidate], mut sets: Vec<Vec<usize>>, clock: &Clock) -> Vec<Vec<usize>> {
+    /// The sets of candidates that distinguish all rows, the likeliest first.
+    fn distinguishing(
+        &self,
+        candidates: &[KeyCandidate],
+        mut sets: Vec<Vec<usize>>,
+        clock: &Deadline,
+    ) -> Vec<Vec<usize>> {
         let rank = |set: &Vec<usize>| set.iter().map(|n| u32::from(candidates[*n].rank)).sum::<u32>();
         sets.sort_by_key(rank);
         let mut found = Vec::new();
@@ -140,13 +146,13 @@ impl KeyRows {
                 continue;
             }
             let mut seen = HashSet::with_capacity(1024);
-            let is_telling = (0..self.len()).all(|row| {
+            let is_distinguishing = (0..self.len()).all(|row| {
                 let together = set.iter().fold(0u64, |hash, n| {
                     (hash.rotate_left(23) ^ candidates[*n].values[row]).wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 });
                 seen.insert(together)
             });
-            if is_telling {
+            if is_distinguishing {
                 found.push(set.iter().map(|n| candidates[*n].column).collect());
             }
         }
@@ -154,15 +160,15 @@ impl KeyRows {
     }
 }
 
-struct Candidate {
+struct KeyCandidate {
     column: usize,
-    rank: Rank,
-    /// Of each row.
+    rank: KeyRank,
+    /// The value's hash in each row.
     values: Vec<u64>,
     distinct: usize,
 }
 
-/// All sets of so many among the first numbers.
+/// All subsets of size `size` of the numbers below `among`.
 fn sets_of(size: usize, among: usize) -> Vec<Vec<usize>> {
     let mut sets: Vec<Vec<usize>> = vec![Vec::new()];
     for _ in 0..size {
@@ -197,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_fewest_columns_that_tell_all_rows_apart_are_found() {
-        let clock = Clock::new(Duration::from_secs(60));
+        let clock = Deadline::new(Duration::from_secs(60));
         let order = |row: u32| Some(row / 7);
         let line = |row: u32| Some(row % 7);
         let price = |row: u32| Some(row * 31 % 5);

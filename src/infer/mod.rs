@@ -1,26 +1,27 @@
-//! Looks at files, and writes an input's TOML to start from: columns, types, formats, how the text is written.
+//! Samples files, and writes an input's TOML as a starting point: columns, types, formats, and text dialect.
 //!
 //! ```text
-//! path --files--> sample --look--> columns observed --print--> TOML
+//! path --files--> sample --sample_files--> columns observed --print--> TOML
 //!                    |                    '--keys
 //!                    '--form, dialect (by a file's beginning)
 //! ```
-//! What a file is, its first bytes and its beginning say, not its name. Files are looked at from both ends of their age, so
-//! that what changed over time is met; time, records and memory are bounded, and the text says how much was looked at. A type
-//! is one that held every value seen exactly; what can be read in two ways stays text, with both of them beside it.
+//! The format is inferred from a file's first bytes and its beginning, not from its name. The oldest and newest files
+//! are sampled first, so that changes over time are seen. Time, records and memory are bounded, and the TOML says how
+//! much was sampled. A type is chosen only if it holds every sampled value exactly; values that can be read in two
+//! ways stay text, with a note on both.
 
-mod clock;
 mod column;
 mod columnar;
 mod columns;
+mod deadline;
 mod dialect;
 mod files;
 mod form;
 mod keys;
-mod look;
 mod moment;
 mod number;
 mod print;
+mod sample;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,20 +33,21 @@ use thiserror::Error;
 
 use crate::contain::contain;
 use crate::deep;
+use crate::runtime::{FILES, io_runtime};
 use crate::shown::shown;
-use clock::Clock;
+use deadline::Deadline;
 
-/// How long after its time is over a look may still take.
+/// How long an inference may take after its time is over.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How much is looked at, at most.
+/// The limits of a sample.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleLimits {
-    /// Files.
+    /// The most files.
     pub files: usize,
-    /// Records of all files.
+    /// The most records, over all files.
     pub records: u64,
-    /// How long it may take.
+    /// The most time.
     pub time: Duration,
 }
 
@@ -59,47 +61,47 @@ impl Default for SampleLimits {
     }
 }
 
-/// Files that nothing can be said of.
+/// Why nothing could be inferred.
 #[derive(Debug, Error)]
 pub enum InferError {
-    /// Nothing is there.
+    /// No file exists there, or all are empty.
     #[error(
         "there is no file with something in it at {0}; name a file, a folder or a glob, in quotes where a shell would expand it"
     )]
     None(String),
-    /// A URL of no store, or a pattern that is none.
+    /// The URL names no store, or the pattern is invalid.
     #[error("could not open {0}: {1}")]
     Place(String, String),
-    /// A path that no definition can hold.
+    /// The path is not UTF-8, so no definition can contain it.
     #[error("{0:?} is no text, and a definition is one; rename it")]
     NotText(PathBuf),
-    /// A file or folder that cannot be looked at.
+    /// A file or folder cannot be read.
     #[error("could not look at {0:?}")]
     Io(PathBuf, #[source] io::Error),
     /// None of the files can be used.
     #[error("could not read {path}: {reason}")]
     Unreadable {
-        /// The first that was tried.
+        /// The first file that was tried.
         path: String,
-        /// Why, and what to do.
+        /// The reason and the remedy.
         reason: String,
     },
 }
 
-/// What was found out.
+/// The result of an inference.
 #[derive(Clone, Debug)]
 pub struct InferredInput {
     /// The TOML of an input.
     pub toml: String,
-    /// Files that it does not read rightly, each with the reason and the remedy.
+    /// Files that this TOML does not read correctly, each with the reason and the remedy.
     pub misfits: Vec<String>,
 }
 
-/// The TOML of an input that reads the files of a path: a file, a folder or a glob, or a URL of an object store, whose settings
-/// are in the environment.
+/// Infers an input that reads the files of a path: of a file, a folder or a glob, or of a URL of an object store,
+/// whose settings come from the environment.
 ///
 /// # Errors
-/// No file is there, or none can be read.
+/// No file exists there, or none can be read.
 pub fn infer(path: &Path, limits: &SampleLimits) -> Result<InferredInput, InferError> {
     let unreadable = |reason: String| InferError::Unreadable {
         path: path.display().to_string(),
@@ -107,7 +109,7 @@ pub fn infer(path: &Path, limits: &SampleLimits) -> Result<InferredInput, InferE
     };
     let (say, told) = channel();
     let (named, given) = (path.to_path_buf(), *limits);
-    // Apart, so that whatever a file does to it, this ends.
+    // The work runs on a thread of its own, so that this function returns whatever a file does to the reader.
     let looking = thread::Builder::new().name("infer".to_string()).stack_size(deep::STACK);
     let looking = looking.spawn(move || say.send(contain(|| inferred(&named, &given))));
     looking.map_err(|source| InferError::Io(path.to_path_buf(), source))?;
@@ -125,14 +127,10 @@ pub fn infer(path: &Path, limits: &SampleLimits) -> Result<InferredInput, InferE
 
 fn inferred(path: &Path, limits: &SampleLimits) -> Result<InferredInput, InferError> {
     let io = |source| InferError::Io(path.to_path_buf(), source);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(io)?;
-    let clock = Clock::new(limits.time);
+    let runtime = io_runtime("files", 1, FILES).map_err(io)?;
+    let clock = Deadline::new(limits.time);
     let listed = files::list(path, runtime.handle(), &clock)?;
-    let looked = look::look(&listed, limits, clock)?;
+    let looked = sample::sample_files(&listed, limits, clock)?;
     let misfits = looked.passed.iter();
     Ok(InferredInput {
         toml: print::toml(&listed, &looked),

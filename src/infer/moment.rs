@@ -1,4 +1,4 @@
-//! In which of the usual ways a column's texts are dates or points in time.
+//! Determines which of the usual formats read a column's texts as dates or timestamps.
 
 use std::collections::HashMap;
 
@@ -25,14 +25,16 @@ const DATES: [&str; 14] = [
 ];
 const TIMES: [&str; 5] = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"];
 
-/// Years that data is of; others come of reading two digits as four, or a number as a date.
+/// Plausible years: others result from reading two digits as four, or a number as a date.
 const YEARS: std::ops::RangeInclusive<i32> = 1600..=2200;
 
-/// The bit of ISO 8601 in a mask, with a date alone and with a time; the others are those of [`DATES`] times [`TIMES`].
+/// The bits of ISO 8601 in a mask, for a date alone and with a time; the other bits are the combinations of [`DATES`]
+/// and [`TIMES`].
 const ISO_DATE: u128 = 1 << 126;
 const ISO_TIME: u128 = 1 << 127;
 
-/// How points in time of ISO 8601 are written, beside [`ISO_DATE`]; a list of formats has to name them.
+/// The forms of ISO 8601 timestamps besides [`ISO_DATE`], by the format that must be named if a column has several
+/// formats.
 const ISO_WRITTEN: [&str; 5] = [
     "%Y-%m-%d %H:%M:%S",
     "%Y-%m-%d %H:%M:%S%.f",
@@ -41,23 +43,23 @@ const ISO_WRITTEN: [&str; 5] = [
     "%Y-%m-%dT%H:%M",
 ];
 
-/// Ways in which texts of a column can be read.
+/// The formats that read the texts of a column; each is a bit of a mask.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Moments {
-    /// How many texts can be read in exactly these ways.
+pub(super) struct MomentReadings {
+    /// For each set of formats, how many texts can be read by exactly these.
     masks: HashMap<u128, u64>,
-    /// By [`ISO_WRITTEN`]: whether some text is written so, and by none before it.
+    /// For each of [`ISO_WRITTEN`], whether a text has that form and no earlier one.
     iso: [bool; ISO_WRITTEN.len()],
-    /// Some text is of ISO 8601 and written in none of these ways.
+    /// Whether some text is an ISO 8601 timestamp in none of these forms.
     iso_otherwise: bool,
-    /// Some text cannot be read in any.
+    /// Whether some text can be read by no format.
     failed: bool,
-    /// Some text is finer than a microsecond.
+    /// Whether some text has a precision finer than a microsecond.
     finer: bool,
 }
 
-impl Moments {
-    /// Takes a text.
+impl MomentReadings {
+    /// Observes a text.
     pub fn observe(&mut self, text: &str) {
         if self.failed {
             return;
@@ -82,8 +84,8 @@ impl Moments {
         }
     }
 
-    /// Where every text is a point in time, and a TIMESTAMP would refuse some for being finer than a microsecond: the formats that
-    /// cut the rest off.
+    /// If every text is a timestamp, but some are finer than a microsecond, which TIMESTAMP would refuse: the formats
+    /// that truncate them.
     pub fn too_fine(&self) -> Option<Vec<String>> {
         if !self.finer {
             return None;
@@ -96,7 +98,8 @@ impl Moments {
         Some(self.formats(&chosen)?.into_iter().chain(cut).collect())
     }
 
-    /// The type, and the formats that together read every text; none where there are none.
+    /// The type, and the formats that together read every text; none if there are no such formats, or if days and
+    /// months may be swapped.
     pub fn decided(&self) -> Option<(SqlType, Vec<String>)> {
         let chosen = self.cover().filter(|_| !self.finer)?;
         if chosen.iter().any(|bit| self.is_open(*bit, &chosen)) {
@@ -109,8 +112,8 @@ impl Moments {
         Some((sql_type, self.formats(&chosen)?))
     }
 
-    /// Lists of formats of which each reads every text, where days may be months: with the month first, and with the day. One list:
-    /// both orders are among the formats.
+    /// If days may be months: two lists of formats, one with the month first and one with the day first, each of which
+    /// reads every text. A single list if it contains both orders.
     pub fn ambiguous(&self) -> Option<Vec<Vec<String>>> {
         let chosen = self.cover().filter(|_| !self.finer)?;
         if !chosen.iter().any(|bit| self.is_open(*bit, &chosen)) {
@@ -128,7 +131,7 @@ impl Moments {
         Some(lists)
     }
 
-    /// The fewest ways that together read every text; none where there are none.
+    /// A small set of formats that together read every text; none if there is no such set.
     fn cover(&self) -> Option<Vec<u128>> {
         if self.failed || self.masks.is_empty() {
             return None;
@@ -147,7 +150,8 @@ impl Moments {
         Some(chosen)
     }
 
-    /// Whether a text that is read in this way may be another day: by another chosen way, or where another reads all of them as well.
+    /// Whether texts that this format reads may be other days: because another chosen format reads some of them, or a
+    /// format that was not chosen reads all of them.
     fn is_open(&self, bit: u128, chosen: &[u128]) -> bool {
         let mut own = self.masks.keys().filter(|mask| *mask & bit != 0);
         swapped(bit).is_some_and(|other| match chosen.contains(&other) {
@@ -156,7 +160,8 @@ impl Moments {
         })
     }
 
-    /// The formats of these ways: none are needed where all are ISO 8601. None: some text cannot be read by a format.
+    /// The names of these formats; empty if all are ISO 8601, which needs none. None if some text has a form that no
+    /// named format reads.
     fn formats(&self, chosen: &[u128]) -> Option<Vec<String>> {
         if chosen.iter().all(|bit| matches!(*bit, ISO_DATE | ISO_TIME)) {
             return Some(Vec::new());
@@ -165,7 +170,7 @@ impl Moments {
         for bit in chosen {
             match *bit {
                 ISO_TIME if self.iso_otherwise => return None,
-                // With a fraction or without one: the second reads both.
+                // The format with a fraction also reads texts without one.
                 ISO_TIME => formats.extend((0..ISO_WRITTEN.len()).filter_map(|n| {
                     let is_needed = self.iso[n] && !(n == 0 && self.iso[1]);
                     is_needed.then(|| ISO_WRITTEN[n].to_string())
@@ -196,7 +201,7 @@ fn format(bit: u128) -> String {
     }
 }
 
-/// The format with day and month changed for each other.
+/// The format with day and month swapped, if it has both as numbers.
 fn swapped(bit: u128) -> Option<u128> {
     if matches!(bit, ISO_DATE | ISO_TIME) {
         return None;
@@ -216,7 +221,7 @@ fn swapped(bit: u128) -> Option<u128> {
     Some(1 << (date * TIMES.len() + time))
 }
 
-/// The ways in which a text can be read.
+/// The formats that can read a text.
 fn mask(text: &str) -> u128 {
     let text = text.trim();
     let may_be = (6..=40).contains(&text.len())
@@ -265,8 +270,8 @@ fn mask(text: &str) -> u128 {
 mod tests {
     use super::*;
 
-    fn of(texts: &[&str]) -> Moments {
-        let mut moments = Moments::default();
+    fn of(texts: &[&str]) -> MomentReadings {
+        let mut moments = MomentReadings::default();
         texts.iter().for_each(|text| moments.observe(text));
         moments
     }
@@ -286,7 +291,7 @@ mod tests {
         assert_eq!(both.ambiguous().unwrap(), [["%m/%d/%Y", "%d/%m/%Y"]]);
     }
 
-    /// A second format in the files took the word from the first one.
+    /// A second format in the files suppressed the note on the first one.
     #[test]
     fn days_that_may_be_months_are_told_beside_other_formats_too() {
         let mixed = of(&["1/2/17 0:21", "2018-01-01 00:00:01"]);

@@ -1,18 +1,18 @@
-//! What numbers a column's texts are.
+//! Determines the format and type of a column's numbers.
 
 use crate::definition::NumberPattern;
 use crate::repr::SqlType;
 
-/// The pattern of numbers whose groups of digits points separate.
+/// The pattern of numbers with points as group separators.
 const GROUPED_BY_POINTS: &str = "#.##0,00";
 
-/// Patterns of numbers that are tried, without a currency's sign: more usual ones first.
+/// The patterns that are tried, without currency signs, the more usual ones first.
 const PATTERNS: [&str; 6] = ["#,##0.00", GROUPED_BY_POINTS, "# ##0,00", "#'##0.00", "0,00", "0.00"];
 
-/// What typesetting has for a hyphen.
+/// The typographic minus sign, which may replace a hyphen.
 const MINUS: char = '\u{2212}';
 
-/// Signs of currencies, and the letters that stand for some: other letters make a name of a number.
+/// Currency signs, and letters used as such; with other letters a text is not a number but a name.
 const SIGNS: [&str; 16] = [
     "$", "€", "£", "¥", "₹", "₽", "₩", "₺", "₴", "₪", "฿", "¢", "%", "R$", "US$", "A$",
 ];
@@ -21,27 +21,27 @@ const CODES: [&str; 30] = [
     "NZD", "BRL", "MXN", "ZAR", "TRY", "KRW", "kr", "Kr", "kr.", "zł", "Kč", "Ft", "Rs", "Fr.",
 ];
 
-/// What all numbers of a column have in common, written as programs write them.
+/// Common properties of a column's numbers, in the notation of programs.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Numbers {
+pub(super) struct NumberProfile {
     count: u64,
-    /// Most digits in front of the point.
+    /// The most digits before the point.
     before: usize,
-    /// Most digits behind the point.
+    /// The most digits after the point.
     scale: usize,
-    /// Some digit behind a point is no zero.
+    /// Whether a number has a non-zero digit after its point.
     fractional: bool,
-    /// Some have an exponent, or are no number or infinite.
+    /// Whether a number has an exponent, is NaN or infinite.
     floating: bool,
-    /// Some are not whole, once their exponent has moved the point.
+    /// Whether a number is not whole, after applying its exponent.
     in_parts: bool,
-    /// Some have a zero in front that a number would lose.
+    /// Whether a number has leading zeros, which a numeric type would lose.
     leading_zero: bool,
     largest: u128,
 }
 
-impl Numbers {
-    /// Takes a text; says whether it is a number.
+impl NumberProfile {
+    /// Observes a text; returns whether it is a number.
     pub fn observe(&mut self, text: &str) -> bool {
         let is = |word: &&str| text.eq_ignore_ascii_case(word);
         if !text.ends_with(|c: char| c.is_ascii_digit())
@@ -77,9 +77,9 @@ impl Numbers {
         true
     }
 
-    /// What these and others have in common.
-    fn with(&self, others: &Numbers) -> Numbers {
-        Numbers {
+    /// The common properties of both sets of numbers.
+    fn with(&self, others: &NumberProfile) -> NumberProfile {
+        NumberProfile {
             count: self.count + others.count,
             before: self.before.max(others.before),
             scale: self.scale.max(others.scale),
@@ -91,19 +91,19 @@ impl Numbers {
         }
     }
 
-    /// Whether all are whole, be they written with an exponent.
+    /// Whether all numbers are whole, even if written with an exponent.
     pub fn are_whole(&self) -> bool {
         !self.in_parts
     }
 
-    /// How many there were.
+    /// How many numbers were observed.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The type that holds them all exactly, and some room beside; none: they are names written in digits.
+    /// The type that holds all numbers exactly, with some reserve; none if they are identifiers written in digits.
     pub fn sql_type(&self) -> Option<SqlType> {
-        /// Above this a DECIMAL is no amount of money but a measurement, of which the next may have more digits.
+        /// With more decimals than this, a number is probably a measurement, and later ones may have even more digits.
         const EXACT_SCALE: usize = 4;
         if self.leading_zero {
             return None;
@@ -128,7 +128,7 @@ impl Numbers {
     }
 }
 
-/// What stands in front of the decimals. One writer has one of them in all columns.
+/// The decimal separator. A writer uses the same one in all columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DecimalMark {
     Point,
@@ -144,29 +144,29 @@ impl DecimalMark {
     }
 }
 
-/// Numbers as programs write them, by what they are to someone who separates groups of digits by points.
+/// Plain numbers, profiled under both meanings of a point: decimal separator or group separator.
 #[derive(Clone, Debug, Default)]
-struct Plain {
-    /// Those without a point, and those of JSON, whose point is always that of decimals.
-    told: Numbers,
-    /// Those with a point, as programs read them.
-    pointed: Numbers,
-    /// The same as whole numbers, as far as the point may separate groups: `1.152`.
-    grouped: Numbers,
-    /// The first of them.
+struct PlainNumbers {
+    /// Numbers without a point, and those of JSON, whose point is always a decimal separator.
+    unambiguous: NumberProfile,
+    /// Numbers with a point, read with the point as decimal separator.
+    pointed: NumberProfile,
+    /// The same numbers read as whole numbers, as far as the point may be a group separator: `1.152`.
+    grouped: NumberProfile,
+    /// The first of these.
     first: Option<String>,
-    /// Some number has a point that separates no groups.
+    /// Whether some number has a point that cannot be a group separator.
     decimal: bool,
-    /// Some number has an exponent, or is none: no pattern has such.
+    /// Whether some number has an exponent, or is not finite: no pattern describes these.
     unwritten: bool,
 }
 
-impl Plain {
+impl PlainNumbers {
     fn observe(&mut self, text: &str) {
         let digits = text.strip_prefix('-').unwrap_or(text);
         let Some((whole, behind)) = digits.split_once('.') else {
             self.unwritten |= !digits.bytes().all(|byte| byte.is_ascii_digit());
-            self.told.observe(text);
+            self.unambiguous.observe(text);
             return;
         };
         self.unwritten |= !behind.bytes().all(|byte| byte.is_ascii_digit());
@@ -182,54 +182,54 @@ impl Plain {
         }
     }
 
-    /// What they come to, read by a pattern; none: the pattern does not read them all.
-    fn read(&self, mark: DecimalMark, has_groups_of_points: bool) -> Option<Numbers> {
+    /// The profile of the numbers under a pattern; none if the pattern does not read them all.
+    fn read(&self, mark: DecimalMark, has_groups_of_points: bool) -> Option<NumberProfile> {
         let read = match mark {
             _ if self.unwritten => return None,
-            _ if self.pointed.count == 0 => self.told.clone(),
-            DecimalMark::Point => self.told.with(&self.pointed),
-            DecimalMark::Comma if has_groups_of_points && !self.decimal => self.told.with(&self.grouped),
+            _ if self.pointed.count == 0 => self.unambiguous.clone(),
+            DecimalMark::Point => self.unambiguous.with(&self.pointed),
+            DecimalMark::Comma if has_groups_of_points && !self.decimal => self.unambiguous.with(&self.grouped),
             DecimalMark::Comma => return None,
         };
         Some(read)
     }
 }
 
-/// Numbers as people write them, by the patterns that all of them have so far.
+/// Numbers with separators, currency signs and the like, with the patterns that still read all of them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Written {
-    candidates: Vec<Candidate>,
-    /// Whether a text came that is no plain number, and the first of them.
+pub(super) struct WrittenNumbers {
+    candidates: Vec<PatternCandidate>,
+    /// The first text that is not a plain number, if one has come.
     first: Option<String>,
-    /// Whether some had a point or a comma in it.
+    /// Whether some text contains a point or a comma.
     marked: bool,
-    plain: Plain,
+    plain: PlainNumbers,
 }
 
 #[derive(Clone, Debug)]
-struct Candidate {
+struct PatternCandidate {
     text: String,
     pattern: NumberPattern,
     mark: DecimalMark,
-    /// Whether points separate groups of its digits.
+    /// Whether the pattern has points as group separators.
     has_groups_of_points: bool,
-    numbers: Numbers,
-    /// Hash of all that it read, to tell candidates apart that read differently.
+    numbers: NumberProfile,
+    /// A hash of all values that it read, to detect candidates that read differently.
     readings: u64,
 }
 
-impl Written {
-    /// Takes a number as programs write it, which may be another one as people do.
+impl WrittenNumbers {
+    /// Observes a number in the notation of programs, which a pattern may read differently.
     pub fn observe_plain(&mut self, text: &str) {
         self.plain.observe(text);
     }
 
-    /// Takes a number of JSON, which is what it is.
+    /// Observes a JSON number, whose meaning is certain.
     pub fn observe_told(&mut self, text: &str) {
-        self.plain.told.observe(text);
+        self.plain.unambiguous.observe(text);
     }
 
-    /// Takes a text.
+    /// Observes a text that is not a plain number.
     pub fn observe(&mut self, text: &str) {
         if self.first.is_none() {
             self.first = Some(text.to_string());
@@ -250,12 +250,13 @@ impl Written {
         });
     }
 
-    /// The patterns that read all texts and all plain numbers, with what they come to; of one decimal mark, where that is known
-    /// and some are of it.
-    fn fitting(&self, mark: Option<DecimalMark>) -> Vec<(&Candidate, Numbers)> {
-        let fits = |candidate: &'_ Candidate| {
+    /// The patterns that read all texts and all plain numbers, each with the resulting profile; if the decimal mark is
+    /// known and some patterns have it, only these.
+    fn fitting(&self, mark: Option<DecimalMark>) -> Vec<(&PatternCandidate, NumberProfile)> {
+        let fits = |candidate: &'_ PatternCandidate| {
             let plain = self.plain.read(candidate.mark, candidate.has_groups_of_points)?;
-            // Without its sign it may be a hundred times as much.
+            // A pattern with a percent sign must not read plain numbers: without the sign, the value may mean a
+            // hundred times as much.
             let is_whole = !candidate.text.contains('%') || plain.count == 0;
             is_whole.then(|| candidate.numbers.with(&plain))
         };
@@ -264,7 +265,7 @@ impl Written {
             .iter()
             .filter_map(|one| Some((one, fits(one)?)))
             .collect();
-        let of_mark = |(one, _): &&(&Candidate, Numbers)| mark.is_none_or(|mark| one.mark == mark);
+        let of_mark = |(one, _): &&(&PatternCandidate, NumberProfile)| mark.is_none_or(|mark| one.mark == mark);
         match all.iter().any(|one| of_mark(&one)) {
             true => all.iter().filter(of_mark).cloned().collect(),
             false => all,
@@ -272,7 +273,7 @@ impl Written {
     }
 
     /// Whether two patterns read something differently.
-    fn differ(&self, one: &Candidate, other: &Candidate) -> bool {
+    fn differ(&self, one: &PatternCandidate, other: &PatternCandidate) -> bool {
         one.readings != other.readings || self.plain.pointed.count > 0 && one.mark != other.mark
     }
 
@@ -284,7 +285,7 @@ impl Written {
         ((self.marked || self.plain.pointed.count > 0) && agree).then_some(first.mark)
     }
 
-    /// The pattern, and the type; none where there is none, or two that read differently.
+    /// The pattern and the type; none if no pattern fits, or if two read differently.
     pub fn decided(&self, mark: Option<DecimalMark>) -> Option<(String, SqlType)> {
         let fitting = self.fitting(mark);
         let (first, numbers) = fitting.first()?;
@@ -293,7 +294,7 @@ impl Written {
         Some((first.text.clone(), numbers.sql_type()?))
     }
 
-    /// The patterns of which one holds, where they read differently.
+    /// Two fitting patterns that read differently, for a note.
     pub fn ambiguous(&self, mark: Option<DecimalMark>) -> Option<String> {
         let fitting = self.fitting(mark);
         let (first, _) = fitting.first()?;
@@ -301,17 +302,19 @@ impl Written {
         Some(format!("{:?} or {:?}", first.text, other.text))
     }
 
-    /// Its first text.
+    /// The first text.
     pub fn first(&self) -> Option<&str> {
         self.first.as_deref()
     }
 
-    /// The decimal mark that plain numbers show; none: their points may all separate groups, or there are none.
+    /// The decimal mark that plain numbers show; none if all their points may be group separators, or if there are no
+    /// points.
     pub fn plain_shows(&self) -> Option<DecimalMark> {
         self.plain.decimal.then_some(DecimalMark::Point)
     }
 
-    /// Of plain numbers whose points may all separate groups: the first, and the pattern and type of them as such.
+    /// If all points of the plain numbers may be group separators: the first such number, and the pattern and type
+    /// under that reading.
     pub fn grouped(&self) -> Option<(&str, &'static str, SqlType)> {
         let first = self.plain.first.as_deref()?;
         let numbers = self.plain.read(DecimalMark::Comma, true)?;
@@ -319,15 +322,15 @@ impl Written {
     }
 }
 
-/// A number without what does not change it.
+/// The number without trailing zeros after the point.
 fn canonical(plain: &str) -> String {
     let (whole, decimals) = plain.split_once('.').unwrap_or((plain, ""));
     format!("{whole}.{}", decimals.trim_end_matches('0'))
 }
 
-/// Patterns that may fit a column whose first text this is: with the sign of currency that it has.
-fn candidates(text: &str) -> Vec<Candidate> {
-    // A telephone's number would lose its plus.
+/// The patterns that may fit a column whose first text this is, with the text's currency sign.
+fn candidates(text: &str) -> Vec<PatternCandidate> {
+    // A phone number would lose its plus.
     if text.trim().starts_with('+') {
         return Vec::new();
     }
@@ -354,7 +357,7 @@ fn candidates(text: &str) -> Vec<Candidate> {
         let text = format!("{before}{core}{blank}{behind}");
         let text = if brackets { format!("({text})") } else { text };
         let pattern = NumberPattern::parse(&text)?;
-        Some(Candidate {
+        Some(PatternCandidate {
             text,
             pattern,
             mark: match core.ends_with(",00") {
@@ -362,7 +365,7 @@ fn candidates(text: &str) -> Vec<Candidate> {
                 false => DecimalMark::Point,
             },
             has_groups_of_points: *core == GROUPED_BY_POINTS,
-            numbers: Numbers::default(),
+            numbers: NumberProfile::default(),
             readings: 0,
         })
     };

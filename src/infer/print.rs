@@ -1,23 +1,23 @@
-//! Writes what was seen as an input's TOML.
+//! Writes the result of an inference as an input's TOML.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::clock::Clock;
-use super::column::{Decided, DecimalMarks};
-use super::columns::{Candidate, Known};
-use super::files::Listed;
-use super::form::{Form, JsonForm, list, quoted};
-use super::look::Looked;
+use super::column::{DecimalMarks, InferredColumn};
+use super::columns::{Candidate, ColumnKnowledge};
+use super::deadline::Deadline;
+use super::files::SampleFiles;
+use super::form::{InferredFormat, JsonForm, list, quoted};
+use super::sample::InferSample;
 use crate::definition::TextDialect;
 use crate::shown::shown;
 use crate::source::NamedFile;
 
-/// Files that were passed over and are named.
+/// The most skipped files that are named.
 const NAMED: usize = 20;
 
 /// The TOML of an input.
-pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
+pub(super) fn toml(listed: &SampleFiles, looked: &InferSample) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
         out.push_str(&text);
@@ -27,16 +27,16 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
     let all = &looked.columns.all;
     let mut marks = DecimalMarks::default();
     for column in all {
-        if let Known::Seen(seen) = &column.known {
+        if let ColumnKnowledge::Seen(seen) = &column.known {
             marks.observe(&column.name, seen);
         }
     }
-    let decided: Vec<(&Candidate, Decided, bool)> = all
+    let decided: Vec<(&Candidate, InferredColumn, bool)> = all
         .iter()
         .filter(|column| !is_empty_object(column, all))
         .map(|column| decided(column, &marks))
         .collect();
-    // Words that stand for null in some column do so in all: one writer wrote them.
+    // A word that stands for null in one column does so in all, because one writer wrote them.
     let nulls: Vec<&str> = {
         let all = decided.iter().flat_map(|(_, decided, _)| &decided.nulls);
         let mut words: Vec<&str> = all.copied().filter(|null| is_word(null)).collect();
@@ -60,7 +60,7 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
     }
     line(format!("path = {}", quoted(&listed.pattern)));
     match &looked.form {
-        Form::Csv(dialect) => {
+        InferredFormat::Csv(dialect) => {
             line("format = \"csv\"".to_string());
             settings(dialect, &mut line);
             if looked.blank_rows > 0 {
@@ -70,7 +70,7 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
                 ));
             }
         }
-        Form::Json(JsonForm {
+        InferredFormat::Json(JsonForm {
             charset,
             envelopes,
             lines,
@@ -91,8 +91,8 @@ pub(super) fn toml(listed: &Listed, looked: &Looked) -> String {
                 &mut line,
             );
         }
-        Form::Parquet => line("format = \"parquet\"".to_string()),
-        Form::Avro => line("format = \"avro\"".to_string()),
+        InferredFormat::Parquet => line("format = \"parquet\"".to_string()),
+        InferredFormat::Avro => line("format = \"avro\"".to_string()),
     }
     out
 }
@@ -102,8 +102,8 @@ pub(super) fn name(file: &NamedFile) -> String {
     shown(file.partition().rsplit('/').next().unwrap_or_default()).to_string()
 }
 
-/// How much was looked at, and what was not.
-fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
+/// Writes comments on how much was sampled, and what was left out.
+fn comments(listed: &SampleFiles, looked: &InferSample, line: &mut impl FnMut(String)) {
     line(format!(
         "# Written by `alluvium infer`, which looked at {} of {} files and {} records{}.",
         looked.files.len(),
@@ -144,11 +144,11 @@ fn comments(listed: &Listed, looked: &Looked, line: &mut impl FnMut(String)) {
     }
 }
 
-/// How long sets of columns may be looked for.
+/// The most time for the search for sets of key columns.
 const SEARCH: Duration = Duration::from_secs(3);
 
-/// Which columns may be the key.
-fn keys(looked: &Looked, decided: &[(&Candidate, Decided, bool)], line: &mut impl FnMut(String)) {
+/// Writes which columns may be the key.
+fn keys(looked: &InferSample, decided: &[(&Candidate, InferredColumn, bool)], line: &mut impl FnMut(String)) {
     if looked.records < 2 {
         return;
     }
@@ -157,11 +157,11 @@ fn keys(looked: &Looked, decided: &[(&Candidate, Decided, bool)], line: &mut imp
     let ranks = columns.ranks();
     let mut unique: Vec<&str> = decided
         .iter()
-        .filter(|(candidate, _, _)| matches!(&candidate.known, Known::Seen(seen) if seen.is_unique(looked.records)))
+        .filter(|(candidate, _, _)| matches!(&candidate.known, ColumnKnowledge::Seen(seen) if seen.is_unique(looked.records)))
         .map(|(candidate, _, _)| candidate.name.as_str())
         .collect();
-    // Of files with a schema, rows alone tell.
-    let told = |column: &usize| matches!(columns.all[*column].known, Known::Told(..));
+    // For files with a schema, only the rows show uniqueness.
+    let told = |column: &usize| matches!(columns.all[*column].known, ColumnKnowledge::Described(..));
     if columns.rows.len() > 1 {
         unique.extend(columns.rows.single(&ranks).into_iter().filter(told).map(name));
     }
@@ -174,7 +174,7 @@ fn keys(looked: &Looked, decided: &[(&Candidate, Decided, bool)], line: &mut imp
         line(format!("# key = [{}]", quoted(first)));
         return;
     }
-    let sets = columns.rows.several(&ranks, &Clock::new(SEARCH));
+    let sets = columns.rows.several(&ranks, &Deadline::new(SEARCH));
     if sets.is_empty() {
         return;
     }
@@ -188,10 +188,10 @@ fn keys(looked: &Looked, decided: &[(&Candidate, Decided, bool)], line: &mut imp
     }
 }
 
-fn decided<'a>(candidate: &'a Candidate, marks: &DecimalMarks) -> (&'a Candidate, Decided, bool) {
+fn decided<'a>(candidate: &'a Candidate, marks: &DecimalMarks) -> (&'a Candidate, InferredColumn, bool) {
     match &candidate.known {
-        Known::Seen(seen) => (candidate, seen.decided(marks), true),
-        Known::Told(decided, nullable) => (candidate, decided.clone(), *nullable),
+        ColumnKnowledge::Seen(seen) => (candidate, seen.decided(marks), true),
+        ColumnKnowledge::Described(decided, nullable) => (candidate, decided.clone(), *nullable),
     }
 }
 
@@ -202,17 +202,23 @@ fn is_empty_object(column: &Candidate, all: &[Candidate]) -> bool {
             .strip_prefix(&column.from[0])
             .is_some_and(|rest| rest.starts_with('.'))
     };
-    let is_empty = matches!(&column.known, Known::Seen(seen) if seen.values() == 0);
+    let is_empty = matches!(&column.known, ColumnKnowledge::Seen(seen) if seen.values() == 0);
     is_empty && all.iter().flat_map(|other| &other.from).any(inside)
 }
 
-/// Whether a text is a word for null that no other value is likely to be.
+/// Whether a text is a word for null that is unlikely to be another value.
 fn is_word(null: &str) -> bool {
     null.chars().any(|c| c.is_ascii_alphabetic())
 }
 
-fn column(candidate: &Candidate, decided: &Decided, nullable: bool, form: &Form, nulls: &[&str]) -> String {
-    let in_order = matches!(form, Form::Csv(dialect) if !dialect.header);
+fn column(
+    candidate: &Candidate,
+    decided: &InferredColumn,
+    nullable: bool,
+    form: &InferredFormat,
+    nulls: &[&str],
+) -> String {
+    let in_order = matches!(form, InferredFormat::Csv(dialect) if !dialect.header);
     let mut settings = vec![format!("type = \"{}\"", decided.sql_type)];
     if candidate.from != [candidate.name.clone()] && !in_order {
         let names: Vec<&str> = candidate.from.iter().map(String::as_str).collect();
@@ -247,7 +253,7 @@ fn column(candidate: &Candidate, decided: &Decided, nullable: bool, form: &Form,
     text
 }
 
-/// The settings that are not the usual ones.
+/// Writes the settings that differ from the defaults.
 fn settings(dialect: &TextDialect, line: &mut impl FnMut(String)) {
     let usual = TextDialect::default();
     let text = |byte: Option<u8>| quoted(&byte.map(|byte| char::from(byte).to_string()).unwrap_or_default());
@@ -282,7 +288,7 @@ fn key(name: &str) -> String {
     if is_bare { name.to_string() } else { quoted(name) }
 }
 
-/// Names of fields; one that stands for a place is its number.
+/// Names of fields; a name that stands for a position is written as a number.
 fn fields(names: &[&str]) -> String {
     let one = |name: &&str| {
         let place = name.strip_prefix('#').and_then(|place| place.parse::<u32>().ok());

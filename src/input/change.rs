@@ -1,35 +1,38 @@
-//! A change of an input's key as bytes: `u32 length(order) ++ order ++ arrival ++ flag ++ [until] ++ [unchanged] ++ row`.
+//! A change of an input's key, encoded as bytes: `u32 length(order) ++ order ++ arrival ++ flag ++ [until] ++
+//! [unchanged] ++ row`.
 //!
 //! - `order`: the `order_by` columns, arrow-row encoded (ascending, nulls first).
 //! - `arrival`: feed u16, epoch u64, partition hash u32, offset u64, sub-index u16, big-endian.
-//! - `until`: u64, only where retention cuts the row off (a bit of the flag says so).
-//! - `unchanged`: u16 number, then u16 each: columns that the source left out; only where there are any (another bit).
+//! - `until`: u64, only if retention expires the row (a bit of the flag says so).
+//! - `unchanged`: u16 number, then a u16 for each column that the source left out; only if there are any (another
+//!   bit).
 //!
-//! `order ++ arrival` is the version: comparing the bytes is comparing by `order_by`, then feed order in the file,
-//! then arrival. All parts come from what Bronze keeps, so a batch recomputation orders changes alike.
+//! `order ++ arrival` is the version: its bytes compare by `order_by`, then by the feeds' order in the definition,
+//! then by arrival. All parts come from what Bronze keeps, so a batch recomputation orders changes alike.
 
 use crate::repr::{Epoch, Row};
 
-/// What a change does.
+/// The effect of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Flag {
-    /// The key's row.
+    /// The key has this row.
     Live = 0,
     /// The key is gone.
     Gone = 1,
-    /// The key is gone, and no `order_by` value says as of when: whatever row is there when it arrives.
+    /// The key is gone, without an `order_by` value that says as of when: it removes whatever row exists when it
+    /// arrives.
     GoneUnordered = 2,
-    /// Everything that arrived before is gone.
+    /// Everything that arrived before it is gone.
     Truncate = 3,
-    /// Made by the operator: what is over by then may be forgotten.
+    /// Created by the operator itself: state that has expired by then may be forgotten.
     Forget = 4,
 }
 
-/// Where and when a change arrived. Ordered by epoch first, so it refines the graph's time.
+/// Where and when a change arrived. It is ordered by epoch first, so it refines the graph's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrival {
-    /// The epoch it was stamped with.
+    /// The epoch at which it arrived.
     pub epoch: Epoch,
     /// Index into `Input::feeds`.
     pub feed: u16,
@@ -37,14 +40,14 @@ pub struct Arrival {
     pub partition: u32,
     /// The record's offset.
     pub offset: u64,
-    /// Which change of the record.
+    /// The number of the change within its record.
     pub sub: u16,
 }
 
 const ARRIVAL: usize = 24;
-/// The bit of the flag that says that `until` follows.
+/// The flag's bit that says that `until` follows.
 const ENDS: u8 = 0x80;
-/// The bit that says that `unchanged` follows.
+/// The flag's bit that says that `unchanged` follows.
 const PARTIAL: u8 = 0x40;
 
 impl Arrival {
@@ -59,24 +62,24 @@ impl Arrival {
     }
 }
 
-/// What a change is made of.
-pub struct Parts<'a> {
+/// The parts of a change to encode.
+pub struct ChangeParts<'a> {
     /// The `order_by` columns.
     pub order: &'a [u8],
-    /// Where and when.
+    /// Where and when it arrived.
     pub arrival: Arrival,
-    /// What it does.
+    /// Its effect.
     pub flag: Flag,
-    /// The first epoch at which retention has cut the row off; `Epoch::MAX`: never.
+    /// The first epoch at which retention has expired the row; `Epoch::MAX`: never.
     pub until: Epoch,
-    /// Columns whose values the source left out: those of the current row.
+    /// Columns whose values the source left out: they take the values of the current row.
     pub unchanged: &'a [u16],
     /// The input's row.
     pub row: &'a [u8],
 }
 
-/// Puts a change's bytes together.
-pub fn encode(buffer: &mut Vec<u8>, parts: &Parts<'_>) -> Row {
+/// Encodes a change.
+pub fn encode(buffer: &mut Vec<u8>, parts: &ChangeParts<'_>) -> Row {
     buffer.clear();
     buffer.extend_from_slice(&(parts.order.len() as u32).to_le_bytes());
     buffer.extend_from_slice(parts.order);
@@ -97,7 +100,7 @@ pub fn encode(buffer: &mut Vec<u8>, parts: &Parts<'_>) -> Row {
     Row::new(buffer)
 }
 
-/// The parts of a change.
+/// An encoded change.
 #[derive(Clone, Copy)]
 pub struct Change<'a> {
     bytes: &'a [u8],
@@ -105,7 +108,7 @@ pub struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// Reads what [`encode`] wrote.
+    /// Wraps the bytes that [`encode`] wrote.
     #[inline]
     pub fn read(bytes: &'a [u8]) -> Self {
         let (length, bytes) = bytes.split_first_chunk::<4>().expect("a change starts with a length");
@@ -120,13 +123,13 @@ impl<'a> Change<'a> {
         &self.bytes[..self.order]
     }
 
-    /// Greater is newer.
+    /// The version; the greater one is newer.
     #[inline]
     pub fn version(&self) -> &'a [u8] {
         &self.bytes[..self.order + ARRIVAL]
     }
 
-    /// What it does.
+    /// The change's effect.
     #[inline]
     pub fn flag(&self) -> Flag {
         match self.bytes[self.order + ARRIVAL] & !(ENDS | PARTIAL) {
@@ -138,7 +141,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// The first epoch at which retention has cut the row off; `Epoch::MAX`: never.
+    /// The first epoch at which retention has expired the row; `Epoch::MAX`: never.
     #[inline]
     pub fn until(&self) -> Epoch {
         match (self.has(ENDS), self.rest().first_chunk()) {
@@ -177,12 +180,12 @@ impl<'a> Change<'a> {
         &self.rest()[if self.has(ENDS) { size_of::<Epoch>() } else { 0 }..]
     }
 
-    /// What is behind the flag.
+    /// The bytes after the flag.
     fn rest(&self) -> &'a [u8] {
         &self.bytes[self.order + ARRIVAL + 1..]
     }
 
-    /// Where and when.
+    /// Where and when it arrived.
     #[inline]
     pub fn arrival(&self) -> Arrival {
         let at = |range: std::ops::Range<usize>| {

@@ -1,15 +1,16 @@
-//! The operator that turns changes into an input's current rows.
+//! The operator that folds changes into an input's current rows.
 //!
-//! It holds one value per key (in a differential spine, compacted to the frontier: no history). When an epoch
-//! closes, its changes are sorted by key and arrival once, and one pass over the stored state folds them.
+//! It holds one value per key (in a differential spine, compacted to the frontier: no history). When an epoch closes,
+//! its changes are sorted by key and arrival once, and one pass over the stored state folds them.
 //!
-//! 1. A key's state is the fold of its changes in order of arrival; [`Fold`] says how.
+//! 1. A key's state is the fold of its changes in order of arrival; [`MergeRule`] says how.
 //! 2. The stored trace holds all closed epochs and nothing else; its upper is the input frontier.
-//! 3. For each key and epoch at most one row leaves and one enters: what is the same before and after is not told.
-//! 4. A value that a change leaves out is that of the row it replaces; without one it is null.
-//! 5. Retention bounds the state: a row is over when its time has passed, a tombstone when it is that old. A change that
-//!    arrives at or after that epoch finds nothing, whether what was there is still stored or not; so the fold depends
-//!    on arrivals alone, and what is over may be taken out of the trace at any later time.
+//! 3. For each key and epoch at most one row is retracted and one is added; if the row is the same, there is no
+//!    update.
+//! 4. A value that a change leaves out is taken from the row that it replaces; without such a row it is null.
+//! 5. Retention bounds the state: a row expires when its time has passed, and a tombstone when it reaches that age. A
+//!    change that arrives at or after that epoch ignores the expired state, whether it is still stored or not. So the
+//!    fold depends on arrivals alone, and expired state may be removed from the trace at any later time.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,63 +29,64 @@ use timely::dataflow::operators::generic::{OperatorInfo, OutputBuilder};
 use timely::progress::Antichain;
 use timely::scheduling::Activator;
 
-use super::change::{Arrival, Change, Flag, Parts, encode};
-use super::ingest::Routed;
-use crate::render::Rows;
-use crate::render::arrange::Pairs;
+use super::change::{Arrival, Change, ChangeParts, Flag, encode};
+use super::ingest::RoutedChange;
 use crate::repr::footprint::{self, Footprint};
-use crate::repr::{Diff, Epoch, Row, RowCodec, RowValBuilder, RowValSpine, Update, chunks};
+use crate::repr::{Diff, Epoch, Pairs, Row, RowCodec, RowValBuilder, RowValSpine, Rows, Update, chunks};
 
-/// How changes of a key become its state.
+/// How the changes of a key are folded into its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fold {
-    /// The greatest version wins; a deletion stays as a tombstone with its version. A deletion without any
-    /// `order_by` value takes the version of what is there: it removes what arrived before it.
+pub enum MergeRule {
+    /// The greatest version wins. A deletion stays as a tombstone with its version; without any `order_by` value it
+    /// takes the version of the current state, and so removes what arrived before it.
     Newest,
-    /// The first row stays; deletions say nothing.
+    /// The first row stays; deletions are ignored.
     First,
-    /// A row's count: one more, one less, never below zero (a deletion of a row that is not there says nothing).
+    /// The state is a row's multiplicity, which changes by one and is never negative (a deletion of an absent row is
+    /// ignored).
     Counted,
 }
 
-/// An epoch that is not closed: the right to speak at it, of rows and of states, and its changes by key.
-type Open = ([Capability<Epoch>; 2], Vec<(Row, Row)>);
+/// An epoch that is not closed: the capabilities to send rows and states at it, and its changes by key.
+type OpenEpochChanges = ([Capability<Epoch>; 2], Vec<(Row, Row)>);
 
-/// A key's state comes or goes.
+/// An update of a key's state.
 type KeyedUpdate = ((Row, Row), Epoch, Diff);
 
-/// A key's state: its change (when counted, the epoch at which its row is over, if there is one) and how often.
-type State = Option<(Row, Diff)>;
+/// A key's state and its multiplicity. The state is the change that won; if counted, only the epoch at which its row
+/// expires, if it does.
+type KeyState = Option<(Row, Diff)>;
 
-/// The operator's settings.
-pub struct Settings {
+/// The operator's settings for one input.
+pub struct StateSettings {
     /// How changes become state.
-    pub fold: Fold,
-    /// How long tombstones are remembered, in epoch milliseconds; none: for ever.
+    pub fold: MergeRule,
+    /// The retention time of rows and tombstones, in epoch milliseconds; none: for ever.
     pub keep: Option<u64>,
-    /// The column that retention goes by.
+    /// The column by which retention expires rows.
     pub retained: Option<usize>,
-    /// Of the input's rows.
+    /// The codec of the input's rows.
     pub codec: RowCodec,
 }
 
-/// What the operator tells.
+/// The operator's outputs.
 pub struct Current<'s> {
     /// The current rows.
     pub rows: Rows<'s>,
-    /// (key, state): what the operator holds, as a restart hands it in again; see [`Settings::change`].
+    /// The operator's state as (key, state) pairs, which a restart loads again; see [`StateSettings::change`].
     pub states: Pairs<'s>,
 }
 
-/// An input's current rows. Of the epochs up to `loaded` no states are told: they are from where they are kept.
+/// Computes an input's current rows. The states of epochs up to `loaded` are not output, because the lake already
+/// holds them.
 pub fn current<'s>(
-    changes: Stream<'s, Epoch, Vec<Routed>>,
-    settings: Arc<Settings>,
+    changes: Stream<'s, Epoch, Vec<RoutedChange>>,
+    settings: Arc<StateSettings>,
     loaded: Option<Epoch>,
     name: &str,
 ) -> Current<'s> {
-    type Told<D> = OutputBuilder<Epoch, CapacityContainerBuilder<Vec<D>>>;
-    let exchange = Exchange::new(|routed: &Routed| routed.0);
+    type UpdateOutput<D> = OutputBuilder<Epoch, CapacityContainerBuilder<Vec<D>>>;
+    let exchange = Exchange::new(|routed: &RoutedChange| routed.0);
     let scope = changes.scope();
     // An input handle hands its pushers the last containers only when its epoch closes, and an exchange directly
     // behind it was seen to keep them back for ever; an operator in between pushes whenever it runs.
@@ -96,15 +98,15 @@ pub fn current<'s>(
     let activator = scope.activator_for(info.address.clone());
     let mut input = builder.new_input(changes, exchange);
     let (rows, rows_stream) = builder.new_output();
-    let mut rows = Told::<Update>::from(rows);
+    let mut rows = UpdateOutput::<Update>::from(rows);
     let (states, states_stream) = builder.new_output();
-    let mut states = Told::<KeyedUpdate>::from(states);
+    let mut states = UpdateOutput::<KeyedUpdate>::from(states);
     let called = name.to_string();
     builder.build(move |_capabilities| {
         footprint::name(info.global_id, &called);
-        let mut held = Held::new(info, Some(activator), settings);
-        let mut pending: BTreeMap<Epoch, Open> = BTreeMap::new();
-        // What is forgotten while nothing comes waits for the next epoch that something comes in.
+        let mut key_states = KeyStates::new(info, Some(activator), settings);
+        let mut pending: BTreeMap<Epoch, OpenEpochChanges> = BTreeMap::new();
+        // Changes that only forget expired state wait here until an epoch with other changes is sent.
         let mut stored = vec![];
         move |frontiers| {
             input.for_each(|capability, container| {
@@ -114,8 +116,8 @@ pub fn current<'s>(
                 changes.extend(container.drain(..).map(|(_, key, change)| (key, change)));
             });
             let upper = frontiers[0].frontier().to_owned();
-            if upper == held.lower {
-                held.trace.exert();
+            if upper == key_states.lower {
+                key_states.trace.exert();
                 return;
             }
             let mut capabilities = None;
@@ -125,12 +127,12 @@ pub fn current<'s>(
                 ready.extend(changes.into_iter().map(|(key, change)| (key, time, change)));
                 capabilities.get_or_insert(of_time);
             }
-            let told = held.close(ready, upper, |updates| {
+            let row_updates = key_states.close(ready, upper, |updates| {
                 let kept = |(_, time, _): &&KeyedUpdate| loaded.is_none_or(|loaded| *time > loaded);
                 stored.extend(updates.iter().filter(kept).cloned());
             });
             if let Some([of_rows, of_states]) = capabilities {
-                rows.activate().session(&of_rows).give_iterator(told.into_iter());
+                rows.activate().session(&of_rows).give_iterator(row_updates.into_iter());
                 let at = *of_states.time();
                 let stored = stored.drain(..).map(|(state, time, diff)| (state, time.max(at), diff));
                 states.activate().session(&of_states).give_iterator(stored);
@@ -143,46 +145,46 @@ pub fn current<'s>(
     }
 }
 
-/// Every key's state as of the closed epochs.
-struct Held {
-    settings: Arc<Settings>,
+/// The state of every key as of the closed epochs.
+struct KeyStates {
+    settings: Arc<StateSettings>,
     trace: RowValSpine,
-    /// Of the epochs that are open.
+    /// The lower bound of the epochs that are open.
     lower: Antichain<Epoch>,
-    endings: Rc<RefCell<Endings>>,
+    expiries: Rc<RefCell<Expiries>>,
 }
 
-impl Held {
-    fn new(info: OperatorInfo, activator: Option<Activator>, settings: Arc<Settings>) -> Self {
-        let endings = Rc::new(RefCell::new(Endings::new(settings.keep)));
-        let asked = Rc::downgrade(&endings);
+impl KeyStates {
+    fn new(info: OperatorInfo, activator: Option<Activator>, settings: Arc<StateSettings>) -> Self {
+        let expiries = Rc::new(RefCell::new(Expiries::new(settings.keep)));
+        let asked = Rc::downgrade(&expiries);
         footprint::note(info.global_id, move || {
-            let endings = asked.upgrade()?;
-            let all = footprint::about(endings.borrow().by_epoch.values(), |key| key);
-            // They are keys of rows that the trace counts.
+            let expiries = asked.upgrade()?;
+            let all = footprint::about(expiries.borrow().by_epoch.values(), |key| key);
+            // These keys belong to rows that the trace counts already.
             Some(Footprint { records: 0, ..all })
         });
-        Held {
-            endings,
+        KeyStates {
+            expiries,
             settings,
             trace: RowValSpine::new(info, None, activator),
             lower: Antichain::from_elem(Epoch::MIN),
         }
     }
 
-    /// Closes the epochs before `upper`; `ready` are their changes (key, epoch, change). Answers how the current rows
-    /// change; nothing where there are no changes. `stored` sees how the states change.
+    /// Closes the epochs before `upper`; `ready` are their changes (key, epoch, change). Returns the updates of the
+    /// current rows. `stored` receives the updates of the states.
     fn close(
         &mut self,
         mut ready: Vec<(Row, Epoch, Row)>,
         upper: Antichain<Epoch>,
         stored: impl FnOnce(&[KeyedUpdate]),
     ) -> Vec<Update> {
-        let endings = &mut *self.endings.borrow_mut();
+        let expiries = &mut *self.expiries.borrow_mut();
         if let Some(lower) = self.lower.first() {
-            endings.forget(*lower, &mut ready);
+            expiries.forget(*lower, &mut ready);
         }
-        let mut step = Step::default();
+        let mut step = ClosedUpdates::default();
         if !ready.is_empty() {
             spread_truncations(&mut ready, &mut self.trace);
             ready.sort_unstable_by(|a, b| {
@@ -191,7 +193,7 @@ impl Held {
                     .cmp(&(&b.0, b.1))
                     .then_with(|| arrived(&a.2).cmp(&arrived(&b.2)))
             });
-            step.run(&ready, &self.settings, &mut self.trace, endings);
+            step.run(&ready, &self.settings, &mut self.trace, expiries);
         }
         let description = Description::new(self.lower.clone(), upper.clone(), Antichain::from_elem(Epoch::MIN));
         let trace = &mut self.trace;
@@ -201,33 +203,33 @@ impl Held {
         trace.set_physical_compaction(upper.borrow());
         trace.exert();
         self.lower = upper;
-        step.told
+        step.rows
     }
 }
 
-/// What one closing of epochs changes.
+/// The updates of one closing of epochs.
 #[derive(Default)]
-struct Step {
+struct ClosedUpdates {
     /// Updates of the trace, sorted.
     stored: Vec<KeyedUpdate>,
     /// Updates of the current rows.
-    told: Vec<Update>,
+    rows: Vec<Update>,
 }
 
-impl Step {
-    /// Folds sorted changes into the stored states.
+impl ClosedUpdates {
+    /// Folds changes, sorted by key and arrival, into the stored states.
     fn run(
         &mut self,
         ready: &[(Row, Epoch, Row)],
-        settings: &Settings,
+        settings: &StateSettings,
         trace: &mut RowValSpine,
-        endings: &mut Endings,
+        expiries: &mut Expiries,
     ) {
         let (mut cursor, storage) = trace.cursor();
         let mut buffer = Vec::new();
         for changes in ready.chunk_by(|a, b| a.0 == b.0) {
             let key = &changes[0].0;
-            let mut state: State = None;
+            let mut state: KeyState = None;
             let seek = crate::repr::RowRef::new(key.bytes());
             cursor.seek_key(&storage, seek);
             if cursor.get_key(&storage) == Some(seek) {
@@ -241,7 +243,7 @@ impl Step {
                 }
             }
             let first = self.stored.len();
-            let awaited = settings.over(&state) < Epoch::MAX;
+            let awaited = settings.expiry(&state) < Epoch::MAX;
             for at_time in changes.chunk_by(|a, b| a.1 == b.1) {
                 let time = at_time[0].1;
                 let before = state.clone();
@@ -249,17 +251,17 @@ impl Step {
                     state = settings.advance(state, change, &mut buffer);
                 }
                 if state != before {
-                    self.tell(settings, key, time, &before, &state);
-                    let store = |state: State, sign: Diff| {
+                    self.update_rows(settings, key, time, &before, &state);
+                    let store = |state: KeyState, sign: Diff| {
                         state.map(|(value, count)| ((key.clone(), value), time, sign * count))
                     };
                     self.stored.extend(store(before, -1));
                     self.stored.extend(store(state.clone(), 1));
                 }
             }
-            let over = settings.over(&state);
+            let over = settings.expiry(&state);
             if over < Epoch::MAX && (!awaited || changes.iter().any(|(_, _, change)| asks_to_forget(change))) {
-                endings.observe(key, over);
+                expiries.observe(key, over);
             }
             if self.stored.len() > first + 1 {
                 let mut own = self.stored.split_off(first);
@@ -269,25 +271,25 @@ impl Step {
         }
     }
 
-    fn tell(&mut self, settings: &Settings, key: &Row, time: Epoch, before: &State, after: &State) {
-        // What is over has left by its retention already.
-        let there = |state: &State| settings.over(state) > time;
+    fn update_rows(&mut self, settings: &StateSettings, key: &Row, time: Epoch, before: &KeyState, after: &KeyState) {
+        // The retention operator has already retracted expired rows.
+        let there = |state: &KeyState| settings.expiry(state) > time;
         let before = before.as_ref().filter(|_| there(before));
         let after = after.as_ref().filter(|_| there(after));
-        if settings.fold == Fold::Counted {
+        if settings.fold == MergeRule::Counted {
             let count = |state: Option<&(Row, Diff)>| state.map_or(0, |(_, count)| *count);
-            self.told.push((key.clone(), time, count(after) - count(before)));
+            self.rows.push((key.clone(), time, count(after) - count(before)));
             return;
         }
         let (old, new) = (before.and_then(live), after.and_then(live));
         if old != new {
-            self.told.extend(old.map(|row| (Row::new(row), time, -1)));
-            self.told.extend(new.map(|row| (Row::new(row), time, 1)));
+            self.rows.extend(old.map(|row| (Row::new(row), time, -1)));
+            self.rows.extend(new.map(|row| (Row::new(row), time, 1)));
         }
     }
 }
 
-/// The row of a state that has one.
+/// The row of a state, if it has one.
 fn live((value, _): &(Row, Diff)) -> Option<&[u8]> {
     let change = Change::read(value.bytes());
     (change.flag() == Flag::Live).then(|| change.row())
@@ -297,13 +299,13 @@ fn asks_to_forget(change: &Row) -> bool {
     Change::read(change.bytes()).flag() == Flag::Forget
 }
 
-impl Settings {
-    /// The first epoch at which a state is over, by (5).
-    fn over(&self, state: &State) -> Epoch {
+impl StateSettings {
+    /// The first epoch at which a state has expired, by (5).
+    fn expiry(&self, state: &KeyState) -> Epoch {
         let (Some((value, _)), Some(keep)) = (state, self.keep) else {
             return Epoch::MAX;
         };
-        if self.fold == Fold::Counted {
+        if self.fold == MergeRule::Counted {
             return value
                 .bytes()
                 .first_chunk()
@@ -316,7 +318,7 @@ impl Settings {
         }
     }
 
-    /// A change with what it leaves out, by (4).
+    /// A change with the values that it leaves out filled in, by (4).
     fn filled(&self, held: Option<&(Row, Diff)>, change: &Change<'_>, buffer: &mut Vec<u8>) -> Row {
         let held = held.map(|(value, _)| Change::read(value.bytes()));
         let held = held.filter(|held| held.flag() == Flag::Live);
@@ -336,7 +338,7 @@ impl Settings {
             Some(_) => held.map_or(Epoch::MAX, |held| held.until()),
             None => change.until(),
         };
-        let parts = Parts {
+        let parts = ChangeParts {
             order: change.order(),
             arrival: change.arrival(),
             flag: Flag::Live,
@@ -347,16 +349,16 @@ impl Settings {
         encode(buffer, &parts)
     }
 
-    /// The change that makes a key's stored state of nothing: of a counted row, one of its count.
+    /// The change that restores a stored state from nothing; for a counted row, the change adds one to its count.
     pub fn change(&self, state: Row) -> Row {
-        if self.fold != Fold::Counted {
+        if self.fold != MergeRule::Counted {
             return state; // it is the change that won
         }
         let until = state
             .bytes()
             .first_chunk()
             .map_or(Epoch::MAX, |b| Epoch::from_be_bytes(*b));
-        let parts = Parts {
+        let parts = ChangeParts {
             order: &[],
             arrival: Arrival::default(),
             flag: Flag::Live,
@@ -367,17 +369,17 @@ impl Settings {
         encode(&mut Vec::new(), &parts)
     }
 
-    /// One step of the fold. See (1).
-    fn advance(&self, state: State, next: &Row, buffer: &mut Vec<u8>) -> State {
+    /// Folds one change into a state, by (1).
+    fn advance(&self, state: KeyState, next: &Row, buffer: &mut Vec<u8>) -> KeyState {
         let change = Change::read(next.bytes());
-        let state = match self.over(&state) <= change.arrival().epoch {
+        let state = match self.expiry(&state) <= change.arrival().epoch {
             true => None,
             false => state,
         };
         match (self.fold, change.flag()) {
             (_, Flag::Truncate) => None,
             (_, Flag::Forget) => state,
-            (Fold::Counted, flag) => {
+            (MergeRule::Counted, flag) => {
                 let count = state.as_ref().map_or(0, |(_, count)| *count) + if flag == Flag::Live { 1 } else { -1 };
                 let value = match (state, change.until()) {
                     (Some((value, _)), _) => value,
@@ -386,19 +388,19 @@ impl Settings {
                 };
                 (count > 0).then_some((value, count))
             }
-            // History that is fed again may bring what arrived before the row that is held.
-            (Fold::First, Flag::Live) => state
+            // A replay of history may bring changes that arrived before the row that is held.
+            (MergeRule::First, Flag::Live) => state
                 .filter(|(held, _)| Change::read(held.bytes()).arrival() <= change.arrival())
                 .or_else(|| Some((next.clone(), 1))),
-            (Fold::First, _) => state,
-            (Fold::Newest, Flag::GoneUnordered) => {
-                // Where nothing is, there is no version to take: it says nothing.
+            (MergeRule::First, _) => state,
+            (MergeRule::Newest, Flag::GoneUnordered) => {
+                // Without a state there is no version to take, so the deletion is ignored.
                 let (held, count) = state?;
-                // It removed what arrived before it; fed again, it finds what arrived later.
+                // The deletion removes only what arrived before it; in a replay, it may find what arrived later.
                 if Change::read(held.bytes()).arrival() > change.arrival() {
                     return Some((held, count));
                 }
-                let gone = Parts {
+                let gone = ChangeParts {
                     order: Change::read(held.bytes()).order(),
                     arrival: change.arrival(),
                     flag: Flag::Gone,
@@ -408,7 +410,7 @@ impl Settings {
                 };
                 Some((encode(buffer, &gone), 1))
             }
-            (Fold::Newest, _) => match state {
+            (MergeRule::Newest, _) => match state {
                 Some((held, count)) if Change::read(held.bytes()).version() > change.version() => Some((held, count)),
                 held if change.unchanged().len() > 0 => Some((self.filled(held.as_ref(), &change, buffer), 1)),
                 _ => Some((next.clone(), 1)),
@@ -417,7 +419,7 @@ impl Settings {
     }
 }
 
-/// Makes a truncation a change of every key there is.
+/// Turns a truncation into a change of every existing key.
 fn spread_truncations(ready: &mut Vec<(Row, Epoch, Row)>, trace: &mut RowValSpine) {
     let is_truncation = |entry: &(Row, Epoch, Row)| Change::read(entry.2.bytes()).flag() == Flag::Truncate;
     if !ready.iter().any(is_truncation) {
@@ -442,16 +444,16 @@ fn spread_truncations(ready: &mut Vec<(Row, Epoch, Row)>, trace: &mut RowValSpin
     }
 }
 
-/// Keys by when their state is over, where that is bounded: each that has such a state is in here, once.
-struct Endings {
-    /// Epochs are rounded up to a multiple of this: few of them have many keys.
+/// The keys whose state expires, by epoch; each such key is in here once.
+struct Expiries {
+    /// Epochs are rounded up to a multiple of this, so that there are few epochs with many keys each.
     grain: Epoch,
     by_epoch: BTreeMap<Epoch, Vec<Row>>,
 }
 
-impl Endings {
+impl Expiries {
     fn new(keep: Option<u64>) -> Self {
-        Endings {
+        Expiries {
             grain: (keep.unwrap_or(0) / 64).max(1),
             by_epoch: BTreeMap::new(),
         }
@@ -462,13 +464,13 @@ impl Endings {
         self.by_epoch.entry(at).or_default().push(key.clone());
     }
 
-    /// Asks to forget what is over at `lower`: nothing that can still arrive would find it.
+    /// Adds changes that forget the states expired at `lower`: no change that can still arrive would see these states.
     fn forget(&mut self, lower: Epoch, ready: &mut Vec<(Row, Epoch, Row)>) {
         let arrival = Arrival {
             epoch: lower,
             ..Arrival::default()
         };
-        let parts = Parts {
+        let parts = ChangeParts {
             order: &[],
             arrival,
             flag: Flag::Forget,
@@ -501,7 +503,7 @@ mod tests {
             offset: epoch,
             sub: 0,
         };
-        let parts = Parts {
+        let parts = ChangeParts {
             order: &[],
             arrival,
             flag,
@@ -512,7 +514,7 @@ mod tests {
         encode(&mut Vec::new(), &parts)
     }
 
-    fn stored(held: &mut Held) -> usize {
+    fn stored(held: &mut KeyStates) -> usize {
         let (mut cursor, storage) = held.trace.cursor();
         let mut keys = 0;
         while let Some(_key) = cursor.get_key(&storage) {
@@ -529,21 +531,21 @@ mod tests {
 
     #[test]
     fn retention_takes_rows_and_tombstones_out_of_the_state_once_nothing_could_find_them() {
-        for fold in [Fold::Newest, Fold::First, Fold::Counted] {
+        for fold in [MergeRule::Newest, MergeRule::First, MergeRule::Counted] {
             let keep = Some(KEEP);
-            let settings = Settings {
+            let settings = StateSettings {
                 fold,
                 keep,
                 retained: None,
                 codec: RowCodec::new(Arc::new(Schema::empty())).unwrap(),
             };
-            let mut held = Held::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings));
+            let mut held = KeyStates::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings));
             let mut most = 0;
             for epoch in 0..1000u64 {
                 let key = Row::new(&epoch.to_be_bytes());
-                // One in four is updated a moment later, one in four deleted.
+                // One in four keys is updated within its epoch, and one in four is deleted.
                 let mut ready = vec![(key.clone(), epoch, change(epoch, Flag::Live, epoch + KEEP))];
-                if epoch % 4 == 0 && fold != Fold::Counted {
+                if epoch % 4 == 0 && fold != MergeRule::Counted {
                     ready.push((key.clone(), epoch, change(epoch, Flag::Live, epoch + 2 * KEEP)));
                 }
                 if epoch % 4 == 1 {
@@ -563,14 +565,15 @@ mod tests {
             held.close(vec![], Antichain::from_elem(2000), |_| {});
             held.close(vec![], Antichain::from_elem(2001), |_| {});
             assert_eq!(stored(&mut held), 0, "{fold:?}");
-            assert!(held.endings.borrow().by_epoch.is_empty());
+            assert!(held.expiries.borrow().by_epoch.is_empty());
         }
     }
 
-    /// History that is fed again comes with its first arrival: what arrived later was taken for it, or taken away by it.
+    /// In a replay of history, a change keeps its first arrival: what had arrived later was taken for it, or was
+    /// removed by it.
     #[test]
     fn what_arrived_earlier_counts_as_earlier_whenever_it_is_fed() {
-        let settings = |fold| Settings {
+        let settings = |fold| StateSettings {
             fold,
             keep: None,
             retained: None,
@@ -585,7 +588,7 @@ mod tests {
                 offset: 0,
                 sub: 0,
             };
-            let parts = Parts {
+            let parts = ChangeParts {
                 order: &[],
                 arrival,
                 flag,
@@ -595,15 +598,15 @@ mod tests {
             };
             encode(&mut Vec::new(), &parts)
         };
-        let told = |held: &mut Held, at: Epoch, change: Row| -> Vec<(Vec<u8>, Diff)> {
+        let told = |held: &mut KeyStates, at: Epoch, change: Row| -> Vec<(Vec<u8>, Diff)> {
             let told = held.close(vec![(key.clone(), at, change)], Antichain::from_elem(at + 1), |_| {});
             told.into_iter()
                 .map(|(row, _, diff)| (row.bytes().to_vec(), diff))
                 .collect()
         };
-        let held = |fold| Held::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings(fold)));
+        let held = |fold| KeyStates::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings(fold)));
 
-        let mut first = held(Fold::First);
+        let mut first = held(MergeRule::First);
         told(&mut first, 5, change(5, Flag::Live, b"later"));
         let mut corrected = told(&mut first, 6, change(3, Flag::Live, b"earlier"));
         corrected.sort();
@@ -611,7 +614,7 @@ mod tests {
         assert_eq!(told(&mut first, 7, change(3, Flag::Live, b"earlier")), []);
         assert_eq!(told(&mut first, 8, change(5, Flag::Live, b"later")), []);
 
-        let mut newest = held(Fold::Newest);
+        let mut newest = held(MergeRule::Newest);
         told(&mut newest, 5, change(5, Flag::Live, b"later"));
         assert_eq!(told(&mut newest, 6, change(3, Flag::Live, b"earlier")), []);
         assert_eq!(told(&mut newest, 7, change(4, Flag::GoneUnordered, b"")), []);

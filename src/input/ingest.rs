@@ -1,80 +1,79 @@
-//! Decoded records to graph updates, on the worker, column by column.
+//! Converts decoded records to updates of the graph, on the worker, column by column.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use super::change::{Arrival, Flag, Parts, encode};
-use crate::decode::{Decoded, Op, Reject};
+use super::change::{Arrival, ChangeParts, Flag, encode};
+use crate::decode::{ChangeOp, Decoded, Reject};
 use crate::definition::{Input, Retention};
-use crate::render::arrange::hash;
 use crate::render::leaving;
-use crate::repr::{CodecError, Epoch, Row, RowCodec, Update};
+use crate::repr::{CodecError, Epoch, Row, RowCodec, Update, key_hash};
 
-/// A change on its way to the worker of its key: (where it goes, key, change).
-pub type Routed = (u64, Row, Row);
+/// A change to be exchanged: the hash that chooses the key's worker, the key, and the change.
+pub type RoutedChange = (u64, Row, Row);
 
-/// Records of one delivery, and where they are from.
+/// Records of one delivery, with their source.
 #[derive(Clone, Copy)]
-pub struct Arrived<'a> {
-    /// The epoch they are stamped with.
+pub struct ArrivedRecords<'a> {
+    /// The epoch at which they arrived.
     pub epoch: Epoch,
     /// Index into `Input::feeds`.
     pub feed: usize,
     /// The partition's name.
     pub partition: &'a str,
-    /// What they say.
+    /// The decoded records.
     pub decoded: &'a Decoded,
 }
 
 /// Encodes the changes of one input.
 pub struct Ingest {
     rows: RowCodec,
-    key: Columns,
-    order: Columns,
-    /// Without a key and a dedup key: the whole row is the key.
+    key: EncodedColumns,
+    order: EncodedColumns,
+    /// Whether the whole row is the key, because the input has neither a key nor a dedup key.
     key_is_row: bool,
-    /// The column that says how long a row stays, and how long that is.
+    /// The column by which retention expires rows, and the retention.
     retention: Option<(usize, Retention)>,
     buffer: Vec<u8>,
 }
 
-/// By change, the first epoch at which its row is over.
-enum Until {
+/// For each change, the first epoch at which its row has expired.
+enum RowExpiries {
     Never,
     At(Vec<Epoch>),
 }
 
-impl Until {
-    fn of(&self, change: usize) -> Epoch {
+impl RowExpiries {
+    fn of_change(&self, change: usize) -> Epoch {
         match self {
-            Until::Never => Epoch::MAX,
-            Until::At(epochs) => epochs[change],
+            RowExpiries::Never => Epoch::MAX,
+            RowExpiries::At(epochs) => epochs[change],
         }
     }
 }
 
-struct Columns {
+struct EncodedColumns {
     positions: Vec<usize>,
     codec: RowCodec,
 }
 
-impl Columns {
+impl EncodedColumns {
     fn new(schema: &SchemaRef, positions: Vec<usize>) -> Result<Self, CodecError> {
         let fields: Vec<Field> = positions.iter().map(|i| schema.field(*i).clone()).collect();
-        Ok(Columns {
+        Ok(EncodedColumns {
             codec: RowCodec::new(Arc::new(Schema::new(fields)))?,
             positions,
         })
     }
 
-    fn of(&self, batch: &RecordBatch) -> Vec<ArrayRef> {
+    fn project(&self, batch: &RecordBatch) -> Vec<ArrayRef> {
         self.positions.iter().map(|i| batch.column(*i).clone()).collect()
     }
 
     fn encode(&self, batch: &RecordBatch) -> Result<Vec<Row>, CodecError> {
-        self.codec.encode_rows(&self.of(batch), batch.num_rows())
+        self.codec.encode_rows(&self.project(batch), batch.num_rows())
     }
 }
 
@@ -90,8 +89,8 @@ impl Ingest {
         Ok(Ingest {
             rows: RowCodec::new(schema.clone())?,
             key_is_row: key.is_empty(),
-            key: Columns::new(&schema, input.positions(key))?,
-            order: Columns::new(&schema, input.positions(&input.order_by))?,
+            key: EncodedColumns::new(&schema, input.positions(key))?,
+            order: EncodedColumns::new(&schema, input.positions(&input.order_by))?,
             retention: input.retention.clone().map(|retention| {
                 let column = input.positions(std::slice::from_ref(&retention.column))[0];
                 (column, retention)
@@ -100,15 +99,16 @@ impl Ingest {
         })
     }
 
-    /// When the rows of a delivery are over, and the records whose rows were over before they arrived: those are refused.
-    fn until(&self, arrived: Arrived<'_>) -> (Until, Vec<Reject>) {
+    /// The epochs at which the rows of a delivery expire, and rejects for the records whose rows had expired before
+    /// they arrived.
+    fn expiries(&self, arrived: ArrivedRecords<'_>) -> (RowExpiries, Vec<Reject>) {
         let Some((column, retention)) = &self.retention else {
-            return (Until::Never, vec![]);
+            return (RowExpiries::Never, vec![]);
         };
         let decoded = arrived.decoded;
         let until =
             leaving(decoded.rows.column(*column), retention.keep).expect("retention is by a DATE or TIMESTAMP column");
-        let late = (0..decoded.ops.len()).filter(|i| decoded.ops[*i] == Op::Upsert && until[*i] <= arrived.epoch);
+        let late = (0..decoded.ops.len()).filter(|i| decoded.ops[*i] == ChangeOp::Upsert && until[*i] <= arrived.epoch);
         let late = late.map(|i| Reject {
             record: Some(decoded.record[i]),
             reason: format!(
@@ -118,45 +118,47 @@ impl Ingest {
             ),
         });
         let late = late.collect();
-        (Until::At(until), late)
+        (RowExpiries::At(until), late)
     }
 
-    /// The rows of an append-only input, each once, at the epoch `at`. Answers how many changes were no insertions (an
-    /// input none of whose feeds carries changes has no use for them), and the records that came too late.
+    /// Encodes the rows of an append-only input, each once, at the epoch `at`. Returns how many changes were not
+    /// insertions (if no feed carries changes, the input cannot use them), and rejects for the records that came too
+    /// late.
     pub fn events(
         &mut self,
         at: Epoch,
-        arrived: Arrived<'_>,
+        arrived: ArrivedRecords<'_>,
         output: &mut Vec<Update>,
     ) -> Result<(usize, Vec<Reject>), CodecError> {
         let decoded = arrived.decoded;
         let rows = self.rows.encode_rows(decoded.rows.columns(), decoded.rows.num_rows())?;
-        let (until, late) = self.until(arrived);
+        let (until, late) = self.expiries(arrived);
         let mut unusable = 0;
         for (index, row) in rows.into_iter().enumerate() {
-            if decoded.ops[index] != Op::Upsert {
+            if decoded.ops[index] != ChangeOp::Upsert {
                 unusable += 1;
-            } else if until.of(index) > arrived.epoch {
+            } else if until.of_change(index) > arrived.epoch {
                 output.push((row, at, 1));
             }
         }
         Ok((unusable, late))
     }
 
-    /// Changes by key. A truncation goes to each of `peers` workers. Answers the records that came too late.
+    /// Encodes changes by key. A truncation goes to each of `peers` workers. Returns rejects for the records that came
+    /// too late.
     pub fn changes(
         &mut self,
-        arrived: Arrived<'_>,
+        arrived: ArrivedRecords<'_>,
         peers: usize,
-        output: &mut Vec<Routed>,
+        output: &mut Vec<RoutedChange>,
     ) -> Result<Vec<Reject>, CodecError> {
         let decoded = arrived.decoded;
         let batch = &decoded.rows;
         let rows = self.rows.encode_rows(batch.columns(), batch.num_rows())?;
         let keys = (!self.key_is_row).then(|| self.key.encode(batch)).transpose()?;
         let orders = self.order.encode(batch)?;
-        let order_columns = self.order.of(batch);
-        let (until, late) = self.until(arrived);
+        let order_columns = self.order.project(batch);
+        let (until, late) = self.expiries(arrived);
         let mut unchanged = decoded.unchanged.iter().peekable();
         let mut left_out = Vec::new();
         for (index, (arrival, row)) in arrivals(arrived).zip(rows).enumerate() {
@@ -165,8 +167,8 @@ impl Ingest {
             while let Some((_, column)) = unchanged.next_if(|(row, _)| *row as usize == index) {
                 left_out.push(*column as u16);
             }
-            if op == Op::Truncate {
-                let truncation = Parts {
+            if op == ChangeOp::Truncate {
+                let truncation = ChangeParts {
                     order: &[],
                     arrival,
                     flag: Flag::Truncate,
@@ -179,21 +181,21 @@ impl Ingest {
                 continue;
             }
             let until = match op {
-                Op::Upsert => until.of(index),
+                ChangeOp::Upsert => until.of_change(index),
                 _ => Epoch::MAX,
             };
             if until <= arrived.epoch {
-                continue; // late
+                continue; // The row expired before it arrived.
             }
             let unordered = !order_columns.is_empty() && order_columns.iter().all(|c| c.is_null(index));
             let (flag, stored): (Flag, &[u8]) = match op {
-                // The row of a counted input is its key.
-                Op::Upsert if self.key_is_row => (Flag::Live, &[]),
-                Op::Upsert => (Flag::Live, row.bytes()),
+                // The row of a counted input is its key, so it is not stored again.
+                ChangeOp::Upsert if self.key_is_row => (Flag::Live, &[]),
+                ChangeOp::Upsert => (Flag::Live, row.bytes()),
                 _ if unordered => (Flag::GoneUnordered, &[]),
                 _ => (Flag::Gone, &[]),
             };
-            let parts = Parts {
+            let parts = ChangeParts {
                 order: orders[index].bytes(),
                 arrival,
                 flag,
@@ -203,15 +205,15 @@ impl Ingest {
             };
             let change = encode(&mut self.buffer, &parts);
             let key = keys.as_ref().map_or(row, |keys| keys[index].clone());
-            output.push((hash(key.bytes()), key, change));
+            output.push((key_hash(key.bytes()), key, change));
         }
         Ok(late)
     }
 }
 
 /// Where and when each change of a delivery arrived.
-pub fn arrivals(arrived: Arrived<'_>) -> impl Iterator<Item = Arrival> {
-    let partition = hash(arrived.partition.as_bytes()) as u32;
+pub fn arrivals(arrived: ArrivedRecords<'_>) -> impl Iterator<Item = Arrival> {
+    let partition = key_hash(arrived.partition.as_bytes()) as u32;
     let mut sub: u16 = 0;
     let mut last = None;
     arrived.decoded.record.iter().map(move |record| {

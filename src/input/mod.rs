@@ -1,16 +1,17 @@
-//! Changes to an input's current rows.
+//! Turns changes into an input's current rows.
 //!
 //! ```text
 //! Delivery -> Ingest (encode, stamp) -> exchange by key -> current rows -> retention -> the graph
 //!                                   \-> events (append-only, no state) -/
 //! ```
 //!
-//! 1. What an input holds is a function of the changes and where and when they arrived (epoch, feed, partition,
-//!    offset), all of which Bronze keeps: [`Resolver`] computes the same in batch.
-//! 2. A keyed input holds one value per key, no history. An append-only input holds nothing. Retention takes rows out of
-//!    what is held too, and a record whose row is over when it arrives is refused: [`Ingested::late`].
-//! 3. Deletions and truncations of an input without a key are honoured if one of its feeds carries changes
-//!    ([`retracts`]); otherwise there can be none worth the state, and [`Ingested::unusable`] counts them.
+//! 1. An input's rows are a function of its changes and of where and when they arrived (epoch, feed, partition,
+//!    offset). Bronze keeps all of that, so [`Resolver`] computes the same in batch.
+//! 2. A keyed input holds one value per key, without history. An append-only input holds nothing. Retention also
+//!    removes rows from what is held, and a record whose row has expired when it arrives is refused:
+//!    [`Ingested::late`].
+//! 3. Deletions and truncations of an input without a key are applied if one of its feeds carries changes
+//!    ([`retracts`]); otherwise they are too rare to keep state for, and [`Ingested::unusable`] counts them.
 
 mod change;
 mod current;
@@ -21,7 +22,7 @@ mod resolve;
 mod tests;
 
 pub(crate) use change::Arrival;
-pub use ingest::Arrived;
+pub use ingest::ArrivedRecords;
 pub(crate) use ingest::arrivals;
 pub use reform::Reform;
 pub use resolve::Resolver;
@@ -35,80 +36,83 @@ use timely::dataflow::operators::core::input::Handle;
 
 use crate::decode::Reject;
 use crate::definition::{Dataflow, Input};
-use crate::render::arrange::{Pairs, hash};
 use crate::render::{self, Collections, Pause};
-use crate::repr::{CodecError, Epoch, Row, RowCodec, Update};
+use crate::repr::{CodecError, Epoch, Pairs, Row, RowCodec, Update, key_hash};
 use crate::source::Delivery;
-use current::{Fold, Settings, current};
+use current::{MergeRule, StateSettings, current};
 use differential_dataflow::AsCollection;
-use ingest::{Ingest, Routed};
+use ingest::{Ingest, RoutedChange};
 
-/// Whether rows of this input may ever be removed by what arrives (retention aside).
+/// Whether incoming changes may ever remove rows of this input (apart from retention).
 pub fn retracts(input: &Input) -> bool {
     !input.key.is_empty() || input.feeds.iter().any(|feed| feed.format.carries_changes())
 }
 
-/// One worker's ends of all inputs.
+/// One worker's handles of all inputs.
 pub struct Inputs {
-    sessions: Vec<Session>,
+    sessions: Vec<InputSession>,
     peers: usize,
 }
 
-struct Session {
+struct InputSession {
     ingest: Ingest,
     handle: InputHandle,
-    settings: Option<Arc<Settings>>,
+    settings: Option<Arc<StateSettings>>,
 }
 
 enum InputHandle {
     Events(Handle<Epoch, CapacityContainerBuilder<Vec<Update>>>, Vec<Update>),
-    Changes(Handle<Epoch, CapacityContainerBuilder<Vec<Routed>>>, Vec<Routed>),
+    Changes(
+        Handle<Epoch, CapacityContainerBuilder<Vec<RoutedChange>>>,
+        Vec<RoutedChange>,
+    ),
 }
 
-/// What became of a delivery.
+/// The outcome of ingesting a delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ingested {
-    /// Changes that went into the graph.
+    /// The number of changes that went into the graph.
     pub changes: usize,
-    /// Deletions and truncations of an append-only input.
+    /// The number of deletions and truncations that an append-only input could not use.
     pub unusable: usize,
-    /// Records that retention had cut off before they arrived.
+    /// Records whose rows had expired before they arrived.
     pub late: Vec<Reject>,
 }
 
-/// The inputs of a dataflow, in its order.
-pub struct Built<'s> {
-    /// This worker's ends.
+/// The inputs of a dataflow in the graph, in the definition's order.
+pub struct BuiltInputs<'s> {
+    /// This worker's handles.
     pub inputs: Inputs,
-    /// Their rows.
+    /// The inputs' rows.
     pub collections: Vec<Collections<'s>>,
-    /// What those with a state hold, by key: what [`Inputs::load`] takes.
+    /// The states of inputs that have one, by key, in the form that [`Inputs::load`] takes.
     pub states: Vec<Option<Pairs<'s>>>,
 }
 
-/// How an input's changes become its rows; none: each is a row, and nothing is held.
-fn fold(input: &Input) -> Option<Fold> {
+/// How an input's changes are folded into its rows; none if each change is a row, and nothing is held.
+fn fold(input: &Input) -> Option<MergeRule> {
     if !input.key.is_empty() {
-        Some(Fold::Newest)
+        Some(MergeRule::Newest)
     } else if !input.dedup_key.is_empty() {
-        Some(Fold::First)
+        Some(MergeRule::First)
     } else {
-        retracts(input).then_some(Fold::Counted)
+        retracts(input).then_some(MergeRule::Counted)
     }
 }
 
-/// Whether an input holds anything by key.
+/// Whether an input holds state by key.
 pub fn has_state(input: &Input) -> bool {
     fold(input).is_some()
 }
 
-/// Makes the inputs of a dataflow. Of an input that is `loaded` before the pause no states are told up to that.
+/// Builds the inputs of a dataflow. If `loaded` says that an input is loaded before the pause, its states up to then
+/// are not output.
 pub fn build<'s>(
     scope: Scope<'s, Epoch>,
     dataflow: &Dataflow,
     pause: Option<Pause>,
     loaded: impl Fn(usize) -> bool,
-) -> Result<Built<'s>, CodecError> {
+) -> Result<BuiltInputs<'s>, CodecError> {
     let mut sessions = Vec::new();
     let mut collections = Vec::new();
     let mut states = Vec::new();
@@ -122,8 +126,8 @@ pub fn build<'s>(
                 (InputHandle::Events(handle, vec![]), stream.as_collection())
             }
             Some(fold) => {
-                let (handle, stream) = scope.new_input::<Vec<Routed>>();
-                let of_input = Settings {
+                let (handle, stream) = scope.new_input::<Vec<RoutedChange>>();
+                let of_input = StateSettings {
                     fold,
                     keep: input.retention.as_ref().map(|r| r.keep.as_millis() as u64),
                     retained: input
@@ -154,14 +158,14 @@ pub fn build<'s>(
             );
         }
         collections.push(collection);
-        sessions.push(Session {
+        sessions.push(InputSession {
             ingest: Ingest::new(input)?,
             handle,
             settings,
         });
     }
     let peers = scope.peers();
-    Ok(Built {
+    Ok(BuiltInputs {
         inputs: Inputs { sessions, peers },
         collections,
         states,
@@ -169,11 +173,10 @@ pub fn build<'s>(
 }
 
 impl Inputs {
-    /// Puts a delivery into the graph at the epoch `at`, which is not closed yet; `arrival` is when it arrived, in
-    /// this run (then both are the same) or in an earlier one. Fails only for columns that are not of the
-    /// input's types.
+    /// Puts a delivery into the graph at the open epoch `at`. `arrival` is when it arrived: the same epoch, or in a
+    /// replay an earlier run's. Fails only if columns do not have the input's types.
     pub fn ingest(&mut self, at: Epoch, arrival: Epoch, delivery: &Delivery) -> Result<Ingested, CodecError> {
-        let arrived = Arrived {
+        let arrived = ArrivedRecords {
             epoch: arrival,
             feed: delivery.feed,
             partition: &delivery.partition,
@@ -183,7 +186,7 @@ impl Inputs {
     }
 
     /// Puts changes of an input into the graph.
-    pub fn put(&mut self, input: usize, at: Epoch, arrived: Arrived<'_>) -> Result<Ingested, CodecError> {
+    pub fn put(&mut self, input: usize, at: Epoch, arrived: ArrivedRecords<'_>) -> Result<Ingested, CodecError> {
         let session = &mut self.sessions[input];
         session.handle.advance_to(at);
         let changes = arrived.decoded.ops.len();
@@ -208,8 +211,8 @@ impl Inputs {
         })
     }
 
-    /// Puts states (key, state) of an input, as [`Built::states`] told them, into the graph at the epoch `at`. They may be
-    /// any worker's. A row that is counted comes as often as it is there.
+    /// Puts states of an input (key, state), as [`BuiltInputs::states`] emitted them, into the graph at the epoch
+    /// `at`. They may belong to any worker. A counted row must come as often as it occurs.
     pub fn load(&mut self, input: usize, at: Epoch, states: Vec<(Row, Row)>) {
         let session = &mut self.sessions[input];
         session.handle.advance_to(at);
@@ -217,14 +220,14 @@ impl Inputs {
             unreachable!("an input that holds nothing has no states")
         };
         buffer.extend(states.into_iter().map(|(key, state)| {
-            let to = hash(key.bytes());
+            let to = key_hash(key.bytes());
             (to, key, settings.change(state))
         }));
         handle.send_batch(buffer);
         buffer.clear();
     }
 
-    /// Closes all epochs before `epoch`, on this worker's part.
+    /// Closes all epochs before `epoch` on this worker's handles.
     pub fn advance_to(&mut self, epoch: Epoch) {
         for session in &mut self.sessions {
             session.handle.advance_to(epoch);

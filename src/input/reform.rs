@@ -1,22 +1,23 @@
-//! What an input held, after columns came to it: rows in the form of now, null where they had no such column.
+//! Converts the stored states of an input whose definition has new columns: rows get the new schema, with null in the
+//! new columns.
 
 use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::SchemaRef;
 
-use super::change::{Change, Flag, Parts, encode};
+use super::change::{Change, ChangeParts, Flag, encode};
 use crate::repr::{CodecError, Row, RowCodec};
 
-/// From one form of rows to another. Keys keep theirs.
+/// Converts rows from one schema to another. Keys stay unchanged.
 pub struct Reform {
     then: RowCodec,
     now: RowCodec,
-    /// By column of now: the column of then.
+    /// For each column of the new schema, the column of the old one.
     sources: Vec<Option<usize>>,
     schema: SchemaRef,
 }
 
 impl Reform {
-    /// Columns are the same by name; those that both have are of one type.
+    /// Columns are matched by name; those in both schemas must have the same type.
     pub fn new(then: SchemaRef, now: SchemaRef) -> Result<Self, CodecError> {
         let sources = now.fields().iter().map(|field| then.index_of(field.name()).ok());
         Ok(Reform {
@@ -27,7 +28,7 @@ impl Reform {
         })
     }
 
-    /// States of an input that folds changes by key.
+    /// Converts the states of an input that folds changes by key.
     pub fn apply(&self, states: Vec<(Row, Row)>) -> Vec<(Row, Row)> {
         let live: Vec<Change<'_>> = states.iter().map(|(_, state)| Change::read(state.bytes())).collect();
         let rows = live.iter().filter(|change| change.flag() == Flag::Live);
@@ -52,7 +53,7 @@ impl Reform {
         let reformed = live.iter().map(|change| match change.flag() {
             Flag::Live => {
                 let row = rows.next().expect("there is a row for each live state");
-                let parts = Parts {
+                let parts = ChangeParts {
                     order: change.order(),
                     arrival: change.arrival(),
                     flag: Flag::Live,

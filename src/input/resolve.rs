@@ -1,5 +1,5 @@
-//! The current rows of an input, recomputed in batch from all its changes, an epoch at a time: what `verify` compares with, and
-//! the oracle of the operator's tests. Shares nothing with the operator but what a change is.
+//! Recomputes the current rows of an input in batch from all its changes, an epoch at a time: for `verify`, and as the
+//! oracle of the operator's tests. It shares nothing with the operator but the definition of a change.
 
 use std::collections::HashMap;
 
@@ -8,45 +8,45 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 
 use super::change::Arrival;
-use super::ingest::{Arrived, arrivals};
-use crate::decode::Op;
+use super::ingest::{ArrivedRecords, arrivals};
+use crate::decode::ChangeOp;
 use crate::definition::{Input, Retention};
 use crate::repr::{CodecError, Epoch, Row, RowCodec};
 
-/// Takes the changes of an input, those of an epoch in any order, epochs ascending, and resolves them to its rows. It holds
-/// the rows, and the changes of one epoch.
+/// Resolves the changes of an input to its rows. Epochs must ascend; within an epoch, changes may come in any order.
+/// It holds the rows, and the changes of one epoch.
 pub struct Resolver<'a> {
     input: &'a Input,
     rows: RowCodec,
-    /// The epoch that is being gathered, and its changes.
+    /// The epoch whose changes are being gathered.
     epoch: Epoch,
-    changes: Vec<Recorded>,
+    changes: Vec<ArrivedChange>,
     resolved: Resolved,
 }
 
-/// What the changes of all epochs before have come to.
+/// The result of the changes of all earlier epochs.
 enum Resolved {
-    /// Of each key its newest version.
-    Newest(HashMap<Row, Held>),
-    /// Of each `dedup_key` its first row.
+    /// The newest version of each key.
+    Newest(HashMap<Row, KeyVersion>),
+    /// The first row of each `dedup_key`.
     First(HashMap<Row, (Row, Option<i64>)>),
-    /// How often each row is there.
+    /// The multiplicity of each row.
     Counted(HashMap<Row, usize>),
-    /// All rows that came: as batches, but for the last ones.
+    /// All rows: in full batches, and the last ones not yet in a batch.
     All(Vec<RecordBatch>, Vec<Row>),
 }
 
-/// Rows of a batch that is given back, and its bytes, about.
+/// The most rows of a batch that is returned, and about its most bytes.
 const BATCH: usize = 8192;
 const BATCH_BYTES: usize = 16 << 20;
 
-struct Recorded {
+struct ArrivedChange {
     arrival: Arrival,
-    op: Op,
+    op: ChangeOp,
     key: Row,
-    /// The `order_by` columns; none: a deletion that has no value in any of them.
+    /// The `order_by` columns; none for a deletion without a value in any of them.
     order: Option<Row>,
-    /// The retention's column, in microseconds.
+    /// The value of the retention's column, in Unix microseconds.
     moment: Option<i64>,
     /// Columns whose values the source left out.
     unchanged: Vec<usize>,
@@ -75,7 +75,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Takes the changes of some records.
-    pub fn add(&mut self, arrived: Arrived<'_>) -> Result<(), CodecError> {
+    pub fn add(&mut self, arrived: ArrivedRecords<'_>) -> Result<(), CodecError> {
         debug_assert!(arrived.epoch >= self.epoch, "epochs ascend");
         if arrived.epoch > self.epoch {
             self.resolve()?;
@@ -98,15 +98,15 @@ impl<'a> Resolver<'a> {
         for (index, (arrival, row)) in arrivals(arrived).zip(rows).enumerate() {
             let op = arrived.decoded.ops[index];
             let moment = moments[index];
-            if op == Op::Upsert && !self.term().keeps(moment, arrival.epoch) {
-                continue; // it came too late, and was refused
+            if op == ChangeOp::Upsert && !self.term().keeps(moment, arrival.epoch) {
+                continue; // The record came too late, and was refused.
             }
             let unordered = !positions.is_empty() && positions.iter().all(|i| batch.column(*i).is_null(index));
-            self.changes.push(Recorded {
+            self.changes.push(ArrivedChange {
                 arrival,
                 op,
                 key: keys[index].clone(),
-                order: (op == Op::Upsert || !unordered).then(|| orders[index].clone()),
+                order: (op == ChangeOp::Upsert || !unordered).then(|| orders[index].clone()),
                 moment,
                 unchanged: arrived
                     .decoded
@@ -121,7 +121,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// The rows as of all changes taken; with `now`, less those that the input's retention cuts off by then.
+    /// The rows after all changes; with `now`, without those that retention has expired by then.
     pub fn finish(mut self, now: Option<Epoch>) -> Result<Vec<RecordBatch>, CodecError> {
         self.resolve()?;
         let term = self.term();
@@ -140,7 +140,7 @@ impl<'a> Resolver<'a> {
             }
             Resolved::All(batches, rows) => (batches, Box::new(rows.into_iter())),
         };
-        // One at a time: rows go as their batch comes.
+        // The rows are taken one by one, so that each is freed when its batch is built.
         let mut rows = rows.peekable();
         while rows.peek().is_some() {
             let (mut some, mut bytes) = (vec![], 0);
@@ -160,7 +160,7 @@ impl<'a> Resolver<'a> {
         Ok(batches)
     }
 
-    /// Resolves the changes of the epoch that was gathered.
+    /// Resolves the gathered changes of the epoch.
     fn resolve(&mut self) -> Result<(), CodecError> {
         let mut changes = std::mem::take(&mut self.changes);
         changes.sort_by_key(|change| change.arrival);
@@ -168,11 +168,11 @@ impl<'a> Resolver<'a> {
         let mut resolved = std::mem::replace(&mut self.resolved, Resolved::All(vec![], vec![]));
         match &mut resolved {
             Resolved::Newest(current) => self.newest(current, changes, term)?,
-            Resolved::First(kept) => first(kept, changes, term),
-            Resolved::Counted(counts) => counted(counts, changes),
+            Resolved::First(kept) => keep_first(kept, changes, term),
+            Resolved::Counted(counts) => count_rows(counts, changes),
             Resolved::All(batches, rows) => {
                 let mut bytes: usize = rows.iter().map(|row| row.bytes().len()).sum();
-                for change in changes.into_iter().filter(|change| change.op == Op::Upsert) {
+                for change in changes.into_iter().filter(|change| change.op == ChangeOp::Upsert) {
                     bytes += change.row.bytes().len();
                     rows.push(change.row);
                     if rows.len() == BATCH || bytes > BATCH_BYTES {
@@ -187,9 +187,14 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    fn newest(&self, current: &mut HashMap<Row, Held>, changes: Vec<Recorded>, term: Term) -> Result<(), CodecError> {
+    fn newest(
+        &self,
+        current: &mut HashMap<Row, KeyVersion>,
+        changes: Vec<ArrivedChange>,
+        term: RetentionTime,
+    ) -> Result<(), CodecError> {
         for change in changes {
-            if change.op == Op::Truncate {
+            if change.op == ChangeOp::Truncate {
                 current.clear();
                 continue;
             }
@@ -205,13 +210,13 @@ impl<'a> Resolver<'a> {
                     current.insert(change.key, (version, None));
                     continue;
                 }
-                (None, None) => continue, // nothing was there, and it is no newer than anything
+                (None, None) => continue, // The key has no state, and this deletion has no version of its own.
             };
             let version = (order, change.arrival.feed, change.arrival);
             if held.is_none_or(|(newest, _)| *newest < version) {
                 let before = held.and_then(|(_, row)| row.clone());
                 let row = match change.op {
-                    Op::Upsert => Some(self.complete(change.row, change.moment, &change.unchanged, before)?),
+                    ChangeOp::Upsert => Some(self.complete(change.row, change.moment, &change.unchanged, before)?),
                     _ => None,
                 };
                 current.insert(change.key, (version, row));
@@ -220,7 +225,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// A row with the values that its change left out, from the row before it.
+    /// Completes a row with the values that its change left out, from the row before it.
     fn complete(
         &self,
         row: Row,
@@ -244,9 +249,9 @@ impl<'a> Resolver<'a> {
         Ok((complete, if retained { old_moment } else { moment }))
     }
 
-    fn term(&self) -> Term {
+    fn term(&self) -> RetentionTime {
         let retention = self.input.retention.as_ref();
-        Term(retention.map(|retention| retention.keep.as_micros() as i64))
+        RetentionTime(retention.map(|retention| retention.keep.as_micros() as i64))
     }
 
     fn select(&self, batch: &RecordBatch, names: &[String]) -> Result<Vec<Row>, CodecError> {
@@ -261,12 +266,12 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// How long a row and a tombstone stay, in microseconds; none: for ever.
+/// The retention time of rows and tombstones, in microseconds; none: for ever.
 #[derive(Clone, Copy)]
-struct Term(Option<i64>);
+struct RetentionTime(Option<i64>);
 
-impl Term {
-    /// Whether a row of this moment is there at an epoch; one without a moment always is.
+impl RetentionTime {
+    /// Whether a row with this moment still exists at an epoch; a row without a moment always does.
     fn keeps(self, moment: Option<i64>, epoch: Epoch) -> bool {
         let (Some(keep), Some(moment)) = (self.0, moment) else {
             return true;
@@ -274,14 +279,14 @@ impl Term {
         moment.saturating_add(keep) > (epoch as i64).saturating_mul(1000)
     }
 
-    /// Whether a tombstone that arrived at `gone` is remembered at an epoch.
+    /// Whether a tombstone that arrived at `gone` is still remembered at an epoch.
     fn remembers(self, gone: Epoch, epoch: Epoch) -> bool {
         self.0
             .is_none_or(|keep| gone.saturating_add(keep as u64 / 1000) >= epoch)
     }
 }
 
-/// The retention's column of some rows.
+/// The values of the retention's column, in Unix microseconds.
 fn moments(input: &Input, retention: &Retention, rows: &RecordBatch) -> Vec<Option<i64>> {
     let column = input.positions(std::slice::from_ref(&retention.column))[0];
     let micros = cast(rows.column(column), &DataType::Timestamp(TimeUnit::Microsecond, None))
@@ -289,16 +294,16 @@ fn moments(input: &Input, retention: &Retention, rows: &RecordBatch) -> Vec<Opti
     micros.as_primitive::<TimestampMicrosecondType>().iter().collect()
 }
 
-/// `order_by` columns, feed, arrival.
+/// The `order_by` columns, the feed, and the arrival.
 type Version = (Row, u16, Arrival);
 
-/// A key's version, and its row with its moment; a row that is gone is none.
-type Held = (Version, Option<(Row, Option<i64>)>);
+/// A key's version, and its row with the row's moment; the row is none if the key is deleted.
+type KeyVersion = (Version, Option<(Row, Option<i64>)>);
 
-fn first(kept: &mut HashMap<Row, (Row, Option<i64>)>, changes: Vec<Recorded>, term: Term) {
+fn keep_first(kept: &mut HashMap<Row, (Row, Option<i64>)>, changes: Vec<ArrivedChange>, term: RetentionTime) {
     for change in changes {
         match change.op {
-            Op::Upsert => {
+            ChangeOp::Upsert => {
                 let now = change.arrival.epoch;
                 if kept
                     .get(&change.key)
@@ -307,22 +312,22 @@ fn first(kept: &mut HashMap<Row, (Row, Option<i64>)>, changes: Vec<Recorded>, te
                     kept.insert(change.key, (change.row, change.moment));
                 }
             }
-            Op::Delete => {}
-            Op::Truncate => kept.clear(),
+            ChangeOp::Delete => {}
+            ChangeOp::Truncate => kept.clear(),
         }
     }
 }
 
-fn counted(counts: &mut HashMap<Row, usize>, changes: Vec<Recorded>) {
+fn count_rows(counts: &mut HashMap<Row, usize>, changes: Vec<ArrivedChange>) {
     for change in changes {
         match change.op {
-            Op::Upsert => *counts.entry(change.row).or_default() += 1,
-            Op::Delete => {
+            ChangeOp::Upsert => *counts.entry(change.row).or_default() += 1,
+            ChangeOp::Delete => {
                 if let Some(count) = counts.get_mut(&change.row) {
                     *count = count.saturating_sub(1);
                 }
             }
-            Op::Truncate => counts.clear(),
+            ChangeOp::Truncate => counts.clear(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Inputs against the batch oracle ([`Resolver`]): random changes over two feeds, every epoch compared.
+//! Tests inputs against the batch oracle ([`Resolver`]): random changes over two feeds, compared at every epoch.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,15 +9,15 @@ use arrow::datatypes::{DataType, Int64Type};
 use timely::dataflow::operators::{Inspect, Probe};
 
 use super::*;
-use crate::decode::{Decoded, Op, Payloads, Raw, Reject};
-use crate::definition::{Column, Feed, FeedKind, Format, Retention};
+use crate::decode::{ChangeOp, Decoded, Payloads, Raw, Reject};
+use crate::definition::{Column, Feed, FeedKind, Format, LogFeed, Retention};
 use crate::render::Pause;
-use crate::render::tests::{Random, dataflow};
+use crate::render::tests::{SeededRandom, dataflow};
 use crate::repr::{Row, RowCodec, SqlType};
 
-/// (offset, operation, values) of one record.
-type Record = (u64, Op, Vec<Option<i64>>);
-/// Epoch, feed, partition, records.
+/// A record: offset, operation, values.
+type Record = (u64, ChangeOp, Vec<Option<i64>>);
+/// A delivery: epoch, feed, partition, records.
 type Batch = (Epoch, usize, &'static str, Vec<Record>);
 
 fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) -> Input {
@@ -33,10 +33,10 @@ fn input(key: &[&str], order_by: &[&str], dedup_key: &[&str], format: Format) ->
     let columns: Vec<Column> = ["k", "version", "x"].into_iter().map(column).collect();
     let feed = |name: &str, format| Feed {
         name: name.to_string(),
-        kind: FeedKind::Log {
+        kind: FeedKind::Log(LogFeed {
             path: "log".into(),
             rules: Default::default(),
-        },
+        }),
         format,
         wire: Default::default(),
         columns: columns.clone(),
@@ -65,9 +65,9 @@ fn decoded(input: &Input, records: &[Record]) -> Decoded {
         })
         .collect();
     let rows = RecordBatch::try_new(crate::render::expr::relaxed(&input.schema()), columns).unwrap();
-    // A keyed row without x stands for one whose source left x out, if its offset is odd.
+    // In a keyed input, a row without x at an odd offset stands for a change whose source left x out.
     let left_out = |(_, (offset, op, values)): &(usize, &Record)| {
-        !input.key.is_empty() && *op == Op::Upsert && values[2].is_none() && offset % 2 == 1
+        !input.key.is_empty() && *op == ChangeOp::Upsert && values[2].is_none() && offset % 2 == 1
     };
     let unchanged = records
         .iter()
@@ -99,19 +99,19 @@ fn decoded(input: &Input, records: &[Record]) -> Decoded {
     }
 }
 
-/// How an input is run.
+/// How a test runs an input.
 #[derive(Clone, Copy, Debug)]
-struct How {
+struct RunOptions {
     workers: usize,
-    /// Every epoch is closed before the next one opens.
+    /// Whether every epoch is closed before the next one opens.
     stepwise: bool,
-    /// All of it comes at this epoch, as when the past is replayed.
+    /// If set, everything comes at this epoch, as in a replay of the past.
     replay: Option<Epoch>,
 }
 
-impl How {
-    fn stepwise(workers: usize) -> How {
-        How {
+impl RunOptions {
+    fn stepwise(workers: usize) -> RunOptions {
+        RunOptions {
             workers,
             stepwise: true,
             replay: None,
@@ -119,26 +119,34 @@ impl How {
     }
 }
 
-/// (key, state), and how often.
+/// The states (key, state), with their multiplicities.
 type States = BTreeMap<(Row, Row), i64>;
 
-/// What a run tells.
+/// The outputs of a run.
 #[derive(Default)]
-struct Told {
+struct RunOutput {
     rows: Vec<Update>,
     late: Vec<Reject>,
     states: Vec<((Row, Row), Epoch, i64)>,
 }
 
-/// Runs an input; partitions are spread over workers. Answers rows, and records that came too late.
-fn run(input: &Input, batches: &[Batch], end: Epoch, how: How) -> (Vec<Update>, Vec<Reject>) {
+/// Runs an input, with its partitions spread over workers. Returns the updates of its rows, and the records that came
+/// too late.
+fn run(input: &Input, batches: &[Batch], end: Epoch, how: RunOptions) -> (Vec<Update>, Vec<Reject>) {
     let told = run_from(input, &States::new(), None, batches, end, how);
     (told.rows, told.late)
 }
 
-/// Runs an input that holds states from the epoch `loaded` on.
-fn run_from(input: &Input, states: &States, loaded: Option<Epoch>, batches: &[Batch], end: Epoch, how: How) -> Told {
-    let out = Arc::new(Mutex::new(Told::default()));
+/// Runs an input that loads `states` as of the epoch `loaded`.
+fn run_from(
+    input: &Input,
+    states: &States,
+    loaded: Option<Epoch>,
+    batches: &[Batch],
+    end: Epoch,
+    how: RunOptions,
+) -> RunOutput {
+    let out = Arc::new(Mutex::new(RunOutput::default()));
     let states = states.clone();
     let (shared, definition) = (out.clone(), Arc::new(dataflow(vec![input.clone()], 0)));
     let batches = batches.to_vec();
@@ -175,9 +183,9 @@ fn run_from(input: &Input, states: &States, loaded: Option<Epoch>, batches: &[Ba
             while position < batches.len() && how.replay.unwrap_or(batches[position].0) == epoch {
                 let (arrival, feed, partition, records) = &batches[position];
                 position += 1;
-                if crate::render::arrange::hash(partition.as_bytes()) as usize % worker.peers() == worker.index() {
+                if crate::repr::key_hash(partition.as_bytes()) as usize % worker.peers() == worker.index() {
                     let decoded = decoded(&definition.inputs[0], records);
-                    let arrived = Arrived {
+                    let arrived = ArrivedRecords {
                         epoch: *arrival,
                         feed: *feed,
                         partition,
@@ -228,12 +236,12 @@ fn as_of(input: &Input, updates: &[Update], epoch: Epoch) -> Bag {
 
 fn resolved(input: &Input, batches: &[Batch], epoch: Epoch, now: Option<Epoch>) -> Bag {
     let mut resolver = Resolver::new(input).unwrap();
-    // Those of an epoch in reverse: the answer must not depend on the order in which they are read.
+    // The deliveries of an epoch come in reverse, because the answer must not depend on their order.
     let mut past: Vec<&Batch> = batches.iter().filter(|batch| batch.0 <= epoch).rev().collect();
     past.sort_by_key(|batch| batch.0);
     for (at, feed, partition, records) in past {
         let decoded = decoded(input, records);
-        let arrived = Arrived {
+        let arrived = ArrivedRecords {
             epoch: *at,
             feed: *feed,
             partition,
@@ -251,7 +259,7 @@ fn resolved(input: &Input, batches: &[Batch], epoch: Epoch, now: Option<Epoch>) 
 fn compare(input: &Input, batches: &[Batch], end: Epoch) {
     let now = |epoch| input.retention.as_ref().map(|_| epoch);
     for (workers, stepwise) in [(1, true), (1, false), (2, true), (3, false)] {
-        let how = How {
+        let how = RunOptions {
             workers,
             stepwise,
             replay: None,
@@ -263,9 +271,9 @@ fn compare(input: &Input, batches: &[Batch], end: Epoch) {
             let expected = resolved(input, batches, epoch, now(epoch));
             assert_eq!(found, expected, "at {epoch}: {how:?}");
         }
-        // A restart: all of it again, later, at once.
+        // This simulates a restart: everything comes again, later, at one epoch.
         for replay in [end, end + 7] {
-            let how = How {
+            let how = RunOptions {
                 replay: Some(replay),
                 ..how
             };
@@ -288,7 +296,7 @@ fn compare(input: &Input, batches: &[Batch], end: Epoch) {
     }
 }
 
-/// States that were told up to an epoch.
+/// The states that had been output up to an epoch.
 fn states_as_of(told: &[((Row, Row), Epoch, i64)], epoch: Epoch) -> States {
     let mut states = States::new();
     for (state, _, diff) in told.iter().filter(|(_, time, _)| *time <= epoch) {
@@ -298,16 +306,16 @@ fn states_as_of(told: &[((Row, Row), Epoch, i64)], epoch: Epoch) -> States {
     states
 }
 
-/// A restart that loads what the input held at an epoch `at`, and goes on.
+/// Compares a restart that loads the input's states as of the epoch `at`, and then goes on.
 fn compare_loaded(input: &Input, batches: &[Batch], end: Epoch, at: Epoch) {
     let batches: Vec<Batch> = batches.iter().filter(|batch| batch.0 != at + 1).cloned().collect();
     let batches = batches.as_slice();
     let (before, after): (Vec<Batch>, Vec<Batch>) = batches.iter().cloned().partition(|batch| batch.0 <= at);
-    let first = run_from(input, &States::new(), None, &before, at + 1, How::stepwise(2));
+    let first = run_from(input, &States::new(), None, &before, at + 1, RunOptions::stepwise(2));
     let states = states_as_of(&first.states, at);
     assert!(states.values().all(|count| *count > 0), "{states:?}");
     for workers in [1, 3] {
-        let how = How::stepwise(workers);
+        let how = RunOptions::stepwise(workers);
         let told = run_from(input, &states, Some(at + 1), &after, end + 20, how);
         let now = |epoch| input.retention.as_ref().map(|_| epoch);
         for epoch in at + 1..end + 20 {
@@ -319,8 +327,9 @@ fn compare_loaded(input: &Input, batches: &[Batch], end: Epoch, at: Epoch) {
                 at + 1
             );
         }
-        // What it told adds up to what a run without a restart holds, so the next restart loads the same.
-        let through = run_from(input, &States::new(), None, batches, end + 20, How::stepwise(1));
+        // The loaded states plus those it emitted equal the states of a run without a restart, so the next restart
+        // loads the same.
+        let through = run_from(input, &States::new(), None, batches, end + 20, RunOptions::stepwise(1));
         let mut held = states.clone();
         for (state, count) in states_as_of(&told.states, Epoch::MAX) {
             *held.entry(state).or_default() += count;
@@ -333,8 +342,8 @@ fn compare_loaded(input: &Input, batches: &[Batch], end: Epoch, at: Epoch) {
     }
 }
 
-/// Changes of few keys over two feeds of two partitions each, out of order.
-fn changes(random: &mut Random, end: Epoch, truncates: bool) -> Vec<Batch> {
+/// Random changes of few keys, out of order, over two feeds with two partitions each.
+fn changes(random: &mut SeededRandom, end: Epoch, truncates: bool) -> Vec<Batch> {
     let mut offset = 0;
     let mut batches = vec![];
     for epoch in 0..end {
@@ -343,13 +352,13 @@ fn changes(random: &mut Random, end: Epoch, truncates: bool) -> Vec<Batch> {
                 .map(|_| {
                     offset += 1;
                     let op = match random.below(20) {
-                        0 if truncates => Op::Truncate,
-                        0..=5 => Op::Delete,
-                        _ => Op::Upsert,
+                        0 if truncates => ChangeOp::Truncate,
+                        0..=5 => ChangeOp::Delete,
+                        _ => ChangeOp::Upsert,
                     };
                     let version = (random.below(5) > 0).then(|| random.below(8) as i64);
                     let values = match op {
-                        Op::Truncate => vec![None; 3],
+                        ChangeOp::Truncate => vec![None; 3],
                         _ => {
                             let x = (random.below(4) > 0).then(|| random.below(3) as i64);
                             vec![Some(random.below(5) as i64), version, x]
@@ -367,7 +376,7 @@ fn changes(random: &mut Random, end: Epoch, truncates: bool) -> Vec<Batch> {
 #[test]
 fn a_keyed_input_equals_the_oracle_at_every_epoch() {
     for seed in 1..6 {
-        let batches = changes(&mut Random::new(seed), 12, true);
+        let batches = changes(&mut SeededRandom::new(seed), 12, true);
         compare(&input(&["k"], &["version"], &[], Format::DebeziumJson), &batches, 12);
         compare(&input(&["k"], &[], &[], Format::DebeziumJson), &batches, 12);
     }
@@ -376,7 +385,7 @@ fn a_keyed_input_equals_the_oracle_at_every_epoch() {
 #[test]
 fn inputs_without_a_key_equal_the_oracle_at_every_epoch() {
     for seed in 1..6 {
-        let batches = changes(&mut Random::new(seed), 12, true);
+        let batches = changes(&mut SeededRandom::new(seed), 12, true);
         compare(&input(&[], &[], &[], Format::DebeziumJson), &batches, 12);
         compare(&input(&[], &[], &["k"], Format::DebeziumJson), &batches, 12);
         compare(&input(&[], &[], &[], Format::Json), &batches, 12);
@@ -386,7 +395,7 @@ fn inputs_without_a_key_equal_the_oracle_at_every_epoch() {
 #[test]
 fn an_input_goes_on_from_the_states_it_told() {
     for seed in 1..6 {
-        let batches = changes(&mut Random::new(seed), 12, true);
+        let batches = changes(&mut SeededRandom::new(seed), 12, true);
         for input in [
             input(&["k"], &["version"], &[], Format::DebeziumJson),
             input(&["k"], &[], &[], Format::DebeziumJson),
@@ -401,7 +410,7 @@ fn an_input_goes_on_from_the_states_it_told() {
 }
 
 fn upsert(offset: u64, k: i64, version: i64, x: i64) -> Record {
-    (offset, Op::Upsert, vec![Some(k), Some(version), Some(x)])
+    (offset, ChangeOp::Upsert, vec![Some(k), Some(version), Some(x)])
 }
 
 fn row(k: i64, version: i64, x: i64) -> Vec<Option<i64>> {
@@ -411,15 +420,16 @@ fn row(k: i64, version: i64, x: i64) -> Vec<Option<i64>> {
 #[test]
 fn an_older_version_through_another_feed_stays_dead_behind_a_tombstone() {
     let input = input(&["k"], &["version"], &[], Format::DebeziumJson);
-    let delete = |offset, version| (offset, Op::Delete, vec![Some(1), version, None]);
+    let delete = |offset, version| (offset, ChangeOp::Delete, vec![Some(1), version, None]);
     let batches: Vec<Batch> = vec![
         (0, 1, "live", vec![upsert(0, 1, 5, 50)]),
         (1, 1, "live", vec![delete(1, Some(6))]),
-        (2, 0, "file", vec![upsert(0, 1, 4, 40)]), // older: stays dead
-        (3, 0, "file", vec![upsert(1, 1, 7, 70)]), // newer: a re-insertion
-        (4, 1, "live", vec![delete(2, None)]),     // takes version 7
-        (5, 0, "file", vec![upsert(2, 1, 7, 71)]), // as old, from the earlier feed: stays dead
-        (6, 1, "live", vec![upsert(3, 1, 7, 72)]), // as old, from the same feed, later
+        (2, 0, "file", vec![upsert(0, 1, 4, 40)]), // This one is older: the key stays deleted.
+        (3, 0, "file", vec![upsert(1, 1, 7, 70)]), // This one is newer: it inserts the key again.
+        (4, 1, "live", vec![delete(2, None)]),     // The deletion takes version 7.
+        // This one is as old, but from the earlier feed: the key stays deleted.
+        (5, 0, "file", vec![upsert(2, 1, 7, 71)]),
+        (6, 1, "live", vec![upsert(3, 1, 7, 72)]), // This one is as old, from the same feed, and later.
     ];
     let expected: Vec<Option<Vec<Option<i64>>>> = vec![
         Some(row(1, 5, 50)),
@@ -431,7 +441,7 @@ fn an_older_version_through_another_feed_stays_dead_behind_a_tombstone() {
         Some(row(1, 7, 72)),
     ];
     for workers in [1, 2] {
-        let (rows, _) = run(&input, &batches, 7, How::stepwise(workers));
+        let (rows, _) = run(&input, &batches, 7, RunOptions::stepwise(workers));
         for (epoch, expected) in expected.iter().enumerate() {
             let expected: Bag = expected.iter().map(|row| (row.clone(), 1)).collect();
             assert_eq!(as_of(&input, &rows, epoch as Epoch), expected, "at {epoch}");
@@ -449,15 +459,15 @@ fn a_value_that_the_source_left_out_is_that_of_the_row_it_replaces() {
     // Debezium leaves large values that did not change out of an update. They became null: a customer's note was gone
     // with the next change of the address.
     let input = input(&["k"], &["version"], &[], Format::DebeziumJson);
-    let partial = |offset, version| (offset, Op::Upsert, vec![Some(1), Some(version), None]);
+    let partial = |offset, version| (offset, ChangeOp::Upsert, vec![Some(1), Some(version), None]);
     let batches: Vec<Batch> = vec![
-        (0, 1, "live", vec![partial(1, 1)]), // nothing is there: null
+        (0, 1, "live", vec![partial(1, 1)]), // There is no row to take the value from: null.
         (1, 1, "live", vec![upsert(2, 1, 2, 50)]),
-        (2, 1, "live", vec![partial(3, 3), partial(5, 4)]), // twice: the value goes on
-        (3, 0, "file", vec![partial(1, 2)]),                // older: says nothing
-        (4, 1, "live", vec![(8, Op::Upsert, vec![Some(1), Some(5), None])]), // null is a value
-        (5, 1, "live", vec![(9, Op::Delete, vec![Some(1), Some(6), None])]),
-        (6, 1, "live", vec![partial(11, 7)]), // the row before it is gone
+        (2, 1, "live", vec![partial(3, 3), partial(5, 4)]), // Left out twice: the value stays.
+        (3, 0, "file", vec![partial(1, 2)]),                // This one is older, and is ignored.
+        (4, 1, "live", vec![(8, ChangeOp::Upsert, vec![Some(1), Some(5), None])]), // Null is a value.
+        (5, 1, "live", vec![(9, ChangeOp::Delete, vec![Some(1), Some(6), None])]),
+        (6, 1, "live", vec![partial(11, 7)]), // The row before it was deleted.
     ];
     let value = |version, x| Some(vec![Some(1), Some(version), x]);
     let expected = [
@@ -470,7 +480,7 @@ fn a_value_that_the_source_left_out_is_that_of_the_row_it_replaces() {
         value(7, None),
     ];
     for workers in [1, 2] {
-        let (rows, _) = run(&input, &batches, 7, How::stepwise(workers));
+        let (rows, _) = run(&input, &batches, 7, RunOptions::stepwise(workers));
         for (epoch, expected) in expected.iter().enumerate() {
             let expected: Bag = expected.iter().map(|row| (row.clone(), 1)).collect();
             assert_eq!(as_of(&input, &rows, epoch as Epoch), expected, "at {epoch}");
@@ -491,7 +501,7 @@ fn a_row_that_does_not_change_is_not_told_again() {
         (1, 1, "live", vec![upsert(2, 1, 5, 50)]),
         (2, 0, "file", vec![upsert(0, 1, 4, 40)]),
     ];
-    let (rows, _) = run(&input, &batches, 3, How::stepwise(1));
+    let (rows, _) = run(&input, &batches, 3, RunOptions::stepwise(1));
     assert_eq!(rows.len(), 1, "{rows:?}");
 }
 
@@ -503,13 +513,13 @@ fn retention_lets_rows_leave_and_reports_those_that_come_too_late() {
         column: "version".into(),
         keep: Duration::from_millis(10),
     });
-    // The second column is a moment in microseconds: 2 ms, 9 ms, 1 ms.
+    // The second column is a timestamp in microseconds: 2 ms, 9 ms, 1 ms.
     let batches: Vec<Batch> = vec![
         (3, 1, "live", vec![upsert(0, 1, 2_000, 1), upsert(1, 2, 9_000, 2)]),
         (15, 1, "live", vec![upsert(2, 3, 1_000, 3)]),
     ];
     for workers in [1, 2] {
-        let (rows, late) = run(&input, &batches, 30, How::stepwise(workers));
+        let (rows, late) = run(&input, &batches, 30, RunOptions::stepwise(workers));
         for epoch in 0..30 {
             let found = as_of(&input, &rows, epoch);
             assert_eq!(found, resolved(&input, &batches, epoch, Some(epoch)), "at {epoch}");
@@ -528,13 +538,13 @@ fn retention_lets_rows_leave_and_reports_those_that_come_too_late() {
 #[test]
 fn an_input_with_retention_equals_the_oracle_at_every_epoch_and_after_a_restart() {
     for seed in 1..3 {
-        let mut random = Random::new(seed);
+        let mut random = SeededRandom::new(seed);
         let mut batches = changes(&mut random, 30, true);
-        // The last column is a moment around the epoch: some rows come late, some stay for ever.
+        // The last column is a timestamp around the epoch: some rows come late, some never expire.
         for (epoch, _, _, records) in &mut batches {
-            for (_, op, values) in records.iter_mut().filter(|(_, op, _)| *op != Op::Truncate) {
+            for (_, op, values) in records.iter_mut().filter(|(_, op, _)| *op != ChangeOp::Truncate) {
                 let back = random.below(14) as i64;
-                values[2] = (random.below(8) > 0 || *op == Op::Delete).then(|| (*epoch as i64 + 4 - back) * 1000);
+                values[2] = (random.below(8) > 0 || *op == ChangeOp::Delete).then(|| (*epoch as i64 + 4 - back) * 1000);
             }
         }
         let kinds = [
@@ -568,13 +578,13 @@ fn tombstones_are_forgotten_after_the_retention() {
         column: "x".into(),
         keep: Duration::from_millis(5),
     });
-    let never = |offset, version| (offset, Op::Upsert, vec![Some(1), Some(version), None]);
+    let never = |offset, version| (offset, ChangeOp::Upsert, vec![Some(1), Some(version), None]);
     let batches: Vec<Batch> = vec![
-        (0, 1, "live", vec![(0, Op::Delete, vec![Some(1), Some(6), None])]),
+        (0, 1, "live", vec![(0, ChangeOp::Delete, vec![Some(1), Some(6), None])]),
         (3, 0, "file", vec![never(0, 4)]),
         (12, 0, "file", vec![never(1, 5)]),
     ];
-    let (rows, _) = run(&input, &batches, 20, How::stepwise(2));
+    let (rows, _) = run(&input, &batches, 20, RunOptions::stepwise(2));
     assert!(as_of(&input, &rows, 4).is_empty(), "the tombstone is still remembered");
     assert_eq!(as_of(&input, &rows, 12).len(), 1, "the tombstone is forgotten");
     assert_eq!(resolved(&input, &batches, 12, Some(12)), as_of(&input, &rows, 12));
@@ -587,9 +597,9 @@ fn times_of_rows_are_the_epochs_they_came_with() {
         (4, 1, "live", vec![upsert(0, 1, 1, 1)]),
         (9, 1, "live", vec![upsert(1, 1, 1, 1)]),
     ];
-    let how = How {
+    let how = RunOptions {
         stepwise: false,
-        ..How::stepwise(1)
+        ..RunOptions::stepwise(1)
     };
     let (rows, _) = run(&input, &batches, 10, how);
     let mut times: Vec<Epoch> = rows.iter().map(|(_, time, _)| *time).collect();

@@ -1,6 +1,6 @@
-//! Latency files for HdrHistogram's own tools: an interval log (`latency.hlog`, one tagged histogram a second
-//! and series, values in microseconds), and percentile distributions (`<input>.<stage>.hgrm`, values in
-//! milliseconds as its plotter expects).
+//! Writes latency files for HdrHistogram's own tools: an interval log (`latency.hlog`, with one tagged histogram per
+//! second and series, in microseconds), and percentile distributions (`<input>.<stage>.hgrm`, in milliseconds, as its
+//! plotter expects).
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -26,17 +26,17 @@ pub struct LatencyFileError {
     pub source: io::Error,
 }
 
-/// Writes the interval log while a run goes on, and the distributions at its end.
+/// Writes the interval log during a run, and the distributions at its end.
 pub struct LatencyFiles {
     folder: PathBuf,
     log: BufWriter<File>,
     start: SystemTime,
-    /// Where the current interval began, since `start`.
+    /// When the current interval began, relative to `start`.
     interval: Duration,
 }
 
 impl LatencyFiles {
-    /// Begins `latency.hlog` in a folder, which is made where it is missing.
+    /// Begins `latency.hlog` in a folder, and makes the folder if it is missing.
     pub fn create(folder: &Path, start: SystemTime) -> Result<Self, LatencyFileError> {
         let path = folder.join("latency.hlog");
         let begin = || -> io::Result<BufWriter<File>> {
@@ -67,7 +67,7 @@ impl LatencyFiles {
         })
     }
 
-    /// Adds an interval that ends at `now`.
+    /// Appends an interval that ends at `now`.
     pub fn write_interval(&mut self, latency: &Latency, now: SystemTime) -> Result<(), LatencyFileError> {
         let end = now.duration_since(self.start).unwrap_or(self.interval);
         let length = end.saturating_sub(self.interval);
@@ -96,7 +96,7 @@ impl LatencyFiles {
         })
     }
 
-    /// Writes the last interval and every distribution.
+    /// Writes the last interval and all distributions.
     pub fn finish(mut self, latency: &Latency, now: SystemTime) -> Result<(), LatencyFileError> {
         self.write_interval(latency, now)?;
         for (tag, histogram) in latency.totals() {
@@ -110,7 +110,7 @@ impl LatencyFiles {
     }
 }
 
-/// The text format of HdrHistogram's `outputPercentileDistribution`, five ticks per half distance.
+/// Writes the text format of HdrHistogram's `outputPercentileDistribution`, with five ticks per half distance.
 fn write_distribution(out: &mut impl Write, micros: &Histogram<u64>) -> io::Result<()> {
     const MICROS_PER_MILLI: f64 = 1000.0;
     writeln!(

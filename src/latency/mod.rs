@@ -1,23 +1,23 @@
-//! How long a record takes, from its arrival (and, where it says so, from the moment its source made the change, and from
-//! that at which it was written to its topic) until (a) its epoch closed in the graph, and (b) the snapshot that holds it was
-//! committed.
+//! Measures how long a record takes until (a) its epoch has closed in the graph, and (b) the snapshot that holds it is
+//! committed. The time is measured from the record's arrival and, where these are known, from when its source made the
+//! change, and from when it was written to its topic.
 //!
-//! A measurement is taken for every record, from when it *could* have been read: a reader stamps a
-//! delivery when its bytes were there, a rate-limited generator when its event was due. A reader that does not know
-//! says the earliest moment it may have been: figures may be too long by the time between two looks at a source,
-//! never too short. A stall therefore
-//! counts against every record that waits behind it (no coordinated omission), and needs no correction
-//! afterwards. Workers post [`Stamp`]s; whoever closes or commits an epoch says so; nothing here decides when.
+//! Every record is measured, from the moment it *could* have been read: a reader stamps a delivery with the time when
+//! its bytes were there, a rate-limited generator with the time when its event was due. A reader that does not know
+//! the time uses the earliest possible one, so figures may be too long by the interval at which a source is polled,
+//! but never too short. A stall therefore counts against every record that waits behind it (no coordinated omission),
+//! and no correction is needed afterwards. Workers add [`Stamp`]s, and the conductor reports closed and committed
+//! epochs; nothing here decides when these are.
 //!
-//! Figures are kept in HdrHistograms of microseconds with three significant digits, up to one hour; a
-//! record from a source's past (a backfill) older than that says nothing about latency and is counted apart.
+//! Figures are kept in HdrHistograms of microseconds, with three significant digits, up to one hour. Older records
+//! come from a source's past (a backfill) and say nothing about latency; they are counted separately.
 
 mod files;
 mod report;
 
 pub use files::{LatencyFileError, LatencyFiles};
 pub(crate) use report::short;
-pub use report::{Figures, Line};
+pub use report::{Figures, StageFigures};
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -27,7 +27,7 @@ use hdrhistogram::Histogram;
 
 use crate::repr::Epoch;
 
-/// The longest latency that is told apart.
+/// The greatest latency that histograms distinguish.
 const CEILING: Duration = Duration::from_secs(3600);
 
 /// Records of one input that arrived together.
@@ -35,48 +35,48 @@ const CEILING: Duration = Duration::from_secs(3600);
 pub struct Stamp {
     /// Index into `Dataflow::inputs`.
     pub input: usize,
-    /// The epoch they were given.
+    /// The epoch that they were taken into.
     pub epoch: Epoch,
-    /// When their bytes were there.
+    /// When their bytes were there to be read.
     pub arrived: Instant,
-    /// How many.
+    /// The number of records.
     pub records: u64,
-    /// When their source made them: Unix milliseconds, and how many records share them.
+    /// When their source made the changes: (Unix milliseconds, how many records in a row have this time).
     pub source_ms: Vec<(i64, u64)>,
-    /// When they were written to their topic, likewise.
+    /// When they were written to their topic, in the same form.
     pub record_ms: Vec<(i64, u64)>,
 }
 
-/// What one process adds to the figures of a run: of one input.
+/// The latencies that one process adds to one input of the run.
 #[derive(Clone)]
-pub struct Part {
+pub struct InputLatency {
     /// Index into `Dataflow::inputs`.
     pub input: usize,
-    /// By stage.
+    /// One histogram for each stage.
     pub stages: [Histogram<u64>; Stage::COUNT],
     /// Records whose source time is out of scale.
     pub out_of_scale: u64,
 }
 
-/// Where a record's way is measured to.
+/// From which moment to which a record's latency is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// From arrival until the epoch closed: the graph has answered, a query against it would see it.
+    /// From arrival until the epoch has closed, so that the graph has computed all results.
     Closed,
-    /// From arrival until the snapshot was committed: any reader of the tables sees it.
+    /// From arrival until the snapshot is committed, so that any reader of the tables sees it.
     Committed,
-    /// From the source's own time until the epoch closed.
+    /// From the source's own time until the epoch has closed.
     SourceToClosed,
-    /// From the source's own time until the snapshot was committed.
+    /// From the source's own time until the snapshot is committed.
     SourceToCommitted,
-    /// From the time of the topic's record until the epoch closed.
+    /// From the time of the topic's record until the epoch has closed.
     RecordToClosed,
-    /// From the time of the topic's record until the snapshot was committed.
+    /// From the time of the topic's record until the snapshot is committed.
     RecordToCommitted,
 }
 
 impl Stage {
-    /// All, in the order of the report.
+    /// All stages, in the order of the report.
     pub const ALL: [Stage; Stage::COUNT] = [
         Stage::Closed,
         Stage::Committed,
@@ -85,10 +85,10 @@ impl Stage {
         Stage::RecordToClosed,
         Stage::RecordToCommitted,
     ];
-    /// How many there are.
+    /// The number of stages.
     pub const COUNT: usize = 6;
 
-    /// How the report and the files name it.
+    /// The name in the report and in files.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Closed => "arrival-to-closed",
@@ -103,27 +103,27 @@ impl Stage {
 
 /// The histograms of one input.
 #[derive(Clone)]
-struct Series {
-    /// By stage: since the start, and since the last [`Latency::take_interval`].
+struct InputHistograms {
+    /// One histogram for each stage: since the start, and (`interval`) since the last [`Latency::take_interval`].
     total: [Histogram<u64>; Stage::COUNT],
     interval: [Histogram<u64>; Stage::COUNT],
     /// Records whose source time lies further back than the ceiling, or ahead of our clock.
     out_of_scale: u64,
-    /// Of those, how many [`Latency::take_parts`] has taken.
-    taken: u64,
+    /// How many of those [`Latency::take_parts`] has taken.
+    out_of_scale_taken: u64,
 }
 
-impl Series {
+impl InputHistograms {
     fn new() -> Self {
         let empty = || {
             Histogram::new_with_bounds(1, CEILING.as_micros() as u64, 3)
                 .expect("the bounds and digits are valid constants")
         };
-        Series {
+        InputHistograms {
             total: std::array::from_fn(|_| empty()),
             interval: std::array::from_fn(|_| empty()),
             out_of_scale: 0,
-            taken: 0,
+            out_of_scale_taken: 0,
         }
     }
 
@@ -134,7 +134,8 @@ impl Series {
         }
     }
 
-    /// Of records by the time they count from, Unix milliseconds, at `wall_ms`. Answers how many are out of scale.
+    /// Records the latencies at `wall_ms` of records with these start times, in Unix milliseconds. Returns how many
+    /// are out of scale.
     fn record_since(&mut self, stage: Stage, times: &[(i64, u64)], wall_ms: i64) -> u64 {
         let mut out_of_scale = 0;
         for (since, records) in times {
@@ -150,45 +151,45 @@ impl Series {
 }
 
 #[derive(Default)]
-struct Waiting {
-    /// Stamps whose epoch is still open in the graph, and those that wait for their commit.
+struct WaitingStamps {
+    /// Stamps whose epoch is open in the graph, and, in `closed`, those that wait for their commit.
     open: BTreeMap<Epoch, Vec<Stamp>>,
     closed: BTreeMap<Epoch, Vec<Stamp>>,
 }
 
-struct State {
-    waiting: Waiting,
-    series: Vec<Series>,
+struct LatencyState {
+    waiting: WaitingStamps,
+    series: Vec<InputHistograms>,
 }
 
-/// Gathers stamps and turns them into figures. Shared by all threads of a run.
+/// Collects stamps and computes figures. All threads of a run share it.
 pub struct Latency {
     inputs: Vec<String>,
-    /// Table name, and the inputs it is computed from.
+    /// The name of each table, and the inputs that it is computed from.
     tables: Vec<(String, Vec<usize>)>,
-    state: Mutex<State>,
+    state: Mutex<LatencyState>,
 }
 
 impl Latency {
-    /// For these inputs; `tables` name the inputs (by position) each is computed from.
+    /// For these inputs. `tables` has the name of each table, and the indices of the inputs that it is computed from.
     pub fn new(inputs: Vec<String>, tables: Vec<(String, Vec<usize>)>) -> Self {
-        let series = inputs.iter().map(|_| Series::new()).collect();
+        let series = inputs.iter().map(|_| InputHistograms::new()).collect();
         Latency {
             inputs,
             tables,
-            state: Mutex::new(State {
-                waiting: Waiting::default(),
+            state: Mutex::new(LatencyState {
+                waiting: WaitingStamps::default(),
                 series,
             }),
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // A panic elsewhere must not hide the figures: every update below leaves the state whole.
+    fn state(&self) -> std::sync::MutexGuard<'_, LatencyState> {
+        // A panic in another thread must not hide the figures: every update below leaves the state consistent.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Records were given an epoch.
+    /// Takes note that records were taken into an epoch; empties `stamps`.
     pub fn observe_arrivals(&self, stamps: &mut Vec<Stamp>) {
         if stamps.is_empty() {
             return;
@@ -199,11 +200,11 @@ impl Latency {
         }
     }
 
-    /// Every epoch before `frontier` has closed, at `now` (both clocks).
+    /// Takes note that every epoch before `frontier` has closed. `now` and `wall` are the same moment on two clocks.
     pub fn observe_closed(&self, frontier: Epoch, now: Instant, wall: SystemTime) {
         let wall_ms = millis(wall);
         let mut state = self.state();
-        let State { waiting, series } = &mut *state;
+        let LatencyState { waiting, series } = &mut *state;
         let still_open = waiting.open.split_off(&frontier);
         for (epoch, stamps) in std::mem::replace(&mut waiting.open, still_open) {
             for stamp in &stamps {
@@ -220,11 +221,11 @@ impl Latency {
         }
     }
 
-    /// The snapshot at `epoch` was committed, at `now` (both clocks).
+    /// Takes note that the snapshot at `epoch` is committed. `now` and `wall` are the same moment on two clocks.
     pub fn observe_committed(&self, epoch: Epoch, now: Instant, wall: SystemTime) {
         let wall_ms = millis(wall);
         let mut state = self.state();
-        let State { waiting, series } = &mut *state;
+        let LatencyState { waiting, series } = &mut *state;
         let later = waiting.closed.split_off(&(epoch + 1));
         for stamp in std::mem::replace(&mut waiting.closed, later).into_values().flatten() {
             let series = &mut series[stamp.input];
@@ -244,12 +245,20 @@ impl Latency {
         let mut lines = Vec::new();
         for (name, series) in self.inputs.iter().zip(&state.series) {
             for stage in Stage::ALL {
-                lines.push(Line::of(&format!("input {name}"), stage, &series.total[stage as usize]));
+                lines.push(StageFigures::from_histogram(
+                    &format!("input {name}"),
+                    stage,
+                    &series.total[stage as usize],
+                ));
             }
         }
         for (name, inputs) in &self.tables {
             for stage in [Stage::Closed, Stage::Committed] {
-                lines.push(Line::of(name, stage, &merged(&state.series, inputs, stage)));
+                lines.push(StageFigures::from_histogram(
+                    name,
+                    stage,
+                    &merged(&state.series, inputs, stage),
+                ));
             }
         }
         lines.retain(|line| line.count > 0);
@@ -257,7 +266,7 @@ impl Latency {
         Figures { lines, out_of_scale }
     }
 
-    /// p50 and p99 from arrival to commit over all inputs, for a status line.
+    /// p50 and p99 from arrival to commit over all inputs, for the status; `None` if there are no records.
     pub fn committed_p50_p99(&self) -> Option<(Duration, Duration)> {
         let state = self.state();
         let every: Vec<usize> = (0..state.series.len()).collect();
@@ -266,7 +275,7 @@ impl Latency {
         (!all.is_empty()).then(|| (at(0.5), at(0.99)))
     }
 
-    /// What came since the last call: (tag, histogram) of each input and stage that saw records.
+    /// The histograms since the last call, as (tag, histogram) of each input and stage with records.
     pub fn take_interval(&self) -> Vec<(String, Histogram<u64>)> {
         let mut state = self.state();
         let mut taken = Vec::new();
@@ -282,15 +291,16 @@ impl Latency {
         taken
     }
 
-    /// What came since the last call, for another process to absorb. A process that does this keeps no intervals of its
-    /// own.
-    pub fn take_parts(&self) -> Vec<Part> {
+    /// The latencies since the last call, for another process to absorb. It shares the histograms with
+    /// [`Latency::take_interval`], so a process uses only one of the two.
+    pub fn take_parts(&self) -> Vec<InputLatency> {
         let mut state = self.state();
         let mut parts = Vec::new();
         for (input, series) in state.series.iter_mut().enumerate() {
-            let out_of_scale = series.out_of_scale - std::mem::replace(&mut series.taken, series.out_of_scale);
+            let out_of_scale =
+                series.out_of_scale - std::mem::replace(&mut series.out_of_scale_taken, series.out_of_scale);
             if out_of_scale > 0 || series.interval.iter().any(|histogram| !histogram.is_empty()) {
-                parts.push(Part {
+                parts.push(InputLatency {
                     input,
                     stages: series.interval.clone(),
                     out_of_scale,
@@ -301,8 +311,8 @@ impl Latency {
         parts
     }
 
-    /// Adds what another process has taken. One that is not of this run's inputs is passed over.
-    pub fn absorb(&self, part: &Part) {
+    /// Adds latencies that another process has taken; ignores those of an unknown input.
+    pub fn absorb(&self, part: &InputLatency) {
         let mut state = self.state();
         let Some(series) = state.series.get_mut(part.input) else {
             return;
@@ -315,7 +325,7 @@ impl Latency {
         series.out_of_scale += part.out_of_scale;
     }
 
-    /// Histograms since the start: (tag, histogram) of each input and stage that saw records.
+    /// The histograms since the start, as (tag, histogram) of each input and stage with records.
     pub fn totals(&self) -> Vec<(String, Histogram<u64>)> {
         let state = self.state();
         let mut totals = Vec::new();
@@ -330,7 +340,7 @@ impl Latency {
     }
 }
 
-/// Unix milliseconds.
+/// The time in Unix milliseconds.
 fn millis(wall: SystemTime) -> i64 {
     wall.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64)
@@ -340,8 +350,8 @@ fn tag(input: &str, stage: Stage) -> String {
     format!("{input}.{}", stage.name())
 }
 
-fn merged(series: &[Series], inputs: &[usize], stage: Stage) -> Histogram<u64> {
-    let mut sum = Series::new().total[stage as usize].clone();
+fn merged(series: &[InputHistograms], inputs: &[usize], stage: Stage) -> Histogram<u64> {
+    let mut sum = InputHistograms::new().total[stage as usize].clone();
     for &input in inputs {
         sum.add(&series[input].total[stage as usize])
             .expect("all histograms have the same bounds");

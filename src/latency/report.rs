@@ -1,4 +1,4 @@
-//! The latency report as text.
+//! Formats the latency report as text.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,35 +10,35 @@ use super::Stage;
 /// All figures of a run at one moment.
 #[derive(Clone, Debug)]
 pub struct Figures {
-    /// One for each input or table and stage that saw records.
-    pub lines: Vec<Line>,
+    /// One line for each stage of an input or table with records.
+    pub lines: Vec<StageFigures>,
     /// Records whose source time is out of scale: more than an hour back, or ahead of this machine's clock.
     pub out_of_scale: u64,
 }
 
-/// The figures of one input or table up to one stage.
+/// The figures of one input or table for one stage.
 #[derive(Clone, Debug)]
-pub struct Line {
-    /// `input order_lines`, or a table's name.
+pub struct StageFigures {
+    /// The name: `input order_lines`, or a table's name.
     pub name: String,
-    /// What was measured.
+    /// The stage.
     pub stage: Stage,
-    /// Records.
+    /// The number of records.
     pub count: u64,
-    /// Half of the records took at most this.
+    /// The latency that half of the records did not exceed.
     pub p50: Duration,
-    /// 99 of 100.
+    /// The latency that 99 of 100 records did not exceed.
     pub p99: Duration,
-    /// 999 of 1000.
+    /// The latency that 999 of 1000 records did not exceed.
     pub p999: Duration,
-    /// All of them.
+    /// The greatest latency.
     pub max: Duration,
 }
 
-impl Line {
-    pub(super) fn of(name: &str, stage: Stage, micros: &Histogram<u64>) -> Self {
+impl StageFigures {
+    pub(super) fn from_histogram(name: &str, stage: Stage, micros: &Histogram<u64>) -> Self {
         let at = |quantile| Duration::from_micros(micros.value_at_quantile(quantile));
-        Line {
+        StageFigures {
             name: name.to_string(),
             stage,
             count: micros.len(),
@@ -50,7 +50,7 @@ impl Line {
     }
 }
 
-/// `12.3 ms`, `4.56 s`: three digits, the unit that suits.
+/// A duration with three digits, in the unit that suits it: `12.3 ms`, `4.56 s`.
 pub(crate) fn short(duration: Duration) -> String {
     let micros = duration.as_micros() as f64;
     let (value, unit) = match micros {

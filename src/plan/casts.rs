@@ -1,8 +1,9 @@
-//! Expressions that differ in casts alone.
+//! Tells apart expressions that differ only in their casts.
 //!
-//! DataFusion names an expression without its casts: `count(x)` and `count(CAST(x AS BIGINT))` are both `count(x)`, and a
-//! GROUP BY that holds both is refused for having one name twice. Where that happens, the query is planned again with
-//! every cast of it inside `as_type(cast, 'BIGINT')`, a function that does nothing but have a name.
+//! DataFusion names an expression without its casts: `count(x)` and `count(CAST(x AS BIGINT))` are both
+//! `count(x)`, and it refuses a GROUP BY that holds both for two expressions with one name. Where that happens,
+//! the query is planned again with every cast inside `as_type(cast, 'BIGINT')`, a function that returns its
+//! argument but gives the expression a name of its own.
 
 use super::written::call;
 use arrow::datatypes::DataType;
@@ -11,10 +12,10 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl,
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Spanned, Value, VisitMut, VisitorMut};
 use std::ops::ControlFlow;
 
-/// The function's name.
+/// The name of the function that wraps casts.
 const NAME: &str = "as_type";
 
-/// Puts a name around every cast of a query. Says whether there was any.
+/// Wraps every cast of a query in `as_type`. Returns whether there was any cast.
 pub(super) fn name_casts(query: &mut Query) -> bool {
     struct Casts(bool);
     impl VisitorMut for Casts {
@@ -37,7 +38,7 @@ pub(super) fn name_casts(query: &mut Query) -> bool {
     casts.0
 }
 
-/// `as_type(x, 'T')` is x.
+/// The function `as_type(x, 'T')`, which returns x.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct AsType {
     signature: Signature,

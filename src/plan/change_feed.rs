@@ -1,4 +1,4 @@
-//! What a change data feed asks of a table's columns.
+//! Checks the columns of a table that has a change data feed.
 
 use arrow::datatypes::SchemaRef;
 
@@ -7,7 +7,8 @@ use super::error::Refusal;
 /// The columns that Delta's change data feed adds to a table's own (protocol, "Change Data Files").
 const OF_FEED: [&str; 3] = ["_change_type", "_commit_version", "_commit_timestamp"];
 
-/// What is wrong with the columns of a table with a change data feed: Delta's names are the same in any case of letters.
+/// Refusals of a table's columns that have the name of a column of the feed. Delta compares names without
+/// regard to case.
 pub(super) fn mistakes(schema: &SchemaRef) -> Vec<Refusal> {
     let names = schema.fields().iter().map(|field| field.name());
     let taken = names.filter(|name| OF_FEED.iter().any(|own| own.eq_ignore_ascii_case(name)));

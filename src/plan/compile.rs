@@ -1,7 +1,8 @@
-//! Tables to a graph, one after the other: parse, look over, plan, optimise, complete, lower.
+//! Compiles the tables of a dataflow into a graph, one after the other: parse, inspect, plan, optimise,
+//! complete, lower.
 //!
-//! All tables are tried, so that one run reports all mistakes; a table that reads one that could not be
-//! planned is passed over, as its mistakes could only be echoes.
+//! All tables are tried, so that one run reports all mistakes. A table that reads a table which could not be
+//! planned is skipped, as its mistakes would only repeat those of the other.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -22,8 +23,9 @@ use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::diagnose::{diagnose, not_a_condition, refused};
 use super::dialect::Standard;
+use super::encoding::{quoted, retention, texts};
 use super::error::{PlanError, Planned, Refusal};
-use super::guard::{Settled, settle};
+use super::guard::{SettledFunctions, settle};
 use super::lower::{Lowering, physical};
 use super::mistakes::Mistakes;
 use super::moments::microseconds;
@@ -33,33 +35,33 @@ use super::share::{Builder, Draft};
 use super::using::without_using;
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
-    casts, change_feed, complete, laterals, named_windows, normal, now, numbers, optimise, partitions, refuse, session,
-    sets, shape, shorthands, standard, subqueries, ties, values, wide, windows,
+    casts, change_feed, complete, distinct_on, laterals, limits, named_windows, normal, now, numbers, optimise,
+    partitions, refuse, session, sets, shape, shorthands, standard, subqueries, ties, unread, values, wide, windows,
 };
 use crate::contain::contain;
 use crate::deep::deep;
-use crate::definition::{Dataflow, Diagnostic, Diagnostics, FeedKind, Input, Table, nearest};
+use crate::definition::{Dataflow, Diagnostic, Diagnostics, Input, OnViolation, Table, nearest};
 use crate::repr::normalise_schema;
 
 /// Plans every table of a dataflow into one graph.
 ///
 /// # Errors
-/// Every mistake found in the tables' SQL and in the columns their settings name.
+/// All mistakes in the tables' SQL and in the columns that their settings name.
 pub fn compile(dataflow: &Dataflow) -> Result<Graph, Diagnostics> {
     compile_part(dataflow, &[])
 }
 
-/// As [`compile`], for a dataflow that could be read in part only: `broken` are inputs and tables that could not, by
-/// their names in SQL. Nothing is said of the tables that read them.
+/// As [`compile`], for a dataflow of which only a part could be read. `broken` are the SQL names of the inputs
+/// and tables that could not be; tables that read them are skipped without a message.
 ///
 /// # Errors
-/// Every mistake found in the other tables.
+/// All mistakes in the other tables.
 pub fn compile_part(dataflow: &Dataflow, broken: &[String]) -> Result<Graph, Diagnostics> {
     deep(|| compile_tables(dataflow, broken))
 }
 
 fn compile_tables(dataflow: &Dataflow, broken: &[String]) -> Result<Graph, Diagnostics> {
-    let mut known = refuse::known(dataflow);
+    let mut known = refuse::relation_names(dataflow);
     known.extend(broken.iter().cloned());
     let mut compiler = Compiler {
         dataflow,
@@ -101,34 +103,45 @@ pub(super) struct Compiler<'a> {
     tables: Vec<PlannedTable>,
 }
 
-/// What an input is, beside its columns.
+/// The parts of an input's settings that decide what its rows mean, besides its columns.
 pub(super) fn input_identity(input: &Input) -> String {
     format!(
-        "{} key {:?} order {:?} dedup {:?} keep {:?}",
-        input.name, input.key, input.order_by, input.dedup_key, input.retention
+        "(input {} (key {}) (order {}) (dedup {}) {})",
+        quoted(&input.name),
+        texts(&input.key),
+        texts(&input.order_by),
+        texts(&input.dedup_key),
+        retention(&input.retention)
     )
 }
 
-/// What a table is, beside what its SELECT yields.
+/// The parts of a table's settings that decide what its rows mean, besides its SELECT.
 pub(super) fn table_identity(table: &Table) -> String {
-    let expectations = table.expectations.iter().map(|e| (&e.name, &e.check, e.on_violation));
+    let expectations = table.expectations.iter().map(|expectation| {
+        let then = match expectation.on_violation {
+            OnViolation::Drop => "drop",
+            OnViolation::Fail => "fail",
+            OnViolation::Warn => "warn",
+        };
+        format!(" ({} {} {then})", quoted(&expectation.name), quoted(&expectation.check))
+    });
     format!(
-        "{} key {:?} expect {:?} keep {:?} partitions {:?}",
-        table.qualified_name(),
-        table.key,
-        expectations.collect::<Vec<_>>(),
-        table.retention,
-        table.partition_by
+        "(table {} (key {}) (expect{}) {} (partitions {}))",
+        quoted(&table.qualified_name()),
+        texts(&table.key),
+        expectations.collect::<String>(),
+        retention(&table.retention),
+        texts(&table.partition_by)
     )
 }
 
 impl Compiler<'_> {
     fn input(&mut self, position: usize, input: &Input) {
         let schema = normalise_schema(&input.schema());
-        let changes = input.feeds.iter().any(|feed| {
-            feed.format.carries_changes()
-                || matches!(&feed.kind, FeedKind::Generate(g) if g.updates > 0.0 || g.deletes > 0.0)
-        });
+        let changes = input
+            .feeds
+            .iter()
+            .any(|feed| feed.format.carries_changes() || feed.kind.contract().changes_rows());
         let identity = input_identity(input);
         let draft = Draft {
             op: Op::Input(position),
@@ -147,7 +160,7 @@ impl Compiler<'_> {
 
     fn table(&mut self, position: usize, table: &Table) {
         let before = self.diagnostics.len();
-        // What a panic leaves half made is never used: with a mistake there is no graph.
+        // A panic may leave the compiler's state half made. That is harmless: with a mistake no graph is returned.
         let planned = contain(|| self.plan(position, table)).unwrap_or_else(|panic| {
             let refusal = Refusal::new(format!("could not compute a constant of the query: {panic}"));
             let refusal = refusal.help("look for a literal that is out of range: a date, an interval, a length");
@@ -165,7 +178,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Makes a planned table known to those behind it.
+    /// Makes a planned table known to the tables after it.
     fn accept(&mut self, table: &Table, planned: PlannedTable) {
         let name = table.qualified_name();
         let identity = table_identity(table);
@@ -183,7 +196,7 @@ impl Compiler<'_> {
         self.tables.push(planned);
     }
 
-    /// The planned table; none if it reads a broken one.
+    /// Plans a table; `None` if it reads a broken one.
     fn plan(&mut self, position: usize, table: &Table) -> Result<Option<PlannedTable>, Vec<Diagnostic>> {
         let tokens = windows::tokenize(&table.sql).map_err(|r| vec![refused(r, &table.file, &[])])?;
         let wrong = |error: PlanError| diagnose(error, &table.file, &tokens);
@@ -192,15 +205,17 @@ impl Compiler<'_> {
         let statements = parse(tokens.clone()).map_err(wrong)?;
         let mut query = refuse::query(statements).map_err(|r| wrong(r.into()))?;
         shape::flatten(&mut query).map_err(|r| wrong(r.into()))?;
-        let look = refuse::look(&query, &self.context, &self.known);
-        if !look.refusals.is_empty() {
-            return Err(look
+        distinct_on::replace_positions(&mut query).map_err(|r| wrong(r.into()))?;
+        limits::remove_needless(&mut query, &self.context);
+        let inspection = refuse::inspect(&query, &self.context, &self.known);
+        if !inspection.refusals.is_empty() {
+            return Err(inspection
                 .refusals
                 .into_iter()
                 .map(|r| refused(r, &table.file, &tokens))
                 .collect());
         }
-        if look.reads.iter().any(|read| self.broken.contains(read)) {
+        if inspection.reads.iter().any(|read| self.broken.contains(read)) {
             return Ok(None);
         }
         let twice = match query.body.as_ref() {
@@ -228,7 +243,7 @@ impl Compiler<'_> {
             items.iter().map(|i| i.span()).collect()
         };
 
-        let planned = self.planned(query, look.subquery, &|plan| self.named(plan, &spans));
+        let planned = self.planned(query, inspection.subquery, &|plan| self.named(plan, &spans));
         let (logical, schema) = planned.map_err(|mistakes| mistakes.diagnose(&table.file, &tokens))?;
         let mut lowering = Lowering {
             builder: &mut self.builder,
@@ -288,18 +303,18 @@ impl Compiler<'_> {
         }))
     }
 
-    /// The plan of a query and its columns, as `finish` makes them of the analysed plan. `subquery`: where the first
-    /// subquery stands that is used as a value.
+    /// Plans a query. `finish` makes the final plan and its columns of the analysed plan. `subquery` is the
+    /// place of the first subquery that is used as a value.
     pub(super) fn planned(
         &self,
         mut query: Box<Query>,
         subquery: Option<Span>,
-        finish: &Finish<'_>,
+        finish: &PlanFinisher<'_>,
     ) -> Result<(LogicalPlan, SchemaRef), Mistakes> {
         ties::fetch_as_limit(query.as_mut());
-        laterals::written_out(query.as_mut())?;
+        laterals::rewrite_laterals(query.as_mut())?;
         shorthands::write_out(query.as_mut());
-        named_windows::written_out(&mut query)?;
+        named_windows::inline_windows(&mut query)?;
         microseconds(query.as_mut());
         numbers::decimals(query.as_mut());
         operators(query.as_mut());
@@ -312,14 +327,14 @@ impl Compiler<'_> {
             planned = analysed(query.clone());
         }
         if planned.as_ref().is_err_and(Mistakes::are_of_one_name) && casts::name_casts(&mut query) {
-            // Where casts were not the reason, the first answer is in the user's words.
+            // If casts were not the reason, the first error is the better one: it is in the user's words.
             planned = analysed(query).or(planned);
         }
         planned
     }
 
-    /// The optimised, completed plan, and the table's columns, which have names that they can have. `spans`: where each
-    /// column stands.
+    /// The optimised, completed plan, and the table's columns. Refuses names that a table's column cannot have;
+    /// `spans` are the places of the columns.
     pub(super) fn named(&self, logical: LogicalPlan, spans: &[Span]) -> Result<(LogicalPlan, SchemaRef), Mistakes> {
         let columns = check_columns(&logical);
         if !columns.is_empty() {
@@ -331,29 +346,32 @@ impl Compiler<'_> {
         Ok(self.finish(logical)?)
     }
 
-    /// The analysed plan of a query: names resolved, types agreed, now() held open, without subqueries.
+    /// The analysed plan of a query: names are resolved, types agree, now() is a placeholder, and subqueries
+    /// are joins.
     fn logical(&self, statement: SqlStatement, subquery: Option<Span>) -> Planned<LogicalPlan> {
         let state = self.context.state();
         let statement = Statement::Statement(Box::new(statement));
-        // Nothing is read: the catalog is in memory and its futures are ready.
+        // Planning reads nothing: the catalog is in memory, so its futures are ready at once.
         let plan = futures::executor::block_on(state.statement_to_plan(statement))?;
-        let plan = now::hold(plan)?;
+        let plan = now::hold_now(plan)?;
         let plan = sets::marked(normal::distinct_on(plan)?)?;
         let options = state.config_options();
         let plan = session::analysed(&state, plan)?;
-        let plan = normal::types(wide::windows(normal::exact(plan)?)?, options)?;
-        // The columns that functions are given are of other types now.
-        let plan = Settled::new(self.dataflow.bounds.max_value).analyze(plan, options)?;
+        let plan = normal::types(wide::widen_windows(normal::exact(plan)?)?, options)?;
+        // The rewrites above may have changed the types of functions' arguments.
+        let plan = SettledFunctions::new(self.dataflow.bounds.max_value).analyze(plan, options)?;
         standard::refuse(&plan)?;
-        // Copies of a row are told apart for each row of an outer query once they are numbered.
-        let plan = match subqueries::are_in(&plan) {
-            true => sets::expanded(plan)?,
-            false => sets::settled(plan)?,
+        // EXCEPT ALL and INTERSECT ALL number the copies of a row when they are expanded. Where there are
+        // subqueries this must happen before they become joins, so that copies are numbered for each row of the
+        // outer query.
+        let plan = match subqueries::has_subqueries(&plan) {
+            true => sets::join_all_sets(plan)?,
+            false => sets::join_distinct_sets(plan)?,
         };
         subqueries::unnest(plan, &|name| self.key(name), subquery)
     }
 
-    /// The key columns of an input or table, by its name in SQL.
+    /// The key columns of an input or table, which is given by its name in SQL; empty if it has none.
     fn key(&self, name: &str) -> Vec<String> {
         let inputs = self.dataflow.inputs.iter().filter(|input| input.name == name);
         let tables = self.dataflow.tables.iter().filter(|t| t.qualified_name() == name);
@@ -412,7 +430,7 @@ impl Compiler<'_> {
         (planned, mistakes)
     }
 
-    /// A boolean expression over a table's columns.
+    /// Plans a condition as a boolean expression over a table's columns.
     pub(super) fn check(&self, sql: &str, schema: &SchemaRef) -> Planned<super::Expr> {
         let named: DFSchema = schema.clone().to_dfschema()?;
         let state = self.context.state();
@@ -421,6 +439,7 @@ impl Compiler<'_> {
             .with_recursion_limit(shape::PARSER_DEPTH)
             .build()?
             .parse_into_expr()?;
+        shorthands::write_out(&mut written.expr);
         microseconds(&mut written.expr);
         numbers::decimals(&mut written.expr);
         operators(&mut written.expr);
@@ -510,7 +529,7 @@ impl Compiler<'_> {
         positions
     }
 
-    /// The line of a setting in a file, behind a header; 0 where it cannot be found.
+    /// The line of a setting in a file, below a header such as `[expect.name]`; 0 if it is not found.
     fn setting_line(&self, file: &Path, header: &str, setting: &str) -> usize {
         let Ok(text) = std::fs::read_to_string(self.dataflow.folder.join(file)) else {
             return 0;
@@ -534,16 +553,16 @@ impl Compiler<'_> {
     }
 }
 
-/// What makes the plan and the columns of an analysed plan.
-pub(super) type Finish<'a> = dyn Fn(LogicalPlan) -> Result<(LogicalPlan, SchemaRef), Mistakes> + 'a;
+/// Makes the final plan and its columns of an analysed plan.
+pub(super) type PlanFinisher<'a> = dyn Fn(LogicalPlan) -> Result<(LogicalPlan, SchemaRef), Mistakes> + 'a;
 
 fn settings_file(table: &Table) -> PathBuf {
     table.settings_file.clone().unwrap_or_else(|| table.file.clone())
 }
 
-/// The statements of a file, window functions rewritten.
+/// Parses the statements of a file, whose window table functions and ASOF joins are rewritten first.
 fn parse(tokens: Vec<TokenWithSpan>) -> Planned<Vec<Statement>> {
-    let tokens = laterals::rewrite_asof(windows::rewrite(tokens)?);
+    let tokens = laterals::rewrite_asof(windows::rewrite(unread::remove_needless(tokens)?)?);
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&Standard)
         .with_recursion_limit(shape::PARSER_DEPTH)
@@ -551,7 +570,7 @@ fn parse(tokens: Vec<TokenWithSpan>) -> Planned<Vec<Statement>> {
     Ok(parser.parse_statements()?.into())
 }
 
-/// Columns of a SELECT that are given a name which an earlier one has.
+/// Refusals of columns of a SELECT whose name an earlier column has.
 fn named_twice(items: &[SelectItem]) -> Vec<Refusal> {
     let name = |item: &SelectItem| match item {
         SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.to_lowercase()),
@@ -571,9 +590,9 @@ fn named_twice(items: &[SelectItem]) -> Vec<Refusal> {
     refusals
 }
 
-/// Two columns have one name.
+/// The refusal of two columns with one name.
 pub(super) fn two_columns(name: &str) -> Refusal {
-    // DataFusion calls an expression by its own name, whatever the user calls it.
+    // DataFusion names an expression after its text, even if the user gives it an alias.
     let help = if name.contains('(') {
         "compute one of them in a subquery of FROM, under another name"
     } else {
@@ -582,7 +601,7 @@ pub(super) fn two_columns(name: &str) -> Refusal {
     Refusal::new(format!("could not name two columns {name:?}")).help(help)
 }
 
-/// Names that a Delta table cannot have, and names that stand twice; each with the column's position.
+/// Columns whose names a Delta table cannot have or that repeat an earlier name, each with its position.
 fn check_columns(plan: &LogicalPlan) -> Vec<(usize, Refusal)> {
     let mut refusals = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();

@@ -1,14 +1,14 @@
-//! Orders that SQL leaves open, made total in the logical plan itself, so that the graph and a batch
+//! Makes orders total that SQL leaves open. This happens in the logical plan, so that the graph and a batch
 //! recomputation keep the same rows.
 //!
 //! 1. ORDER BY ... LIMIT: the remaining columns of the sorted rows follow the user's.
-//! 2. ROW_NUMBER, LAG, LEAD, NTILE, and functions over ROWS frames: the remaining columns of the window's
-//!    input. RANK and its kin share ties and stay as they are; so do sums over RANGE frames, which end with
-//!    the last tie.
-//! 3. array_agg, string_agg, first_value, last_value, nth_value: their argument.
+//! 2. ROW_NUMBER, LAG, LEAD, NTILE, and functions over ROWS frames: the remaining columns of the window's input
+//!    follow. RANK and similar functions give tied rows one value and stay as they are; so do sums over RANGE
+//!    frames, which end with the last tied row.
+//! 3. array_agg, string_agg, first_value, last_value, nth_value: their argument follows.
 //!
-//! It runs between two optimisations: the first has dropped the columns nobody reads, so that only those
-//! that can be seen decide.
+//! This runs between two optimisations. The first one drops the columns that nobody reads, so that only columns
+//! decide that a user can see.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Projection, SortExpr, Window, 
 use super::error::{Planned, Refusal};
 use super::rewrite::rewrite;
 
-/// The plan with total orders, and without the sorts that no limit reads.
+/// The plan with total orders. Sorts that no limit reads are removed.
 pub(super) fn complete(plan: LogicalPlan) -> Planned<LogicalPlan> {
     let plan = drop_sorts(plan, false)?;
     let mut refusal = None;
@@ -52,7 +52,7 @@ pub(super) fn complete(plan: LogicalPlan) -> Planned<LogicalPlan> {
     }
 }
 
-/// Removes sorts, but for those that a limit reads.
+/// Removes sorts, except those that a limit reads.
 fn drop_sorts(plan: LogicalPlan, limited: bool) -> Result<LogicalPlan> {
     match plan {
         LogicalPlan::Sort(sort) if !limited => drop_sorts(Arc::unwrap_or_clone(sort.input), false),
@@ -115,7 +115,8 @@ impl From<datafusion::common::DataFusionError> for Completion {
     }
 }
 
-/// Completes the orders of a window's functions; where they differ then, each order gets a window of its own.
+/// Completes the orders of a window's functions. If the orders then differ, each order gets a window node of
+/// its own.
 fn windows(window: Window) -> std::result::Result<Transformed<LogicalPlan>, Completion> {
     let mut changed = false;
     let mut functions: Vec<Expr> = Vec::with_capacity(window.window_expr.len());
@@ -154,7 +155,7 @@ fn windows(window: Window) -> std::result::Result<Transformed<LogicalPlan>, Comp
     Ok(Transformed::yes(plan))
 }
 
-/// A window expression and the column it makes.
+/// A window expression without its aliases, and the column that it makes.
 fn split(expr: Expr) -> (Expr, Column) {
     let (relation, name) = expr.qualified_name();
     let mut expr = expr;
@@ -172,7 +173,7 @@ fn same_order(a: &Expr, b: &Expr) -> bool {
     of(a) == of(b)
 }
 
-/// Whether a function's answer depends on the order of ties.
+/// Whether a function's result depends on the order of tied rows.
 fn needs_order(call: &WindowFunction) -> std::result::Result<bool, Completion> {
     let frame = &call.params.window_frame;
     let whole = frame.start_bound.is_unbounded() && is_unbounded_following(&frame.end_bound);

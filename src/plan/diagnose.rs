@@ -1,4 +1,4 @@
-//! What went wrong, as diagnostics: message, place, remedy.
+//! Turns errors of planning into diagnostics: message, place, remedy.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use super::error::{PlanError, Refusal};
 use super::foreign;
 use super::places::{find, mentioned, named, rare};
 use super::plainly::plainly;
-use super::{said, shape};
+use super::{message_rules, shape};
 use crate::definition::{Diagnostic, nearest};
 use crate::words::sql_types;
 
-/// What DataFusion says of two expressions with one name.
+/// A part of DataFusion's message about two expressions with one name.
 const ONE_NAME: &str = "require unique expression names";
 
-/// One or several diagnostics for an error in the SQL of `file`, whose tokens help to find the place.
+/// The diagnostics of an error in the SQL of `file`; `tokens` are that SQL's, and help to find the place.
 pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
     match error {
         PlanError::Refused(refusal) => vec![refused(*refusal, file, tokens)],
@@ -62,7 +62,7 @@ fn flatten(error: &DataFusionError) -> Vec<&DataFusionError> {
     }
 }
 
-/// Whether a plan was refused because two of its expressions have one name.
+/// Whether DataFusion refused a plan because two of its expressions have one name.
 pub(super) fn names_twice(error: &PlanError) -> bool {
     let PlanError::DataFusion(error) = error else {
         return false;
@@ -76,7 +76,8 @@ pub(super) fn names_twice(error: &PlanError) -> bool {
     })
 }
 
-/// Whether a plan was refused because an expression, such as `sum(x)`, and the value of a subquery have one name.
+/// Whether DataFusion refused a plan because an expression, such as `sum(x)`, and the value of a subquery have
+/// one name.
 pub(super) fn takes_a_value_for_another(error: &PlanError) -> bool {
     let PlanError::DataFusion(error) = error else {
         return false;
@@ -89,12 +90,12 @@ pub(super) fn takes_a_value_for_another(error: &PlanError) -> bool {
     })
 }
 
-/// What stands where a condition should.
+/// The refusal of `what` where a condition is needed.
 pub(super) fn not_a_condition(what: &str) -> Refusal {
     Refusal::new(sql_types(&format!("could not use {what} as a condition"))).help("compare it with something")
 }
 
-/// DataFusion's error in our words.
+/// DataFusion's error as a refusal in our words.
 fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     let found = error.diagnostic();
     let span = found.and_then(|d| d.span);
@@ -110,7 +111,7 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
                     field.name
                 ))
                 .help(match field.name.contains('(') {
-                    // DataFusion's own name of an expression is no SQL.
+                    // DataFusion's name of the expression is not SQL, so `t.name` would not work.
                     true => "compute one of them in a subquery of FROM, under a name of its own".to_string(),
                     false => format!("write its table before it: t.{}", field.name),
                 })
@@ -134,13 +135,13 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
         let near = name.rsplit('.').next().unwrap_or(name);
         return two_columns(name).at_span(span).near(near);
     }
-    if let Some(refusal) = of_types(&root.strip_backtrace()).or_else(|| of_types(&text)) {
+    if let Some(refusal) = type_refusal(&root.strip_backtrace()).or_else(|| type_refusal(&text)) {
         return if span.is_some() { refusal.at_span(span) } else { refusal };
     }
     if let Some(refusal) = unknown_function(&root.strip_backtrace()).or_else(|| unknown_function(&text)) {
         return if span.is_some() { refusal.at_span(span) } else { refusal };
     }
-    if let Some(refusal) = said::ours(&strip(&text), tokens).or_else(|| in_our_words(&text, tokens)) {
+    if let Some(refusal) = message_rules::own_refusal(&strip(&text), tokens).or_else(|| in_our_words(&text, tokens)) {
         return if refusal.span.is_none() {
             refusal.at_span(span)
         } else {
@@ -172,12 +173,12 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     if !notes.is_empty() {
         refusal.message = sql_types(&format!("{} ({})", refusal.message, notes.join(", ")));
     }
-    // DataFusion points at the first side, with which nothing may be wrong.
+    // DataFusion points at the first side, but the other one may be the mistake.
     if refusal.message.contains("queries have different number of columns") {
         let operation = refusal.message.split(' ').next().unwrap_or_default().to_string();
         refusal = refusal.at(None).near(operation);
     }
-    // The help names the inner call.
+    // A help may name the inner one of two calls, which gives a place.
     let inner = helps
         .iter()
         .find_map(|help| help.strip_prefix("compute '")?.split('(').next());
@@ -185,7 +186,7 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
         refusal = refusal.near(inner);
     }
     if !helps.is_empty() {
-        // DataFusion's name of `*`.
+        // DataFusion calls `count(*)` `count(Int64(1))`.
         refusal = refusal.help(helps.join("; ").replace("(Int64(1))", "(*)"));
     } else if let Some(help) = remedy(&refusal.message) {
         refusal = refusal.help(help);
@@ -193,19 +194,19 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     refusal
 }
 
-/// A function that is not there.
+/// The refusal of a call of an unknown function.
 fn unknown_function(text: &str) -> Option<Refusal> {
     let rest = strip(text);
     let rest = rest
         .strip_prefix("Invalid function '")
         .or_else(|| rest.strip_prefix("invalid function '"))?;
     let (name, rest) = rest.split_once('\'')?;
-    // What DataFusion names is often as near as anything.
+    // DataFusion suggests some function in any case, so its suggestion counts only if the names are alike.
     let near = rest.split('\'').nth(1).and_then(|near| nearest(name, [near]));
     let help = match (foreign::instead(name), near) {
         (Some(instead), _) => instead.to_string(),
         (None, Some(near)) => format!("did you mean '{near}'?"),
-        (None, None) => "docs/sql-functions.md lists functions; write it in terms of these".to_string(),
+        (None, None) => "docs/src/sql/functions.md lists functions; write it in terms of these".to_string(),
     };
     Some(
         Refusal::new(format!("could not find a function '{name}'"))
@@ -214,7 +215,7 @@ fn unknown_function(text: &str) -> Option<Refusal> {
     )
 }
 
-/// Errors that DataFusion tells without their place, or in words that name its own parts.
+/// Errors for which DataFusion gives no place, or which name its internal parts.
 fn in_our_words(text: &str, tokens: &[TokenWithSpan]) -> Option<Refusal> {
     let between = |from: &str, to: &str| Some(text.split_once(from)?.1.split_once(to)?.0.trim().to_string());
     if text.contains("recursion limit exceeded") {
@@ -257,7 +258,7 @@ fn in_our_words(text: &str, tokens: &[TokenWithSpan]) -> Option<Refusal> {
     })
 }
 
-/// Where queries of WITH are given this name.
+/// Where WITH defines a query of this name.
 fn defined<'a>(tokens: &'a [TokenWithSpan], name: &'a str) -> impl Iterator<Item = Span> + 'a {
     let words = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_)));
     let next = words.clone().skip(1);
@@ -268,7 +269,7 @@ fn defined<'a>(tokens: &'a [TokenWithSpan], name: &'a str) -> impl Iterator<Item
     })
 }
 
-/// What to do about a message that says only what is wrong.
+/// What to do about a message that has no remedy of its own.
 fn remedy(message: &str) -> Option<String> {
     const CLAUSES: [&str; 12] = [
         "SELECT", "FROM", "WHERE", "GROUP", "ORDER", "HAVING", "WITH", "JOIN", "UNION", "LIMIT", "VALUES", "DISTINCT",
@@ -277,7 +278,7 @@ fn remedy(message: &str) -> Option<String> {
         .strip_prefix("expected: ")
         .and_then(|rest| rest.split_once(", found: "))
     {
-        if let Some(help) = said::found_instead(expected, found) {
+        if let Some(help) = message_rules::found_instead(expected, found) {
             return Some(help.to_string());
         }
         return Some(match nearest(found, CLAUSES) {
@@ -288,6 +289,10 @@ fn remedy(message: &str) -> Option<String> {
         });
     }
     let known = [
+        (
+            "unsupported SQL type JSONB",
+            "read a field as a text, payload::jsonb ->> 'a'; elsewhere JSON is a text: remove the cast",
+        ),
         (
             "unsupported SQL type JSON",
             "JSON is a text: remove the cast, and read fields by payload ->> 'a'",
@@ -318,22 +323,26 @@ fn remedy(message: &str) -> Option<String> {
     found.map(|(_, help)| help.to_string())
 }
 
-/// Refusals of types, of which DataFusion tells its own implementation.
-fn of_types(text: &str) -> Option<Refusal> {
+/// Errors about types, in which DataFusion describes its own implementation.
+fn type_refusal(text: &str) -> Option<Refusal> {
     let between = |from: &str, to: &str| Some(text.split_once(from)?.1.split_once(to)?.0.trim().to_string());
     if let Some(call) = between("given name and argument types '", "'") {
-        let refusal = Refusal::new(said::types_as_written(&sql_types(&format!("could not call {call}"))));
+        let refusal = Refusal::new(message_rules::types_as_written(&sql_types(&format!(
+            "could not call {call}"
+        ))));
         let name = call.split('(').next().unwrap_or_default().to_string();
-        // A function of ours says itself how it is called.
+        // Errors of our own functions list how the function may be called.
         if let Some((_, own)) = text.split_once(&format!("could not plan {name}("))
             && let Some((given, forms)) = own.split_once("): it is ")
         {
             let forms = forms.split(['\n', '.']).next().unwrap_or_default();
-            let refusal = Refusal::new(said::types_as_written(&format!("could not call {name}({given})")));
+            let refusal = Refusal::new(message_rules::types_as_written(&format!(
+                "could not call {name}({given})"
+            )));
             return Some(refusal.near(name).help(format!("it is {forms}")));
         }
         let forms = text.split_once("Candidate functions:").map_or("", |(_, forms)| forms);
-        let forms = said::forms(forms.split(['\t', '\n']).map(|form| sql_types(form.trim())));
+        let forms = message_rules::readable_signatures(forms.split(['\t', '\n']).map(|form| sql_types(form.trim())));
         return Some(refusal.near(name).help(match forms.as_slice() {
             [] => "cast its arguments: CAST(... AS ...)".to_string(),
             forms => format!("it takes {}", forms.join(", ")),
@@ -355,7 +364,7 @@ fn of_types(text: &str) -> Option<Refusal> {
         .iter()
         .find_map(|operation| Some(text.split_once(operation)?.1.lines().next()?.to_string()))
         .or_else(|| between("Cannot coerce arithmetic expression ", " to valid types"))?;
-    // `Timestamp(µs) > Int64`: the operator is what stands between two types.
+    // In `Timestamp(µs) > Int64` the operator is the first word that is not a type.
     let words: Vec<&str> = operation.split_whitespace().collect();
     let at = words
         .iter()
@@ -371,7 +380,7 @@ fn of_types(text: &str) -> Option<Refusal> {
         true => "write how long it is: ts + INTERVAL '1 day'",
         false => "cast one side: CAST(... AS ...)",
     };
-    Some(Refusal::new(said::types_as_written(&message)).help(help))
+    Some(Refusal::new(message_rules::types_as_written(&message)).help(help))
 }
 
 fn unknown_column(field: &Column, valid: &[Column], tokens: &[TokenWithSpan]) -> Refusal {
@@ -411,7 +420,7 @@ fn in_double_quotes(tokens: &[TokenWithSpan], name: &str) -> bool {
         .any(|t| matches!(&t.token, Token::Word(word) if word.quote_style == Some('"') && word.value == name))
 }
 
-/// `... at Line: 3, Column: 8` as sqlparser puts it.
+/// Splits sqlparser's `... at Line: 3, Column: 8` into the message and the place.
 fn split_place(text: &str) -> (String, Option<Location>) {
     let Some((message, place)) = text.split_once(" at Line: ") else {
         return (text.to_string(), None);

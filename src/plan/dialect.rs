@@ -1,13 +1,15 @@
-//! The SQL that is read: DataFusion's generic dialect, with the operators of PostgreSQL.
+//! The dialect in which SQL is read: DataFusion's generic dialect with the operators of PostgreSQL.
 //!
 //! Operators bind as PostgreSQL's do, from tight to loose:
 //!
 //! ```text
-//! .   ::   [ ]   COLLATE   AT TIME ZONE   - (of one operand)   ^   * / %   + -   || -> ->> ~ & | # << >> and other operators
+//! .   ::   [ ]   COLLATE   AT TIME ZONE   - (of one operand)   ^   * / %   + -
+//! || -> ->> ~ & | # << >> and other operators
 //! BETWEEN IN LIKE SIMILAR   < > = <= >= <>   IS   NOT   AND   OR
 //! ```
 //!
-//! `#` is exclusive or, and no part of a name; `^` is power, see [`operators`](super::operators).
+//! `#` is exclusive or, and not part of a name; `^` is power, see [`operators`](super::operators). BETWEEN
+//! SYMMETRIC takes its bounds in either order, so it is read as two BETWEENs.
 
 use std::any::TypeId;
 
@@ -21,10 +23,10 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 #[derive(Clone, Copy, Debug)]
 pub struct Standard;
 
-/// How tight a minus binds that has one operand: between AT TIME ZONE and `^`.
+/// The precedence of a minus with one operand: between AT TIME ZONE and `^`.
 const SIGN: u8 = 105;
 
-/// What the generic dialect says, and so does this one.
+/// Methods that return what the generic dialect returns.
 macro_rules! as_generic {
     ($($supports:ident,)*) => {
         $(fn $supports(&self) -> bool {
@@ -34,7 +36,7 @@ macro_rules! as_generic {
 }
 
 impl Dialect for Standard {
-    /// The parser asks for the generic dialect by name in some places.
+    /// In some places the parser asks whether the dialect is the generic one.
     fn dialect(&self) -> TypeId {
         TypeId::of::<GenericDialect>()
     }
@@ -62,6 +64,8 @@ impl Dialect for Standard {
             | Token::Sharp
             | Token::ShiftLeft
             | Token::ShiftRight
+            | Token::CaretAt
+            | Token::Overlap
             | Token::Tilde
             | Token::TildeAsterisk
             | Token::ExclamationMarkTilde
@@ -94,6 +98,9 @@ impl Dialect for Standard {
     fn parse_infix(&self, parser: &mut Parser, left: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
         const DISTINCT: [Keyword; 3] = [Keyword::IS, Keyword::DISTINCT, Keyword::FROM];
         const NOT_DISTINCT: [Keyword; 4] = [Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM];
+        if let Some(negated) = is_symmetric(parser) {
+            return Some(between(parser, left, negated));
+        }
         let left = || Box::new(left.clone());
         if parser.parse_keywords(&DISTINCT) {
             let right = parser.parse_subexpr(precedence);
@@ -189,7 +196,51 @@ impl Dialect for Standard {
     }
 }
 
-/// Whether `TRIM([BOTH | LEADING | TRAILING] FROM` follows, which says no characters, and which side it says.
+/// Whether `[NOT] BETWEEN {SYMMETRIC | ASYMMETRIC}` follows; if so, whether it begins with NOT.
+fn is_symmetric(parser: &Parser) -> Option<bool> {
+    let keyword = |n: usize| match &parser.peek_nth_token_ref(n).token {
+        Token::Word(word) if word.quote_style.is_none() => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    let negated = keyword(0) == Keyword::NOT;
+    let at = usize::from(negated);
+    let says = keyword(at) == Keyword::BETWEEN && matches!(keyword(at + 1), Keyword::SYMMETRIC | Keyword::ASYMMETRIC);
+    // SYMMETRIC may also be the name of a column.
+    (says && keyword(at + 2) != Keyword::AND).then_some(negated)
+}
+
+/// Parses the BETWEEN that [`is_symmetric`] has found.
+fn between(parser: &mut Parser, left: &Expr, negated: bool) -> Result<Expr, ParserError> {
+    (0..1 + usize::from(negated)).for_each(|_| parser.advance_token());
+    let symmetric = parser.parse_keyword(Keyword::SYMMETRIC);
+    if !symmetric {
+        parser.expect_keyword(Keyword::ASYMMETRIC)?;
+    }
+    let precedence = Standard.prec_value(Precedence::Between);
+    let low = parser.parse_subexpr(precedence)?;
+    parser.expect_keyword(Keyword::AND)?;
+    let high = parser.parse_subexpr(precedence)?;
+    let between = |low: Expr, high: Expr| Expr::Between {
+        expr: Box::new(left.clone()),
+        negated,
+        low: Box::new(low),
+        high: Box::new(high),
+    };
+    if !symmetric {
+        return Ok(between(low, high));
+    }
+    let op = match negated {
+        true => BinaryOperator::And,
+        false => BinaryOperator::Or,
+    };
+    Ok(Expr::Nested(Box::new(Expr::BinaryOp {
+        left: Box::new(between(low.clone(), high.clone())),
+        op,
+        right: Box::new(between(high, low)),
+    })))
+}
+
+/// Whether `TRIM([BOTH | LEADING | TRAILING] FROM` follows, without characters to trim; if so, which side it names.
 fn trims_blanks(parser: &Parser) -> Option<Option<TrimWhereField>> {
     let keyword = |n: usize| match &parser.peek_nth_token_ref(n).token {
         Token::Word(word) if word.quote_style.is_none() => word.keyword,
@@ -226,7 +277,7 @@ mod tests {
     use super::*;
     use datafusion::sql::sqlparser::ast::{SelectItem, SetExpr, Statement};
 
-    /// The expression with parentheses around each operation.
+    /// The expression as text, with parentheses around each operation.
     fn read(sql: &str) -> String {
         let expr = Parser::new(&Standard).try_with_sql(sql).unwrap().parse_expr().unwrap();
         shown(&expr)
@@ -295,6 +346,15 @@ mod tests {
             ),
             ("a BETWEEN b AND c IS TRUE", "((a between b and c) is true)"),
             ("NOT a BETWEEN b AND c", "(NOT (a between b and c))"),
+            (
+                "a BETWEEN SYMMETRIC b + 1 AND c AND d",
+                "(((a between (b + 1) and c) OR (a between c and (b + 1))) AND d)",
+            ),
+            (
+                "a NOT BETWEEN SYMMETRIC (b) AND c OR d",
+                "(((a between b and c) AND (a between c and b)) OR d)",
+            ),
+            ("a BETWEEN ASYMMETRIC b AND c", "(a between b and c)"),
             ("NOT a IS NULL", "(NOT (a is null))"),
             ("NOT a = b", "(NOT (a = b))"),
             ("NOT a AND b", "((NOT a) AND b)"),
@@ -303,6 +363,8 @@ mod tests {
             ("a = b IN (c)", "(a = (b in [c]))"),
             ("a LIKE b || '%' AND c", "((a like (b || '%')) AND c)"),
             ("a ~ b || c", "((a ~ b) || c)"),
+            ("a ^@ b || c = d", "(((a ^@ b) || c) = d)"),
+            ("a && b || c AND d", "(((a && b) || c) AND d)"),
             ("a = b ~ c", "(a = (b ~ c))"),
             ("a LIKE b = c", "((a like b) = c)"),
             ("a + b::INT", "(a + (b::INT))"),
@@ -317,7 +379,7 @@ mod tests {
         }
     }
 
-    /// Wherever no operator stands, statements are read as by the generic dialect.
+    /// SQL without operators is read as the generic dialect reads it.
     #[test]
     fn other_sql_is_read_as_by_the_generic_dialect() {
         for sql in [

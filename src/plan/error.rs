@@ -1,15 +1,15 @@
-//! Why a table could not be planned, before its place is known in full.
+//! Why a table could not be planned, before the place in the SQL is fully known.
 
 use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
-/// A construct that is refused, and what to write instead.
+/// A construct that is refused, with what to write instead.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub message: String,
     pub help: Option<String>,
-    /// Where; none: it is looked for by `word`.
+    /// Where the construct stands; if `None`, `word` is looked for in the SQL.
     pub span: Option<Span>,
     /// A word of the SQL (a function, a keyword) that stands near the mistake.
     pub word: Option<String>,
@@ -25,6 +25,11 @@ impl Refusal {
         }
     }
 
+    /// The message and its remedy, for a live query, whose error has no place.
+    pub fn into_texts(self) -> (String, String) {
+        (self.message, self.help.unwrap_or_default())
+    }
+
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
@@ -35,7 +40,7 @@ impl Refusal {
         self
     }
 
-    /// At a span of a plan's expression.
+    /// Sets the place to a span of an expression of the plan.
     pub fn at_span(self, span: Option<datafusion::common::Span>) -> Self {
         let span = span.map(|s| Span {
             start: place(s.start),
@@ -57,12 +62,12 @@ fn place(location: datafusion::common::Location) -> Location {
     }
 }
 
-/// Why planning stopped.
+/// Why planning stopped: this code or DataFusion refused the SQL.
 #[derive(Debug)]
 pub(super) enum PlanError {
-    /// We refuse it.
+    /// This code refuses the construct.
     Refused(Box<Refusal>),
-    /// DataFusion does.
+    /// DataFusion refuses the SQL.
     DataFusion(Box<DataFusionError>),
 }
 

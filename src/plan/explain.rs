@@ -1,4 +1,4 @@
-//! The graph as text: each table as a tree, a shared node printed once and named where it comes again.
+//! Prints the graph as text, each table as a tree. A shared node is printed once and named where it comes again.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -16,9 +16,9 @@ use super::{AggregateCall, AggregateKind, Expr, Graph, Join, NodeId, Op, Rank, S
 use super::{numbers, times};
 
 impl Graph {
-    /// The plan of one table by its name in SQL, or of all; one operator a line, inputs indented below.
-    /// Operators that several read carry a mark `#1`, under which they are named when they come again.
-    /// An unknown name yields an empty text.
+    /// The plan of one table, by its name in SQL, or of all tables. Each operator has a line, with its inputs
+    /// indented below it. An operator that several others read has a mark such as `#1`, which stands for it
+    /// when it comes again. For an unknown name the text is empty.
     pub fn explain(&self, table: Option<&str>) -> String {
         let mut printer = Printer::new(self, table);
         for planned in self.tables.iter().filter(|t| table.is_none_or(|name| name == t.name)) {
@@ -39,7 +39,7 @@ impl Graph {
             if !planned.partition_by.is_empty() {
                 facts.push(format!("partitioned by {}", names(&planned.partition_by)));
             }
-            // That dates are some is expected of every table that computes any.
+            // Every table that computes dates has the expectation that they are in the calendar, so it is left out.
             let told = planned
                 .expectations
                 .iter()
@@ -215,7 +215,7 @@ fn describe_join(join: &Join) -> String {
     text
 }
 
-/// A call of an aggregate, without its order and filter.
+/// The call of an aggregate as text, without its order and filter.
 pub fn readable_call(call: &AggregateCall) -> String {
     format!(
         "{}({}{})",
@@ -315,12 +315,12 @@ fn list(exprs: &[Expr], separator: &str) -> String {
     exprs.iter().map(readable).collect::<Vec<_>>().join(separator)
 }
 
-/// A function of numbers or times as the operator that it stands for.
+/// The operator for which a function of numbers or times stands.
 fn as_operator(call: &ScalarFunctionExpr) -> Option<Expr> {
     numbers::as_operator(call).or_else(|| times::as_operator(call))
 }
 
-/// An expression without the positions of its columns; intervals and text as SQL writes them.
+/// An expression as text: columns by name only, intervals and texts as SQL writes them.
 pub fn readable(expr: &Expr) -> String {
     let named = |name: String| Transformed::yes(Arc::new(Column::new(&name, 0)) as Expr);
     let with_operators = expr.clone().transform_up(|e| {
@@ -350,9 +350,9 @@ pub fn readable(expr: &Expr) -> String {
     plain.to_string().replace("@0", "")
 }
 
-/// A column's name, without what DataFusion adds to tell computed ones apart.
+/// A column's name without the parts that DataFusion adds to make computed names unique.
 fn short(name: &str) -> String {
-    // It may have been passed up more than once.
+    // A column that was passed up more than once has the prefix several times.
     let mut name = name.trim_start_matches(PASSED);
     for clause in [" PARTITION BY", " ORDER BY", " ROWS BETWEEN", " RANGE BETWEEN"] {
         name = name.split(clause).next().unwrap_or(name);

@@ -1,4 +1,5 @@
-//! Rewriting that is wrong, for tests of who is to notice it: a dataflow of such a name is planned so, in the run and in batch.
+//! Deliberate faults in the planner, for tests that must notice them. A dataflow with one of these names is
+//! planned with that fault, in the run and in batch.
 
 use std::ops::ControlFlow;
 
@@ -9,14 +10,14 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::written::call;
 
-/// The names of dataflows that are planned wrongly.
+/// The names of dataflows that are planned with a fault.
 pub(crate) const FAULTS: [&str; 3] = ["two_valued", "double_literals", "uncounted"];
 
-/// Makes the mistake that a dataflow is named for.
+/// Applies the fault that a dataflow is named after.
 ///
-/// - `two_valued`: NOT IN (SELECT ...) is true where it is unknown.
-/// - `double_literals`: a literal with a point is a DOUBLE.
-/// - `uncounted`: EXCEPT ALL takes all copies of a row away.
+/// - `two_valued`: NOT IN (SELECT ...) is true where it should be unknown.
+/// - `double_literals`: a literal with a decimal point is a DOUBLE.
+/// - `uncounted`: EXCEPT ALL removes all copies of a row.
 pub(super) fn mistake(name: &str, query: &mut Query) {
     if FAULTS.contains(&name) {
         let _ = query.visit(&mut Mistake(name));

@@ -1,7 +1,7 @@
-//! Functions of other databases: what to write instead.
+//! Functions of other databases, and what to write instead of them.
 
-/// Names, and what says the same here.
-const INSTEAD: [(&[&str], &str); 39] = [
+/// Names of functions, and what to write instead.
+const INSTEAD: [(&[&str], &str); 41] = [
     (&["iff", "if"], "write CASE WHEN a THEN b ELSE c END"),
     (&["ifnull", "isnull", "zeroifnull"], "write coalesce(x, 0)"),
     (&["decode", "choose"], "write CASE x WHEN 1 THEN 'a' ELSE 'b' END"),
@@ -185,7 +185,12 @@ const INSTEAD: [(&[&str], &str); 39] = [
     (&["len"], "write length(text)"),
     (
         &["format", "printf", "sprintf"],
-        "join texts: 'a' || CAST(x AS VARCHAR)",
+        "write format('%s: %s', a, b), with %s and %% alone, or join texts: 'a' || CAST(x AS VARCHAR)",
+    ),
+    (&["make_interval"], "write INTERVAL '3 days', or n * INTERVAL '1 day'"),
+    (
+        &["array_upper", "array_lower"],
+        "write array_length(list, 1); lists begin at 1",
     ),
     (
         &["hash", "farm_fingerprint", "xxhash64", "murmur_hash", "checksum"],
@@ -266,7 +271,7 @@ const INSTEAD: [(&[&str], &str); 39] = [
     ),
 ];
 
-/// Functions that are given functions of items.
+/// Whether a function takes lambda functions, which it calls for each item of a list.
 pub(super) fn takes_functions(name: &str) -> bool {
     INSTEAD.iter().any(|(names, _)| {
         names.contains(&"list_transform") && names.iter().any(|known| known.eq_ignore_ascii_case(name))

@@ -1,11 +1,12 @@
-//! The functions that window table functions are rewritten to, for the graph and for batch alike; beside them, `calendar` has
-//! those that take the places of DataFusion's.
+//! The functions to which window table functions are rewritten, in the graph and in batch alike. Our own
+//! versions of DataFusion's functions are elsewhere, such as in `calendar`.
 //!
-//! `window_time(t)` is t as a TIMESTAMP, refused when planned where it is neither that nor a DATE.
-//! `hop_windows(ts, slide, size)` lists the starts of all windows of `size`, one every `slide` since
-//! 1970-01-01, that hold `ts`; either may be of months. `session_start(ts, gap)` and `session_end(ts, gap)`, over a partition ordered
-//! by `ts`, are the bounds of the session that holds the row: a row that comes `gap` or more behind the row
-//! before it begins a new one; the end is the last row's time plus `gap`, exclusive.
+//! - `window_time(t)` is t as a TIMESTAMP; planning refuses it if t is neither a TIMESTAMP nor a DATE.
+//! - `hop_windows(ts, slide, size)` lists the starts of all windows of length `size` that contain `ts`, where
+//!   one window starts every `slide` since 1970-01-01. Both lengths may be in months.
+//! - `session_start(ts, gap)` and `session_end(ts, gap)`, over a partition ordered by `ts`, are the bounds of
+//!   the row's session. A row begins a new session if it comes `gap` or more after the row before it; a session
+//!   ends, exclusively, `gap` after its last row.
 
 use std::sync::Arc;
 
@@ -27,23 +28,24 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 
 use super::casts::AsType;
-use super::times::{Length, months_later};
-use super::{calendar, json_text, ordered_sets, standard};
+use super::times::{TimeLength, months_later};
+use super::{calendar, json_numbers, json_text, ordered_sets, standard};
 use crate::repr::civil_from_days;
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
-/// A row falls into at most so many hopping windows; more is a mistake in the settings.
+/// The most hopping windows that one row may fall into. More are taken for a mistake in the lengths.
 pub(super) const MAX_WINDOWS_PER_ROW: i64 = 10_000;
 
-/// Registers these, those of the calendar and the JSON functions.
+/// Registers the functions of this file and of the modules beside it, and the JSON functions.
 pub(super) fn register(context: &SessionContext) {
     let mut state = context.state();
     datafusion_functions_json::register_all(&mut state).expect("a fresh session takes the JSON functions");
     *context.state_ref().write() = state;
     calendar::register(context);
+    json_numbers::register(context);
     json_text::register(context);
     ordered_sets::register(context);
     standard::register(context);
@@ -54,7 +56,7 @@ pub(super) fn register(context: &SessionContext) {
     context.register_udwf(WindowUDF::from(SessionBound::new(Side::End)));
 }
 
-/// An interval without months, in microseconds.
+/// An interval in microseconds; `None` if it has months or overflows.
 pub(super) fn interval_micros(interval: IntervalMonthDayNano) -> Option<i64> {
     if interval.months != 0 {
         return None;
@@ -132,7 +134,7 @@ impl ScalarUDFImpl for HopWindows {
         Ok(DataType::List(Arc::new(Field::new("item", TIMESTAMP, true))))
     }
 
-    /// Also refuses lengths that no windows have.
+    /// Also refuses lengths that a window cannot have.
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         if let [_, Some(slide), Some(size)] = args.scalar_arguments {
             Hops::new(slide, size)?;
@@ -151,20 +153,20 @@ impl ScalarUDFImpl for HopWindows {
     }
 }
 
-/// Hopping windows of a size, one every slide.
+/// Hopping windows: one of length `size` starts every `slide`.
 struct Hops {
-    slide: Length,
-    size: Length,
+    slide: TimeLength,
+    size: TimeLength,
 }
 
 impl Hops {
     fn new(slide: &ScalarValue, size: &ScalarValue) -> Result<Hops> {
         let [slide, size] = [slide, size].map(|length| match length {
-            ScalarValue::IntervalMonthDayNano(Some(interval)) => Ok(Length::of(*interval)),
+            ScalarValue::IntervalMonthDayNano(Some(interval)) => Ok(TimeLength::from_interval(*interval)),
             _ => exec_err!("the lengths of hopping windows must be literal intervals"),
         });
         let (slide, size) = (slide?, size?);
-        let micros = |length: Length| {
+        let micros = |length: TimeLength| {
             let total = length.total().filter(|total| *total > 0);
             total.ok_or_else(|| {
                 plan_datafusion_err!("a window's length must be longer than nothing, and of the calendar")
@@ -179,8 +181,8 @@ impl Hops {
         }
     }
 
-    /// The starts of the windows that hold each time, oldest first; a slide greater than the size leaves gaps, where a row is in no
-    /// window.
+    /// For each time, the starts of the windows that contain it, oldest first. If the slide is greater than the
+    /// size, a time in a gap between windows gets an empty list.
     fn lists(&self, times: &TimestampMicrosecondArray) -> Result<ListArray> {
         let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new());
         let mut starts = Vec::new();
@@ -193,7 +195,7 @@ impl Hops {
             let newest = self.newest(time);
             for back in 0.. {
                 let start = self.start(newest - back);
-                // What ends where there is no room ends behind every time.
+                // A window whose end overflows ends after every time.
                 if self.size.behind(start).is_some_and(|end| end <= time) {
                     break;
                 }
@@ -208,7 +210,7 @@ impl Hops {
         Ok(lists.finish())
     }
 
-    /// The number of the last window that does not begin behind a time, counted from 1970-01-01.
+    /// The number of the last window that starts at or before a time. Window 0 starts at 1970-01-01.
     fn newest(&self, time: i64) -> i64 {
         match self.slide.months {
             0 => time.div_euclid(self.slide.days * MICROS_PER_DAY + self.slide.micros),
@@ -227,7 +229,7 @@ impl Hops {
     }
 }
 
-/// The microseconds of a window's length.
+/// A window's length in microseconds; an error if it is not positive or has months.
 fn positive(interval: IntervalMonthDayNano) -> Result<i64> {
     match interval_micros(interval) {
         Some(micros) if micros > 0 => Ok(micros),
@@ -323,7 +325,7 @@ impl PartitionEvaluator for SessionEvaluator {
 
 #[cfg(test)]
 mod tests {
-    use super::super::times::{Moment, point_of};
+    use super::super::times::{TimestampText, point_of};
     use super::*;
     use arrow::array::IntervalMonthDayNanoArray;
 
@@ -365,13 +367,17 @@ mod tests {
             let lists = Hops::new(&slide, &size).unwrap().lists(&vec![time].into()).unwrap();
             let starts = lists.value(0);
             let starts = starts.as_primitive::<TimestampMicrosecondType>();
-            starts.values().iter().map(|start| Moment(*start).to_string()).collect()
+            starts
+                .values()
+                .iter()
+                .map(|start| TimestampText(*start).to_string())
+                .collect()
         };
         assert_eq!(
             starts("2024-03-31 12:00:00", length(1, 0), length(3, 0)),
             ["2024-01-01 00:00:00", "2024-02-01 00:00:00", "2024-03-01 00:00:00"]
         );
-        // A month behind February 29th and 28th is March 29th and 28th.
+        // A month after February 29th and 28th is March 29th and 28th.
         let of_days = starts("2023-03-30 00:00:00", length(0, 1), length(1, 0));
         assert_eq!(of_days.first().map(String::as_str), Some("2023-03-01 00:00:00"));
         assert_eq!(of_days.len(), 30);

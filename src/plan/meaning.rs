@@ -1,31 +1,32 @@
-//! What nodes and columns mean, as hashes that outlive a restart and an edit elsewhere.
+//! What nodes and columns mean, as hashes that stay equal over restarts and over edits elsewhere in the dataflow.
 //!
-//! [`super::Node::hash`] tells subplans of one graph apart, column positions included. A meaning also survives a column
-//! that comes to an input: what is picked out of an input is named, not numbered, and who reads an input as it is picks all
-//! of it. Equal meaning, equal rows for equal input; what an input's records mean is the input's own matter.
+//! [`super::Node::hash`] identifies subplans within one graph, and depends on column positions. A meaning also
+//! stays equal when an input gets a new column: columns of an input are identified by name, and a node that
+//! reads an input as it is counts as reading each of its columns. Nodes with equal meanings yield equal rows
+//! for equal inputs; how an input makes rows of records is not part of a meaning.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::datatypes::Fields;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use twox_hash::XxHash3_64;
 
 use super::compile::{input_identity, table_identity};
-use super::share::{expr_key_by, op_key};
+use super::encoding::{self, PlanHash, meaning_of};
+use super::share::op_form;
 use super::{Expr, Graph, Node, Op};
 use crate::definition::Dataflow;
 
-/// By node: what it computes.
-pub fn meanings(dataflow: &Dataflow, graph: &Graph) -> Vec<u64> {
-    let mut meanings: Vec<u64> = Vec::with_capacity(graph.nodes.len());
+/// The meaning of each node, by its position.
+pub fn meanings(dataflow: &Dataflow, graph: &Graph) -> Vec<PlanHash> {
+    let mut meanings: Vec<PlanHash> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let picked = picked(graph, node);
         let own = match &node.op {
             Op::Input(input) => input_identity(&dataflow.inputs[*input]),
             Op::Table(table) => table_identity(&dataflow.tables[graph.tables[*table].table]),
-            op => picked.clone().unwrap_or_else(|| op_key(op)),
+            op => picked.clone().unwrap_or_else(|| op_form(op)),
         };
         let inputs = node.inputs.iter().map(|input| match (&graph.nodes[*input], &picked) {
             (read, None) if matches!(read.op, Op::Input(_)) => {
@@ -33,22 +34,19 @@ pub fn meanings(dataflow: &Dataflow, graph: &Graph) -> Vec<u64> {
             }
             _ => meanings[*input],
         });
-        let inputs: Vec<u64> = inputs.collect();
+        let inputs: Vec<PlanHash> = inputs.collect();
         meanings.push(hash(&own, node, &inputs));
     }
     meanings
 }
 
-fn hash(own: &str, node: &Node, inputs: &[u64]) -> u64 {
-    let types = node.schema.fields().iter();
-    let types: Vec<String> = match &node.op {
-        Op::Input(_) if inputs.is_empty() => vec![], // columns may come to it
-        _ => types
-            .map(|f| format!("{:?} {}", f.data_type(), f.is_nullable()))
-            .collect(),
+fn hash(own: &str, node: &Node, inputs: &[PlanHash]) -> PlanHash {
+    let no_fields = Fields::empty();
+    let fields = match &node.op {
+        Op::Input(_) if inputs.is_empty() => &no_fields, // the input may get more columns
+        _ => node.schema.fields(),
     };
-    let inputs: Vec<String> = inputs.iter().map(|input| format!("{input:016x}")).collect();
-    XxHash3_64::oneshot(format!("{own} ({}) <- [{}]", types.join(", "), inputs.join(", ")).as_bytes())
+    meaning_of(&encoding::node(own, fields, inputs))
 }
 
 /// The columns of an input that the graph looks at, by position.
@@ -73,7 +71,7 @@ pub fn used_columns(graph: &Graph, input: usize) -> BTreeSet<usize> {
     used
 }
 
-/// What a node looks at of its input, where that is less than the whole row.
+/// The expressions over its input that a node evaluates; `None` if it reads the whole row.
 fn looked_at(node: &Node) -> Option<Vec<Expr>> {
     match &node.op {
         Op::Mfp(mfp) => {
@@ -104,7 +102,7 @@ fn columns(expr: &Expr, used: &mut BTreeSet<usize>) {
     looked.expect("looking does not fail");
 }
 
-/// What a node picks of an input.
+/// The form of a filter and projection right above an input; `None` for other nodes.
 fn picked(graph: &Graph, node: &Node) -> Option<String> {
     let Op::Mfp(mfp) = &node.op else { return None };
     let input = &graph.nodes[node.inputs[0]];
@@ -123,15 +121,15 @@ fn all(node: &Node) -> Vec<Expr> {
 fn pick(predicates: &[Expr], projection: &[Expr], input: &Node) -> String {
     let name = |column: &Column| {
         let field = input.schema.field(column.index());
-        let name = format!("{} {:?} {}", field.name(), field.data_type(), field.is_nullable());
-        Arc::new(Column::new(&name, 0)) as Arc<dyn PhysicalExpr>
+        format!(
+            "(field {} {})",
+            encoding::quoted(field.name()),
+            encoding::field_type(field)
+        )
     };
-    let key = |exprs: &[Expr]| {
-        exprs
-            .iter()
-            .map(|expr| expr_key_by(expr, name))
-            .collect::<Vec<_>>()
-            .join("; ")
+    let forms = |exprs: &[Expr]| {
+        let forms = exprs.iter().map(|expr| encoding::expression(expr, &name));
+        forms.collect::<Vec<_>>().join(" ")
     };
-    format!("pick [{}] [{}]", key(predicates), key(projection))
+    format!("(pick ({}) ({}))", forms(predicates), forms(projection))
 }

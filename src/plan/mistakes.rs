@@ -1,4 +1,4 @@
-//! What is wrong with a query, until it is known where it stands.
+//! The mistakes of a query, before they have a place in a file.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use super::diagnose::{diagnose, names_twice, refused, takes_a_value_for_another}
 use super::error::{PlanError, Refusal};
 use crate::definition::Diagnostic;
 
-/// What is wrong with a query.
+/// The mistakes of a query.
 pub(super) enum Mistakes {
     /// It could not be planned.
     Plan(PlanError),
-    /// Columns have names that they cannot have.
+    /// Some columns have names that a table's columns cannot have.
     Columns(Vec<Refusal>),
 }
 
@@ -30,12 +30,12 @@ impl From<Refusal> for Mistakes {
 }
 
 impl Mistakes {
-    /// Whether two columns have one name.
+    /// Whether it failed because two columns have one name.
     pub fn are_of_one_name(&self) -> bool {
         matches!(self, Mistakes::Plan(error) if names_twice(error))
     }
 
-    /// The column that could not be found, where that is what is wrong.
+    /// The column that could not be found, if that is the mistake.
     pub fn of_a_column(&self) -> Option<&Column> {
         let Mistakes::Plan(PlanError::DataFusion(error)) = self else {
             return None;
@@ -53,12 +53,12 @@ impl Mistakes {
         }
     }
 
-    /// Whether a subquery's value is taken for another.
+    /// Whether it failed because a subquery's value and another column have one name.
     pub fn are_of_a_value(&self) -> bool {
         matches!(self, Mistakes::Plan(error) if takes_a_value_for_another(error))
     }
 
-    /// With their places in a file.
+    /// The diagnostics, with their places in a file.
     pub fn diagnose(self, file: &Path, tokens: &[TokenWithSpan]) -> Vec<Diagnostic> {
         match self {
             Mistakes::Plan(error) => diagnose(error, file, tokens),

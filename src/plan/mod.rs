@@ -1,12 +1,13 @@
-//! From SQL to a small plan that can be kept incrementally.
+//! From SQL to a small plan that can be kept up to date incrementally.
 //!
-//! DataFusion parses, plans and optimises each table's SELECT; [`compile`] lowers the optimised logical
-//! plans of all tables into one [`Graph`]: a list of [`Node`]s, each behind its inputs, equal subplans
-//! only once. What cannot be kept incrementally, or is not deterministic, is refused with construct, file
-//! and line. `render` turns a graph into operators; `verify` runs [`PlannedTable::logical`] in batch.
+//! DataFusion parses, plans and optimises each table's SELECT. [`compile`] lowers the optimised logical plans
+//! of all tables into one [`Graph`]: a list of [`Node`]s in which every node comes after its inputs and equal
+//! subplans share one node. A construct that cannot be kept up to date incrementally, or that is not
+//! deterministic, is refused with the construct's name, file and line. `render` turns a graph into operators;
+//! `verify` runs [`PlannedTable::logical`] in batch.
 //!
-//! The plan is deterministic on its own terms: where SQL leaves an order open (ties of a top-k or of
-//! ROW_NUMBER, the order inside array_agg), the remaining columns complete it, in the graph and in
+//! The plan is deterministic even where SQL is not: where SQL leaves an order open (ties of a top-k or of
+//! ROW_NUMBER, the order inside array_agg), the remaining columns complete the order, in the graph and in
 //! `logical` alike.
 
 mod calendar;
@@ -16,6 +17,8 @@ mod compile;
 mod complete;
 mod diagnose;
 mod dialect;
+mod distinct_on;
+mod encoding;
 mod error;
 mod explain;
 #[cfg(test)]
@@ -23,10 +26,13 @@ pub(crate) mod faults;
 mod foreign;
 mod functions;
 mod guard;
+mod json_numbers;
 mod json_text;
 mod laterals;
+mod limits;
 mod lower;
 mod meaning;
+mod message_rules;
 mod mistakes;
 mod moments;
 mod named_windows;
@@ -45,7 +51,6 @@ mod recursive;
 mod refuse;
 mod rewrite;
 mod row_queries;
-mod said;
 mod session;
 mod sets;
 mod shape;
@@ -57,6 +62,7 @@ mod subqueries;
 mod tests;
 mod ties;
 mod times;
+mod unread;
 mod using;
 mod values;
 mod wide;
@@ -66,8 +72,11 @@ mod written;
 pub use calendar::register as register_calendar;
 pub use compile::{compile, compile_part};
 pub use dialect::Standard;
+pub use distinct_on::places_asked;
+pub use encoding::{PlanHash, VERSION as ENCODING_VERSION, meaning_of, meaning_text, quoted, retention, texts};
 pub use explain::{readable, readable_call};
 pub use guard::{keep_within_bounds, shown_bytes, too_long, value_above, without_large_values};
+pub use json_numbers::register as register_json_numbers;
 pub use laterals::{asof_asked, laterals_asked};
 pub use meaning::{meanings, used_columns};
 pub use moments::microseconds;
@@ -98,7 +107,7 @@ use datafusion::physical_plan::WindowExpr;
 
 use crate::definition::OnViolation;
 
-/// An expression over the columns of a node's input; evaluated on `RecordBatch`es of the input's schema.
+/// An expression over the columns of a node's input. It is evaluated on `RecordBatch`es of the input's schema.
 pub type Expr = Arc<dyn PhysicalExpr>;
 
 /// Position of a node in [`Graph::nodes`].
@@ -106,14 +115,14 @@ pub type NodeId = usize;
 
 /// Everything the dataflow computes.
 pub struct Graph {
-    /// Every node behind its inputs.
+    /// Each node comes after its inputs.
     pub nodes: Vec<Node>,
-    /// One for each table of the definition, in its order.
+    /// One for each table of the definition, in the definition's order.
     pub tables: Vec<PlannedTable>,
 }
 
 impl Graph {
-    /// The inputs that a node is made of, through tables too; indices into `Dataflow::inputs`.
+    /// The inputs that a node depends on, directly or through tables, as indices into `Dataflow::inputs`.
     pub fn inputs_of(&self, node: NodeId) -> BTreeSet<usize> {
         let (mut inputs, mut seen, mut pending) = (BTreeSet::new(), BTreeSet::new(), vec![node]);
         while let Some(node) = pending.pop() {
@@ -131,105 +140,108 @@ impl Graph {
 
 /// One operator of the plan.
 pub struct Node {
-    /// What it does.
+    /// The operator, with its expressions.
     pub op: Op,
-    /// What it reads.
+    /// The nodes whose rows it reads.
     pub inputs: Vec<NodeId>,
     /// The columns it produces; types are normalised (`repr::normalise_schema`).
     pub schema: SchemaRef,
-    /// Stable, readable: "join orders x customers".
+    /// Readable, and the same after a restart: "join orders x customers".
     pub name: String,
-    /// Identifies what is computed, over restarts: equal hash, equal meaning.
-    pub hash: u64,
-    /// Whether it never retracts a row: insertions in, insertions out.
+    /// Identifies what the node computes, also after a restart: nodes with equal hashes compute the same.
+    pub hash: PlanHash,
+    /// Whether it never retracts a row as long as its inputs do not.
     pub append_only: bool,
 }
 
-/// A table of the definition, planned.
+/// The plan of a table of the definition.
 pub struct PlannedTable {
     /// Index into `Dataflow::tables`.
     pub table: usize,
-    /// `silver.order_lines`.
+    /// The qualified name, such as `silver.order_lines`.
     pub name: String,
-    /// The rows the SELECT yields, before expectations and key checks.
+    /// The node whose rows the SELECT yields, before expectations and key checks.
     pub node: NodeId,
     /// The table's columns.
     pub schema: SchemaRef,
-    /// Conditions, each a boolean expression over `schema`.
+    /// The table's expectations, each with a boolean expression over `schema`.
     pub expectations: Vec<PlannedExpectation>,
-    /// Positions of the key columns; empty: no key.
+    /// Positions of the key columns; empty if the table has no key.
     pub key: Vec<usize>,
     /// Positions of partition columns.
     pub partition_by: Vec<usize>,
-    /// Whether no row is ever removed from it.
+    /// Whether rows are never removed from it.
     pub append_only: bool,
     /// The completed, optimised logical plan over the inputs' and tables' names, for batch recomputation.
     pub logical: LogicalPlan,
-    /// The recursive queries whose rows `logical` reads, each behind those that it reads itself.
+    /// The recursive queries whose rows `logical` reads, each after those that it reads itself.
     pub recursions: Vec<Recursion>,
 }
 
-/// An expectation, planned.
+/// The plan of an expectation.
 pub struct PlannedExpectation {
     /// Its name.
     pub name: String,
-    /// True or null: the row is fine.
+    /// A row is fine if this is true or null.
     pub check: Expr,
-    /// What to do with a row that is not.
+    /// What happens to a row for which `check` is false.
     pub on_violation: OnViolation,
 }
 
 /// The operators that `render` knows.
 pub enum Op {
-    /// Rows of an input: its current rows, or its events. Index into `Dataflow::inputs`.
+    /// The rows of an input, which are its current rows or its events. Holds an index into `Dataflow::inputs`.
     Input(usize),
-    /// Rows of a table of the definition, after its expectations and key check. Index into `Graph::tables`.
+    /// The rows of a table of the definition, after its expectations and key check. Holds an index into
+    /// `Graph::tables`.
     Table(usize),
     /// Filter, then project.
     Mfp(Mfp),
-    /// Two inputs by equal keys.
+    /// Joins two inputs by equal keys.
     Join(Join),
     /// GROUP BY.
     Aggregate(Aggregate),
-    /// Each row once.
+    /// SELECT DISTINCT: equal rows become one.
     Distinct,
     /// The first rows of each partition by an order.
     TopK(TopK),
     /// General window functions: the input's columns, then one column for each function.
     Window(Window),
-    /// All rows of all inputs (by position).
+    /// UNION ALL of all inputs, whose columns correspond by position.
     Union,
-    /// EXCEPT ALL or INTERSECT ALL of two inputs (by position): the counts of equal rows decide.
+    /// EXCEPT ALL or INTERSECT ALL of two inputs, whose columns correspond by position. How often a row is in
+    /// each input decides how often it comes out.
     Counted(SetKind),
     /// One row for each element of list columns.
     Unnest(Unnest),
-    /// Rows that exist only for a while, by the epoch's time.
+    /// Rows that exist only for a while, as the epoch's time decides.
     Temporal(Temporal),
     /// Rows of a constant table (VALUES, or a single empty row).
     Constant(arrow::array::RecordBatch),
-    /// A recursive query: what it begins with, and its step, which reads [`Op::SoFar`] of the same beginning.
+    /// A recursive query. Its inputs are its base and its step; the step reads [`Op::SoFar`] of the same base.
     Recursive(Recursive),
-    /// Of the step of a recursive query: the query's rows of the rounds before. Its input is what the query begins with.
+    /// Within the step of a recursive query: the rows that the earlier rounds found. Its input is the query's base.
     SoFar,
 }
 
-/// The least `rows = base + step(rows)`; the step is linear.
+/// The least fixed point of `rows = base + step(rows)`, where the step is linear in `rows`.
 pub struct Recursive {
-    /// Whether each row is kept once.
+    /// Whether each row is kept once (UNION rather than UNION ALL).
     pub distinct: bool,
-    /// How many rounds there may be behind the first; rows of later ones are errors.
+    /// How many rounds may follow the first; rows of later rounds are errors.
     pub most_rounds: u64,
 }
 
 /// Filter, then project.
 pub struct Mfp {
-    /// All must be true (null drops the row). Over the input's schema.
+    /// Conditions over the input's schema; a row is kept if all of them are true, and dropped if one is false
+    /// or null.
     pub predicates: Vec<Expr>,
-    /// The output columns, over the input's schema; none: all as they are.
+    /// The output columns, over the input's schema; `None` keeps all columns as they are.
     pub projection: Option<Vec<Expr>>,
 }
 
-/// What becomes of rows that match and rows that do not.
+/// What a join yields for rows that match and for rows that do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JoinKind {
     /// left ++ right for each match.
@@ -248,23 +260,24 @@ pub enum JoinKind {
     LeftMark,
 }
 
-/// An equi-join; without keys a cross join (then all rows meet on one worker).
+/// An equi-join. Without keys it is a cross join, and all rows go to one worker.
 pub struct Join {
-    /// Which rows come out.
+    /// Which rows the join yields.
     pub kind: JoinKind,
-    /// Over the left schema.
+    /// Key expressions over the left schema.
     pub left_keys: Vec<Expr>,
-    /// Over the right schema; same types as `left_keys`.
+    /// Key expressions over the right schema, of the same types as `left_keys`.
     pub right_keys: Vec<Expr>,
-    /// A further condition of a match, over left ++ right.
+    /// A condition over left ++ right that a match must satisfy besides equal keys.
     pub residual: Option<Expr>,
-    /// Whether null keys equal each other (set operations); otherwise a null key matches nothing.
+    /// Whether null keys equal each other, as set operations need; otherwise a row with a null key matches nothing.
     pub null_equals_null: bool,
 }
 
-/// GROUP BY: output is the group columns, then one column for each aggregate.
+/// GROUP BY: the output has the group columns, then one column for each aggregate.
 pub struct Aggregate {
-    /// Over the input's schema; empty: one group, which exists also over no rows.
+    /// Group columns over the input's schema. Without any there is one group, which exists even if the input is
+    /// empty.
     pub group: Vec<Expr>,
     /// The aggregates.
     pub aggregates: Vec<AggregateCall>,
@@ -274,25 +287,27 @@ pub struct Aggregate {
 pub struct AggregateCall {
     /// How it is kept.
     pub kind: AggregateKind,
-    /// Over the input's schema.
+    /// Arguments over the input's schema.
     pub args: Vec<Expr>,
-    /// FILTER: only rows for which it is true.
+    /// FILTER: the aggregate takes only rows for which this is true.
     pub filter: Option<Expr>,
-    /// Only distinct argument values.
+    /// Whether equal arguments count once.
     pub distinct: bool,
-    /// The physical function, over the input's schema, with its own order (array_agg): what
-    /// [`AggregateKind::General`] evaluates, and every kind's definition.
+    /// The physical function over the input's schema, with its own order (array_agg).
+    /// [`AggregateKind::General`] evaluates it; for the other kinds it defines the result.
     pub function: Arc<AggregateFunctionExpr>,
-    /// The most bytes of its value, where that grows with the group.
+    /// The most bytes that a value may have, where its size grows with the group.
     pub most: Option<u64>,
 }
 
 /// How an aggregate is kept up to date.
+///
+/// "In the difference" means that differential adds up the aggregate's state as the differences of updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AggregateKind {
-    /// count(*) or count(x): in the difference.
+    /// count(*) or count(x), in the difference.
     Count,
-    /// In the difference; exact, also for floats.
+    /// In the difference, and exact for floats as well.
     Sum,
     /// In the difference.
     Avg,
@@ -304,15 +319,15 @@ pub enum AggregateKind {
     StddevPop,
     /// Sample standard deviation, in the difference.
     StddevSamp,
-    /// In the difference, as counts.
+    /// In the difference, as counts of true and false.
     BoolAnd,
-    /// In the difference, as counts.
+    /// In the difference, as counts of true and false.
     BoolOr,
-    /// Hierarchical.
+    /// By a hierarchy of reductions.
     Min,
-    /// Hierarchical.
+    /// By a hierarchy of reductions.
     Max,
-    /// Anything else: DataFusion's accumulator over the group's rows whenever the group changes.
+    /// Anything else: whenever a group changes, DataFusion's accumulator runs over all of its rows.
     General,
 }
 
@@ -322,23 +337,23 @@ pub struct SortKey {
     pub expr: Expr,
     /// Largest first.
     pub descending: bool,
-    /// Where nulls go.
+    /// Whether nulls come before all values.
     pub nulls_first: bool,
 }
 
-/// The first rows of each partition. The order is total: remaining columns complete it.
+/// The first rows of each partition. The order is total, as the remaining columns complete it.
 pub struct TopK {
-    /// Over the input's schema; empty: one partition.
+    /// Partition columns over the input's schema; without any all rows are one partition.
     pub partition: Vec<Expr>,
-    /// At least one.
+    /// The total order, of at least one column.
     pub order: Vec<SortKey>,
-    /// How many of the order's columns the user wrote; ties among these share a rank.
+    /// How many columns of the order the user wrote. Rows that tie in these share a rank.
     pub ranked: usize,
-    /// Rows (or ranks) skipped.
+    /// How many rows (or ranks) are skipped.
     pub offset: usize,
-    /// Rows (or ranks) kept behind the offset; none: all.
+    /// How many rows (or ranks) after the offset are kept; `None` keeps all.
     pub limit: Option<usize>,
-    /// What counts up to `limit`.
+    /// What `offset` and `limit` count.
     pub rank: Rank,
     /// Whether the rank is appended to the row as a UInt64 column.
     pub output_rank: bool,
@@ -347,11 +362,11 @@ pub struct TopK {
 /// What a top-k counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rank {
-    /// Rows: ROW_NUMBER, LIMIT.
+    /// Counts rows: ROW_NUMBER, LIMIT.
     RowNumber,
-    /// RANK: ties share, gaps follow.
+    /// RANK: tied rows share a rank, and a gap follows.
     Rank,
-    /// DENSE_RANK: ties share, no gaps.
+    /// DENSE_RANK: tied rows share a rank, and no gap follows.
     DenseRank,
 }
 
@@ -359,35 +374,36 @@ pub enum Rank {
 pub struct Window {
     /// Over the input's schema.
     pub partition: Vec<Expr>,
-    /// Total order inside a partition (remaining columns complete it).
+    /// The total order inside a partition; the remaining columns complete the user's.
     pub order: Vec<SortKey>,
     /// Evaluated on the partition's rows in that order.
     pub functions: Vec<Arc<dyn WindowExpr>>,
-    /// Of each function, the most bytes of its value, where that grows with the partition.
+    /// For each function, the most bytes that a value may have, where its size grows with the partition.
     pub most: Vec<Option<u64>>,
 }
 
-/// UNNEST. The output schema is the node's.
+/// UNNEST. The output has the node's schema.
 pub struct Unnest {
-    /// For each output column: the input column, and whether its list elements are taken.
+    /// For each output column, the input column, and whether the elements of its list are taken.
     pub columns: Vec<(usize, bool)>,
     /// Whether a row whose lists are all null or empty yields one row of nulls.
     pub preserve_nulls: bool,
 }
 
-/// Rows that exist while `lower <= now() < upper`, in the epoch's milliseconds.
+/// Rows that exist while `lower <= now() < upper`. `now()` is the epoch's time, in milliseconds.
 pub struct Temporal {
-    /// Timestamp expressions over the input's schema; the row enters at the greatest of them.
-    /// `inclusive`: at that moment itself, else a millisecond later. A null keeps the row out.
-    pub lower: Vec<Bound>,
-    /// The row leaves at the least of them.
-    pub upper: Vec<Bound>,
+    /// Bounds over the input's schema; the row appears at the greatest of them: at that moment if the bound is
+    /// `inclusive`, else a millisecond later. A row with a null bound never appears.
+    pub lower: Vec<TemporalBound>,
+    /// The row disappears at the least of these.
+    pub upper: Vec<TemporalBound>,
 }
 
-/// A moment a row enters or leaves.
-pub struct Bound {
+/// A moment at which a row appears or disappears.
+pub struct TemporalBound {
     /// A Timestamp(Microsecond) expression over the input's schema.
     pub expr: Expr,
-    /// For a lower bound `now() >= expr`; for an upper bound `now() <= expr`: the row still exists at it.
+    /// Whether the row exists at the moment itself: the bound is `now() >= expr` or, as an upper bound, `now()
+    /// <= expr`.
     pub inclusive: bool,
 }

@@ -1,11 +1,14 @@
-//! What a statement says of moments, as DataFusion's planner is to take it.
+//! Rewrites dates and times in a statement to what DataFusion's planner needs.
 //!
-//! 1. A TIMESTAMP without a precision has microseconds. DataFusion takes it for one of nanoseconds, which end in the year 2262:
-//!    `TIMESTAMP '9999-12-31 00:00:00'`, the usual end of what is valid for ever, could not be written.
-//! 2. `t AT TIME ZONE zone` is the function `timezone(zone, t)`, as it is in PostgreSQL. DataFusion takes it for a cast to a type
-//!    with that zone, which forgets the zone where a row holds it.
-//! 3. `- INTERVAL '...'` is `INTERVAL '...' * -1`. DataFusion puts the sign in front of the first number of the text.
-//! 4. `EXTRACT(field FROM t)` is the function `date_part('field', t)` of `calendar`. DataFusion takes its own for it.
+//! 1. A TIMESTAMP without a precision has microseconds. DataFusion would make it one of nanoseconds, which end
+//!    in the year 2262, so that `TIMESTAMP '9999-12-31 00:00:00'`, the usual end of what is valid for ever,
+//!    could not be written.
+//! 2. `t AT TIME ZONE zone` becomes the function `timezone(zone, t)`, as in PostgreSQL. DataFusion would make
+//!    it a cast to a type with that zone, which ignores the zone if a column holds it.
+//! 3. `- INTERVAL '...'` becomes `INTERVAL '...' * -1`. DataFusion would put the sign before the first number
+//!    of the text only.
+//! 4. `EXTRACT(field FROM t)` becomes `date_part('field', t)`, the function of `calendar`. DataFusion would
+//!    call its own.
 
 use std::ops::ControlFlow;
 
@@ -17,7 +20,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::written::call;
 
-/// Rewrites a statement, query or expression by these.
+/// Applies these rewrites to a statement, query or expression.
 pub fn microseconds(sql: &mut impl VisitMut) {
     struct Moments;
     impl VisitorMut for Moments {

@@ -1,8 +1,9 @@
-//! Named windows, written out where they are used: `OVER (w ROWS 1 PRECEDING)`, `WINDOW w AS (PARTITION BY k), w2 AS (w ORDER BY id)`.
+//! Replaces named windows by their definitions: `OVER (w ROWS 1 PRECEDING)`, `WINDOW w AS (PARTITION BY k), w2
+//! AS (w ORDER BY id)`.
 //!
-//! DataFusion knows `OVER w` alone, and passes over the name of a window that another one builds on. As in the standard, what
-//! builds on a window takes its partitions and its order, adds an order only where it has none, and a frame only where it has
-//! none.
+//! DataFusion supports only `OVER w`; where a window builds on another one, it ignores that one's name. As in
+//! the standard, a window takes the partitions and the order of the one that it builds on; it may add an order
+//! if that one has none, and a frame if that one has none.
 
 use std::ops::ControlFlow;
 
@@ -13,20 +14,17 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::error::Refusal;
 
-/// Writes out the named windows of a statement that is asked. What is wrong with one is told with its remedy.
+/// Replaces the named windows in a statement of a live query. An error has a message and its remedy.
 ///
 /// # Errors
-/// A window builds on one that is not there, or says again what that one says.
+/// A window builds on one that is not defined, or repeats a clause of that one.
 pub fn windows_asked(sql: &mut impl VisitMut) -> Result<(), (String, String)> {
-    match sql.visit(&mut Selects) {
-        ControlFlow::Break(refusal) => Err((refusal.message, refusal.help.unwrap_or_default())),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    inline_windows(sql).map_err(Refusal::into_texts)
 }
 
-/// Writes out the named windows of a query.
-pub(super) fn written_out(query: &mut Query) -> Result<(), Refusal> {
-    match VisitMut::visit(query, &mut Selects) {
+/// Replaces the named windows of a query.
+pub(super) fn inline_windows(sql: &mut impl VisitMut) -> Result<(), Refusal> {
+    match sql.visit(&mut Selects) {
         ControlFlow::Break(refusal) => Err(*refusal),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -49,14 +47,14 @@ impl VisitorMut for Selects {
             known: &known,
             depth: 0,
         };
-        // ORDER BY of a query sees the windows of its SELECT.
+        // The ORDER BY of a query may use the windows of its SELECT.
         if let Some(order) = &mut query.order_by {
             VisitMut::visit(order, &mut uses)?;
         }
         used(select, &mut uses)
     }
 
-    /// A SELECT of a UNION and its kin.
+    /// Also visits each SELECT of a set operation.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Box<Refusal>> {
         match defined(select) {
             Ok(known) => used(
@@ -71,7 +69,7 @@ impl VisitorMut for Selects {
     }
 }
 
-/// The named windows of a SELECT, written out; it has none any more.
+/// Takes the named windows out of a SELECT, each as its full definition.
 fn defined(select: &mut Select) -> Result<Vec<(Ident, WindowSpec)>, Refusal> {
     let mut known: Vec<(Ident, WindowSpec)> = vec![];
     for NamedWindowDefinition(name, made) in std::mem::take(&mut select.named_window) {
@@ -89,7 +87,7 @@ fn defined(select: &mut Select) -> Result<Vec<(Ident, WindowSpec)>, Refusal> {
     Ok(known)
 }
 
-/// Window functions stand among the columns of a SELECT and in QUALIFY.
+/// Window functions may stand in the SELECT list and in QUALIFY.
 fn used(select: &mut Select, uses: &mut Uses<'_>) -> ControlFlow<Box<Refusal>> {
     for item in &mut select.projection {
         VisitMut::visit(item, uses)?;
@@ -100,10 +98,10 @@ fn used(select: &mut Select, uses: &mut Uses<'_>) -> ControlFlow<Box<Refusal>> {
     ControlFlow::Continue(())
 }
 
-/// The windows that functions of one SELECT name.
+/// Replaces the names of windows in the functions of one SELECT.
 struct Uses<'a> {
     known: &'a [(Ident, WindowSpec)],
-    /// How many subqueries are around.
+    /// How many subqueries enclose the expression; their window names are their own.
     depth: usize,
 }
 
@@ -155,7 +153,7 @@ fn find<'a>(name: &Ident, known: &'a [(Ident, WindowSpec)]) -> Result<&'a Window
     })
 }
 
-/// A window with what the one gives that it builds on.
+/// A window definition completed by the window on which it builds.
 fn resolved(mut spec: WindowSpec, known: &[(Ident, WindowSpec)]) -> Result<WindowSpec, Refusal> {
     let Some(name) = spec.window_name.take() else {
         return Ok(spec);

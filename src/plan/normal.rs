@@ -1,4 +1,4 @@
-//! Rewrites of the analysed plan before it is optimised: types that rows hold, exact percentiles.
+//! Rewrites the analysed plan before it is optimised: to types that rows can hold, and to exact percentiles.
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
@@ -11,12 +11,12 @@ use datafusion::logical_expr::{Distinct, DistinctOn, Expr, ExprSchemable, Logica
 use datafusion::optimizer::AnalyzerRule;
 
 use super::error::{Planned, Refusal};
-use super::numbers::Agreed;
+use super::numbers::NumberCoercion;
 use super::rewrite::rewrite;
 use crate::repr::normalise_type;
 
-/// Approximate percentiles depend on the order of rows; they become exact ones of the same type, and
-/// `any_value` the least value.
+/// Replaces approximate percentiles, which depend on the order of rows, by exact ones of the same type, and
+/// `any_value` by the least value.
 pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::Aggregate(aggregate) = &node else {
@@ -32,12 +32,13 @@ pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
                 let AggregateFunction { func, mut params } = call;
                 let func = match func.name() {
                     "approx_percentile_cont" => {
-                        // Its third argument is how fine the sketch is.
+                        // The third argument is the size of the sketch.
                         params.args.truncate(2);
                         if params.order_by.first().is_some_and(|order| !order.asc)
                             && let Expr::Literal(ScalarValue::Float64(Some(part)), _) = &params.args[1]
                         {
-                            // The part of the other end, without what a double adds to it.
+                            // For a descending order the part counts from the other end; rounding removes the
+                            // error of the subtraction.
                             params.args[1] = lit(((1.0 - part) * 1e15).round() / 1e15);
                         }
                         params.order_by.clear();
@@ -54,7 +55,7 @@ pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
                     _ => return Ok(Transformed::no(old)),
                 };
                 if func.name() == "percentile_cont" {
-                    // Its values are interpolated; whole numbers are read as floats.
+                    // percentile_cont interpolates, so integers are read as doubles.
                     let of = params.args[0].get_type(&input)?;
                     if of.is_integer() {
                         params.args[0] = cast(params.args[0].clone(), DataType::Float64);
@@ -70,7 +71,7 @@ pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
     Ok(rewritten.data()?)
 }
 
-/// Casts what projections and groups compute to the types that rows hold, and agrees on types anew.
+/// Casts the results of projections to types that rows can hold, and coerces types anew.
 pub(super) fn types(plan: LogicalPlan, options: &ConfigOptions) -> Planned<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let schema = match &node {
@@ -88,13 +89,13 @@ pub(super) fn types(plan: LogicalPlan, options: &ConfigOptions) -> Planned<Logic
         })
     })?;
     if rewritten.transformed {
-        Ok(Agreed.analyze(rewritten.data, options)?)
+        Ok(NumberCoercion.analyze(rewritten.data, options)?)
     } else {
         Ok(rewritten.data)
     }
 }
 
-/// The type a table's column has: what Delta can hold.
+/// The type of a table's column, which must be one that Delta supports.
 pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal> {
     let column = name.split('.').next().unwrap_or(name);
     let refused = |what: &str, to: &str| {
@@ -149,7 +150,8 @@ pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal>
     })
 }
 
-/// DISTINCT ON: the columns it selects follow the user's order, so that one row is kept whole.
+/// Extends the order of DISTINCT ON by the selected columns, so that all columns of the result come from one
+/// and the same row.
 pub(super) fn distinct_on(plan: LogicalPlan) -> Planned<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::Distinct(Distinct::On(on)) = node else {

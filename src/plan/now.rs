@@ -1,10 +1,11 @@
-//! `now()`: the epoch's time, never a constant of the plan.
+//! `now()` is the epoch's time, and never a constant of the plan.
 //!
 //! Before optimisation every `now()` becomes a placeholder that no rule folds; [`bind_now`] gives it a value
-//! for batch recomputation. In the graph it may only stand in a comparison with an expression of the row,
-//! which [`solve`] turns round into the moments at which the row enters and leaves:
-//! `ts > now() - INTERVAL '1 hour'` is `now() < ts + INTERVAL '1 hour'`. Where now() is cut, or moved by months, `times` finds the
-//! moment at which it reaches that of the row. A moment that is moved by months alone may do so several times, see [`Stay`].
+//! for batch recomputation. In the graph it may only stand in a comparison with an expression of the row.
+//! [`solve`] rearranges the comparison into the moments at which the row appears and disappears: `ts > now() -
+//! INTERVAL '1 hour'` becomes `now() < ts + INTERVAL '1 hour'`. If now() is truncated or moved by months,
+//! `times` finds the moment at which it reaches the row's. A moment that is only moved by months may reach it
+//! several times, see [`MonthShift`].
 
 use std::sync::Arc;
 
@@ -17,23 +18,25 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, binary_e
 use super::calendar::is_utc;
 use super::error::{Planned, Refusal};
 use super::rewrite::rewrite;
-use super::times::{self, DAY, Length, Part, Stay, Step, Unit, days_from_civil, later, when_reached};
+use super::times::{
+    self, DAY, MonthShift, TimeLength, TimeOperation, TimeShift, Unit, days_from_civil, later, when_reached,
+};
 use crate::repr::Epoch;
 
 const ID: &str = "$alluvium_now";
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
-/// The plan with `now()` being the time of this epoch (milliseconds).
+/// The plan with `now()` bound to the time of an epoch, in milliseconds.
 pub fn bind_now(logical: LogicalPlan, epoch_ms: Epoch) -> LogicalPlan {
     let value = lit(at(epoch_ms));
     replace(logical, &|expr| is_now(expr).then(|| value.clone()))
         .expect("a literal of the placeholder's type fits wherever the placeholder does")
 }
 
-/// The plan of a question that is asked at this time, in milliseconds.
+/// The plan of a live query with `now()` bound to a time, in milliseconds.
 ///
 /// # Errors
-/// Types that do not fit any more; there are none.
+/// None occur: a literal's type fits wherever the call's did.
 pub fn asked_at(plan: LogicalPlan, millis: Epoch) -> datafusion::common::Result<LogicalPlan> {
     let now = || Expr::Literal(at(millis), None);
     replace(plan, &|expr| match expr {
@@ -52,8 +55,8 @@ fn at(millis: Epoch) -> ScalarValue {
     ScalarValue::TimestampMicrosecond(Some(micros.unwrap_or(i64::MAX)), None)
 }
 
-/// The plan with every call of `now()` and its kin replaced by the placeholder.
-pub(super) fn hold(plan: LogicalPlan) -> Planned<LogicalPlan> {
+/// The plan with every call of `now()` and `current_date` replaced by the placeholder.
+pub(super) fn hold_now(plan: LogicalPlan) -> Planned<LogicalPlan> {
     let now = Expr::Placeholder(Placeholder::new_with_field(
         ID.to_string(),
         Some(Arc::new(Field::new("now", TIMESTAMP, false))),
@@ -101,18 +104,19 @@ fn is_now(expr: &Expr) -> bool {
     matches!(expr, Expr::Placeholder(p) if p.id == ID)
 }
 
-/// What a predicate on `now()` says about a row: `now() >= expr` or, as an upper bound, `now() <= expr`;
-/// strictly where not inclusive. The expressions are TIMESTAMPs over the row.
+/// What a predicate on `now()` demands of a row: `now() >= expr` for a lower and `now() <= expr` for an upper
+/// bound, or the strict comparison where the flag (`inclusive`) is false. The expressions are TIMESTAMPs over
+/// the row.
 #[derive(Default)]
-pub(super) struct Moments {
+pub(super) struct NowBounds {
     pub lower: Vec<(Expr, bool)>,
     pub upper: Vec<(Expr, bool)>,
-    /// Lists of the moments at which a row comes, and of those at which it has gone again.
+    /// Pairs of lists: the moments at which a row appears, and those at which it has disappeared again.
     pub stretches: Vec<(Expr, Expr)>,
 }
 
 /// Turns a predicate that mentions `now()` into moments.
-pub(super) fn solve(predicate: &Expr, moments: &mut Moments) -> Planned<()> {
+pub(super) fn solve(predicate: &Expr, moments: &mut NowBounds) -> Planned<()> {
     match predicate {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             if *op == Operator::And {
@@ -149,9 +153,9 @@ pub(super) fn solve(predicate: &Expr, moments: &mut Moments) -> Planned<()> {
     }
 }
 
-/// `timed OR always`: a row for which the latter is true never comes or goes.
-fn either(timed: &Expr, always: &Expr, moments: &mut Moments) -> Planned<()> {
-    let mut of_timed = Moments::default();
+/// `timed OR always`: a row for which `always` is true is always there.
+fn either(timed: &Expr, always: &Expr, moments: &mut NowBounds) -> Planned<()> {
+    let mut of_timed = NowBounds::default();
     solve(timed, &mut of_timed)?;
     if !of_timed.stretches.is_empty() {
         return Err(misplaced().into());
@@ -171,29 +175,29 @@ fn either(timed: &Expr, always: &Expr, moments: &mut Moments) -> Planned<()> {
     Ok(())
 }
 
-/// The refusal of `now()` where a row's stay cannot be derived.
+/// The refusal of `now()` where the moments of a row cannot be derived.
 pub(super) fn misplaced() -> Refusal {
     Refusal::new("could not keep this use of now() up to date")
         .help("compare it with an expression of the row in WHERE: ts > now() - INTERVAL '1 hour'")
         .near("now")
 }
 
-/// What is done to now() in an expression.
+/// What an expression does to now().
 #[derive(Clone, Default)]
 struct Form {
-    steps: Vec<Step>,
-    /// The time of day that it always has by then, if it is always the same.
+    steps: Vec<TimeShift>,
+    /// The time of day after the steps, in microseconds, if it is always the same.
     time: Option<i64>,
-    /// Behind the steps it is moved by months, at any time of day, and by microseconds then.
+    /// After the steps: a shift by months, at any time of day, and then by microseconds.
     months: Option<(i64, i64)>,
 }
 
 fn form(expr: &Expr) -> Option<Form> {
-    if let Some(part) = times::part(expr) {
+    if let Some(part) = times::operation_of(expr) {
         return match part {
-            Part::Cast(of, to) => form_as(of, to),
-            Part::Plus(of, by) => moved(form(of)?, constant(by)?),
-            Part::Minus(of, by) => moved(form(of)?, constant(by)?.negated()),
+            TimeOperation::Cast(of, to) => form_as(of, to),
+            TimeOperation::Plus(of, by) => moved(form(of)?, constant(by)?),
+            TimeOperation::Minus(of, by) => moved(form(of)?, constant(by)?.negated()),
         };
     }
     match expr {
@@ -212,7 +216,7 @@ fn form(expr: &Expr) -> Option<Form> {
     }
 }
 
-/// The form of a cast.
+/// The form of an expression that is cast to a type.
 fn form_as(expr: &Expr, to: &DataType) -> Option<Form> {
     let form = form(expr)?;
     match to {
@@ -222,18 +226,18 @@ fn form_as(expr: &Expr, to: &DataType) -> Option<Form> {
     }
 }
 
-/// The most months, days and microseconds that now() may be moved by: those of the calendar.
+/// The most months, days and microseconds by which now() may be moved: the extent of the calendar.
 const MOST: [i64; 3] = [9_999 * 12, 9_999 * 366, 9_999 * 366 * DAY];
 
-fn moved(mut form: Form, by: Length) -> Option<Form> {
+fn moved(mut form: Form, by: TimeLength) -> Option<Form> {
     let is_far = |(part, most): (i64, i64)| part.abs() > most;
     if [by.months, by.days, by.micros].into_iter().zip(MOST).any(is_far) {
         return None;
     }
     if by.months != 0 {
         match form.time {
-            // Months keep the order of moments of one time of day only.
-            Some(time) => form.steps.push(Step::Months {
+            // A shift by months keeps the order of moments only if they have the same time of day.
+            Some(time) => form.steps.push(TimeShift::Months {
                 months: by.months,
                 time,
             }),
@@ -244,7 +248,7 @@ fn moved(mut form: Form, by: Length) -> Option<Form> {
     let micros = by.days * DAY + by.micros;
     match &mut form.months {
         Some((_, behind)) => *behind += micros,
-        None if micros != 0 => form.steps.push(Step::Micros(micros)),
+        None if micros != 0 => form.steps.push(TimeShift::Micros(micros)),
         None => {}
     }
     form.time = form.time.map(|time| (time + micros).rem_euclid(DAY));
@@ -253,31 +257,32 @@ fn moved(mut form: Form, by: Length) -> Option<Form> {
 
 fn cut(mut form: Form, unit: Unit) -> Option<Form> {
     if let Some((months, behind)) = form.months.take() {
-        // The day of a moment moved by months is that of its day; what lies behind would have to be cut as well.
+        // The day of a moment that is moved by months depends only on the moment's own day, so now() may be cut to
+        // days first. That does not hold if microseconds are added after the months.
         if !unit.is_of_days() || behind != 0 {
             return None;
         }
-        form.steps.push(Step::Cut(Unit::Micros(DAY)));
-        form.steps.push(Step::Months { months, time: 0 });
+        form.steps.push(TimeShift::Cut(Unit::Micros(DAY)));
+        form.steps.push(TimeShift::Months { months, time: 0 });
     }
     form.time = match unit.is_of_days() {
         true => Some(0),
         false => form.time.map(|time| unit.start(time)),
     };
-    form.steps.push(Step::Cut(unit));
+    form.steps.push(TimeShift::Cut(unit));
     Some(form)
 }
 
-/// A literal INTERVAL, number of days or length of time.
-fn constant(expr: &Expr) -> Option<Length> {
+/// The length of a constant: a literal INTERVAL, a duration, or a number of days.
+fn constant(expr: &Expr) -> Option<TimeLength> {
     match expr {
         Expr::Alias(alias) => constant(&alias.expr),
         Expr::Cast(cast) => constant(&cast.expr),
-        e if let Some(Part::Cast(of, _)) = times::part(e) => constant(of),
+        e if let Some(TimeOperation::Cast(of, _)) = times::operation_of(e) => constant(of),
         Expr::Literal(value, _) => match value {
-            ScalarValue::IntervalMonthDayNano(Some(interval)) => Some(Length::of(*interval)),
-            ScalarValue::DurationMicrosecond(Some(micros)) => Some(Length::of_micros(*micros)),
-            ScalarValue::Int64(Some(days)) => Some(Length {
+            ScalarValue::IntervalMonthDayNano(Some(interval)) => Some(TimeLength::from_interval(*interval)),
+            ScalarValue::DurationMicrosecond(Some(micros)) => Some(TimeLength::of_micros(*micros)),
+            ScalarValue::Int64(Some(days)) => Some(TimeLength {
                 months: 0,
                 days: *days,
                 micros: 0,
@@ -288,22 +293,22 @@ fn constant(expr: &Expr) -> Option<Length> {
     }
 }
 
-/// The same in microseconds, as differences are compared: a month has 30 days.
+/// The length in microseconds. As in comparisons of differences, a month has 30 days.
 fn constant_micros(expr: &Expr) -> Option<i64> {
     constant(expr)?.total().filter(|micros| micros.abs() <= MOST[2])
 }
 
-/// `timed op row`, where only `timed` mentions now().
-fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Planned<()> {
-    // now() - ts < INTERVAL '1 hour', current_date - day < 7
+/// Handles `timed op row`, where only `timed` mentions now().
+fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut NowBounds) -> Planned<()> {
+    // Such as now() - ts < INTERVAL '1 hour' or current_date - day < 7.
     let difference = match uncast(timed) {
         Expr::BinaryExpr(BinaryExpr {
             left,
             op: Operator::Minus,
             right,
         }) => Some((left.as_ref(), right.as_ref())),
-        other => match times::part(other) {
-            Some(Part::Minus(left, right)) => Some((left, right)),
+        other => match times::operation_of(other) {
+            Some(TimeOperation::Minus(left, right)) => Some((left, right)),
             _ => None,
         },
     };
@@ -329,31 +334,32 @@ fn compare(timed: &Expr, op: Operator, row: &Expr, moments: &mut Moments) -> Pla
     }
 }
 
-fn bound(form: Form, op: Operator, row: Expr, moments: &mut Moments) -> Planned<()> {
+fn bound(form: Form, op: Operator, row: Expr, moments: &mut NowBounds) -> Planned<()> {
     let lower = matches!(op, Operator::Gt | Operator::GtEq);
     if let Some((months, behind)) = form.months {
         let before = form.steps.iter().try_fold(0i64, |sum, step| match step {
-            Step::Micros(micros) => sum.checked_add(*micros),
+            TimeShift::Micros(micros) => sum.checked_add(*micros),
             _ => None,
         });
         let before = before.ok_or_else(misplaced)?;
-        let stay = Stay {
+        let stay = MonthShift {
             months,
             behind: lower,
             inclusive: matches!(op, Operator::GtEq | Operator::LtEq),
         };
-        // What is moved by months is now() and what was added before.
+        // The shift by months applies to now() plus the microseconds of the earlier steps.
         let (from, to) = stay.lists(later(row, -behind), before);
         moments.stretches.push((from, to));
         return Ok(());
     }
     let only_micros = form.steps.iter().try_fold(0i64, |sum, step| match step {
-        Step::Micros(micros) => sum.checked_add(*micros),
+        TimeShift::Micros(micros) => sum.checked_add(*micros),
         _ => None,
     });
     let (moment, inclusive) = match only_micros {
         Some(micros) => (later(row, -micros), matches!(op, Operator::GtEq | Operator::LtEq)),
-        // f(n) > y and f(n) <= y turn where f(n) is behind y, f(n) >= y and f(n) < y where it is no more before y.
+        // For a monotonic f, f(n) > y and f(n) <= y change when f(n) exceeds y; f(n) >= y and f(n) < y change
+        // when f(n) reaches y.
         None => {
             let is_beyond = matches!(op, Operator::Gt | Operator::LtEq);
             (when_reached(row, form.steps, is_beyond), lower)
@@ -371,8 +377,8 @@ fn uncast(expr: &Expr) -> &Expr {
     match expr {
         Expr::Cast(cast) => uncast(&cast.expr),
         Expr::Alias(alias) => uncast(&alias.expr),
-        other => match times::part(other) {
-            Some(Part::Cast(of, _)) => uncast(of),
+        other => match times::operation_of(other) {
+            Some(TimeOperation::Cast(of, _)) => uncast(of),
             _ => other,
         },
     }

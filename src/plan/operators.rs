@@ -1,12 +1,15 @@
-//! Operators that DataFusion has not, or means otherwise, in terms of those that it has.
+//! Rewrites operators that DataFusion lacks, or to which it gives another meaning, in terms of those that it has.
 //!
-//! `a ^ b` is the power of two doubles. Rows are compared column by column, in three-valued logic: `(a, b) < (c, d)` is
-//! `a < c OR a = c AND b < d`, so that it is unknown where a null decides, and known where an earlier column does.
-//! `x < ANY(list)` is `x < a OR x < b` for each item, which is unknown where no item decides and one is null; ALL is the
-//! opposite of ANY with the opposite comparison. Rows that meet a subquery are in `row_queries`.
+//! `a ^ b` is the power of two doubles. Rows are compared column by column, in three-valued logic: `(a, b) <
+//! (c, d)` is `a < c OR a = c AND b < d`, so it is unknown if a null decides, and known if an earlier column
+//! does. `x < ANY(list)` is `x < a OR x < b` over the items, which is unknown if no item is true and one is
+//! null; ALL is the negation of ANY with the opposite comparison. Comparisons of rows with subqueries are in
+//! `row_queries`.
 //!
-//! `(a, b) OVERLAPS (c, d)` compares the ends of two times, of which the lesser is the first. `a[2:]` and `a[:2]` reach to the
-//! ends of the list. `COLLATE "C"` is how all texts are compared. `LIKE ANY` asks for one pattern after the other, and RLIKE is `~`.
+//! `(a, b) OVERLAPS (c, d)` compares two periods; the lesser end of each counts as its first. `a[2:]` and
+//! `a[:2]` reach to the end and the start of the list. `COLLATE "C"` is dropped, as all texts are compared that
+//! way. `LIKE ANY` becomes one LIKE for each pattern, and RLIKE is `~`. `s ^@ t` is `starts_with(s, t)`; for
+//! lists `a && b` is `array_has_any(a, b)`, and `a @> b` and `b <@ a` are `array_has_all(a, b)`.
 
 use std::ops::ControlFlow;
 
@@ -19,7 +22,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::row_queries::row_queries;
 use super::written::call;
 
-/// Writes the operators of a statement, query or expression anew.
+/// Rewrites the operators of a statement, query or expression.
 pub fn operators(sql: &mut impl VisitMut) {
     struct Operators;
     impl VisitorMut for Operators {
@@ -28,11 +31,12 @@ pub fn operators(sql: &mut impl VisitMut) {
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             with_ends(expr);
             let made = power(expr)
-                .or_else(|| of_rows(expr))
-                .or_else(|| of_items(expr))
+                .or_else(|| row_condition(expr))
+                .or_else(|| list_comparison(expr))
                 .or_else(|| overlaps(expr))
                 .or_else(|| patterned(expr))
-                .or_else(|| collated(expr));
+                .or_else(|| collated(expr))
+                .or_else(|| named(expr));
             if let Some(made) = made {
                 *expr = made;
             }
@@ -43,7 +47,8 @@ pub fn operators(sql: &mut impl VisitMut) {
     impl VisitorMut for Lists {
         type Break = ();
 
-        /// DataFusion finds no columns of an outer query in a list that is written out.
+        /// DataFusion does not resolve columns of an outer query in an array literal, but does in a call of
+        /// make_array.
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Expr::Array(list) = expr
                 && list.elem.iter().any(|item| !matches!(item, Expr::Value(_)))
@@ -81,7 +86,24 @@ fn power(expr: &Expr) -> Option<Expr> {
     Some(Expr::Function(call(name, [double(left), double(right)])))
 }
 
-/// A slice with both of its ends.
+/// The function for which an operator stands.
+fn named(expr: &Expr) -> Option<Expr> {
+    let Expr::BinaryOp { left, op, right } = expr else {
+        return None;
+    };
+    let (name, is_turned) = match op {
+        BinaryOperator::PGStartsWith => ("starts_with", false),
+        BinaryOperator::PGOverlap => ("array_has_any", false),
+        BinaryOperator::AtArrow => ("array_has_all", false),
+        BinaryOperator::ArrowAt => ("array_has_all", true),
+        _ => return None,
+    };
+    let (left, right) = (left.as_ref().clone(), right.as_ref().clone());
+    let args = if is_turned { [right, left] } else { [left, right] };
+    Some(Expr::Function(call(Ident::with_span(expr.span(), name), args)))
+}
+
+/// Adds the missing bounds of a slice.
 fn with_ends(expr: &mut Expr) {
     let Expr::CompoundFieldAccess { access_chain, .. } = expr else {
         return;
@@ -100,7 +122,7 @@ fn with_ends(expr: &mut Expr) {
     }
 }
 
-/// Whether a collation is the order of code points, which all texts have here.
+/// Whether a collation orders by code points, as all texts are ordered here.
 pub(super) fn is_of_code_points(collation: &ObjectName) -> bool {
     let name = collation.0.last().and_then(|part| part.as_ident());
     name.is_some_and(|name| {
@@ -156,7 +178,7 @@ fn collated(expr: &Expr) -> Option<Expr> {
     }
 }
 
-/// Whether two times overlap, each of which is two moments, or one and how long it takes.
+/// Whether two periods overlap. Each is given by two moments, or by a moment and a length.
 fn overlaps(expr: &Expr) -> Option<Expr> {
     let Expr::BinaryOp {
         left,
@@ -177,7 +199,7 @@ fn overlaps(expr: &Expr) -> Option<Expr> {
             false => other,
         };
         let first = Expr::Function(call(Ident::new("least"), [one.clone(), other.clone()]));
-        // Null where one of both is.
+        // Null if either end is null.
         let last = case(vec![
             (binary(one.clone(), &BinaryOperator::Lt, other.clone()), other.clone()),
             (binary(one.clone(), &BinaryOperator::GtEq, other), one),
@@ -190,7 +212,7 @@ fn overlaps(expr: &Expr) -> Option<Expr> {
     let either_null = |a: &Expr, b: &Expr| binary(is_null(a), &BinaryOperator::Or, is_null(b));
     let unknown = || Expr::value(Value::Null);
     let open = either_null(&last, &their_last);
-    // What begins later does so before the other one ends.
+    // Of two periods, the one that begins later must begin before the other one ends.
     let begins_within = |later: &Expr, end: &Expr| {
         case(vec![
             (binary(later.clone(), &BinaryOperator::Lt, end.clone()), truth(true)),
@@ -229,20 +251,20 @@ fn case(conditions: Vec<(Expr, Expr)>) -> Expr {
     })
 }
 
-/// A comparison with the items of a list; that with the rows of a subquery is no matter of an operator.
-fn of_items(expr: &Expr) -> Option<Expr> {
+/// A comparison with the items of a list. Comparisons with the rows of a subquery are in `row_queries`.
+fn list_comparison(expr: &Expr) -> Option<Expr> {
     match expr {
         Expr::AnyOp {
             left,
             compare_op,
             right,
             ..
-        } => any_of(left, compare_op, right),
+        } => matches_any(left, compare_op, right),
         Expr::AllOp {
             left,
             compare_op,
             right,
-        } => any_of(left, &opposite(compare_op)?, right).map(not),
+        } => matches_any(left, &opposite(compare_op)?, right).map(not),
         _ => None,
     }
 }
@@ -259,7 +281,7 @@ pub(super) fn opposite(op: &BinaryOperator) -> Option<BinaryOperator> {
     })
 }
 
-fn any_of(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
+fn matches_any(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
     opposite(op)?;
     let compared = |right: Expr| binary(nested(left.clone()), op, right);
     let list = match list {
@@ -310,15 +332,18 @@ fn any_of(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
     }
 }
 
-/// A condition on rows as one on their columns.
-fn of_rows(expr: &Expr) -> Option<Expr> {
+/// Rewrites a condition on rows as one on their columns.
+fn row_condition(expr: &Expr) -> Option<Expr> {
     match expr {
-        Expr::BinaryOp { left, op, right } => compared(&Pair::of(left, right)?, op),
-        Expr::IsDistinctFrom(left, right) => Some(distinct(&Pair::of(left, right)?)),
-        Expr::IsNotDistinctFrom(left, right) => Some(not(distinct(&Pair::of(left, right)?))),
+        Expr::BinaryOp { left, op, right } => compare_rows(&RowPair::new(left, right)?, op),
+        Expr::IsDistinctFrom(left, right) => Some(rows_differ(&RowPair::new(left, right)?)),
+        Expr::IsNotDistinctFrom(left, right) => Some(not(rows_differ(&RowPair::new(left, right)?))),
         Expr::InList { expr, list, negated } => {
-            let pairs = list.iter().map(|row| Pair::of(expr, row)).collect::<Option<Vec<_>>>()?;
-            let equal = pairs.iter().map(|pair| compared(pair, &BinaryOperator::Eq));
+            let pairs = list
+                .iter()
+                .map(|row| RowPair::new(expr, row))
+                .collect::<Option<Vec<_>>>()?;
+            let equal = pairs.iter().map(|pair| compare_rows(pair, &BinaryOperator::Eq));
             let any = chained(equal.collect::<Option<Vec<_>>>()?, &BinaryOperator::Or)?;
             Some(if *negated { not(any) } else { any })
         }
@@ -328,19 +353,19 @@ fn of_rows(expr: &Expr) -> Option<Expr> {
             low,
             high,
         } => {
-            let above = compared(&Pair::of(expr, low)?, &BinaryOperator::GtEq)?;
-            let below = compared(&Pair::of(expr, high)?, &BinaryOperator::LtEq)?;
+            let above = compare_rows(&RowPair::new(expr, low)?, &BinaryOperator::GtEq)?;
+            let below = compare_rows(&RowPair::new(expr, high)?, &BinaryOperator::LtEq)?;
             let within = binary(above, &BinaryOperator::And, below);
             Some(if *negated { not(within) } else { within })
         }
-        // A row is null where all of its columns are, and not null where none is.
-        Expr::IsNull(row) => all_of(row, Expr::IsNull),
-        Expr::IsNotNull(row) => all_of(row, Expr::IsNotNull),
+        // IS NULL is true of a row if all columns are null, and IS NOT NULL if none is.
+        Expr::IsNull(row) => every_column_is(row, Expr::IsNull),
+        Expr::IsNotNull(row) => every_column_is(row, Expr::IsNotNull),
         _ => None,
     }
 }
 
-/// The columns of a row that is written out: `(a, b)` or `ROW(a, b)`.
+/// The columns of a row constructor: `(a, b)` or `ROW(a, b)`.
 pub(super) fn columns(expr: &Expr) -> Option<Vec<&Expr>> {
     match expr {
         Expr::Nested(inner) => columns(inner),
@@ -359,26 +384,26 @@ pub(super) fn columns(expr: &Expr) -> Option<Vec<&Expr>> {
     }
 }
 
-/// Two rows of as many columns, which are at least one.
-struct Pair<'a>(Vec<(&'a Expr, &'a Expr)>);
+/// Two rows with equally many columns, at least one.
+struct RowPair<'a>(Vec<(&'a Expr, &'a Expr)>);
 
-impl<'a> Pair<'a> {
-    fn of(left: &'a Expr, right: &'a Expr) -> Option<Pair<'a>> {
+impl<'a> RowPair<'a> {
+    fn new(left: &'a Expr, right: &'a Expr) -> Option<RowPair<'a>> {
         let (left, right) = (columns(left)?, columns(right)?);
-        (left.len() == right.len() && !left.is_empty()).then(|| Pair(left.into_iter().zip(right).collect()))
+        (left.len() == right.len() && !left.is_empty()).then(|| RowPair(left.into_iter().zip(right).collect()))
     }
 
-    fn each(&self, op: &BinaryOperator) -> Vec<Expr> {
+    fn compare_each(&self, op: &BinaryOperator) -> Vec<Expr> {
         let each = self.0.iter();
         each.map(|(left, right)| binary((*left).clone(), op, (*right).clone()))
             .collect()
     }
 }
 
-fn compared(pair: &Pair<'_>, op: &BinaryOperator) -> Option<Expr> {
+fn compare_rows(pair: &RowPair<'_>, op: &BinaryOperator) -> Option<Expr> {
     let strict = match op {
-        BinaryOperator::Eq => return chained(pair.each(op), &BinaryOperator::And),
-        BinaryOperator::NotEq => return chained(pair.each(op), &BinaryOperator::Or),
+        BinaryOperator::Eq => return chained(pair.compare_each(op), &BinaryOperator::And),
+        BinaryOperator::NotEq => return chained(pair.compare_each(op), &BinaryOperator::Or),
         BinaryOperator::Lt | BinaryOperator::LtEq => BinaryOperator::Lt,
         BinaryOperator::Gt | BinaryOperator::GtEq => BinaryOperator::Gt,
         _ => return None,
@@ -394,7 +419,7 @@ fn compared(pair: &Pair<'_>, op: &BinaryOperator) -> Option<Expr> {
     Some(whole)
 }
 
-fn distinct(pair: &Pair<'_>) -> Expr {
+fn rows_differ(pair: &RowPair<'_>) -> Expr {
     let each = pair.0.iter().map(|(left, right)| {
         Expr::Nested(Box::new(Expr::IsDistinctFrom(
             Box::new((*left).clone()),
@@ -404,7 +429,7 @@ fn distinct(pair: &Pair<'_>) -> Expr {
     chained(each.collect(), &BinaryOperator::Or).expect("a pair of rows has columns")
 }
 
-fn all_of(row: &Expr, is: fn(Box<Expr>) -> Expr) -> Option<Expr> {
+fn every_column_is(row: &Expr, is: fn(Box<Expr>) -> Expr) -> Option<Expr> {
     let each = columns(row)?.into_iter();
     let each = each.map(|column| Expr::Nested(Box::new(is(Box::new(column.clone())))));
     chained(each.collect(), &BinaryOperator::And)
@@ -414,7 +439,7 @@ fn chained(all: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
     all.into_iter().reduce(|left, right| binary(left, op, right))
 }
 
-/// In parentheses, so that it can stand anywhere.
+/// An operation in parentheses, so that it may stand anywhere.
 fn binary(left: Expr, op: &BinaryOperator, right: Expr) -> Expr {
     Expr::Nested(Box::new(Expr::BinaryOp {
         left: Box::new(left),
@@ -485,6 +510,9 @@ mod tests {
                 "((a NOT ILIKE 'x') OR (a NOT ILIKE 'y'))",
             ),
             ("a NOT RLIKE 'x'", "NOT (a ~ 'x')"),
+            ("a ^@ 'x' || b", "starts_with(a, 'x') || b"),
+            ("a && b OR a @> b", "array_has_any(a, b) OR array_has_all(a, b)"),
+            ("a <@ b", "array_has_all(b, a)"),
             ("(a) = (1)", "(a) = (1)"),
             ("(a, b) = (1, 2, 3)", "(a, b) = (1, 2, 3)"),
         ] {

@@ -1,9 +1,9 @@
-//! Aggregates over the order of a group's values, which DataFusion lacks: `mode() WITHIN GROUP (ORDER BY x)` is the value
-//! that is there most often, of several the first by the order; `percentile_disc(p) WITHIN GROUP (ORDER BY x)` the first
-//! value with at least that share of the values up to it. Nulls do not count; of no values there is none. Values are of
-//! any type that can be ordered.
+//! Ordered-set aggregates that DataFusion lacks. `mode() WITHIN GROUP (ORDER BY x)` is the most frequent value;
+//! if several are equally frequent, the first of them by the order. `percentile_disc(p) WITHIN GROUP (ORDER BY
+//! x)` is the first value such that at least the share `p` of the values are at or before it. Nulls do not
+//! count; without values the result is null. Values may be of any type that can be ordered.
 //!
-//! All values of a group are gathered, as for a percentile that interpolates.
+//! The accumulator keeps all values of a group, as for an interpolated percentile.
 
 use std::sync::Arc;
 
@@ -18,30 +18,30 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Sign
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::prelude::SessionContext;
 
-/// Makes them known to a session.
+/// Registers the aggregates in a session.
 pub(super) fn register(context: &SessionContext) {
-    for which in [Which::Mode, Which::PercentileDisc] {
+    for which in [OrderedSetKind::Mode, OrderedSetKind::PercentileDisc] {
         context.register_udaf(AggregateUDF::from(OrderedSet::new(which)));
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Which {
+enum OrderedSetKind {
     Mode,
     PercentileDisc,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OrderedSet {
-    which: Which,
+    which: OrderedSetKind,
     signature: Signature,
 }
 
 impl OrderedSet {
-    fn new(which: Which) -> Self {
+    fn new(which: OrderedSetKind) -> Self {
         let arguments = match which {
-            Which::Mode => 1,
-            Which::PercentileDisc => 2,
+            OrderedSetKind::Mode => 1,
+            OrderedSetKind::PercentileDisc => 2,
         };
         OrderedSet {
             which,
@@ -49,7 +49,7 @@ impl OrderedSet {
         }
     }
 
-    /// The share that a percentile is called with.
+    /// The share with which a percentile is called.
     fn share(&self, args: &AccumulatorArgs<'_>) -> Result<Option<f64>> {
         let Some(share) = args.exprs.get(1) else {
             return Ok(None);
@@ -70,8 +70,8 @@ impl OrderedSet {
 impl AggregateUDFImpl for OrderedSet {
     fn name(&self) -> &str {
         match self.which {
-            Which::Mode => "mode",
-            Which::PercentileDisc => "percentile_disc",
+            OrderedSetKind::Mode => "mode",
+            OrderedSetKind::PercentileDisc => "percentile_disc",
         }
     }
 
@@ -94,7 +94,7 @@ impl AggregateUDFImpl for OrderedSet {
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let descending = args.order_bys.first().is_some_and(|order| order.options.descending);
-        Ok(Box::new(Gathered {
+        Ok(Box::new(CollectedValues {
             share: self.share(&args)?,
             distinct: args.is_distinct,
             options: SortOptions {
@@ -113,8 +113,8 @@ impl AggregateUDFImpl for OrderedSet {
 
 /// The values of a group.
 #[derive(Debug)]
-struct Gathered {
-    /// Of a percentile.
+struct CollectedValues {
+    /// The share of a percentile; `None` for the mode.
     share: Option<f64>,
     distinct: bool,
     options: SortOptions,
@@ -122,8 +122,8 @@ struct Gathered {
     values: Vec<ArrayRef>,
 }
 
-impl Gathered {
-    fn all(&self) -> Result<ArrayRef> {
+impl CollectedValues {
+    fn concatenated(&self) -> Result<ArrayRef> {
         let values: Vec<&dyn Array> = self.values.iter().map(AsRef::as_ref).collect();
         match values.is_empty() {
             true => Ok(new_empty_array(&self.of)),
@@ -131,7 +131,7 @@ impl Gathered {
         }
     }
 
-    fn take(&mut self, values: &ArrayRef) -> Result<()> {
+    fn append(&mut self, values: &ArrayRef) -> Result<()> {
         let there = match values.logical_null_count() {
             0 => Arc::clone(values),
             _ => filter(values, &is_not_null(values)?)?,
@@ -143,20 +143,20 @@ impl Gathered {
     }
 }
 
-impl Accumulator for Gathered {
+impl Accumulator for CollectedValues {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.take(&values[0])
+        self.append(&values[0])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let lists = states[0].as_list::<i32>();
         (0..lists.len())
             .filter(|list| lists.is_valid(*list))
-            .try_for_each(|list| self.take(&lists.value(list)))
+            .try_for_each(|list| self.append(&lists.value(list)))
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let values = self.all()?;
+        let values = self.concatenated()?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(vec![
             0,
             i32::try_from(values.len()).unwrap_or(i32::MAX),
@@ -167,13 +167,13 @@ impl Accumulator for Gathered {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let sorted = sort(&self.all()?, Some(self.options))?;
+        let sorted = sort(&self.concatenated()?, Some(self.options))?;
         if sorted.is_empty() {
             return ScalarValue::try_from(&self.of);
         }
         let runs = partition(std::slice::from_ref(&sorted))?.ranges();
         let at = match (self.share, self.distinct) {
-            // The first of the longest runs.
+            // Takes the first of the longest runs.
             (None, _) => runs.iter().rev().max_by_key(|run| run.len()).map_or(0, |run| run.start),
             (Some(share), false) => nth(share, sorted.len()),
             (Some(share), true) => runs[nth(share, runs.len())].start,
@@ -191,7 +191,7 @@ impl Accumulator for Gathered {
     }
 }
 
-/// The position, from 0, of the first of `count` values with at least that share of them up to it.
+/// The position, from 0, of the first of `count` values such that at least that share of them is at or before it.
 fn nth(share: f64, count: usize) -> usize {
     ((share * count as f64).ceil() as usize).clamp(1, count) - 1
 }
@@ -201,12 +201,12 @@ mod tests {
     use super::*;
     use arrow::array::Int64Array;
 
-    fn gathered(share: Option<f64>, descending: bool, batches: &[&[Option<i64>]]) -> Gathered {
+    fn gathered(share: Option<f64>, descending: bool, batches: &[&[Option<i64>]]) -> CollectedValues {
         let options = SortOptions {
             descending,
             nulls_first: false,
         };
-        let mut gathered = Gathered {
+        let mut gathered = CollectedValues {
             share,
             distinct: false,
             options,
@@ -220,7 +220,7 @@ mod tests {
         gathered
     }
 
-    fn value(mut gathered: Gathered) -> Option<i64> {
+    fn value(mut gathered: CollectedValues) -> Option<i64> {
         match gathered.evaluate().unwrap() {
             ScalarValue::Int64(value) => value,
             other => panic!("{other}"),
@@ -246,7 +246,7 @@ mod tests {
                 expected,
                 "{share:?} {descending}"
             );
-            // In parts, as a plan in batch may compute it.
+            // In parts, as a batch plan may compute it.
             let mut merged = gathered(share, descending, &[]);
             for batch in batches {
                 let state = gathered(share, descending, &[*batch]).state().unwrap();

@@ -1,6 +1,6 @@
-//! What may partition a table. Delta keeps a partition's values as text in the log: columns without such a text are refused,
-//! and rows whose value has none that every engine reads back equal are dead letters, rather than other rows than those that
-//! were computed.
+//! Checks the columns by which a table is partitioned. Delta keeps a partition's value as text in the log.
+//! Columns whose type has no such text are refused; a row whose value has no text that every engine reads back
+//! as an equal value becomes a dead letter, so that readers never see other rows than were computed.
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -13,10 +13,10 @@ use super::error::{Planned, Refusal};
 use super::times;
 use crate::definition::OnViolation;
 
-/// What is expected of dates and moments.
+/// The name of the expectation that a date or moment is in the calendar.
 pub(super) const FOUR_DIGITS: &str = "is of the years 1 to 9999";
 
-/// Functions whose dates and moments are of the calendar where those are that they are given.
+/// Functions that yield dates and moments in the calendar if they are given such.
 const WITHIN: [&str; 13] = [
     "date_bin",
     "date_trunc",
@@ -33,12 +33,12 @@ const WITHIN: [&str; 13] = [
     "nullif",
 ];
 
-/// Whether a plan adds to dates or moments, or makes them of numbers: they may come to lie outside of the calendar then.
+/// Whether a plan adds to dates or moments, or makes them of numbers, so that they may lie outside of the calendar.
 pub(super) fn are_computed(plan: &LogicalPlan) -> Result<bool> {
     let mut computed = false;
     plan.apply_with_subqueries(|node| {
         if matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_)) {
-            return Ok(TreeNodeRecursion::Continue); // what is compared is in no table
+            return Ok(TreeNodeRecursion::Continue); // an expression that is only compared does not get into a table
         }
         let mut schema = DFSchema::empty();
         node.inputs().iter().for_each(|input| schema.merge(input.schema()));
@@ -46,7 +46,7 @@ pub(super) fn are_computed(plan: &LogicalPlan) -> Result<bool> {
             expr.apply(|part| {
                 let may_leave = match part {
                     Logical::BinaryExpr(_) | Logical::WindowFunction(_) => true,
-                    part if matches!(times::part(part), Some(times::Part::Cast(..))) => false,
+                    part if matches!(times::operation_of(part), Some(times::TimeOperation::Cast(..))) => false,
                     Logical::ScalarFunction(call) => !WITHIN.contains(&call.name()),
                     Logical::Cast(cast) => !cast.expr.get_type(&schema).is_ok_and(|from| from.is_temporal()),
                     _ => false,
@@ -67,7 +67,7 @@ fn is_moment(of: &DataType) -> bool {
     }
 }
 
-/// What is wrong with the columns that a table is to be partitioned by.
+/// Refusals of the columns by which a table is to be partitioned.
 pub(super) fn mistakes(schema: &SchemaRef, partition_by: &[usize]) -> Vec<Refusal> {
     let mut mistakes = Vec::new();
     for (n, column) in partition_by.iter().enumerate() {
@@ -94,12 +94,12 @@ pub(super) fn mistakes(schema: &SchemaRef, partition_by: &[usize]) -> Vec<Refusa
     mistakes
 }
 
-/// The condition that a date or moment is one of the calendar's, which ends with the year 9999 in other engines and languages.
+/// The condition that a date or moment is in the calendar; other engines and languages end it with the year 9999.
 fn in_calendar(field: &Field) -> Option<String> {
     let name = field.name();
     match field.data_type() {
         DataType::Date32 => Some(format!("\"{name}\" BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'")),
-        // Not by its date, which the farthest timestamps do not have.
+        // The date would not do: the farthest timestamps are beyond the range of dates.
         DataType::Timestamp(..) => Some(format!(
             "\"{name}\" BETWEEN arrow_cast('0001-01-01T00:00:00', 'Timestamp(Microsecond, None)') \
              AND arrow_cast('9999-12-31T23:59:59.999999', 'Timestamp(Microsecond, None)')"
@@ -109,7 +109,8 @@ fn in_calendar(field: &Field) -> Option<String> {
 }
 
 impl Compiler<'_> {
-    /// What a row must keep whose dates and moments are computed: one such value, and some readers open none of its table.
+    /// The expectation that a column of computed dates or moments is in the calendar. One value outside of it
+    /// keeps some readers from opening the table at all.
     pub(super) fn computed(&self, schema: &SchemaRef, column: usize) -> Planned<Option<PlannedExpectation>> {
         let field = schema.field(column);
         let Some(check) = in_calendar(field) else {
@@ -122,8 +123,8 @@ impl Compiler<'_> {
         }))
     }
 
-    /// What a row must keep so that its partition reads back as it is: Delta takes an empty text for null, and dates have years
-    /// of four digits.
+    /// The expectation that a row's partition value reads back as it is: Delta reads an empty text as null, and
+    /// dates must have years of four digits.
     pub(super) fn readable(&self, schema: &SchemaRef, column: usize) -> Planned<Option<PlannedExpectation>> {
         let field = schema.field(column);
         let name = field.name();

@@ -1,8 +1,8 @@
-//! Where in the SQL a message belongs, by the words that it says.
+//! Finds the place in the SQL at which a message points, by the words of the message.
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
-/// Where a word stands in the SQL.
+/// Where a word first stands in the SQL.
 pub(super) fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Location> {
     let kin: &[&str] = if word == "now" {
         &["now", "current_timestamp", "current_date", "today"]
@@ -15,7 +15,7 @@ pub(super) fn find(tokens: &[TokenWithSpan], word: &str) -> Option<Location> {
         .map(|t| t.span.start)
 }
 
-/// The first quoted word, call or operator of a message that stands in the SQL.
+/// The first quoted word, quoted text or operator of a message that also stands in the SQL.
 pub(super) fn mentioned(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
     let quoted = message.split(['\'', '"', '`']).skip(1).step_by(2);
     let words = quoted
@@ -43,7 +43,7 @@ pub(super) fn mentioned(tokens: &[TokenWithSpan], message: &str) -> Option<Locat
     })
 }
 
-/// The first word of a message that stands in the SQL once.
+/// Where the first word of a message stands that the SQL has exactly once.
 pub(super) fn rare(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
     let words = message.split(|c: char| !c.is_alphanumeric() && c != '_');
     words.filter(|word| word.len() > 1).find_map(|word| {
@@ -57,7 +57,8 @@ pub(super) fn rare(tokens: &[TokenWithSpan], message: &str) -> Option<Location> 
     })
 }
 
-/// The first clause or called function that a message names and the SQL has; of what stands everywhere, the only one.
+/// Where the first clause or called function stands that a message names. AND, OR and NOT count only if the SQL
+/// has them once.
 pub(super) fn named(tokens: &[TokenWithSpan], message: &str) -> Option<Location> {
     const CLAUSES: [&str; 11] = [
         "WHERE",

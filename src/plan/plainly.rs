@@ -1,6 +1,7 @@
-//! What the planner says of a query, without its code: no dump of a syntax tree, no name that nobody wrote.
+//! Messages about a query without the planner's code: no dump of a syntax tree, no internal name.
 //!
-//! A message that names a node of the tree tells which construct it is and, in the dump, where it stands.
+//! Where a message names a node of the syntax tree, this names the construct instead, and takes the place from
+//! the dump.
 
 use std::sync::LazyLock;
 
@@ -8,9 +9,9 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan
 use regex::Regex;
 
 use super::error::Refusal;
-use super::said::types_as_written;
+use super::message_rules::types_as_written;
 
-/// What a construct is called, by its node or operator, and what to write instead.
+/// For a node or operator of the syntax tree: what SQL calls it, and what to write instead.
 const NODES: [(&str, &str, &str); 29] = [
     ("JsonAccess", "a path with colons", "write payload ->> 'a'"),
     ("IsNormalized", "IS NORMALIZED", "remove it: texts are kept as they are"),
@@ -59,7 +60,7 @@ const NODES: [(&str, &str, &str); 29] = [
     ("Match", "MATCH", "write text ILIKE '%word%'"),
 ];
 
-const ELSE: &str = "write it in terms of what docs/sql.md names";
+const ELSE: &str = "write it in terms of what docs/src/sql/supported.md names";
 
 static NODE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
@@ -78,7 +79,7 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("the pattern is right")
 }
 
-/// The refusal in words that a user knows.
+/// The refusal in a user's words.
 pub(super) fn plainly(mut refusal: Refusal, tokens: &[TokenWithSpan]) -> Refusal {
     let message = refusal.message.clone();
     if let Some(rest) = message.to_lowercase().strip_prefix("no infix parser for token ") {
@@ -124,14 +125,14 @@ pub(super) fn plainly(mut refusal: Refusal, tokens: &[TokenWithSpan]) -> Refusal
     refusal
 }
 
-/// Names that rewriting gives.
+/// A text without the names that DataFusion's and our rewrites give to columns.
 fn without_own_names(text: &str) -> String {
     let text = UNNESTED.replace_all(text, "unnest($1)");
     let text = QUALIFIER.replace_all(&text, "");
     OWN.replace_all(&text, "a column of the subquery").into_owned()
 }
 
-/// `IsNormalized` as `IS NORMALIZED`.
+/// Spells the name of a node in words: `IsNormalized` becomes `IS NORMALIZED`.
 fn spelled(node: &str) -> String {
     let mut words = String::new();
     for (n, c) in node.chars().enumerate() {
@@ -143,7 +144,8 @@ fn spelled(node: &str) -> String {
     words
 }
 
-/// A token behind an expression with which nothing can go on; it is told as code has it.
+/// The refusal of a token that cannot follow an expression. `token` is the token in its `Debug` form, as the
+/// parser's message has it.
 fn unread(token: &str, tokens: &[TokenWithSpan]) -> Refusal {
     let same = |t: &&TokenWithSpan| format!("{:?}", t.token).eq_ignore_ascii_case(token) && t.token != Token::EOF;
     let found = tokens.iter().find(same);

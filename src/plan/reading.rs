@@ -1,4 +1,5 @@
-//! SQL as it is written, for who plans it by other means: nothing is rewritten but window table functions, which no parser knows.
+//! Reads SQL as the user wrote it, for the opinion of `verify`, which works out a query by other means than the
+//! plan. Only window table functions are rewritten, because no parser knows them.
 
 use std::ops::ControlFlow;
 
@@ -10,15 +11,16 @@ use datafusion::sql::sqlparser::parser::Parser;
 use super::dialect::Standard;
 use super::{refuse, shape, windows};
 
-/// A query as it is written.
+/// A query as the user wrote it.
 pub struct WrittenQuery {
-    /// In the run's dialect.
+    /// The query as the run's dialect reads it.
     pub query: Box<Query>,
-    /// Whether PostgreSQL's dialect of the parser reads another tree; where it reads none, the run's stands alone.
+    /// Whether sqlparser's dialect of PostgreSQL reads the SQL as another tree. False also where that dialect
+    /// cannot read the SQL.
     pub otherwise: bool,
 }
 
-/// The query of a table; none if it cannot be read.
+/// Reads the query of a table; `None` if it cannot be parsed.
 pub fn written_query(sql: &str) -> Option<WrittenQuery> {
     let tokens = windows::tokenize(sql).ok()?;
     let as_written = tokens.len();
@@ -36,7 +38,8 @@ pub fn written_query(sql: &str) -> Option<WrittenQuery> {
     Some(WrittenQuery { query, otherwise })
 }
 
-/// Whether IS DISTINCT FROM is in a query: that dialect takes all that follows for its right side, which PostgreSQL does not.
+/// Whether a query has IS DISTINCT FROM. sqlparser's PostgreSQL dialect takes all that follows for the right
+/// side, which PostgreSQL itself does not, so such queries are not compared.
 fn compares_distinct(query: &Query) -> bool {
     struct Distinct;
     impl Visitor for Distinct {
@@ -61,7 +64,7 @@ fn postgresql(sql: &str) -> Option<Box<Query>> {
     }
 }
 
-/// A condition as it is written; none if it cannot be read.
+/// Reads a condition; `None` if it cannot be parsed.
 pub fn written_condition(sql: &str) -> Option<Expr> {
     let parser = DFParserBuilder::new(sql)
         .with_dialect(&Standard)

@@ -1,4 +1,4 @@
-//! What is refused by the look of the SQL, before it is planned: every mistake of a query at once, each
+//! Refuses SQL by its syntax tree, before it is planned. All mistakes of a query are reported at once, each
 //! with its place.
 
 use std::collections::BTreeSet;
@@ -9,9 +9,9 @@ use datafusion::logical_expr::Volatility;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator,
-    LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, Spanned, Statement, TableFactor,
-    TypedString, Value, ValueWithSpan, Visit, Visitor,
+    BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
+    JoinOperator, LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, Spanned, Statement,
+    TableFactor, TypedString, Value, ValueWithSpan, Visit, Visitor, visit_expressions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -48,7 +48,7 @@ pub(super) fn query(mut statements: Vec<Parsed>) -> Result<Box<Query>, Refusal> 
     }
 }
 
-/// An argument that is all columns of a table, `t.*`, as it stands there.
+/// The text of an argument that stands for all columns of a table, `t.*`.
 fn rows_of(arg: &FunctionArg) -> Option<String> {
     match arg {
         FunctionArg::Unnamed(of @ FunctionArgExpr::QualifiedWildcard(..)) => Some(of.to_string()),
@@ -56,7 +56,7 @@ fn rows_of(arg: &FunctionArg) -> Option<String> {
     }
 }
 
-/// The text of a date or moment that is written out and is of the year 0, which PostgreSQL does not know either.
+/// The text of a literal date or moment in the year 0, which PostgreSQL does not have either.
 fn of_the_year_0(expr: &Expr) -> Option<&str> {
     let (value, to) = match expr {
         Expr::TypedString(TypedString { data_type, value, .. }) => (value, data_type),
@@ -74,7 +74,7 @@ fn of_the_year_0(expr: &Expr) -> Option<&str> {
     text.trim_start().starts_with("0000-").then_some(text)
 }
 
-/// Whether a set operation, or one in it, is called MINUS.
+/// Whether MINUS is written for EXCEPT in a set operation, at any depth.
 fn is_minus(body: &SetExpr) -> bool {
     match body {
         SetExpr::SetOperation { op, left, right, .. } => {
@@ -84,7 +84,7 @@ fn is_minus(body: &SetExpr) -> bool {
     }
 }
 
-/// What stands in FROM and is no table here, and what to write instead.
+/// What stands in FROM but is not a table here, and what to write instead.
 fn not_a_table(factor: &TableFactor) -> Option<(String, String)> {
     let functions = || {
         let names = laterals::TABLE_FUNCTIONS.join(", ");
@@ -142,33 +142,33 @@ fn not_a_table(factor: &TableFactor) -> Option<(String, String)> {
     Some((what, help))
 }
 
-/// What a query reads, and what is wrong with it.
+/// What a query reads, and its mistakes.
 #[derive(Default)]
-pub(super) struct Look {
-    /// Inputs and tables, by their names in SQL.
+pub(super) struct Inspection {
+    /// Names in SQL of the inputs and tables.
     pub reads: BTreeSet<String>,
     pub refusals: Vec<Refusal>,
-    /// Where the first subquery stands that is used as a value.
+    /// The place of the first subquery that is used as a value.
     pub subquery: Option<Span>,
 }
 
-/// Looks over a query.
-pub(super) fn look(query: &Query, context: &SessionContext, known: &[String]) -> Look {
-    let mut names = Names::default();
+/// Inspects a query.
+pub(super) fn inspect(query: &Query, context: &SessionContext, known: &[String]) -> Inspection {
+    let mut names = NameCollector::default();
     let _ = Visit::visit(query, &mut names);
-    let mut looker = Looker {
+    let mut inspector = Inspector {
         context,
         known,
         ctes: names.ctes,
         functions: names.functions,
-        look: Look::default(),
+        found: Inspection::default(),
     };
-    let _ = Visit::visit(query, &mut looker);
-    looker.look
+    let _ = Visit::visit(query, &mut inspector);
+    inspector.found
 }
 
 /// The names of all inputs and tables.
-pub(super) fn known(dataflow: &Dataflow) -> Vec<String> {
+pub(super) fn relation_names(dataflow: &Dataflow) -> Vec<String> {
     let inputs = dataflow.inputs.iter().map(|i| i.name.clone());
     inputs
         .chain(dataflow.tables.iter().map(|t| t.qualified_name()))
@@ -176,12 +176,12 @@ pub(super) fn known(dataflow: &Dataflow) -> Vec<String> {
 }
 
 #[derive(Default)]
-struct Names {
+struct NameCollector {
     ctes: BTreeSet<String>,
     functions: BTreeSet<String>,
 }
 
-impl Visitor for Names {
+impl Visitor for NameCollector {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
@@ -202,22 +202,96 @@ impl Visitor for Names {
     }
 }
 
-struct Looker<'a> {
+struct Inspector<'a> {
     context: &'a SessionContext,
     known: &'a [String],
     ctes: BTreeSet<String>,
-    /// Table functions, which are refused as such.
+    /// Names of table functions, which have a refusal of their own.
     functions: BTreeSet<String>,
-    look: Look,
+    found: Inspection,
 }
 
-impl Looker<'_> {
+impl Inspector<'_> {
     fn refuse(&mut self, refusal: Refusal) {
-        self.look.refusals.push(refusal);
+        self.found.refusals.push(refusal);
+    }
+
+    /// The name of an aggregate in the WHERE of a query; WHEREs of subqueries do not count.
+    fn aggregate_in_where(&self, body: &SetExpr) -> Option<Ident> {
+        struct Aggregates<'a> {
+            context: &'a SessionContext,
+            depth: usize,
+        }
+        impl Visitor for Aggregates<'_> {
+            type Break = Ident;
+
+            fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<Ident> {
+                self.depth += 1;
+                ControlFlow::Continue(())
+            }
+
+            fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Ident> {
+                self.depth -= 1;
+                ControlFlow::Continue(())
+            }
+
+            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Ident> {
+                match expr {
+                    Expr::Function(call) if self.depth == 0 && call.over.is_none() => match call.name.0.as_slice() {
+                        [ObjectNamePart::Identifier(name)] if self.context.udaf(&name.value.to_lowercase()).is_ok() => {
+                            ControlFlow::Break(name.clone())
+                        }
+                        _ => ControlFlow::Continue(()),
+                    },
+                    _ => ControlFlow::Continue(()),
+                }
+            }
+        }
+        match body {
+            SetExpr::Select(select) => {
+                let mut aggregates = Aggregates {
+                    context: self.context,
+                    depth: 0,
+                };
+                select.selection.visit(&mut aggregates).break_value()
+            }
+            SetExpr::Query(query) => self.aggregate_in_where(&query.body),
+            SetExpr::SetOperation { left, right, .. } => {
+                self.aggregate_in_where(left).or_else(|| self.aggregate_in_where(right))
+            }
+            _ => None,
+        }
     }
 }
 
-impl Visitor for Looker<'_> {
+/// What to write instead of a window function whose distance or number is a column.
+fn computed_distance(function: &Function, name: &str) -> Option<&'static str> {
+    let place = match name {
+        "lag" | "lead" | "nth_value" => 1,
+        "ntile" => 0,
+        _ => return None,
+    };
+    let (Some(_), FunctionArguments::List(list)) = (&function.over, &function.args) else {
+        return None;
+    };
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(number)) = list.args.get(place)? else {
+        return None;
+    };
+    let column = |expr: &Expr| match expr {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    visit_expressions(number, column).is_break().then_some(match name {
+        "lag" | "lead" => {
+            "write a number itself, lag(x, 1); or number the rows in a subquery of FROM, row_number() OVER (ORDER BY k) AS n, and join \
+             it with itself: LEFT JOIN r AS b ON b.n = a.n - a.distance"
+        }
+        "ntile" => "write a number itself: ntile(4)",
+        _ => "write a number itself: nth_value(x, 2)",
+    })
+}
+
+impl Visitor for Inspector<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
@@ -333,7 +407,7 @@ impl Visitor for Looker<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if laterals::TableFunction::of(factor).is_some() {
+        if laterals::TableFunction::from_factor(factor).is_some() {
             return ControlFlow::Continue(());
         }
         if let Some((what, help)) = not_a_table(factor) {
@@ -363,7 +437,7 @@ impl Visitor for Looker<'_> {
             return ControlFlow::Continue(());
         }
         if self.known.contains(&name) {
-            self.look.reads.insert(name);
+            self.found.reads.insert(name);
             return ControlFlow::Continue(());
         }
         let candidates = self
@@ -371,7 +445,7 @@ impl Visitor for Looker<'_> {
             .iter()
             .map(String::as_str)
             .chain(self.ctes.iter().map(String::as_str));
-        // `orders` for `silver.orders` is the likeliest slip.
+        // The likeliest slip is to leave out the layer: `orders` for `silver.orders`.
         let unqualified = self
             .known
             .iter()
@@ -390,7 +464,7 @@ impl Visitor for Looker<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if let Expr::Subquery(query) = expr {
-            self.look.subquery.get_or_insert(query.span());
+            self.found.subquery.get_or_insert(query.span());
         }
         if let Some(text) = of_the_year_0(expr) {
             let refusal = Refusal::new(format!("could not read {text:?} as a date: there is no year 0"))
@@ -398,12 +472,25 @@ impl Visitor for Looker<'_> {
                 .at(Some(expr.span()));
             self.refuse(refusal);
         }
-        if let Some((row, query)) = row_queries::differ(expr) {
+        if let Some((row, query)) = row_queries::mismatched_widths(expr) {
             let refusal = Refusal::new(format!(
                 "could not compare a row of {row} columns with a subquery of {query}"
             ))
             .help("select as many columns as the row has")
             .at(Some(expr.span()));
+            self.refuse(refusal);
+        }
+        if let Expr::Exists { subquery, .. } | Expr::InSubquery { subquery, .. } | Expr::Subquery(subquery) = expr
+            && let Some(name) = self.aggregate_in_where(&subquery.body)
+        {
+            let refusal = Refusal::new(format!(
+                "could not plan {name}() in WHERE: groups are computed behind it, and those of the query around are not known in it"
+            ))
+            .help(
+                "move the condition into HAVING; or compute it first, in a subquery of FROM: FROM (SELECT k, max(x) AS m FROM t \
+                 GROUP BY k) AS g WHERE EXISTS (SELECT 1 FROM u WHERE u.id = g.m)",
+            )
+            .at(Some(name.span));
             self.refuse(refusal);
         }
         if let Expr::BinaryOp {
@@ -445,6 +532,12 @@ impl Visitor for Looker<'_> {
         if foreign::takes_functions(&name) && function.args.to_string().contains("->") {
             let refusal = Refusal::new(format!("could not plan {name}(): it is given a function of items"))
                 .help(foreign::instead(&name).unwrap_or_default())
+                .at(Some(function.name.span()));
+            self.refuse(refusal);
+        }
+        if let Some(help) = computed_distance(function, &name) {
+            let refusal = Refusal::new(format!("could not plan {name}() with a number that is computed"))
+                .help(help)
                 .at(Some(function.name.span()));
             self.refuse(refusal);
         }

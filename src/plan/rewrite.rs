@@ -1,12 +1,12 @@
-//! Expressions of a plan's nodes, rewritten.
+//! Rewrites the expressions of a plan's nodes.
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-/// The node with each of its expressions put through `with`, whole. Columns keep their names, whatever their
-/// expressions have become, and the node's schema follows the new types.
+/// Puts each expression of a node through `with`, as a whole. Columns keep their names even if their
+/// expressions change, and the node's schema follows the new types.
 pub(super) fn rewrite(
     node: LogicalPlan,
     mut with: impl FnMut(Expr) -> Result<Transformed<Expr>>,

@@ -1,4 +1,4 @@
-//! Rows compared with the rows of a subquery, in terms of EXISTS, which is planned:
+//! Rewrites comparisons of rows with the rows of a subquery in terms of EXISTS, which can be planned:
 //!
 //! | written | stands for |
 //! |---|---|
@@ -7,9 +7,10 @@
 //! | the same as a value | `CASE WHEN EXISTS (equal) THEN TRUE WHEN EXISTS (unknown) THEN NULL ELSE FALSE END` |
 //! | `(a, b) = (S)` of one row | `(SELECT (a, b) = (x, y) FROM (S) AS s(x, y))` |
 //!
-//! `op ANY` and `op ALL` are the same with another comparison: `op ALL` is NOT of ANY with the opposite of op. What may equal a
-//! row of two columns is asked for once for each way in which nulls may stand, so that a join by the column that is equal finds
-//! it; where no null can stand, nothing is left of that. For more columns the unknown ones are looked for among all rows.
+//! `op ANY` and `op ALL` work likewise with another comparison; `op ALL` is NOT of ANY with the opposite of
+//! `op`. For a row of two columns, the second EXISTS of NOT IN is split into one for each way in which nulls
+//! may be placed, so that a join by the column without a null finds the rows; where a column cannot be null,
+//! the optimiser removes its part. For more columns all rows are searched.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -23,18 +24,18 @@ use datafusion::sql::sqlparser::ast::{
 use super::operators::{columns, opposite};
 use super::written::{derived, is_one_column, select, selected};
 
-/// The name of a subquery's rows.
+/// The alias of the subquery's rows.
 const ROWS: &str = "__rows";
 
-/// Writes these of a statement, query or expression anew.
+/// Rewrites these comparisons in a statement, query or expression.
 pub(super) fn row_queries(sql: &mut impl VisitMut) {
     let _ = sql.visit(&mut RowQueries);
 }
 
-/// How many columns a row has and how many a subquery that it is compared with, where that can be told and is not the same.
-pub(super) fn differ(expr: &Expr) -> Option<(usize, usize)> {
-    let (row, query) = match (Asked::of(expr), expr) {
-        (Some(asked), _) => (asked.row.len(), asked.query),
+/// The number of columns of a row, and of the subquery with which it is compared, if both are known and they differ.
+pub(super) fn mismatched_widths(expr: &Expr) -> Option<(usize, usize)> {
+    let (row, query) = match (RowAnyQuery::parse(expr), expr) {
+        (Some(comparison), _) => (comparison.row.len(), comparison.query),
         (None, Expr::BinaryOp { left, right, .. }) => sides(left, right).map(|(row, query, _)| (row.len(), query))?,
         _ => return None,
     };
@@ -56,71 +57,71 @@ impl VisitorMut for RowQueries {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let conditions = [&mut select.selection, &mut select.having, &mut select.qualify];
-        conditions.into_iter().flatten().for_each(kept);
+        conditions.into_iter().flatten().for_each(rewrite_condition);
         for join in select.from.iter_mut().flat_map(|part| &mut part.joins) {
             if let JoinOperator::Join(JoinConstraint::On(on)) | JoinOperator::Inner(JoinConstraint::On(on)) =
                 &mut join.join_operator
             {
-                kept(on);
+                rewrite_condition(on);
             }
         }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Some(asked) = Asked::of(expr) {
-            *expr = asked.value();
-        } else if let Some(compared) = compared_with_one(expr) {
+        if let Some(comparison) = RowAnyQuery::parse(expr) {
+            *expr = comparison.value();
+        } else if let Some(compared) = one_row_comparison(expr) {
             *expr = compared;
         }
         ControlFlow::Continue(())
     }
 }
 
-/// A condition of which unknown is as good as false.
-fn kept(condition: &mut Expr) {
-    if let Some(asked) = Asked::of(condition) {
-        *condition = asked.condition();
+/// Rewrites a condition where unknown has the effect of false, as in WHERE.
+fn rewrite_condition(condition: &mut Expr) {
+    if let Some(comparison) = RowAnyQuery::parse(condition) {
+        *condition = comparison.condition();
         return;
     }
     match condition {
-        Expr::Nested(inner) => kept(inner),
+        Expr::Nested(inner) => rewrite_condition(inner),
         Expr::BinaryOp {
             left,
             op: BinaryOperator::And | BinaryOperator::Or,
             right,
         } => {
-            kept(left);
-            kept(right);
+            rewrite_condition(left);
+            rewrite_condition(right);
         }
         _ => {}
     }
 }
 
-/// `row op ANY (query)`, or NOT of it.
-struct Asked<'a> {
+/// `row op ANY (query)`, possibly negated.
+struct RowAnyQuery<'a> {
     row: Vec<&'a Expr>,
     op: BinaryOperator,
     query: &'a Query,
     negated: bool,
 }
 
-impl<'a> Asked<'a> {
-    fn of(expr: &'a Expr) -> Option<Asked<'a>> {
+impl<'a> RowAnyQuery<'a> {
+    fn parse(expr: &'a Expr) -> Option<RowAnyQuery<'a>> {
         match expr {
-            Expr::Nested(inner) => Asked::of(inner),
+            Expr::Nested(inner) => RowAnyQuery::parse(inner),
             Expr::UnaryOp {
                 op: UnaryOperator::Not,
                 expr,
-            } => Asked::of(expr).map(|asked| Asked {
-                negated: !asked.negated,
-                ..asked
+            } => RowAnyQuery::parse(expr).map(|comparison| RowAnyQuery {
+                negated: !comparison.negated,
+                ..comparison
             }),
             Expr::InSubquery {
                 expr,
                 subquery,
                 negated,
-            } => Some(Asked {
+            } => Some(RowAnyQuery {
                 row: columns(expr)?,
                 op: BinaryOperator::Eq,
                 query: subquery,
@@ -133,7 +134,7 @@ impl<'a> Asked<'a> {
                 ..
             } => {
                 opposite(compare_op)?;
-                Some(Asked {
+                Some(RowAnyQuery {
                     row: columns(left)?,
                     op: compare_op.clone(),
                     query: subquery(right)?,
@@ -144,7 +145,7 @@ impl<'a> Asked<'a> {
                 left,
                 compare_op,
                 right,
-            } => Some(Asked {
+            } => Some(RowAnyQuery {
                 row: columns(left)?,
                 op: opposite(compare_op)?,
                 query: subquery(right)?,
@@ -154,29 +155,32 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Whether it is true.
+    /// A condition that is true where the comparison is true.
     fn condition(&self) -> Expr {
         if !self.negated {
-            return self.exists(self.compared());
+            return self.exists(self.comparison());
         }
-        let unknown = self.unknown().into_iter().map(|condition| not(self.exists(condition)));
+        let unknown = self
+            .unknown_cases()
+            .into_iter()
+            .map(|condition| not(self.exists(condition)));
         chained(
-            std::iter::once(not(self.exists(self.compared()))).chain(unknown),
+            std::iter::once(not(self.exists(self.comparison()))).chain(unknown),
             BinaryOperator::And,
         )
     }
 
-    /// Whether it is true, false or unknown.
+    /// The comparison as a value: true, false or unknown.
     fn value(&self) -> Expr {
         let truth = |truth| Expr::value(Value::Boolean(truth));
-        let unknown = self.unknown().into_iter().map(|condition| self.exists(condition));
+        let unknown = self.unknown_cases().into_iter().map(|condition| self.exists(condition));
         let when = |condition, result| CaseWhen { condition, result };
         nested(Expr::Case {
             case_token: AttachedToken::empty(),
             end_token: AttachedToken::empty(),
             operand: None,
             conditions: vec![
-                when(self.exists(self.compared()), truth(!self.negated)),
+                when(self.exists(self.comparison()), truth(!self.negated)),
                 when(chained(unknown, BinaryOperator::Or), Expr::value(Value::Null)),
             ],
             else_result: Some(Box::new(truth(self.negated))),
@@ -184,19 +188,19 @@ impl<'a> Asked<'a> {
     }
 
     /// The columns of the subquery's rows.
-    fn theirs(&self) -> Vec<Expr> {
-        named(self.row.len()).into_iter().map(column).collect()
+    fn query_columns(&self) -> Vec<Expr> {
+        column_names(self.row.len()).into_iter().map(column).collect()
     }
 
-    fn compared(&self) -> Expr {
-        binary(tuple(&self.row), self.op.clone(), Expr::Tuple(self.theirs()))
+    fn comparison(&self) -> Expr {
+        binary(tuple(&self.row), self.op.clone(), Expr::Tuple(self.query_columns()))
     }
 
-    /// The conditions of which one is true of a row with which the comparison is unknown, and not false.
-    fn unknown(&self) -> Vec<Expr> {
-        let theirs = self.theirs();
+    /// Conditions of which at least one is true of a row for which the comparison is unknown.
+    fn unknown_cases(&self) -> Vec<Expr> {
+        let theirs = self.query_columns();
         let ([a, b], [x, y], BinaryOperator::Eq) = (self.row.as_slice(), theirs.as_slice(), &self.op) else {
-            return vec![Expr::IsNull(Box::new(self.compared()))];
+            return vec![Expr::IsNull(Box::new(self.comparison()))];
         };
         let ways = |own: &Expr, their: &Expr| {
             [
@@ -209,7 +213,7 @@ impl<'a> Asked<'a> {
         let both = first
             .iter()
             .flat_map(|one| second.iter().map(move |other| (one, other)));
-        // The first one of all has no null.
+        // The first combination has no null: both columns are equal.
         both.skip(1)
             .map(|(one, other)| binary(one.clone(), BinaryOperator::And, other.clone()))
             .collect()
@@ -217,7 +221,7 @@ impl<'a> Asked<'a> {
 
     fn exists(&self, condition: Expr) -> Expr {
         let one = SelectItem::UnnamedExpr(Expr::value(Value::Number("1".to_string(), false)));
-        let mut query = of_rows(vec![one], self.query, self.row.len());
+        let mut query = select_from_query(vec![one], self.query, self.row.len());
         selected(&mut query).selection = Some(condition);
         nested(Expr::Exists {
             subquery: query,
@@ -227,15 +231,15 @@ impl<'a> Asked<'a> {
 }
 
 /// `SELECT items FROM (query) AS rows (columns)`.
-fn of_rows(items: Vec<SelectItem>, query: &Query, columns: usize) -> Box<Query> {
+fn select_from_query(items: Vec<SelectItem>, query: &Query, columns: usize) -> Box<Query> {
     let mut query = query.clone();
-    named_apart(&mut query);
-    let rows = derived(Box::new(query), false, Ident::new(ROWS), named(columns));
+    rename_duplicates(&mut query);
+    let rows = derived(Box::new(query), false, Ident::new(ROWS), column_names(columns));
     select(items, vec![rows])
 }
 
-/// Gives columns that are selected twice names of their own: a table of FROM must not have two of one name.
-fn named_apart(query: &mut Query) {
+/// Gives a column that is selected twice a name of its own, as a table in FROM cannot have two columns of one name.
+fn rename_duplicates(query: &mut Query) {
     let SetExpr::Select(select) = query.body.as_mut() else {
         return;
     };
@@ -261,7 +265,7 @@ fn named_apart(query: &mut Query) {
     }
 }
 
-fn named(columns: usize) -> Vec<Ident> {
+fn column_names(columns: usize) -> Vec<Ident> {
     (1..=columns).map(|n| Ident::new(format!("__column_{n}"))).collect()
 }
 
@@ -269,14 +273,14 @@ fn column(name: Ident) -> Expr {
     Expr::CompoundIdentifier(vec![Ident::new(ROWS), name])
 }
 
-/// A comparison of a row with a subquery of one row.
-fn compared_with_one(expr: &Expr) -> Option<Expr> {
+/// Rewrites a comparison of a row with a subquery of one row.
+fn one_row_comparison(expr: &Expr) -> Option<Expr> {
     let Expr::BinaryOp { left, op, right } = expr else {
         return None;
     };
     opposite(op)?;
     let (row, query, swapped) = sides(left, right)?;
-    let theirs = Expr::Tuple(named(row.len()).into_iter().map(column).collect());
+    let theirs = Expr::Tuple(column_names(row.len()).into_iter().map(column).collect());
     let compared = match swapped {
         false => binary(tuple(&row), op.clone(), theirs),
         true => binary(theirs, op.clone(), tuple(&row)),
@@ -285,10 +289,10 @@ fn compared_with_one(expr: &Expr) -> Option<Expr> {
         expr: compared,
         alias: Ident::new("__compared"),
     };
-    Some(Expr::Subquery(of_rows(vec![item], query, row.len())))
+    Some(Expr::Subquery(select_from_query(vec![item], query, row.len())))
 }
 
-/// A row that is written out and a subquery, and whether the subquery stands first.
+/// A row constructor and a subquery, and whether the subquery is the left side.
 fn sides<'a>(left: &'a Expr, right: &'a Expr) -> Option<(Vec<&'a Expr>, &'a Query, bool)> {
     match (columns(left), subquery(right)) {
         (Some(row), Some(query)) => Some((row, query, false)),
@@ -384,7 +388,7 @@ mod tests {
             ("a IN (SELECT x, y FROM u)", None),
         ] {
             let expr = Parser::new(&Standard).try_with_sql(sql).unwrap().parse_expr().unwrap();
-            assert_eq!(differ(&expr), columns, "{sql}");
+            assert_eq!(mismatched_widths(&expr), columns, "{sql}");
         }
     }
 }

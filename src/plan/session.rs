@@ -1,8 +1,8 @@
 //! The DataFusion session that plans SQL and recomputes plans in batch.
 //!
-//! Both contexts know the same functions: DataFusion's, the JSON functions, and those that window table
-//! functions are rewritten to. The planning context knows inputs and tables as empty relations, keeps text
-//! as Utf8, collects spans for diagnostics, and runs only rules whose plans suit incremental upkeep.
+//! Both contexts have the same functions: DataFusion's, the JSON functions, and our own. The planning context
+//! knows inputs and tables as empty relations, keeps text as Utf8, collects spans for diagnostics, and runs
+//! only optimiser rules whose plans can be kept up to date incrementally.
 
 use std::sync::Arc;
 
@@ -21,44 +21,49 @@ use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
 use datafusion::optimizer::{AnalyzerRule, Optimizer};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use super::guard::Settled;
+use super::guard::SettledFunctions;
 use super::{functions, now, numbers, optimise, sets};
 use crate::definition::Layer;
 
-/// Rows of a batch. A function refuses a batch whose values would take too much together, which the graph splits then; in
-/// batch nobody does.
+/// Rows of a batch. A function refuses a batch whose values together take too many bytes; the graph then splits
+/// the batch, but nothing does so in batch recomputation.
 const BATCH_ROWS: usize = 1024;
 
-/// A context in which [`PlannedTable::logical`](super::PlannedTable::logical) runs, once [`rebind`] has
-/// given its scans real data.
+/// A context that runs [`PlannedTable::logical`](super::PlannedTable::logical), once [`rebind`] has bound its
+/// scans to data.
 pub fn batch_context() -> SessionContext {
     let context = SessionContext::new_with_config(config().with_batch_size(BATCH_ROWS));
-    let context = numbers::exact_numbers(&context);
+    complete_batch_context(&context)
+}
+
+/// Completes a context that runs plans in batch. The planner has already made common expressions columns;
+/// DataFusion's rule would give new ones the same names, and read one for the other.
+fn complete_batch_context(context: &SessionContext) -> SessionContext {
+    let context = numbers::exact_numbers(context);
+    context.remove_optimizer_rule("common_sub_expression_eliminate");
     functions::register(&context);
     context
 }
 
-/// The same, within so many bytes of memory: what sorts and aggregates hold above that goes to disk, and what cannot is an
-/// error.
+/// As [`batch_context`], with a limit on memory in bytes. Sorts and aggregates spill to disk beyond it; an
+/// operator that cannot spill fails.
 ///
 /// # Errors
-/// There is no place for what goes to disk.
+/// No directory for spilled data can be made.
 pub fn batch_context_within(memory: u64) -> Result<SessionContext> {
     let pool = FairSpillPool::new(usize::try_from(memory).unwrap_or(usize::MAX));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
     let context = SessionContext::new_with_config_rt(config().with_batch_size(BATCH_ROWS), runtime);
-    let context = numbers::exact_numbers(&context);
-    functions::register(&context);
-    Ok(context)
+    Ok(complete_batch_context(&context))
 }
 
-/// The plan as DataFusion runs it, with every table scan reading what `provider` gives for its name (`order_lines`,
-/// `silver.order_lines`).
+/// The plan in a form that DataFusion can run. Each table scan reads the table that `provider` returns for its
+/// name (`order_lines`, `silver.order_lines`).
 ///
 /// # Errors
-/// If `provider` has nothing for a name.
+/// `provider` has no table for a name.
 pub fn rebind(logical: &LogicalPlan, provider: &dyn Fn(&str) -> Option<Arc<dyn TableProvider>>) -> Result<LogicalPlan> {
-    sets::expanded(logical.clone())?
+    sets::join_all_sets(logical.clone())?
         .transform_up_with_subqueries(|node| match node {
             LogicalPlan::TableScan(mut scan) => {
                 let name = source_name(&scan.table_name);
@@ -73,7 +78,7 @@ pub fn rebind(logical: &LogicalPlan, provider: &dyn Fn(&str) -> Option<Arc<dyn T
         .data()
 }
 
-/// `order_lines` or `silver.order_lines`.
+/// The name of an input or table in SQL: `order_lines` or `silver.order_lines`.
 pub(super) fn source_name(reference: &TableReference) -> String {
     match reference.schema() {
         Some(schema) if schema != "public" => format!("{schema}.{}", reference.table()),
@@ -81,8 +86,8 @@ pub(super) fn source_name(reference: &TableReference) -> String {
     }
 }
 
-/// The rules for one plan. Where now() is used, common expressions are left alone: a column that holds
-/// now() could not be turned into moments any more.
+/// The optimiser for one plan. If the plan uses now(), common expressions are not extracted: [`now::solve`]
+/// could not look into a column that holds now().
 pub(super) fn optimizer(plan: &LogicalPlan) -> Result<Optimizer> {
     let mut timed = false;
     plan.apply_with_subqueries(|node| {
@@ -96,8 +101,8 @@ pub(super) fn optimizer(plan: &LogicalPlan) -> Result<Optimizer> {
     Ok(Optimizer::with_rules(rules.collect()))
 }
 
-/// The plan with names resolved and types agreed on. DataFusion's check of subqueries is left out: it knows fewer than are
-/// planned here.
+/// The plan with names resolved and types coerced. DataFusion's check of subqueries is left out, because more
+/// subqueries can be planned here than it allows.
 pub(super) fn analysed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.check_invariants(InvariantLevel::Always)?;
     let (analyzer, options) = (state.analyzer(), state.config_options());
@@ -109,14 +114,14 @@ pub(super) fn analysed(state: &SessionState, plan: LogicalPlan) -> Result<Logica
     })
 }
 
-/// The context that plans, where a value may take so many bytes.
+/// The planning context; `max_value` is the most bytes that a value may take.
 pub(super) fn planning_context(max_value: u64) -> SessionContext {
     let state = SessionStateBuilder::new()
         .with_config(config())
         .with_default_features()
         .build();
     let context = numbers::exact_numbers(&SessionContext::new_with_state(state));
-    context.add_analyzer_rule(Arc::new(Settled::new(max_value)));
+    context.add_analyzer_rule(Arc::new(SettledFunctions::new(max_value)));
     functions::register(&context);
     let catalog = context
         .catalog("datafusion")
@@ -129,7 +134,7 @@ pub(super) fn planning_context(max_value: u64) -> SessionContext {
     context
 }
 
-/// Makes a relation known by name.
+/// Registers an empty relation of this schema under a name.
 pub(super) fn register(context: &SessionContext, layer: Option<Layer>, name: &str, schema: SchemaRef) -> Result<()> {
     let reference = match layer {
         None => TableReference::bare(name),
@@ -146,7 +151,7 @@ fn config() -> SessionConfig {
     options.sql_parser.map_string_types_to_utf8view = false;
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     options.optimizer.filter_null_join_keys = false;
-    // That of TIMESTAMP WITH TIME ZONE.
+    // The zone of TIMESTAMP WITH TIME ZONE.
     options.execution.time_zone = Some("UTC".to_string());
     numbers::read_decimals(&mut config);
     config

@@ -1,10 +1,11 @@
 //! EXCEPT and INTERSECT, with ALL and without.
 //!
-//! DataFusion makes a semi- or anti-join of each: that loses the counts of rows with ALL, and the columns keep the types of
-//! the left side, where they are those that both sides have in common. So [`marked`] turns these joins into a node of our own
-//! before types are agreed on, which [`agreed`] then sees to. Without ALL it becomes a join of distinct rows again
-//! ([`settled`]); with ALL the graph subtracts counts (`lower`), and a batch numbers the copies of each row and joins by row
-//! and number ([`expanded`]). Nulls equal each other.
+//! DataFusion plans each as a semi- or anti-join. That loses the counts of rows with ALL, and gives the columns
+//! the types of the left side instead of the common types of both. So [`marked`] turns these joins into a node
+//! of our own before types are coerced, and [`coerce_sides`] coerces the types of that node. Without ALL it then
+//! becomes a join of distinct rows again ([`join_distinct_sets`]). With ALL the graph subtracts counts (`lower`), and a
+//! batch plan numbers the copies of each row and joins by row and number ([`join_all_sets`]). Nulls equal each
+//! other.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -25,12 +26,12 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
 use super::numbers;
 
-/// What becomes of the rows of the left side.
+/// Which rows of the left side remain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SetKind {
-    /// A row stays as often as it is there more often than on the right side.
+    /// A row remains as many times as the left side has it more often than the right side.
     Except,
-    /// A row stays as often as it is on both sides.
+    /// A row remains as many times as both sides have it.
     Intersect,
 }
 
@@ -44,14 +45,14 @@ impl SetKind {
     }
 }
 
-/// A set operation.
+/// A set operation as a node of the logical plan.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SetOperation {
     pub kind: SetKind,
-    /// Whether rows count; else each is there once.
+    /// Whether copies of a row count (ALL); otherwise each row comes out once.
     pub all: bool,
     pub left: LogicalPlan,
-    /// With `all` its columns have the names of the left side's.
+    /// With `all`, its columns have the names of the left side's.
     pub right: LogicalPlan,
     schema: DFSchemaRef,
 }
@@ -77,7 +78,7 @@ impl SetOperation {
                 SetKind::Except => field.is_nullable(),
                 SetKind::Intersect => field.is_nullable() && other.is_nullable(),
             };
-            // What is NULL alone on one side is of the other's type.
+            // A column that is only NULL on one side takes the type of the other.
             let of = match field.data_type() {
                 DataType::Null => other.data_type(),
                 of => of,
@@ -99,8 +100,8 @@ impl SetOperation {
         LogicalPlan::Extension(Extension { node: Arc::new(self) })
     }
 
-    /// The set operation that a node is.
-    pub fn of(extension: &Extension) -> Option<&SetOperation> {
+    /// The set operation that an extension node holds, if it is one.
+    pub fn from_extension(extension: &Extension) -> Option<&SetOperation> {
         extension.node.as_any().downcast_ref()
     }
 }
@@ -125,7 +126,7 @@ impl UserDefinedLogicalNodeCore for SetOperation {
         vec![]
     }
 
-    /// Which rows stay depends on no other rows than their equals, so that a filter may go below, to both sides.
+    /// Whether a row remains depends only on rows equal to it, so a filter may be pushed down to both sides.
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
         HashSet::new()
     }
@@ -143,8 +144,8 @@ impl UserDefinedLogicalNodeCore for SetOperation {
     }
 }
 
-/// The plan that SQL was read as, with nodes of our own for EXCEPT and INTERSECT. Nothing else is a join in which nulls
-/// equal each other there.
+/// Replaces the joins for EXCEPT and INTERSECT by nodes of our own, in a plan fresh from SQL. At that point no
+/// other join has nulls that equal each other.
 pub fn marked(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::Join(join) = &node else {
@@ -158,13 +159,13 @@ pub fn marked(plan: LogicalPlan) -> Result<LogicalPlan> {
         if join.null_equality != NullEquality::NullEqualsNull {
             return Ok(Transformed::no(node));
         }
-        // With ALL over rows that are distinct anyway it is the same.
+        // For ALL over a DISTINCT the node without ALL means the same.
         let (all, left) = match join.left.as_ref() {
             LogicalPlan::Distinct(Distinct::All(rows)) => (false, rows.as_ref().clone()),
             rows => (true, rows.clone()),
         };
         let right = match all {
-            true => called(&join.right, left.schema())?,
+            true => with_names(&join.right, left.schema())?,
             false => join.right.as_ref().clone(),
         };
         Ok(Transformed::yes(SetOperation::new(kind, all, left, right)?.into_plan()))
@@ -172,8 +173,8 @@ pub fn marked(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-/// The rows under the names of other columns.
-fn called(rows: &Arc<LogicalPlan>, names: &DFSchema) -> Result<LogicalPlan> {
+/// The rows with their columns renamed to these names.
+fn with_names(rows: &Arc<LogicalPlan>, names: &DFSchema) -> Result<LogicalPlan> {
     let columns = rows.schema().columns().into_iter().zip(names.iter());
     let columns = columns.map(|(column, (qualifier, field))| {
         let named = Column::new(qualifier.cloned(), field.name());
@@ -188,12 +189,12 @@ fn called(rows: &Arc<LogicalPlan>, names: &DFSchema) -> Result<LogicalPlan> {
     )?))
 }
 
-/// A node whose sides have the types that they have in common; every other node as it is.
-pub(super) fn agreed(node: LogicalPlan) -> Result<LogicalPlan> {
+/// Coerces both sides of a set operation to their common types; returns any other node as it is.
+pub(super) fn coerce_sides(node: LogicalPlan) -> Result<LogicalPlan> {
     let LogicalPlan::Extension(extension) = &node else {
         return Ok(node);
     };
-    let Some(set) = SetOperation::of(extension) else {
+    let Some(set) = SetOperation::from_extension(extension) else {
         return Ok(node);
     };
     let types = |side: &LogicalPlan| {
@@ -206,7 +207,7 @@ pub(super) fn agreed(node: LogicalPlan) -> Result<LogicalPlan> {
     if types(&set.left) == types(&set.right) {
         return Ok(node);
     }
-    // The types of a UNION of both.
+    // The common types are those of a UNION of both sides.
     let rows = |side: &LogicalPlan| {
         Arc::new(LogicalPlan::EmptyRelation(EmptyRelation {
             produce_one_row: false,
@@ -228,8 +229,8 @@ pub(super) fn agreed(node: LogicalPlan) -> Result<LogicalPlan> {
     Ok(SetOperation::new(set.kind, set.all, left, right)?.into_plan())
 }
 
-/// The plan with joins in the place of set operations without ALL.
-pub(super) fn settled(plan: LogicalPlan) -> Result<LogicalPlan> {
+/// Replaces set operations without ALL by joins.
+pub(super) fn join_distinct_sets(plan: LogicalPlan) -> Result<LogicalPlan> {
     with_each(plan, |set| match set.all {
         true => Ok(None),
         false => {
@@ -239,9 +240,9 @@ pub(super) fn settled(plan: LogicalPlan) -> Result<LogicalPlan> {
     })
 }
 
-/// The plan with joins in the place of all set operations, for batch.
-pub(super) fn expanded(plan: LogicalPlan) -> Result<LogicalPlan> {
-    with_each(settled(plan)?, |set| {
+/// Replaces all set operations by joins, for batch plans.
+pub(super) fn join_all_sets(plan: LogicalPlan) -> Result<LogicalPlan> {
+    with_each(join_distinct_sets(plan)?, |set| {
         let joined = joined(set.kind, numbered(&set.left)?, numbered(&set.right)?)?;
         let columns: Vec<Expr> = set.schema.columns().into_iter().map(Expr::Column).collect();
         let kept = Projection::try_new(columns, Arc::new(joined))?;
@@ -257,13 +258,16 @@ fn with_each(
         let LogicalPlan::Extension(extension) = &node else {
             return Ok(Transformed::no(node));
         };
-        let made = SetOperation::of(extension).map(&mut make).transpose()?.flatten();
+        let made = SetOperation::from_extension(extension)
+            .map(&mut make)
+            .transpose()?
+            .flatten();
         Ok(made.map_or_else(|| Transformed::no(node), Transformed::yes))
     })
     .data()
 }
 
-/// The rows, each with its number among its equals.
+/// The rows, each numbered among its copies.
 fn numbered(rows: &LogicalPlan) -> Result<LogicalPlan> {
     let columns: Vec<Expr> = rows.schema().columns().into_iter().map(Expr::Column).collect();
     let number = WindowFunction::new(WindowFunctionDefinition::WindowUDF(row_number_udwf()), vec![]);
@@ -274,7 +278,7 @@ fn numbered(rows: &LogicalPlan) -> Result<LogicalPlan> {
     )?))
 }
 
-/// The left rows that have an equal on the right side, or those that have none.
+/// The left rows that have an equal row on the right side (INTERSECT), or that have none (EXCEPT).
 fn joined(kind: SetKind, left: LogicalPlan, right: LogicalPlan) -> Result<LogicalPlan> {
     let right = renamed(right, left.schema())?;
     let keys = left.schema().columns().into_iter().zip(right.schema().columns());
@@ -297,7 +301,7 @@ fn joined(kind: SetKind, left: LogicalPlan, right: LogicalPlan) -> Result<Logica
     )?))
 }
 
-/// The rows under other names, where they have names of these columns.
+/// Renames the columns of these rows where their names clash with those of `taken`.
 fn renamed(rows: LogicalPlan, taken: &DFSchema) -> Result<LogicalPlan> {
     if !rows.schema().columns().iter().any(|column| taken.has_column(column)) {
         return Ok(rows);
@@ -310,7 +314,7 @@ fn renamed(rows: LogicalPlan, taken: &DFSchema) -> Result<LogicalPlan> {
     )?))
 }
 
-/// What makes set operations of questions that are asked joins, once types are agreed on.
+/// An analyzer rule for live queries that replaces set operations by joins after types are coerced.
 #[derive(Debug)]
 pub struct SetsExpanded;
 
@@ -320,6 +324,6 @@ impl AnalyzerRule for SetsExpanded {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        expanded(plan)
+        join_all_sets(plan)
     }
 }

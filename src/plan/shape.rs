@@ -1,11 +1,12 @@
-//! Long chains of one operation, made flat trees before anything walks them.
+//! Balances long chains of one operation before anything else walks the syntax tree.
 //!
-//! The parser makes of `a OR b OR c OR ...` a tree that is as deep as the chain is long, and each pass over it takes a step
-//! for each level at each level. A chain of an operation that is associative becomes a balanced tree here:
-//! `((a OR b) OR c) OR d` becomes `(a OR b) OR (c OR d)`; so do UNION, UNION ALL, and sums and products which would be too
-//! deep otherwise (of doubles, the last digits of a sum depend on that). What is deeper than [`DEEPEST`] then is refused.
+//! The parser makes `a OR b OR c OR ...` a tree as deep as the chain is long, and every pass over it recurses
+//! once for each level. A chain of an associative operation becomes a balanced tree here: `((a OR b) OR c) OR
+//! d` becomes `(a OR b) OR (c OR d)`. The same happens to UNION, UNION ALL, and to sums and products that would
+//! be too deep otherwise (of doubles, the last digits of a sum depend on it). A tree that is then still deeper
+//! than [`DEEPEST`] is refused.
 //!
-//! Chains are walked in loops: only what is nested by parentheses, which the parser bounds, is walked by recursion.
+//! Chains are walked in loops; only parentheses, whose depth the parser bounds, are walked by recursion.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -18,19 +19,20 @@ use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::error::Refusal;
 
-/// The deepest that operations may be nested or chained, but for those that are made flat.
+/// The deepest that operations may be nested or chained, apart from chains that are balanced.
 const DEEPEST: usize = 1000;
 
-/// A query has at most so many words and signs.
+/// The most tokens of a query.
 const LONGEST: usize = 1_000_000;
 
-/// How often a query may read tables: a chain of WITH queries that name the one before twice doubles that each time.
+/// The most reads of tables in a query. In a chain of WITH queries that each name the one before twice, every
+/// link doubles the number.
 const MOST_READS: u64 = 10_000;
 
-/// Shorter chains of conditions stay as they are, so that plans of common queries do.
+/// Shorter chains of conditions stay as they are, so that the plans of common queries do not change.
 const LONG: usize = 64;
 
-/// How deep parentheses may be nested, for the parser; it counts some levels several times.
+/// The parser's limit on nested parentheses; it counts some levels several times.
 pub const PARSER_DEPTH: usize = 500;
 
 /// Refuses SQL that is too long to be parsed.
@@ -45,17 +47,18 @@ pub(super) fn check_length(tokens: &[TokenWithSpan]) -> Result<(), Refusal> {
     )
 }
 
-/// Makes long chains of a query that is asked flat. What is too deep for that is told with its remedy.
+/// Balances long chains of a live query. An error has a message and its remedy.
 pub fn flatten_asked(query: &mut Query) -> Result<(), (String, String)> {
-    flatten(query).map_err(|refusal| (refusal.message, refusal.help.unwrap_or_default()))
+    flatten(query).map_err(Refusal::into_texts)
 }
 
-/// Makes long chains flat. Refuses what becomes too much once each WITH query stands wherever it is named.
+/// Balances long chains. Refuses a query that reads too many tables once each WITH query is inlined wherever it
+/// is named.
 pub(super) fn flatten(query: &mut Query) -> Result<(), Refusal> {
     if let ControlFlow::Break(refusal) = VisitMut::visit(query, &mut Flattening { depth: 0 }) {
         return Err(*refusal);
     }
-    let reads = reads(query);
+    let reads = count_reads(query);
     if reads <= MOST_READS {
         return Ok(());
     }
@@ -66,7 +69,7 @@ pub(super) fn flatten(query: &mut Query) -> Result<(), Refusal> {
     .near("WITH"))
 }
 
-/// The SQL nests deeper than it may.
+/// The refusal of SQL that is nested too deep.
 pub(super) fn too_deep(what: &str) -> Refusal {
     Refusal::new(format!("could not plan {what}"))
         .help("compute a part of it as a column of a subquery in FROM, or in a table of its own")
@@ -96,7 +99,7 @@ impl VisitorMut for Flattening {
             return ControlFlow::Break(Box::new(too_deep(&what).at(last_span(expr))));
         }
         if let Some((kind, length)) = chain(expr)
-            && length >= kind.long()
+            && length >= kind.balance_length()
         {
             let whole = std::mem::replace(expr, Expr::value(Value::Null));
             let mut operands = operands(whole, kind);
@@ -111,25 +114,25 @@ impl VisitorMut for Flattening {
     }
 }
 
-/// How often a query reads tables, where each WITH query stands wherever it is named.
-fn reads(query: &Query) -> u64 {
-    let mut reads = Reads::default();
+/// How many tables a query reads if each WITH query is inlined wherever it is named.
+fn count_reads(query: &Query) -> u64 {
+    let mut reads = ReadCounter::default();
     let _ = Visit::visit(query, &mut reads);
-    reads.whole
+    reads.total
 }
 
 /// Counts reads from the innermost query outwards.
 #[derive(Default)]
-struct Reads {
-    /// Of the queries that are being visited.
+struct ReadCounter {
+    /// Reads of the queries that are being visited, innermost last.
     open: Vec<u64>,
-    whole: u64,
-    /// Of WITH queries, by name; and which queries those are.
+    total: u64,
+    /// Reads of WITH queries, by name.
     named: HashMap<String, u64>,
     names: HashMap<*const Query, String>,
 }
 
-impl Visitor for Reads {
+impl Visitor for ReadCounter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
@@ -157,13 +160,13 @@ impl Visitor for Reads {
                 self.named.insert(name.clone(), reads);
             }
             (None, Some(outer)) => *outer = outer.saturating_add(reads),
-            (None, None) => self.whole = reads,
+            (None, None) => self.total = reads,
         }
         ControlFlow::Continue(())
     }
 }
 
-/// Where the last operand of an expression stands; that of the whole would be looked for all the way down.
+/// The span of the last operand. The span of the whole would recurse all the way down.
 fn last_span(expr: &Expr) -> Option<Span> {
     match expr {
         Expr::BinaryOp { right, .. } => Some(right.span()),
@@ -173,33 +176,33 @@ fn last_span(expr: &Expr) -> Option<Span> {
 
 /// Operations that form chains.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ChainKind {
     And,
     Or,
     Concat,
-    /// + and -.
+    /// The operators `+` and `-`.
     Sum,
     Product,
 }
 
-impl Kind {
-    fn of(operator: &BinaryOperator) -> Option<Kind> {
+impl ChainKind {
+    fn from_operator(operator: &BinaryOperator) -> Option<ChainKind> {
         Some(match operator {
-            BinaryOperator::And => Kind::And,
-            BinaryOperator::Or => Kind::Or,
-            BinaryOperator::StringConcat => Kind::Concat,
-            BinaryOperator::Plus | BinaryOperator::Minus => Kind::Sum,
-            BinaryOperator::Multiply => Kind::Product,
+            BinaryOperator::And => ChainKind::And,
+            BinaryOperator::Or => ChainKind::Or,
+            BinaryOperator::StringConcat => ChainKind::Concat,
+            BinaryOperator::Plus | BinaryOperator::Minus => ChainKind::Sum,
+            BinaryOperator::Multiply => ChainKind::Product,
             _ => return None,
         })
     }
 
-    /// From which length on a chain is made flat.
-    fn long(self) -> usize {
+    /// The length from which on a chain is balanced.
+    fn balance_length(self) -> usize {
         match self {
-            Kind::And | Kind::Or | Kind::Concat => LONG,
-            // Their type and their last digits may depend on it.
-            Kind::Sum | Kind::Product => DEEPEST / 2,
+            ChainKind::And | ChainKind::Or | ChainKind::Concat => LONG,
+            // The type and the last digits of sums and products may depend on it.
+            ChainKind::Sum | ChainKind::Product => DEEPEST / 2,
         }
     }
 }
@@ -207,10 +210,10 @@ impl Kind {
 /// An operand of a chain, and whether it is subtracted.
 type Operand = (Expr, bool);
 
-/// The chain that an expression is, and how many operands stand in it without parentheses around a part.
-fn chain(expr: &Expr) -> Option<(Kind, usize)> {
+/// The kind and the length of the chain that an expression is.
+fn chain(expr: &Expr) -> Option<(ChainKind, usize)> {
     let Expr::BinaryOp { op, .. } = expr else { return None };
-    let kind = Kind::of(op)?;
+    let kind = ChainKind::from_operator(op)?;
     let (mut pending, mut length) = (vec![expr], 0);
     while let Some(expr) = pending.pop() {
         match inner(expr, kind) {
@@ -221,21 +224,21 @@ fn chain(expr: &Expr) -> Option<(Kind, usize)> {
     Some((kind, length))
 }
 
-/// The operation of a kind that an expression is, through parentheses where those change nothing.
-fn inner(expr: &Expr, kind: Kind) -> Option<&Expr> {
+/// The operation of that kind that an expression is, also within parentheses that do not matter.
+fn inner(expr: &Expr, kind: ChainKind) -> Option<&Expr> {
     let mut expr = expr;
     loop {
         match expr {
-            Expr::BinaryOp { op, .. } => return (Kind::of(op) == Some(kind)).then_some(expr),
-            // Parentheses in a sum decide over its overflow: they stay.
-            Expr::Nested(nested) if matches!(kind, Kind::And | Kind::Or | Kind::Concat) => expr = nested,
+            Expr::BinaryOp { op, .. } => return (ChainKind::from_operator(op) == Some(kind)).then_some(expr),
+            // In a sum, parentheses decide whether it overflows, so they stay.
+            Expr::Nested(nested) if matches!(kind, ChainKind::And | ChainKind::Or | ChainKind::Concat) => expr = nested,
             _ => return None,
         }
     }
 }
 
-/// The operands of a chain, first to last.
-fn operands(whole: Expr, kind: Kind) -> Vec<Operand> {
+/// The operands of a chain, in their order.
+fn operands(whole: Expr, kind: ChainKind) -> Vec<Operand> {
     let (mut pending, mut operands) = (vec![(whole, false)], Vec::new());
     while let Some((mut expr, negative)) = pending.pop() {
         if inner(&expr, kind).is_none() {
@@ -253,8 +256,8 @@ fn operands(whole: Expr, kind: Kind) -> Vec<Operand> {
     operands
 }
 
-/// The operands as a tree of the least depth, in their order. `a - b - c + d` is `(a - b) - (c - d)`.
-fn balanced(operands: &mut [Operand], kind: Kind) -> Expr {
+/// The operands, in their order, as a tree of the least depth. `a - b - c + d` becomes `(a - b) - (c - d)`.
+fn balanced(operands: &mut [Operand], kind: ChainKind) -> Expr {
     if let [(only, _)] = operands {
         return std::mem::replace(only, Expr::value(Value::Null));
     }
@@ -266,18 +269,18 @@ fn balanced(operands: &mut [Operand], kind: Kind) -> Expr {
     Expr::BinaryOp {
         left: Box::new(nested(balanced(left, kind))),
         op: match kind {
-            Kind::And => BinaryOperator::And,
-            Kind::Or => BinaryOperator::Or,
-            Kind::Concat => BinaryOperator::StringConcat,
-            Kind::Sum if subtracted => BinaryOperator::Minus,
-            Kind::Sum => BinaryOperator::Plus,
-            Kind::Product => BinaryOperator::Multiply,
+            ChainKind::And => BinaryOperator::And,
+            ChainKind::Or => BinaryOperator::Or,
+            ChainKind::Concat => BinaryOperator::StringConcat,
+            ChainKind::Sum if subtracted => BinaryOperator::Minus,
+            ChainKind::Sum => BinaryOperator::Plus,
+            ChainKind::Product => BinaryOperator::Multiply,
         },
         right: Box::new(nested(balanced(right, kind))),
     }
 }
 
-/// In parentheses, so that it is no chain any more when it is visited.
+/// The expression in parentheses, so that the visitor does not take it for a chain again.
 fn nested(expr: Expr) -> Expr {
     match expr {
         Expr::BinaryOp { .. } => Expr::Nested(Box::new(expr)),
@@ -285,9 +288,9 @@ fn nested(expr: Expr) -> Expr {
     }
 }
 
-/// Makes chains of one set operation flat; how deep they are then.
+/// Balances chains of one set operation; returns the depth afterwards.
 fn flatten_sets(body: &mut Box<SetExpr>) -> usize {
-    // From the last to the first: (operation, right side).
+    // The links (operation, right side), from the last to the first.
     let mut links = Vec::new();
     let mut first = std::mem::replace(body, Box::new(SetExpr::Values(no_rows())));
     while let SetExpr::SetOperation {
@@ -414,7 +417,7 @@ mod tests {
         });
     }
 
-    /// Adds up a sum with parentheses.
+    /// The value of a sum with parentheses.
     fn value(sum: &str) -> i64 {
         let (mut signs, mut sign, mut total) = (vec![1], 1, 0);
         for word in sum.replace('(', " ( ").replace(')', " ) ").split_whitespace() {
@@ -432,7 +435,7 @@ mod tests {
         total
     }
 
-    /// A chain of WITH queries that name the one before twice was planned without end.
+    /// Without the limit, planning a chain of WITH queries that name the one before twice would not end.
     #[test]
     fn with_queries_that_name_each_other_too_often_are_refused() {
         let chain = |length: usize| {

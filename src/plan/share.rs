@@ -1,25 +1,19 @@
-//! The graph while it grows: equal subplans become one node.
+//! Builds the graph, in which equal subplans become one node.
 //!
-//! 1. A node's key is a text of its operator, its output types and its inputs' hashes; it holds no addresses,
-//!    no aliases and no order of a hash map, so it is the same in every run.
-//! 2. Its hash is the xxh3 of that key. Equal key, same node.
+//! 1. A node's key is a form ([`encoding`]) of its operator, its output types and the hashes of its inputs. The
+//!    key has no addresses, no aliases and no order of a hash map, so it is the same in every run.
+//! 2. Nodes with equal keys are one node; its hash is that of the key.
 //!
 //! Column names are not part of a node's identity: expressions see columns by position.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::physical_expr::expressions::{Column, Literal};
-use datafusion::physical_expr::{PhysicalSortExpr, ScalarFunctionExpr};
-use twox_hash::XxHash3_64;
 
-use super::guard::Guarded;
-use super::{Expr, Node, NodeId, Op, SortKey};
-use crate::definition::Bounds;
+use super::encoding::{self, PlanHash, meaning_of};
+use super::{AggregateCall, Expr, Node, NodeId, Op, SortKey, TemporalBound};
 
-/// A node to be, but for its hash.
+/// A node without its hash.
 pub(super) struct Draft {
     pub op: Op,
     pub inputs: Vec<NodeId>,
@@ -28,7 +22,7 @@ pub(super) struct Draft {
     pub append_only: bool,
 }
 
-/// Nodes, each behind its inputs, and each only once.
+/// The nodes so far: each comes after its inputs, and no two are equal.
 #[derive(Default)]
 pub(super) struct Builder {
     pub nodes: Vec<Node>,
@@ -36,25 +30,11 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// The node that computes this, new or known. `identity` names what an input or a table is.
+    /// Adds a node, or finds an equal one. `identity` identifies an input or a table; other nodes have none.
     pub fn add(&mut self, draft: Draft, identity: &str) -> NodeId {
-        let inputs: Vec<String> = draft
-            .inputs
-            .iter()
-            .map(|&input| format!("{:016x}", self.nodes[input].hash))
-            .collect();
-        let types: Vec<String> = draft
-            .schema
-            .fields()
-            .iter()
-            .map(|f| format!("{:?}{}", f.data_type(), if f.is_nullable() { "?" } else { "" }))
-            .collect();
-        let key = format!(
-            "{}{identity} ({}) <- [{}]",
-            op_key(&draft.op),
-            types.join(", "),
-            inputs.join(", ")
-        );
+        let own = format!("{} {}", op_form(&draft.op), encoding::quoted(identity));
+        let inputs: Vec<PlanHash> = draft.inputs.iter().map(|&input| self.nodes[input].hash).collect();
+        let key = encoding::node(&own, draft.schema.fields(), &inputs);
         if let Some(&node) = self.known.get(&key) {
             return node;
         }
@@ -64,7 +44,7 @@ impl Builder {
             inputs: draft.inputs,
             schema: draft.schema,
             name: draft.name,
-            hash: XxHash3_64::oneshot(key.as_bytes()),
+            hash: meaning_of(&key),
             append_only: draft.append_only,
         });
         self.known.insert(key, node);
@@ -77,176 +57,141 @@ impl Builder {
     }
 }
 
-/// What an expression computes, as text: columns by position, literals with their types.
-pub(super) fn expr_key(expr: &Expr) -> String {
-    expr_key_by(expr, |column| Arc::new(Column::new("", column.index())))
-}
-
-/// What an expression computes, as text: columns as they are renamed, literals with their types.
-pub(super) fn expr_key_by(expr: &Expr, rename: impl Fn(&Column) -> Expr) -> String {
-    let mut literals = Vec::new();
-    let bare = expr
-        .clone()
-        .transform_up(|e| {
-            Ok(match e.downcast_ref::<Column>() {
-                Some(column) => Transformed::yes(rename(column)),
-                None => Transformed::no(e),
-            })
-        })
-        .data()
-        .expect("renaming columns does not fail");
-    bare.apply(|e| {
-        if let Some(literal) = e.downcast_ref::<Literal>() {
-            literals.push(format!("{:?}", literal.value()));
-        }
-        let limit = e
-            .downcast_ref::<ScalarFunctionExpr>()
-            .and_then(|call| Guarded::limit_of(call.fun()));
-        if let Some(limit) = unusual(limit) {
-            literals.push(format!("{limit} bytes"));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })
-    .expect("looking does not fail");
-    if literals.is_empty() {
-        bare.to_string()
-    } else {
-        format!("{bare} with {}", literals.join(" "))
-    }
-}
-
-/// A limit that is not the usual one: with that a node keeps the hash that it had before there was one.
-fn unusual(limit: Option<u64>) -> Option<u64> {
-    limit.filter(|limit| *limit != Bounds::default().max_value)
-}
-
-fn limit_key(limit: Option<u64>) -> String {
-    unusual(limit).map_or(String::new(), |limit| format!(" {limit} bytes"))
-}
-
-fn keys(exprs: &[Expr]) -> String {
-    exprs.iter().map(expr_key).collect::<Vec<_>>().join("; ")
+fn forms(exprs: &[Expr]) -> String {
+    let forms: Vec<String> = exprs.iter().map(encoding::positioned).collect();
+    format!("({})", forms.join(" "))
 }
 
 fn optional(expr: &Option<Expr>) -> String {
-    expr.as_ref().map(expr_key).unwrap_or_default()
+    expr.as_ref().map_or("none".to_string(), encoding::positioned)
 }
 
-fn order_key(order: &[SortKey]) -> String {
-    let keys: Vec<String> = order
+fn order_form(order: &[SortKey]) -> String {
+    let keys = order
         .iter()
-        .map(|k| format!("{} {} {}", expr_key(&k.expr), k.descending, k.nulls_first))
-        .collect();
-    keys.join("; ")
+        .map(|key| encoding::sort_key(&key.expr, key.descending, key.nulls_first));
+    format!("(order{})", keys.collect::<String>())
 }
 
-fn sort_key(order: &[PhysicalSortExpr]) -> String {
-    let keys: Vec<String> = order
-        .iter()
-        .map(|k| {
-            format!(
-                "{} {} {}",
-                expr_key(&k.expr),
-                k.options.descending,
-                k.options.nulls_first
-            )
-        })
-        .collect();
-    keys.join("; ")
+fn call_form(call: &AggregateCall) -> String {
+    format!(
+        " ({} {} {} {} {} {} {}{})",
+        encoding::aggregate_kind(call.kind),
+        encoding::quoted(call.function.fun().name()),
+        forms(&call.args),
+        optional(&call.filter),
+        if call.distinct { "distinct" } else { "all" },
+        if call.function.ignore_nulls() {
+            "ignore-nulls"
+        } else {
+            "respect-nulls"
+        },
+        encoding::order(call.function.order_bys()),
+        encoding::bound(call.most),
+    )
 }
 
-/// What an operator does, as text.
-pub(super) fn op_key(op: &Op) -> String {
+/// The form (see [`encoding`]) of an operator.
+pub(super) fn op_form(op: &Op) -> String {
     match op {
-        Op::Input(_) => "input ".to_string(),
-        Op::Table(_) => "table ".to_string(),
-        Op::Mfp(mfp) => format!(
-            "mfp [{}] [{}]",
-            keys(&mfp.predicates),
-            mfp.projection.as_ref().map_or("*".to_string(), |p| keys(p)),
-        ),
+        Op::Input(_) => "input".to_string(),
+        Op::Table(_) => "table".to_string(),
+        Op::Mfp(mfp) => {
+            let projection = mfp.projection.as_ref().map_or("all".to_string(), |p| forms(p));
+            format!("(mfp {} {projection})", forms(&mfp.predicates))
+        }
         Op::Join(join) => format!(
-            "join {:?} [{}] [{}] [{}] {}",
-            join.kind,
-            keys(&join.left_keys),
-            keys(&join.right_keys),
+            "(join {} {} {} {} {})",
+            encoding::join_kind(join.kind),
+            forms(&join.left_keys),
+            forms(&join.right_keys),
             optional(&join.residual),
-            join.null_equals_null,
+            if join.null_equals_null {
+                "null-equals-null"
+            } else {
+                "null-matches-nothing"
+            },
         ),
         Op::Aggregate(aggregate) => {
-            let calls: Vec<String> = aggregate
-                .aggregates
-                .iter()
-                .map(|call| {
-                    format!(
-                        "{:?} {}[{}] [{}] {} {} [{}]{}",
-                        call.kind,
-                        call.function.fun().name(),
-                        keys(&call.args),
-                        optional(&call.filter),
-                        call.distinct,
-                        call.function.ignore_nulls(),
-                        sort_key(call.function.order_bys()),
-                        limit_key(call.most),
-                    )
-                })
-                .collect();
-            format!("aggregate [{}] [{}]", keys(&aggregate.group), calls.join("; "))
+            let calls = aggregate.aggregates.iter().map(call_form);
+            format!("(aggregate {}{})", forms(&aggregate.group), calls.collect::<String>())
         }
         Op::Distinct => "distinct".to_string(),
         Op::TopK(top) => format!(
-            "top [{}] [{}] {} {} {:?} {:?} {}",
-            keys(&top.partition),
-            order_key(&top.order),
+            "(top {} {} {} {} {} {} {})",
+            forms(&top.partition),
+            order_form(&top.order),
             top.ranked,
             top.offset,
-            top.limit,
-            top.rank,
-            top.output_rank,
+            top.limit.map_or("all".to_string(), |limit| limit.to_string()),
+            encoding::rank(top.rank),
+            if top.output_rank { "ranked" } else { "unranked" },
         ),
         Op::Window(window) => {
-            let functions: Vec<String> = window
-                .functions
-                .iter()
-                .zip(&window.most)
-                .map(|(f, most)| {
-                    format!(
-                        // Its name is what it computes, see `lower::window`.
-                        "{} [{}] {}{}",
-                        f.name(),
-                        sort_key(f.order_by()),
-                        f.get_window_frame(),
-                        limit_key(*most),
-                    )
-                })
-                .collect();
+            let functions = window.functions.iter().zip(&window.most).map(|(function, most)| {
+                format!(
+                    // The name says what the function computes, see `lower::window`.
+                    " ({} {} {}{})",
+                    encoding::quoted(function.name()),
+                    encoding::order(function.order_by()),
+                    encoding::frame(function.get_window_frame()),
+                    encoding::bound(*most),
+                )
+            });
             format!(
-                "window [{}] [{}] [{}]",
-                keys(&window.partition),
-                order_key(&window.order),
-                functions.join("; ")
+                "(window {} {}{})",
+                forms(&window.partition),
+                order_form(&window.order),
+                functions.collect::<String>()
             )
         }
         Op::Union => "union".to_string(),
-        Op::Counted(kind) => format!("{} all", kind.word()),
-        Op::Unnest(unnest) => format!("unnest {:?} {}", unnest.columns, unnest.preserve_nulls),
-        Op::Temporal(temporal) => {
-            let bounds = |bounds: &[super::Bound]| {
-                let keys: Vec<String> = bounds
-                    .iter()
-                    .map(|b| format!("{} {}", expr_key(&b.expr), b.inclusive))
-                    .collect();
-                keys.join("; ")
+        Op::Counted(kind) => format!("({}-all)", kind.word()),
+        Op::Unnest(unnest) => {
+            let columns = unnest.columns.iter().map(|(column, is_list)| match is_list {
+                true => format!(" (items #{column})"),
+                false => format!(" #{column}"),
+            });
+            let nulls = if unnest.preserve_nulls {
+                "preserve-nulls"
+            } else {
+                "drop-nulls"
             };
-            format!("temporal [{}] [{}]", bounds(&temporal.lower), bounds(&temporal.upper))
+            format!("(unnest {nulls}{})", columns.collect::<String>())
         }
-        Op::Recursive(recursive) => format!("recursive {} {}", recursive.distinct, recursive.most_rounds),
-        Op::SoFar => "so far".to_string(),
-        Op::Constant(batch) => format!("constant {} {:?}", batch.num_rows(), batch.columns()),
+        Op::Temporal(temporal) => {
+            let bounds = |bounds: &[TemporalBound]| {
+                let bounds = bounds.iter().map(|bound| {
+                    let how = if bound.inclusive { "at" } else { "behind" };
+                    format!(" ({how} {})", encoding::positioned(&bound.expr))
+                });
+                bounds.collect::<String>()
+            };
+            format!(
+                "(temporal (lower{}) (upper{}))",
+                bounds(&temporal.lower),
+                bounds(&temporal.upper)
+            )
+        }
+        Op::Recursive(recursive) => {
+            let rows = if recursive.distinct { "distinct" } else { "all" };
+            format!("(recursive {rows} {})", recursive.most_rounds)
+        }
+        Op::SoFar => "so-far".to_string(),
+        Op::Constant(batch) => {
+            let rows = (0..batch.num_rows()).map(|row| {
+                let values = batch
+                    .columns()
+                    .iter()
+                    .map(|column| encoding::item(column.as_ref(), row));
+                format!(" ({})", values.collect::<Vec<_>>().join(" "))
+            });
+            format!("(constant{})", rows.collect::<String>())
+        }
     }
 }
 
 /// The schema of rows without columns.
 pub(super) fn no_columns() -> SchemaRef {
-    Arc::new(arrow::datatypes::Schema::empty())
+    SchemaRef::new(arrow::datatypes::Schema::empty())
 }

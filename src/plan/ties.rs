@@ -1,4 +1,4 @@
-//! FETCH FIRST n ROWS: as LIMIT n, which DataFusion knows; WITH TIES as a condition on the rank:
+//! Rewrites FETCH FIRST n ROWS as LIMIT n, which DataFusion supports, and WITH TIES as a condition on the rank:
 //!
 //! ```text
 //! SELECT a FROM t ORDER BY b OFFSET 2 FETCH FIRST 3 ROWS WITH TIES
@@ -14,7 +14,8 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::written::{call, is_one_column};
 
-/// Writes FETCH of a statement, at any depth, as what is planned. What cannot be is left, and refused by `refuse`.
+/// Rewrites each FETCH of a statement, at any depth. A FETCH that cannot be rewritten stays, and `refuse`
+/// refuses it.
 pub fn fetch_as_limit(sql: &mut impl VisitMut) {
     struct Fetches;
     impl VisitorMut for Fetches {
@@ -58,7 +59,7 @@ fn in_query(query: &mut Query) {
     }
 }
 
-/// Keeps the first rows and those that are equal to the last of them by the order; none: that cannot be written so.
+/// Rewrites FETCH ... WITH TIES as a condition on the rank in QUALIFY. `None` if that is not possible.
 fn by_rank(query: &mut Query, fetch: &Fetch) -> Option<()> {
     let count = match &fetch.quantity {
         None => 1,
@@ -111,7 +112,8 @@ fn number(expr: &Expr) -> Option<u64> {
     }
 }
 
-/// An item of ORDER BY as an expression over the rows of a SELECT, which sees neither its names nor its numbers.
+/// An item of ORDER BY as an expression over the rows that the SELECT reads: window functions see neither
+/// aliases nor positions of the SELECT list.
 fn resolved(mut by: OrderByExpr, select: &Select) -> Option<OrderByExpr> {
     if by.with_fill.is_some() {
         return None;

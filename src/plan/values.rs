@@ -1,14 +1,15 @@
-//! Names for the values of subqueries.
+//! Gives names to the values of subqueries.
 //!
-//! DataFusion joins a subquery to the rows around it and calls its column what the expression is called. In
-//! `sum(x) / (SELECT sum(x) FROM t)` two columns are `sum(t.x)` then, and neither can be told from the other. Where that
-//! happens, the query is planned again with a name of its own for the value of each subquery.
+//! When DataFusion joins a subquery to the outer rows, it names the subquery's column after its expression. In
+//! `sum(x) / (SELECT sum(x) FROM t)` two columns are then called `sum(t.x)`, and references to them are
+//! ambiguous. A query that fails for this reason is planned again, with a name of its own for the value of each
+//! subquery.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Value, VisitMut, VisitorMut};
 
-/// Names the one column of each subquery that is a value, or a list to look into.
+/// Names the column of each subquery that is used as a value or as the list of an IN.
 pub(super) fn name_values(query: &mut Query) {
     struct Values(usize);
     impl VisitorMut for Values {
@@ -26,7 +27,7 @@ pub(super) fn name_values(query: &mut Query) {
 }
 
 fn name(query: &mut Query, number: usize) {
-    // An ORDER BY may call the column by its own name or place.
+    // An ORDER BY of the subquery may refer to the column by its own name or position.
     if query.order_by.is_some() {
         return;
     }

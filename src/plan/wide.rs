@@ -1,15 +1,15 @@
-//! Sums and means of windows that do not fit their type.
+//! Widens the types of sums and averages over windows, so that they cannot overflow.
 //!
-//! DataFusion's SUM wraps around, and one AVG of decimals that does not fit fails its whole partition. Over a window they
-//! are taken in a wider type and cast back above it, where each row is judged by itself: one whose value does not fit
-//! is a dead letter, in the graph and in batch alike.
+//! DataFusion's SUM wraps around, and one AVG of decimals that overflows fails its whole partition. So window
+//! functions compute in a wider type, and a projection above casts each value back: a row whose value does not
+//! fit becomes a dead letter by itself, in the graph and in batch alike.
 //!
 //! ```text
 //! Window sum(v)   =>   Projection ..., CAST(wide AS BIGINT) AS sum(v)
 //!                        Window sum(CAST(v AS DECIMAL(28,0))) AS wide
 //! ```
-//! The keys of RANGE frames are widened, too: `RANGE BETWEEN CURRENT ROW AND 1 FOLLOWING` of the greatest BIGINT ends beyond
-//! BIGINT, where DataFusion starts again with the least.
+//! The keys of RANGE frames are widened too: `RANGE BETWEEN CURRENT ROW AND 1 FOLLOWING` at the greatest BIGINT
+//! ends beyond BIGINT, where DataFusion would wrap around to the least.
 
 use std::sync::Arc;
 
@@ -23,13 +23,14 @@ use datafusion::logical_expr::{
 
 use super::error::Planned;
 
-/// The type in which the argument of this aggregate must be taken so that the outcome, which would be `of`, cannot
-/// overflow; none where it cannot anyway.
+/// The type to which an aggregate's argument must be cast so that the result, which would have the type `of`,
+/// cannot overflow. `None` if it cannot overflow anyway.
 pub fn wider(function: &str, argument: &DataType, of: &DataType) -> Option<DataType> {
     match (function, of, argument) {
-        // Ten digits more than the argument's are those of a sum: room for ten thousand million rows.
+        // Ten more digits than the argument's are room for the sum of ten thousand million rows.
         ("sum", DataType::Int64 | DataType::UInt64, _) => Some(DataType::Decimal128(28, 0)),
-        // Below the greatest precision a sum has ten digits more than what it adds up, a mean four for its fraction.
+        // If the precision of a sum is below the greatest, it already has ten digits more than the argument's;
+        // an average has four more for its fraction.
         ("sum", DataType::Decimal128(38, scale), DataType::Decimal128(_, from)) if scale == from => {
             Some(DataType::Decimal256(60, *from))
         }
@@ -40,8 +41,8 @@ pub fn wider(function: &str, argument: &DataType, of: &DataType) -> Option<DataT
     }
 }
 
-/// The plan in which the sums and means of windows are taken in a wider type.
-pub(super) fn windows(plan: LogicalPlan) -> Planned<LogicalPlan> {
+/// Makes the sums and averages of windows compute in a wider type.
+pub(super) fn widen_windows(plan: LogicalPlan) -> Planned<LogicalPlan> {
     let widened = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::Window(window) = node else {
             return Ok(Transformed::no(node));
@@ -51,8 +52,8 @@ pub(super) fn windows(plan: LogicalPlan) -> Planned<LogicalPlan> {
         let own = input.fields().len();
         let mut functions = Vec::with_capacity(window.window_expr.len());
         let mut wide = Vec::new();
-        // Functions of one node are in one order.
-        let reaches = window.window_expr.iter().any(|function| reach(function).is_some());
+        // All functions of one node share their order.
+        let reaches = window.window_expr.iter().any(|function| range_key(function).is_some());
         for (n, function) in window.window_expr.iter().enumerate() {
             let Expr::WindowFunction(mut call) = function.clone().unalias_nested().data else {
                 functions.push(function.clone());
@@ -60,7 +61,7 @@ pub(super) fn windows(plan: LogicalPlan) -> Planned<LogicalPlan> {
             };
             let argument = call.params.args.first().map(|a| a.get_type(&input)).transpose()?;
             let to = argument.and_then(|a| wider(call.fun.name(), &a, before.field(own + n).data_type()));
-            // A sliding sum of distinct values knows whole numbers only.
+            // DataFusion's sliding sum of distinct values supports only integers.
             let to = to.filter(|_| !call.params.distinct);
             let is_wide = to.is_some();
             if let Some(to) = to {
@@ -95,8 +96,8 @@ pub(super) fn windows(plan: LogicalPlan) -> Planned<LogicalPlan> {
     Ok(widened.data()?)
 }
 
-/// The key of a frame that begins or ends at a distance from the row's own.
-fn reach(function: &Expr) -> Option<Expr> {
+/// The order key of a RANGE frame that begins or ends at a distance from the row.
+fn range_key(function: &Expr) -> Option<Expr> {
     let Expr::WindowFunction(call) = function.clone().unalias_nested().data else {
         return None;
     };
@@ -113,7 +114,8 @@ fn reach(function: &Expr) -> Option<Expr> {
     reaches.then(|| key.expr.clone())
 }
 
-/// Orders a function by its key, a number, in a type that holds it and every distance from it. Says whether it was not in one.
+/// Casts the order key to a type that holds it and every distance from it. Returns whether the key was of a
+/// narrower type and was cast.
 fn with_wide_key(params: &mut WindowFunctionParams, input: &DFSchema) -> Result<bool> {
     let [key] = params.order_by.as_mut_slice() else {
         return Ok(false);

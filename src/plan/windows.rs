@@ -1,10 +1,10 @@
-//! Window table functions, rewritten on tokens into plain SQL before it is parsed.
+//! Rewrites window table functions into plain SQL, on tokens, before it is parsed.
 //!
 //! `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))` becomes a subquery with two more columns,
-//! `window_start` and `window_end` (TIMESTAMP; the end is exclusive); so do
-//! `HOP(TABLE t, DESCRIPTOR(ts), slide, size)` and `SESSION(TABLE t [PARTITION BY k, ...], DESCRIPTOR(ts), gap)`.
-//! A row without a time is in no window. Every new token carries the place of the function it stands for,
-//! so that diagnostics keep pointing at what the user wrote.
+//! `window_start` and `window_end` (TIMESTAMP; the end is exclusive); so do `HOP(TABLE t, DESCRIPTOR(ts),
+//! slide, size)` and `SESSION(TABLE t [PARTITION BY k, ...], DESCRIPTOR(ts), gap)`. A row without a time is in
+//! no window. Every new token carries the span of the function for which it stands, so diagnostics point at
+//! what the user wrote.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
@@ -66,7 +66,7 @@ impl Kind {
     }
 }
 
-/// One window table function: what stands between its commas.
+/// A call of a window table function, with the tokens of its arguments.
 struct Call {
     kind: Kind,
     span: Span,
@@ -78,7 +78,7 @@ struct Call {
 }
 
 impl Call {
-    /// The call that begins at `start`, if one does.
+    /// The call that begins at `start`, if there is one.
     fn parse(tokens: &[TokenWithSpan], start: usize) -> Result<Option<Call>, Refusal> {
         let is = |at: usize, token: &Token| tokens.get(at).is_some_and(|t| &t.token == token);
         let wrapped = is_word(tokens, start, "TABLE") && is(start + 1, &Token::LParen);
@@ -129,7 +129,7 @@ impl Call {
             partition.drain(..2.min(partition.len()));
         }
         let mut rest: Vec<Vec<Token>> = arguments.collect();
-        // PARTITION BY a, b: the commas between the columns split like those between arguments.
+        // In PARTITION BY a, b the comma between the columns has split them like arguments.
         while rest.first().is_some_and(|a| !word_is(a.first(), "DESCRIPTOR")) && !partition.is_empty() {
             partition.push(Token::Comma);
             partition.extend(rest.remove(0));
@@ -224,7 +224,7 @@ impl Call {
         Ok(())
     }
 
-    /// Whether the user gave the windowed table a name of its own.
+    /// Whether an alias follows the call.
     fn aliased(&self, tokens: &[TokenWithSpan]) -> bool {
         match tokens.get(self.end).map(|t| &t.token) {
             Some(Token::Word(word)) => {
@@ -235,7 +235,7 @@ impl Call {
     }
 }
 
-/// What stands between the commas of an open parenthesis, and the position behind its end.
+/// The tokens of each argument, up to the parenthesis that closes the call, and the position after that parenthesis.
 fn arguments(tokens: &[TokenWithSpan], start: usize) -> Option<(Vec<Vec<Token>>, usize)> {
     let mut arguments = vec![Vec::new()];
     let mut depth = 0;
@@ -255,7 +255,8 @@ fn arguments(tokens: &[TokenWithSpan], start: usize) -> Option<(Vec<Vec<Token>>,
     None
 }
 
-fn is_word(tokens: &[TokenWithSpan], at: usize, word: &str) -> bool {
+/// Whether the token is this word, in any case and without quotes.
+pub(super) fn is_word(tokens: &[TokenWithSpan], at: usize, word: &str) -> bool {
     word_is(tokens.get(at).map(|t| &t.token), word)
 }
 

@@ -1,14 +1,15 @@
-//! Calls of functions and subqueries as the parser writes them, for what is written out as one.
+//! Makes calls and subqueries as sqlparser would parse them, for rewrites of the syntax tree.
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query,
     Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins,
+    ValueWithSpan,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-/// `name(args, ...)`, without any clause. An error of the call is told where the name stands.
+/// `name(args, ...)` without any clause. Errors of the call are reported at the span of `name`.
 pub(super) fn call(name: Ident, args: impl IntoIterator<Item = Expr>) -> Function {
     let unnamed = |arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg));
     Function {
@@ -27,14 +28,14 @@ pub(super) fn call(name: Ident, args: impl IntoIterator<Item = Expr>) -> Functio
     }
 }
 
-/// `SELECT items FROM from`, to which more may be added.
+/// `SELECT items FROM from`; callers may add further clauses.
 pub(super) fn select(items: Vec<SelectItem>, from: Vec<TableFactor>) -> Box<Query> {
     let mut statements = Parser::parse_sql(&GenericDialect, "SELECT 1").expect("it is SQL");
     let Some(Statement::Query(mut query)) = statements.pop() else {
         unreachable!("it is a query");
     };
     let select = selected(&mut query);
-    // Nothing of it stands anywhere in what the user wrote.
+    // No token of this SELECT stands in the user's SQL, so it must not carry a span.
     select.select_token = AttachedToken::empty();
     select.projection = items;
     let alone = |relation| TableWithJoins {
@@ -53,9 +54,18 @@ pub(super) fn selected(query: &mut Query) -> &mut Select {
     }
 }
 
-/// Whether an item of a SELECT list is one column, written out.
+/// Whether an item of a SELECT list is one column, rather than a wildcard.
 pub(super) fn is_one_column(item: &SelectItem) -> bool {
     matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })
+}
+
+/// A constant, which may be in parentheses. PostgreSQL's parser drops these, so that `(1)` names a place as `1` does.
+pub(super) fn constant(of: &Expr) -> Option<&ValueWithSpan> {
+    match of {
+        Expr::Nested(of) => constant(of),
+        Expr::Value(value) => Some(value),
+        _ => None,
+    }
 }
 
 /// `(query) AS name (columns)`.

@@ -1,8 +1,9 @@
-//! Rows and keys as Avro records: behind a zero and the id of their schema, as Confluent's registry has it.
+//! Encodes rows and keys as Avro records, each after a zero byte and the id of its schema, the framing of Confluent's
+//! registry.
 //!
-//! The schema follows from the table: a record with a field for each column, which may be null where the column may, and is
-//! then by default. It is registered before the first record, under the topic's name and `-key` or `-value`; what the
-//! registry does not take as compatible with what consumers read so far is not written.
+//! The schema follows from the table: a record with a field for each column, which is nullable and null by default if
+//! the column is nullable. It is registered before the first record, under the topic's name with `-key` or `-value`.
+//! If the registry refuses it as incompatible with the earlier schemas of the subject, nothing is written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,51 +19,51 @@ use arrow_avro::writer::format::AvroSoeFormat;
 use arrow_avro::writer::{Encoder, WriterBuilder};
 use thiserror::Error;
 
-use crate::registry::{Registered, Registry, Unready};
+use crate::registry::{RegistrationOutcome, Registry, Unready};
 use crate::sink::TableSpec;
 
-/// Why schemas are not in the registry.
+/// Why schemas could not be registered.
 #[derive(Debug, Error)]
 pub enum RegisterError {
-    /// It does not answer: the same may succeed later.
+    /// The registry does not answer; the same may succeed later.
     #[error(transparent)]
     Unready(#[from] Unready),
-    /// It does not take them.
+    /// The registry refuses a schema.
     #[error(
         "the schema registry refuses the schema of table {table} for subject {subject:?}: {reason}; name another topic, or change the subject's compatibility"
     )]
     Refused {
         /// Which table.
         table: String,
-        /// Under which subject.
+        /// The subject.
         subject: String,
-        /// What the registry says.
+        /// The registry's reason.
         reason: String,
     },
 }
 
-/// Writes one table's records.
+/// Encodes the records of one table.
 pub struct AvroWriter {
     table: String,
     registry: Arc<Registry>,
-    pub key: Part,
-    pub value: Part,
+    pub key: SubjectEncoder,
+    pub value: SubjectEncoder,
 }
 
-/// Keys, or values.
-pub struct Part {
+/// Encodes keys, or values.
+pub struct SubjectEncoder {
     subject: String,
     schema: SchemaRef,
-    /// Once the schema has an id.
+    /// Set once the schema has an id.
     encoder: Option<Encoder>,
 }
 
 impl AvroWriter {
-    /// For a table with this key. Nothing is asked of the registry yet.
+    /// A writer for a table with this key. It does not contact the registry yet.
     pub fn new(registry: Arc<Registry>, topic: &str, spec: &TableSpec, key: &Schema) -> Result<Self, ArrowError> {
         let (layer, name) = spec.name.split_once('.').unwrap_or(("", &spec.name));
         let part = |suffix: &str, name: String, schema: &Schema| {
-            Ok::<_, ArrowError>(Part {
+            Ok::<_, ArrowError>(SubjectEncoder {
                 subject: format!("{topic}-{suffix}"),
                 schema: record_schema(layer, name, schema)?,
                 encoder: None,
@@ -76,7 +77,7 @@ impl AvroWriter {
         })
     }
 
-    /// Sees to it that the registry has the schemas.
+    /// Registers the schemas that have no id yet.
     pub fn register(&mut self) -> Result<(), RegisterError> {
         for part in [&mut self.key, &mut self.value] {
             if part.encoder.is_none() {
@@ -87,7 +88,7 @@ impl AvroWriter {
     }
 }
 
-impl Part {
+impl SubjectEncoder {
     fn register(&mut self, table: &str, registry: &Registry) -> Result<(), RegisterError> {
         let refused = |reason: String| RegisterError::Refused {
             table: table.to_string(),
@@ -96,8 +97,8 @@ impl Part {
         };
         let text = AvroSchema::try_from(self.schema.as_ref()).map_err(|error| refused(error.to_string()))?;
         let id = match registry.register(&self.subject, &text.json_string)? {
-            Registered::As(id) => id,
-            Registered::Refused(reason) => return Err(refused(reason)),
+            RegistrationOutcome::As(id) => id,
+            RegistrationOutcome::Refused(reason) => return Err(refused(reason)),
         };
         let encoder = WriterBuilder::new(self.schema.as_ref().clone())
             .with_fingerprint_strategy(FingerprintStrategy::Id(id))
@@ -106,7 +107,7 @@ impl Part {
         Ok(())
     }
 
-    /// The records of rows; the schemas are registered.
+    /// Encodes rows as records; the schemas must be registered.
     pub fn encode(&mut self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
         let encoder = self.encoder.as_mut().expect("its schema is registered first");
         let rows = RecordBatch::try_new(self.schema.clone(), rows.columns().to_vec())?;
@@ -117,7 +118,8 @@ impl Part {
     }
 }
 
-/// A table's schema with names that Avro takes, and nulls as defaults: fields that come later are then compatible.
+/// A table's schema with names that Avro allows, and with null as default of nullable fields: so fields that are added
+/// later are compatible.
 fn record_schema(namespace: &str, name: String, schema: &Schema) -> Result<SchemaRef, ArrowError> {
     let mut fields: Vec<Field> = Vec::with_capacity(schema.fields().len());
     for column in schema.fields() {
@@ -142,7 +144,7 @@ fn record_schema(namespace: &str, name: String, schema: &Schema) -> Result<Schem
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
-/// A name by Avro's rules: letters, digits and _, and no digit first.
+/// A name that follows Avro's rules: letters, digits and _, without a leading digit.
 fn avro_name(column: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let name: String = column.chars().map(plain).collect();

@@ -1,7 +1,8 @@
-//! What a snapshot does to a table, by key: rows that are there now, and keys that are gone.
+//! Reads the changes of a snapshot to a table, by key: rows that exist now, and keys that are gone.
 //!
-//! Rows are told in the table's form by its definition now. A file of an earlier form is told as far as that form shows
-//! it; one that it does not show is a [`ChangesError::Form`]: its rows never go to the topic, those that replace them do.
+//! Rows have the schema of the table's present definition. A file of an earlier definition is read if that schema can
+//! show its rows; otherwise reading it is a [`ChangesError::Form`]: its rows are never published, only those that
+//! replace them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,14 +16,15 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use thiserror::Error;
 
+use crate::lake::{Lake, file_location};
 use crate::repr::{CodecError, Row, RowCodec, normalise_type};
+use crate::sink::TableSpec;
 use crate::sink::ledger::TableIntent;
-use crate::sink::{Lake, TableSpec, file_location};
 
 /// Why a snapshot's changes could not be read.
 #[derive(Debug, Error)]
 pub enum ChangesError {
-    /// A file was cleaned up.
+    /// A file has been deleted.
     #[error("could not read {path} of table {table}, which a snapshot names: it is gone")]
     Gone {
         /// Which table.
@@ -40,17 +42,17 @@ pub enum ChangesError {
         /// Why.
         reason: String,
     },
-    /// Rows of an earlier definition that the table's form does not show.
+    /// Rows of an earlier definition do not fit the table's present schema.
     #[error("rows of table {table} are not of its definition: column {column} {fault}; rebuild the table")]
     Form {
         /// Which table.
         table: String,
         /// Which column.
         column: String,
-        /// What it is or lacks.
+        /// What is wrong with the column.
         fault: &'static str,
     },
-    /// Keys of a topic that cannot be told any more.
+    /// It cannot be determined which of the topic's keys are gone.
     #[error(
         "could not tell which keys of table {table} are gone: column {column} of its key {fault} in snapshots that its topic has; name another topic"
     )]
@@ -59,10 +61,10 @@ pub enum ChangesError {
         table: String,
         /// Which column.
         column: String,
-        /// What it was.
+        /// How the column differed.
         fault: &'static str,
     },
-    /// Rows that are not of the table's schema.
+    /// Rows do not match the table's schema.
     #[error("could not take rows of table {table} apart")]
     Rows {
         /// Which table.
@@ -71,32 +73,32 @@ pub enum ChangesError {
         #[source]
         source: ArrowError,
     },
-    /// Rows that cannot be encoded.
+    /// Rows cannot be encoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
 }
 
-/// What changes of a table.
+/// The changes of a table.
 #[derive(Debug)]
-pub struct Changes {
-    /// Rows that are there now, of the table's schema.
+pub struct PublishedChanges {
+    /// Rows that exist now, in the table's schema.
     pub rows: RecordBatch,
-    /// Keys that are gone: the key's columns alone.
+    /// Keys that are gone, with only the key's columns.
     pub gone: RecordBatch,
 }
 
-impl Changes {
-    /// Rows that are there now.
-    pub fn of_rows(key: &SchemaRef, rows: RecordBatch) -> Changes {
-        Changes {
+impl PublishedChanges {
+    /// Changes that consist of rows only.
+    pub fn of_rows(key: &SchemaRef, rows: RecordBatch) -> PublishedChanges {
+        PublishedChanges {
             rows,
             gone: RecordBatch::new_empty(key.clone()),
         }
     }
 
-    /// Keys that are gone.
-    pub fn of_gone(spec: &TableSpec, gone: RecordBatch) -> Changes {
-        Changes {
+    /// Changes that consist of keys that are gone.
+    pub fn of_gone(spec: &TableSpec, gone: RecordBatch) -> PublishedChanges {
+        PublishedChanges {
             rows: RecordBatch::new_empty(spec.schema.clone()),
             gone,
         }
@@ -107,18 +109,18 @@ impl Changes {
         self.rows.num_rows() == 0 && self.gone.num_rows() == 0
     }
 
-    /// Of an intent: from the change feed where rows were removed, else from the files that came. None where rows were
-    /// removed and no feed tells which: all of them were, because the table has another form now.
+    /// The changes of an intent: from the change data feed if it was written, otherwise from the added files. None if
+    /// rows were removed without change files: then all rows were replaced, because the table has another schema now.
     pub async fn of_intent(
         lake: &Lake,
         spec: &TableSpec,
         key: &[usize],
         intent: &TableIntent,
-    ) -> Result<Option<Changes>, ChangesError> {
+    ) -> Result<Option<PublishedChanges>, ChangesError> {
         let (mut came, mut went) = (Vec::new(), Vec::new());
         for commit in &intent.commits {
-            let told: Vec<_> = commit.actions.iter().filter_map(|action| action.cdc.as_ref()).collect();
-            for file in &told {
+            let change_files: Vec<_> = commit.actions.iter().filter_map(|action| action.cdc.as_ref()).collect();
+            for file in &change_files {
                 for batch in read(lake, spec, &file.path).await? {
                     let kinds = kinds(&batch);
                     let of = |insert: bool| -> BooleanArray {
@@ -126,7 +128,7 @@ impl Changes {
                         kinds.map(|kind| Some((kind == Some("insert")) == insert)).collect()
                     };
                     let (insert, delete) = (of(true), of(false));
-                    // What went may be of another form: its key alone is told.
+                    // The removed rows may have another schema, so only their keys are read.
                     came.push(project(
                         spec,
                         &filtered(spec, &batch, &insert)?,
@@ -140,7 +142,7 @@ impl Changes {
                     )?);
                 }
             }
-            if !told.is_empty() {
+            if !change_files.is_empty() {
                 continue;
             }
             let removed = commit.actions.iter().filter_map(|action| action.remove.as_ref());
@@ -154,16 +156,17 @@ impl Changes {
                 }
             }
         }
-        Changes::net(spec, key, came, went).map(Some)
+        PublishedChanges::net(spec, key, came, went).map(Some)
     }
 
-    /// A row that came stands for its key, whatever went. Where there is no key, what went is not told.
+    /// Nets the changes: a row that came stands for its key, whatever rows of that key went. Without a key, removed
+    /// rows are not published.
     fn net(
         spec: &TableSpec,
         key: &[usize],
         came: Vec<RecordBatch>,
         went: Vec<RecordBatch>,
-    ) -> Result<Changes, ChangesError> {
+    ) -> Result<PublishedChanges, ChangesError> {
         let schema = key_schema(spec, key);
         let mut gone = Vec::new();
         if !key.is_empty() {
@@ -175,7 +178,7 @@ impl Changes {
             }
             for batch in &went {
                 let keys = codec.encode_rows(batch.columns(), batch.num_rows())?;
-                // A key that went twice is told once.
+                // A key of which several rows went appears once.
                 let new: BooleanArray = keys.into_iter().map(|row| Some(there.insert(row))).collect();
                 gone.push(filtered(spec, batch, &new)?);
             }
@@ -186,7 +189,7 @@ impl Changes {
                 source,
             })
         };
-        Ok(Changes {
+        Ok(PublishedChanges {
             rows: all(&spec.schema, &came)?,
             gone: all(&schema, &gone)?,
         })
@@ -199,7 +202,7 @@ pub fn key_schema(spec: &TableSpec, key: &[usize]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Values of partition columns, as the log has them.
+/// Values of partition columns, in the log's text form.
 pub type PartitionValues = std::collections::BTreeMap<String, Option<String>>;
 
 async fn read(lake: &Lake, spec: &TableSpec, path: &str) -> Result<Vec<RecordBatch>, ChangesError> {
@@ -232,7 +235,7 @@ fn kinds(batch: &RecordBatch) -> StringArray {
     )
 }
 
-/// Rows as the table's: partition columns are in the log alone.
+/// Rows in the table's schema; the partition columns come from the log only.
 pub fn project(spec: &TableSpec, batch: &RecordBatch, values: &PartitionValues) -> Result<RecordBatch, ChangesError> {
     let columns = spec
         .schema
@@ -243,7 +246,7 @@ pub fn project(spec: &TableSpec, batch: &RecordBatch, values: &PartitionValues) 
     RecordBatch::try_new(spec.schema.clone(), columns).map_err(|source| failed(spec, source))
 }
 
-/// The same of the key's columns alone.
+/// The key's columns of rows, converted as in [`project`].
 fn keys_of(
     spec: &TableSpec,
     key: &[usize],
@@ -259,7 +262,7 @@ fn keys_of(
     RecordBatch::try_new(schema, columns).map_err(|source| failed(spec, source))
 }
 
-/// A column as the table has it.
+/// A column in the type of the table.
 fn shown(
     spec: &TableSpec,
     field: &Field,
@@ -282,7 +285,7 @@ fn shown(
     }
 }
 
-/// Whether two types hold the same, however they are laid out.
+/// Whether two types have the same values, apart from their memory layout.
 pub fn is_same(one: &DataType, other: &DataType) -> bool {
     fn same(one: &DataType, other: &DataType) -> bool {
         match (one, other) {

@@ -1,106 +1,110 @@
-//! Brokers and the tables that go to them: from snapshots that are committed to transactions.
+//! A channel publishes tables to the topics of one Kafka cluster: it turns committed snapshots into transactions.
 //!
 //! ```text
-//! ledger behind `place` -> next: an intent    -> its changes, of each table        \
-//!                                a difference -> of all tables, to one snapshot     > one transaction, of all topics
-//! nothing for long               -> refresh: no record                             /
+//! ledger after `place` -> next: an intent    -> its changes, of each table         \
+//!                               a difference -> of all tables, to one snapshot      > one transaction, of all topics
+//! no transaction for long        -> refresh: no record                             /
 //! ```
 //!
-//! 1. Every transaction carries the epoch of all topics of the channel: they stand at one snapshot, and move to another
-//!    together. So a table that does not change does not stay behind, and a consumer sees whole snapshots.
-//! 2. `place` is the newest snapshot of which the topics have everything; what they were told may be older, where nothing
-//!    of theirs changed since. They are told again before snapshots as old as that expire, or brokers forget them.
-//! 3. The ledger is read entry by entry behind `place`. What it does not tell goes by difference of two snapshots: topics
-//!    that are new or were apart, entries and files that were cleaned up, rows that were replaced as a whole.
-//! 4. Rows that the tables' definition does not show never go to topics. The channel is held until a snapshot has those
-//!    that replace them, which then goes by difference.
-//! 5. After any error the producer is opened anew, and asks for what the topics have: an attempt that may have been
-//!    committed or not is settled by that. Only the newest generation opens one, else an old run would fence its successor.
+//! 1. Every transaction carries the epoch for all topics of the channel: they are at one snapshot, and move to the
+//!    next together. So a table that does not change does not fall behind, and a consumer sees whole snapshots.
+//! 2. `place` is the newest snapshot whose changes the topics have completely. The epoch that brokers store may be
+//!    older, if nothing of the channel's tables changed since. It is stored again before that old snapshot expires in
+//!    the lake, or before brokers forget it.
+//! 3. The ledger is read entry by entry after `place`. If it does not suffice, the difference of two snapshots is
+//!    published: for topics that are new or were at different epochs, if entries or files have been cleaned up, and
+//!    for tables whose rows were all replaced.
+//! 4. Rows that do not fit the tables' definition are never published. The channel is held until a snapshot has the
+//!    rows that replace them, which is then published as a difference.
+//! 5. After any error the producer is opened anew, and reads the epochs of the topics: these show whether the last
+//!    attempt was committed. Only the newest generation opens a producer, because an old run would otherwise fence its
+//!    successor.
 
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::changes::{Changes, ChangesError};
-use super::encode::Keyed;
+use super::changes::{ChangesError, PublishedChanges};
+use super::encode::EncodedRecord;
 use super::error::ProduceError;
-use super::leap::Leap;
-use super::{PublishError, Table};
+use super::snapshot_diff::SnapshotDiff;
+use super::{ChannelTable, PublishError};
+use crate::lake::Lake;
 use crate::repr::Epoch;
-use crate::sink::Lake;
-use crate::sink::ledger::{self, Entry, Intent};
+use crate::sink::ledger::{self, Intent, LedgerEntry};
 
-/// Brokers keep a group's offsets for days behind the last that were told.
+/// Brokers keep a group's offsets for days after the last commit; this is the interval at which they are committed
+/// again.
 const REMINDER: Duration = Duration::from_secs(3600);
 
-/// How often it is said again that a channel is held.
+/// The interval at which the warning that a channel is held is repeated.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// What a channel needs of its brokers. After an error only `open` is called.
+/// The operations that a channel needs of its brokers. After an error, the next call must be `open`.
 pub trait Brokers {
-    /// Opens a producer: earlier ones are fenced, and what they left open is settled. Answers the newest epoch of each
-    /// topic; 0: none.
+    /// Opens a producer: fences earlier ones, and settles their open transactions. Returns the newest epoch of each
+    /// topic; 0 if it has none.
     fn open(&mut self, topics: &[String]) -> Result<Vec<Epoch>, ProduceError>;
     /// Begins a transaction.
     fn begin(&mut self) -> Result<(), ProduceError>;
-    /// A record of the transaction.
-    fn put(&mut self, topic: &str, record: &Keyed) -> Result<(), ProduceError>;
-    /// Commits the transaction, and with it that these topics have everything of this epoch.
+    /// Adds a record to the transaction.
+    fn put(&mut self, topic: &str, record: &EncodedRecord) -> Result<(), ProduceError>;
+    /// Commits the transaction, together with `epoch` as the newest epoch of these topics.
     fn commit(&mut self, epoch: Epoch, topics: &[String]) -> Result<(), ProduceError>;
 }
 
-/// Where snapshots are.
+/// The lake that holds the snapshots.
 #[derive(Clone)]
-pub struct Origin {
+pub struct SnapshotSource {
     pub lake: Lake,
     pub runtime: Handle,
-    /// Whose run this is.
+    /// The generation of this run.
     pub generation: u64,
-    /// How long snapshots can be read.
+    /// How long snapshots stay readable.
     pub history: Duration,
 }
 
-/// An intent of the ledger.
+/// The place of an intent in the ledger.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct LedgerPlace {
     seq: u64,
     epoch: Epoch,
 }
 
-/// Brokers, and the tables that go to them.
+/// Publishes tables to the topics of one cluster.
 pub struct Channel<B> {
     brokers: B,
-    tables: Vec<Table>,
+    tables: Vec<ChannelTable>,
     /// Of each table.
     topics: Vec<String>,
-    origin: Origin,
+    origin: SnapshotSource,
     /// Whether a producer is open.
     is_open: bool,
-    /// The epoch of each topic, as brokers have it.
-    told: Vec<Epoch>,
-    /// See (2); none: not known, or the topics are apart.
-    place: Option<Place>,
+    /// The epoch of each topic, as brokers store it.
+    topic_epochs: Vec<Epoch>,
+    /// See (2). None if it is not known, or if the topics are at different epochs.
+    place: Option<LedgerPlace>,
     in_transaction: bool,
-    /// See (4): nothing goes before there is a newer snapshot.
+    /// See (4): nothing is published until a snapshot newer than this one exists.
     held: Option<Epoch>,
-    /// When it was said that the channel is held.
-    said: Option<Instant>,
-    /// The last transaction of this producer.
+    /// When the warning that the channel is held was last logged.
+    hold_warned: Option<Instant>,
+    /// When this producer committed its last transaction.
     sent: Option<Instant>,
 }
 
-enum Next {
+enum NextStep {
     Nothing,
     Intent(Box<Intent>),
-    /// By (3).
+    /// The difference to a snapshot, by (3).
     Difference,
 }
 
 impl<B: Brokers> Channel<B> {
-    /// Nothing is asked of the brokers yet.
-    pub fn new(brokers: B, tables: Vec<Table>, origin: Origin) -> Channel<B> {
+    /// A channel that has not contacted its brokers yet.
+    pub fn new(brokers: B, tables: Vec<ChannelTable>, origin: SnapshotSource) -> Channel<B> {
         Channel {
-            told: vec![0; tables.len()],
+            topic_epochs: vec![0; tables.len()],
             topics: tables.iter().map(|table| table.output.topic.clone()).collect(),
             brokers,
             tables,
@@ -109,7 +113,7 @@ impl<B: Brokers> Channel<B> {
             place: None,
             in_transaction: false,
             held: None,
-            said: None,
+            hold_warned: None,
             sent: None,
         }
     }
@@ -117,41 +121,41 @@ impl<B: Brokers> Channel<B> {
     /// The newest snapshot that all topics have.
     pub fn published(&self) -> Epoch {
         let place = self.place.map(|place| place.epoch);
-        place.unwrap_or_else(|| self.told.iter().copied().min().unwrap_or(0))
+        place.unwrap_or_else(|| self.topic_epochs.iter().copied().min().unwrap_or(0))
     }
 
-    /// Publishes every snapshot there is, to this one.
+    /// Publishes every snapshot up to this one.
     pub fn catch_up(&mut self, upto: Epoch) -> Result<(), PublishError> {
         let done = self.advance(upto);
-        self.settle(done)
+        self.close_after_error(done)
     }
 
-    /// When the topics are to be told again how far they are.
+    /// When the topics' epoch must be stored again, by (2).
     pub fn due(&self) -> Option<Instant> {
         let (Some(sent), Some(place)) = (self.sent, self.place) else {
             return None;
         };
-        let is_told = self.told.iter().all(|told| *told == place.epoch);
-        Some(match is_told {
+        let is_everywhere = self.topic_epochs.iter().all(|epoch| *epoch == place.epoch);
+        Some(match is_everywhere {
             true => sent + REMINDER,
             false => sent + REMINDER.min(self.origin.history / 4),
         })
     }
 
-    /// By (2).
+    /// Stores the epoch again without records, by (2).
     pub fn refresh(&mut self) -> Result<(), PublishError> {
         match self.place {
-            // Never of an older one than they have.
-            Some(place) if self.is_open && self.told.iter().all(|told| *told <= place.epoch) => {
+            // The stored epoch must never go back.
+            Some(place) if self.is_open && self.topic_epochs.iter().all(|epoch| *epoch <= place.epoch) => {
                 let done = self.transact(place, vec![]);
-                self.settle(done)
+                self.close_after_error(done)
             }
             _ => Ok(()),
         }
     }
 
-    /// By (5).
-    fn settle(&mut self, done: Result<(), PublishError>) -> Result<(), PublishError> {
+    /// Gives up the producer after an error, by (5).
+    fn close_after_error(&mut self, done: Result<(), PublishError>) -> Result<(), PublishError> {
         let error = match done {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -176,16 +180,16 @@ impl<B: Brokers> Channel<B> {
             self.open()?;
         }
         loop {
-            match self.next(upto)? {
-                Next::Nothing => break,
-                Next::Intent(intent) => self.publish_intent(&intent, upto)?,
-                Next::Difference => match self.newest(upto)? {
+            match self.next_step(upto)? {
+                NextStep::Nothing => break,
+                NextStep::Intent(intent) => self.publish_intent(&intent, upto)?,
+                NextStep::Difference => match self.newest_intent(upto)? {
                     Some(newest) => self.publish_difference(newest, upto)?,
                     None => break,
                 },
             }
         }
-        // That this run goes on from here, if it sends nothing for as long as it lasts.
+        // This stores the epoch once, even if this run never publishes a change: the next run goes on from there.
         match self.sent {
             None => self.refresh(),
             Some(_) => Ok(()),
@@ -199,52 +203,54 @@ impl<B: Brokers> Channel<B> {
             return Err(PublishError::Superseded { ours, theirs });
         }
         let found = self.brokers.open(&self.topics)?;
-        // What we know beyond that holds only where brokers know what we told them.
-        if common(&found).is_none() || found.iter().zip(&self.told).any(|(found, told)| found < told) {
+        // What we know is valid only if the brokers still have the epochs that we stored.
+        if common_epoch(&found).is_none() || found.iter().zip(&self.topic_epochs).any(|(found, told)| found < told) {
             self.place = None;
         }
-        (self.told, self.sent) = (found, None);
+        (self.topic_epochs, self.sent) = (found, None);
         (self.is_open, self.in_transaction) = (true, false);
         Ok(())
     }
 
-    /// What is to be done now.
-    fn next(&mut self, upto: Epoch) -> Result<Next, PublishError> {
+    /// Decides what to do next.
+    fn next_step(&mut self, upto: Epoch) -> Result<NextStep, PublishError> {
         if self.held.is_some_and(|held| upto <= held) {
-            return Ok(Next::Nothing);
+            return Ok(NextStep::Nothing);
         }
         self.held = None;
-        let Some(told) = common(&self.told) else {
-            return Ok(Next::Difference);
+        let Some(published) = common_epoch(&self.topic_epochs) else {
+            return Ok(NextStep::Difference);
         };
         if self.place.is_none() {
-            self.place = self.newest(told)?;
+            self.place = self.newest_intent(published)?;
         }
         while let Some(place) = &mut self.place {
             let read = ledger::read(&self.origin.lake, place.seq + 1);
             match self.origin.runtime.block_on(read)? {
-                Some(Entry::Intent(intent)) if intent.epoch > upto => return Ok(Next::Nothing), // not applied yet
-                Some(Entry::Intent(intent)) if intent.epoch > told => return Ok(Next::Intent(Box::new(intent))),
-                Some(Entry::Intent(Intent { seq, epoch, .. })) => *place = Place { seq, epoch },
-                Some(Entry::Fence(_)) => place.seq += 1,
-                None if place.epoch >= upto => return Ok(Next::Nothing),
-                // Entries are dense and a newer one was put: this one is cleaned up.
+                Some(LedgerEntry::Intent(intent)) if intent.epoch > upto => return Ok(NextStep::Nothing), // not applied yet
+                Some(LedgerEntry::Intent(intent)) if intent.epoch > published => {
+                    return Ok(NextStep::Intent(Box::new(intent)));
+                }
+                Some(LedgerEntry::Intent(Intent { seq, epoch, .. })) => *place = LedgerPlace { seq, epoch },
+                Some(LedgerEntry::Fence(_)) => place.seq += 1,
+                None if place.epoch >= upto => return Ok(NextStep::Nothing),
+                // Entries are dense, and a newer one exists: so this one has been cleaned up.
                 None => break,
             }
         }
-        Ok(Next::Difference)
+        Ok(NextStep::Difference)
     }
 
-    /// The newest intent of a snapshot up to this one.
-    fn newest(&self, upto: Epoch) -> Result<Option<Place>, PublishError> {
+    /// The newest intent of a snapshot up to this epoch.
+    fn newest_intent(&self, upto: Epoch) -> Result<Option<LedgerPlace>, PublishError> {
         let lake = &self.origin.lake;
         self.block_on(async {
             for seq in ledger::list(lake).await?.into_iter().rev() {
-                if let Some(Entry::Intent(intent)) = ledger::read(lake, seq).await?
+                if let Some(LedgerEntry::Intent(intent)) = ledger::read(lake, seq).await?
                     && intent.epoch <= upto
                 {
                     let epoch = intent.epoch;
-                    return Ok(Some(Place { seq, epoch }));
+                    return Ok(Some(LedgerPlace { seq, epoch }));
                 }
             }
             Ok(None)
@@ -252,7 +258,7 @@ impl<B: Brokers> Channel<B> {
     }
 
     fn publish_intent(&mut self, intent: &Intent, upto: Epoch) -> Result<(), PublishError> {
-        let place = Place {
+        let place = LedgerPlace {
             seq: intent.seq,
             epoch: intent.epoch,
         };
@@ -261,13 +267,13 @@ impl<B: Brokers> Channel<B> {
             let Some(of_table) = intent.tables.iter().find(|of| of.table == table.spec.name) else {
                 continue;
             };
-            let changes = Changes::of_intent(&self.origin.lake, &table.spec, &table.key, of_table);
+            let changes = PublishedChanges::of_intent(&self.origin.lake, &table.spec, &table.key, of_table);
             match self.origin.runtime.block_on(changes) {
                 Ok(Some(changes)) if changes.is_empty() => {}
                 Ok(Some(changes)) => changed.push((index, changes)),
                 Ok(None) => return self.publish_difference(place, upto),
                 Err(ChangesError::Gone { .. } | ChangesError::Form { .. }) => {
-                    let newest = self.newest(upto)?.unwrap_or(place);
+                    let newest = self.newest_intent(upto)?.unwrap_or(place);
                     return self.publish_difference(newest, upto);
                 }
                 Err(error) => return Err(error.into()),
@@ -282,8 +288,8 @@ impl<B: Brokers> Channel<B> {
         }
     }
 
-    /// One transaction of changes that are there.
-    fn transact(&mut self, place: Place, changed: Vec<(usize, Changes)>) -> Result<(), PublishError> {
+    /// Publishes these changes in one transaction.
+    fn transact(&mut self, place: LedgerPlace, changed: Vec<(usize, PublishedChanges)>) -> Result<(), PublishError> {
         for (index, _) in &changed {
             self.tables[*index].encoder.prepare()?;
         }
@@ -299,7 +305,7 @@ impl<B: Brokers> Channel<B> {
         Ok(self.brokers.begin()?)
     }
 
-    fn put(&mut self, index: usize, changes: &Changes) -> Result<(), PublishError> {
+    fn put(&mut self, index: usize, changes: &PublishedChanges) -> Result<(), PublishError> {
         let table = &mut self.tables[index];
         for record in table.encoder.encode(changes)? {
             self.brokers.put(&table.output.topic, &record)?;
@@ -307,16 +313,17 @@ impl<B: Brokers> Channel<B> {
         Ok(())
     }
 
-    fn commit(&mut self, place: Place) -> Result<(), PublishError> {
+    fn commit(&mut self, place: LedgerPlace) -> Result<(), PublishError> {
         self.brokers.commit(place.epoch, &self.topics)?;
-        self.told = vec![place.epoch; self.topics.len()];
+        self.topic_epochs = vec![place.epoch; self.topics.len()];
         (self.place, self.sent) = (Some(place), Some(Instant::now()));
-        (self.in_transaction, self.said) = (false, None);
+        (self.in_transaction, self.hold_warned) = (false, None);
         Ok(())
     }
 
-    /// By (3), in one transaction of all tables; by (4) of a newer snapshot, or not yet.
-    fn publish_difference(&mut self, to: Place, upto: Epoch) -> Result<(), PublishError> {
+    /// Publishes the difference to snapshot `to` in one transaction of all tables, by (3). If its rows do not fit the
+    /// definition, tries a newer snapshot or holds the channel, by (4).
+    fn publish_difference(&mut self, to: LedgerPlace, upto: Epoch) -> Result<(), PublishError> {
         let misfit = match self.send_difference(to) {
             Err(PublishError::Changes(error @ ChangesError::Form { .. })) => error,
             sent => return sent,
@@ -325,13 +332,16 @@ impl<B: Brokers> Channel<B> {
             self.is_open = false;
             self.open()?;
         }
-        match self.newest(upto)? {
+        match self.newest_intent(upto)? {
             Some(newest) if newest.epoch > to.epoch => self.publish_difference(newest, upto),
             _ => {
-                if self.said.is_none_or(|said| said.elapsed() > REMIND) {
+                if self
+                    .hold_warned
+                    .is_none_or(|hold_warned| hold_warned.elapsed() > REMIND)
+                {
                     let reason = &misfit as &dyn std::error::Error;
                     tracing::warn!(reason, "topics wait for rows of their tables' definition");
-                    self.said = Some(Instant::now());
+                    self.hold_warned = Some(Instant::now());
                 }
                 self.held = Some(upto);
                 Ok(())
@@ -339,22 +349,22 @@ impl<B: Brokers> Channel<B> {
         }
     }
 
-    fn send_difference(&mut self, to: Place) -> Result<(), PublishError> {
+    fn send_difference(&mut self, to: LedgerPlace) -> Result<(), PublishError> {
         let runtime = self.origin.runtime.clone();
         let bases: Vec<Epoch> = match self.place {
             Some(place) => vec![place.epoch; self.tables.len()],
-            None => self.told.clone(),
+            None => self.topic_epochs.clone(),
         };
-        let leap = Leap::prepare(&self.origin.lake, &self.tables, &bases, to.epoch);
-        let mut leap = runtime.block_on(leap)?;
+        let diff = SnapshotDiff::prepare(&self.origin.lake, &self.tables, &bases, to.epoch);
+        let mut diff = runtime.block_on(diff)?;
         for table in &mut self.tables {
             table.encoder.prepare()?;
         }
         self.begin()?;
-        for step in leap.take_steps() {
+        for step in diff.take_steps() {
             let index = step.table;
-            let mut told = runtime.block_on(leap.told(step, &self.tables[index]))?;
-            while let Some(changes) = runtime.block_on(told.next())? {
+            let mut rows = runtime.block_on(diff.rows_of(step, &self.tables[index]))?;
+            while let Some(changes) = runtime.block_on(rows.next())? {
                 self.put(index, &changes)?;
             }
         }
@@ -366,13 +376,13 @@ impl<B: Brokers> Channel<B> {
     }
 }
 
-/// The epoch of all topics, if they have one.
-fn common(told: &[Epoch]) -> Option<Epoch> {
-    let first = *told.first()?;
-    (first > 0 && told.iter().all(|epoch| *epoch == first)).then_some(first)
+/// The common epoch of all topics; none if they differ, or have none.
+fn common_epoch(topic_epochs: &[Epoch]) -> Option<Epoch> {
+    let first = *topic_epochs.first()?;
+    (first > 0 && topic_epochs.iter().all(|epoch| *epoch == first)).then_some(first)
 }
 
-/// Whose the newest entry of the ledger is; 0 where there is none.
+/// The generation of the ledger's newest entry; 0 if the ledger is empty.
 async fn newest_generation(lake: &Lake) -> Result<u64, PublishError> {
     let Some(seq) = ledger::list(lake).await?.pop() else {
         return Ok(0);

@@ -1,5 +1,5 @@
-//! What is different of a table between two snapshots, of which one is taken in before the other is told: batch by batch,
-//! so that keys are held, and of rows a hash each.
+//! Computes the difference of a table between two snapshots: the old one is read first, and then the new one, batch by
+//! batch. Memory holds the keys, and a hash of each row.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use crate::repr::{Row, RowCodec};
 use crate::sink::TableSpec;
 
 /// A table as its topic has it.
-pub struct Before {
+pub struct TableBefore {
     spec: TableSpec,
     key: Vec<usize>,
-    /// The table's columns, which rows of an earlier form may lack.
+    /// The table's columns, all nullable, because rows of an earlier definition may lack some.
     loose: SchemaRef,
     rows: RowCodec,
     keys: RowCodec,
-    known: Known,
-    /// A column has another type now: every row is told again.
+    known: TopicHashes,
+    /// Whether a column had another type: then every row is published again.
     reshaped: bool,
 }
 
-/// Hashes of rows.
-enum Known {
-    /// By key.
+/// Hashes of the topic's rows.
+enum TopicHashes {
+    /// The hash of each key's row.
     ByKey(HashMap<Row, u128>),
-    /// Of rows without keys: how often each is there.
+    /// For a table without a key: the hash of each row, with its multiplicity.
     Rows(HashMap<u128, u64>),
 }
 
-impl Before {
-    /// Nothing of it is known yet.
-    pub fn new(spec: &TableSpec, key: &[usize]) -> Result<Before, ChangesError> {
+impl TableBefore {
+    /// Starts without rows.
+    pub fn new(spec: &TableSpec, key: &[usize]) -> Result<TableBefore, ChangesError> {
         let loose: Vec<Field> = spec
             .schema
             .fields()
@@ -44,21 +44,21 @@ impl Before {
             .map(|f| f.as_ref().clone().with_nullable(true))
             .collect();
         let loose = Arc::new(Schema::new(loose));
-        Ok(Before {
+        Ok(TableBefore {
             spec: spec.clone(),
             key: key.to_vec(),
             rows: RowCodec::new(loose.clone())?,
             loose,
             keys: RowCodec::new(key_schema(spec, key))?,
             known: match key.is_empty() {
-                false => Known::ByKey(HashMap::new()),
-                true => Known::Rows(HashMap::new()),
+                false => TopicHashes::ByKey(HashMap::new()),
+                true => TopicHashes::Rows(HashMap::new()),
             },
             reshaped: false,
         })
     }
 
-    /// Takes rows in that the topic has.
+    /// Adds rows that the topic has.
     pub fn observe(&mut self, batch: &RecordBatch) -> Result<(), ChangesError> {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.loose.fields().len());
         for (index, field) in self.loose.fields().iter().enumerate() {
@@ -87,28 +87,28 @@ impl Before {
         }
         let hashes = self.hashes(&columns, batch.num_rows())?;
         match &mut self.known {
-            Known::ByKey(known) => {
+            TopicHashes::ByKey(known) => {
                 let keys: Vec<ArrayRef> = self.key.iter().map(|column| columns[*column].clone()).collect();
                 known.extend(self.keys.encode_rows(&keys, batch.num_rows())?.into_iter().zip(hashes));
             }
-            Known::Rows(known) => hashes.into_iter().for_each(|hash| *known.entry(hash).or_default() += 1),
+            TopicHashes::Rows(known) => hashes.into_iter().for_each(|hash| *known.entry(hash).or_default() += 1),
         }
         Ok(())
     }
 
-    /// Of rows that are there now, those that the topic does not have.
+    /// Of rows that exist now, returns those that the topic does not have.
     pub fn next_new(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ChangesError> {
         let batch = project(&self.spec, batch, &PartitionValues::new())?;
         let hashes = self.hashes(batch.columns(), batch.num_rows())?;
         let new: BooleanArray = match &mut self.known {
-            Known::ByKey(known) => {
+            TopicHashes::ByKey(known) => {
                 let keys: Vec<ArrayRef> = self.key.iter().map(|column| batch.column(*column).clone()).collect();
                 let keys = self.keys.encode_rows(&keys, batch.num_rows())?.into_iter();
                 keys.zip(hashes)
                     .map(|(key, hash)| Some(known.remove(&key) != Some(hash) || self.reshaped))
                     .collect()
             }
-            Known::Rows(known) => {
+            TopicHashes::Rows(known) => {
                 let mut is_new = |hash: u128| match known.get_mut(&hash) {
                     Some(left) if *left > 0 => {
                         *left -= 1;
@@ -122,11 +122,12 @@ impl Before {
         filtered(&self.spec, &batch, &new)
     }
 
-    /// Keys that the topic has and that are not there now, once all that is there was asked for.
+    /// The keys that the topic has and the new snapshot lacks. To be called after all rows of the new snapshot went
+    /// through [`TableBefore::next_new`].
     pub fn gone(self) -> Result<RecordBatch, ChangesError> {
         let gone: Vec<Row> = match self.known {
-            Known::ByKey(known) => known.into_keys().collect(),
-            Known::Rows(_) => vec![],
+            TopicHashes::ByKey(known) => known.into_keys().collect(),
+            TopicHashes::Rows(_) => vec![],
         };
         Ok(self.keys.decode(gone.iter().map(Row::bytes))?)
     }

@@ -1,4 +1,4 @@
-//! Rows and keys as a topic's records have them.
+//! Encodes rows and keys as records of a topic.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use arrow::json::writer::LineDelimited;
 use thiserror::Error;
 
 use super::avro::{AvroWriter, RegisterError};
-use super::changes::Changes;
-use crate::definition::{Output, OutputFormat};
+use super::changes::PublishedChanges;
+use crate::definition::{Output, TopicFormat};
 use crate::registry::{Registries, RegistryError};
 use crate::repr::ShowableJson;
 use crate::sink::TableSpec;
@@ -21,7 +21,7 @@ use crate::source::{RecordHeaders, headers_of_json};
 /// Why rows could not be encoded.
 #[derive(Debug, Error)]
 pub enum EncodeError {
-    /// Rows that the format does not take.
+    /// The format cannot hold the rows.
     #[error("could not write rows of table {table} for topic {topic:?}")]
     Rows {
         /// Which table.
@@ -49,15 +49,15 @@ impl EncodeError {
 
 /// A record for a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keyed {
+pub struct EncodedRecord {
     pub key: Option<Vec<u8>>,
-    /// None: a tombstone.
+    /// None for a tombstone.
     pub value: Option<Vec<u8>>,
     pub headers: RecordHeaders,
 }
 
-impl Keyed {
-    /// Bytes of all parts.
+impl EncodedRecord {
+    /// Bytes of key, value and headers.
     pub fn size(&self) -> usize {
         let bytes = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
         let headers = self.headers.iter().map(|(name, value)| name.len() + bytes(value));
@@ -65,61 +65,62 @@ impl Keyed {
     }
 }
 
-/// Encodes one table's changes: the key's columns as one record, the row as another, nulls written. A dead letter is the
-/// record that it was, with its key and headers, and the reason and place as headers more (`alluvium.reason`, ...); one
-/// that its topic does not take goes without what makes it large.
-pub struct Encoder {
+/// Encodes one table's changes: the key's columns as the record's key, the row as its value, with explicit nulls. A
+/// dead letter is encoded as the original record, with its key and headers, plus headers with reason and place
+/// (`alluvium.reason`, ...). If that is too large for the topic, the large parts are left out.
+pub struct RecordEncoder {
     table: String,
     topic: String,
     key: Vec<usize>,
     key_schema: SchemaRef,
-    form: Form,
+    form: RecordForm,
 }
 
-enum Form {
+enum RecordForm {
     AsItCame {
-        /// Letters of so many bytes are too large.
+        /// Letters of this many bytes or more are too large.
         limit: usize,
     },
     Json,
     Avro(Box<AvroWriter>),
 }
 
-impl Encoder {
-    /// For a table whose key is at these positions.
+impl RecordEncoder {
+    /// An encoder for a table whose key is at these positions.
     pub fn new(spec: &TableSpec, output: &Output, key: &[usize], registries: &Registries) -> Result<Self, EncodeError> {
         let fields: Vec<Field> = key.iter().map(|column| spec.schema.field(*column).clone()).collect();
-        let mut encoder = Encoder {
+        let mut encoder = RecordEncoder {
             table: spec.name.clone(),
             topic: output.topic.clone(),
             key: key.to_vec(),
             key_schema: Arc::new(Schema::new(fields)),
-            form: Form::Json,
+            form: RecordForm::Json,
         };
         match &output.format {
-            OutputFormat::AsItCame => encoder.form = Form::AsItCame { limit: usize::MAX },
-            OutputFormat::Json => {}
-            OutputFormat::Avro(registry) => {
-                let registry = registries.of(registry)?;
+            TopicFormat::AsItCame => encoder.form = RecordForm::AsItCame { limit: usize::MAX },
+            TopicFormat::Json => {}
+            TopicFormat::Avro(registry) => {
+                let registry = registries.registry(registry)?;
                 let writer = AvroWriter::new(registry, &output.topic, spec, &encoder.key_schema);
-                encoder.form = Form::Avro(Box::new(writer.map_err(|e| encoder.failed(e))?));
+                encoder.form = RecordForm::Avro(Box::new(writer.map_err(|e| encoder.failed(e))?));
             }
         }
         Ok(encoder)
     }
 
-    /// Sees to it that records can be encoded.
+    /// Must be called before [`RecordEncoder::encode`]: registers schemas if the format needs that.
     pub fn prepare(&mut self) -> Result<(), EncodeError> {
-        if let Form::Avro(writer) = &mut self.form {
+        if let RecordForm::Avro(writer) = &mut self.form {
             writer.register()?;
         }
         Ok(())
     }
 
-    /// Learns that the topic takes no record of this size. Says whether it writes those otherwise from now on.
+    /// Notes that the topic refuses records of this size. Returns whether such records will be encoded differently
+    /// from now on.
     pub fn shorten(&mut self, size: usize) -> bool {
         match &mut self.form {
-            Form::AsItCame { limit } if size < *limit => {
+            RecordForm::AsItCame { limit } if size < *limit => {
                 *limit = size;
                 true
             }
@@ -127,18 +128,18 @@ impl Encoder {
         }
     }
 
-    /// The records of changes; it is prepared.
-    pub fn encode(&mut self, changes: &Changes) -> Result<Vec<Keyed>, EncodeError> {
+    /// Encodes changes as records. The encoder must be prepared.
+    pub fn encode(&mut self, changes: &PublishedChanges) -> Result<Vec<EncodedRecord>, EncodeError> {
         let schema = &self.key_schema;
         let keys = |rows: &RecordBatch| rows.project(&self.key)?.with_schema(schema.clone());
         let encoded = match &mut self.form {
-            Form::AsItCame { limit } => {
+            RecordForm::AsItCame { limit } => {
                 let limit = *limit;
                 let letters = letters(&changes.rows).into_iter();
                 return Ok(letters.map(|letter| shortened(letter, limit)).collect());
             }
-            Form::Json => encode(changes, keys, json, json),
-            Form::Avro(writer) => {
+            RecordForm::Json => encode(changes, keys, json, json),
+            RecordForm::Avro(writer) => {
                 let AvroWriter { key, value, .. } = writer.as_mut();
                 encode(changes, keys, |keys| key.encode(keys), |rows| value.encode(rows))
             }
@@ -155,27 +156,27 @@ impl Encoder {
     }
 }
 
-/// Rows that came, then tombstones of those that went.
+/// Encodes the rows, then tombstones for the keys that are gone.
 fn encode(
-    changes: &Changes,
+    changes: &PublishedChanges,
     keys: impl Fn(&RecordBatch) -> Result<RecordBatch, ArrowError>,
     mut key: impl FnMut(&RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError>,
     value: impl FnOnce(&RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError>,
-) -> Result<Vec<Keyed>, ArrowError> {
+) -> Result<Vec<EncodedRecord>, ArrowError> {
     let came = key(&keys(&changes.rows)?)?.into_iter().zip(value(&changes.rows)?);
-    let came = came.map(|(key, value)| Keyed {
+    let came = came.map(|(key, value)| EncodedRecord {
         key: Some(key),
         value: Some(value),
-        ..Keyed::default()
+        ..EncodedRecord::default()
     });
-    let went = key(&changes.gone)?.into_iter().map(|key| Keyed {
+    let went = key(&changes.gone)?.into_iter().map(|key| EncodedRecord {
         key: Some(key),
-        ..Keyed::default()
+        ..EncodedRecord::default()
     });
     Ok(came.chain(went).collect())
 }
 
-/// An object for each row.
+/// Encodes each row as a JSON object.
 fn json(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
     let mut writer = WriterBuilder::new()
         .with_explicit_nulls(true)
@@ -188,12 +189,12 @@ fn json(rows: &RecordBatch) -> Result<Vec<Vec<u8>>, ArrowError> {
     Ok(lines.map(<[u8]>::to_vec).collect())
 }
 
-/// Bytes of a header that tells of a letter too large even without its value.
+/// The most bytes of a header's value, for a letter that is too large even without its payload.
 const TOLD: usize = 1 << 10;
 
-/// A letter of less than `limit` bytes, if there is one: without its value, then without its key and the headers it came
-/// with. Its place is always told: the table has the rest.
-fn shortened(mut letter: Keyed, limit: usize) -> Keyed {
+/// Shortens a letter to less than `limit` bytes if possible: first drops its value, then its key and original headers.
+/// The headers with its place always stay; the dead-letter table has the rest.
+fn shortened(mut letter: EncodedRecord, limit: usize) -> EncodedRecord {
     if letter.size() < limit {
         return letter;
     }
@@ -210,11 +211,11 @@ fn shortened(mut letter: Keyed, limit: usize) -> Keyed {
     letter
 }
 
-/// Headers of a dead letter's place and reason, and the columns they are of.
+/// The columns of a dead letter that become headers.
 const PLACE: [&str; 7] = ["reason", "kind", "input", "feed", "partition", "offset", "table_name"];
 
-/// Dead letters as records.
-fn letters(rows: &RecordBatch) -> Vec<Keyed> {
+/// Encodes dead letters as records.
+fn letters(rows: &RecordBatch) -> Vec<EncodedRecord> {
     let bytes = |name: &str| {
         rows.column_by_name(name)
             .and_then(|column| column.as_binary_opt::<i32>())
@@ -242,7 +243,7 @@ fn letters(rows: &RecordBatch) -> Vec<Keyed> {
                 place => headers.push((format!("alluvium.{place}"), Some(text.to_vec()))),
             }
         }
-        Keyed {
+        EncodedRecord {
             key: of(keys),
             value: of(values),
             headers,
@@ -256,7 +257,7 @@ fn letters(rows: &RecordBatch) -> Vec<Keyed> {
 mod tests {
     use super::*;
 
-    /// A topic's record had `ERROR: ...` in the place of a date beyond the calendar.
+    /// A topic's record contained `ERROR: ...` instead of a date outside Arrow's calendar.
     #[test]
     fn a_record_is_what_the_row_is_whatever_it_holds() {
         for column in crate::repr::extremes() {

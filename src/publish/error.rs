@@ -1,4 +1,4 @@
-//! Why snapshots do not come to their topics, and whether they may later.
+//! Why snapshots could not be published, and whether a retry may succeed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::changes::ChangesError;
 use super::encode::EncodeError;
-use super::refusal::Refusal;
+use super::refusal::RefusedRecord;
 use crate::repr::Epoch;
 use crate::serve::QueryError;
 use crate::sink::LedgerError;
@@ -26,45 +26,45 @@ pub enum PublishError {
     /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// A snapshot that topics have could not be read.
+    /// A snapshot that topics are based on could not be read.
     #[error("could not read snapshot {epoch}, which topics were written up to; write them anew under other names")]
     Lost {
-        /// Which.
+        /// The snapshot's epoch.
         epoch: Epoch,
         /// Why.
         #[source]
         source: Box<QueryError>,
     },
-    /// A snapshot that is to go to topics could not be read: a newer one may be.
+    /// A snapshot that should be published could not be read; a newer one may be readable.
     #[error("could not read snapshot {epoch} for its topics")]
     Newest {
-        /// Which.
+        /// The snapshot's epoch.
         epoch: Epoch,
         /// Why.
         #[source]
         source: Box<QueryError>,
     },
-    /// A newer run has begun.
+    /// A newer run has taken over.
     #[error(
         "could not publish snapshots: another run of this dataflow (generation {theirs}, ours is {ours}) has taken over this lake, and publishes them"
     )]
     Superseded {
         /// Our generation.
         ours: u64,
-        /// The newest.
+        /// The newest generation.
         theirs: u64,
     },
     /// The thread could not be started.
     #[error("could not start the thread that publishes snapshots")]
     Spawn(#[source] std::io::Error),
-    /// Topics did not take the last snapshots in time.
+    /// Topics had not taken the last snapshots when the run ended.
     #[error(
         "snapshots behind {published} are not published yet: their topics did not take them within {patience:?}; the next run publishes them"
     )]
     Behind {
-        /// The newest that is published.
+        /// The newest published epoch.
         published: Epoch,
-        /// How long it was waited.
+        /// How long the run waited.
         patience: Duration,
         /// Why.
         #[source]
@@ -90,42 +90,42 @@ impl PublishError {
 /// Why records could not be produced.
 #[derive(Debug, Error)]
 pub enum ProduceError {
-    /// A client that cannot be made of its settings.
+    /// The options do not make a valid client.
     #[error("could not set up a Kafka producer for {brokers}: {reason}; correct brokers or options")]
     Options {
-        /// Where.
+        /// The brokers.
         brokers: String,
         /// Why.
         reason: String,
     },
-    /// Two channels that would fence each other.
+    /// Two channels publish to the same cluster, and would fence each other.
     #[error(
         "could not publish to {brokers} and to {others}: both are one cluster; write the same brokers for all tables that go there"
     )]
     SameCluster {
-        /// Where.
+        /// The brokers.
         brokers: String,
-        /// How others write it.
+        /// The other channel's name for the same brokers.
         others: String,
     },
-    /// Brokers that do not do what they are asked.
+    /// Brokers did not do what was asked.
     #[error("could not {doing} at {brokers}: {reason}")]
     Brokers {
-        /// Where.
+        /// The brokers.
         brokers: String,
         /// What was tried.
         doing: &'static str,
         /// Why.
         reason: String,
-        /// Whether the same may succeed later.
+        /// Whether a retry may succeed.
         passes: bool,
     },
-    /// Another producer of this id has begun.
+    /// Another producer with this transactional id has started.
     #[error(
         "could not {doing} at {brokers}: another run of a dataflow of this name publishes there; end one of the two, or name it otherwise"
     )]
     Fenced {
-        /// Where.
+        /// The brokers.
         brokers: String,
         /// What was tried.
         doing: &'static str,
@@ -135,33 +135,33 @@ pub enum ProduceError {
         "could not start transactions at {brokers}, which allow none of {timeout:?}; set options.\"transaction.timeout.ms\" to their transaction.max.timeout.ms or less"
     )]
     TooLong {
-        /// Where.
+        /// The brokers.
         brokers: String,
-        /// How long it was to be.
+        /// The length that was asked for.
         timeout: Duration,
     },
-    /// Brokers have ended a transaction.
+    /// Brokers have aborted a transaction, because it took too long.
     #[error(
         "could not publish a snapshot within {timeout:?}, behind which brokers {brokers} end a transaction ({reason}); raise options.\"transaction.timeout.ms\", and their transaction.max.timeout.ms with it"
     )]
     Slow {
-        /// Where.
+        /// The brokers.
         brokers: String,
-        /// How long a transaction may take.
+        /// The most time for a transaction.
         timeout: Duration,
-        /// What they said.
+        /// The brokers' reason.
         reason: String,
     },
-    /// A record that brokers do not take.
+    /// Brokers refuse a record.
     #[error(
         "brokers {brokers} do not take the record of topic {} with key {} ({} bytes): {}; {}",
         .refusal.topic, .refusal.key, .refusal.size, .refusal.reason, .refusal.remedy()
     )]
     Refused {
-        /// Where.
+        /// The brokers.
         brokers: String,
-        /// Which, and why.
-        refusal: Refusal,
+        /// The record, and the reason.
+        refusal: RefusedRecord,
     },
 }
 
@@ -170,7 +170,7 @@ impl ProduceError {
     pub fn may_pass(&self) -> bool {
         match self {
             ProduceError::Brokers { passes, .. } => *passes,
-            // A topic's limits and brokers' speed change while we run.
+            // A topic's limits and the brokers' speed can change while the run goes on.
             ProduceError::Refused { .. } | ProduceError::Slow { .. } => true,
             ProduceError::Options { .. }
             | ProduceError::SameCluster { .. }

@@ -1,19 +1,21 @@
-//! Snapshots to topics: the changes of chosen tables, each snapshot in one transaction of Kafka.
+//! Publishes snapshots to topics: the changes of chosen tables, each snapshot in one Kafka transaction.
 //!
 //! ```text
-//!                 /-> worker: channel of some brokers: ledger, snapshots -> changes: rows by key -> transaction -> topics
-//! committed epoch --> worker: channel of others
+//!                 /-> worker, channel of one cluster: ledger, snapshots -> changes by key -> transaction -> topics
+//! committed epoch --> worker, channel of another cluster
 //! ```
 //!
-//! 1. A snapshot is published after its commit, from what its intent names: the change feed of each table, never a table.
-//!    A consumer with `read_committed` sees whole snapshots, in their order.
-//! 2. By key: the row as it is now, or a tombstone where it is gone.
-//! 3. Exactly once over restarts and troubles: the epoch is kept in Kafka itself, as a group's offset of each topic's first
-//!    partition, in the same transaction. A producer that is superseded is fenced by its transactional id.
-//! 4. What the ledger does not tell (a topic that is new, brokers that were away for long, a table that was rebuilt) is the
-//!    difference of two snapshots, again in one transaction. Rows of a topic that is new are sent as they are read; of others
-//!    the keys are held.
-//! 5. Brokers that do not answer hold up no snapshot, nor other brokers: the lake goes on, and what is missing follows.
+//! 1. A snapshot is published after its commit, from the files that its intent names: usually the change data feed of
+//!    each table, not the whole table. A consumer with `read_committed` sees whole snapshots, in order.
+//! 2. Records go by key: the row as it is now, or a tombstone if the row is gone.
+//! 3. Each snapshot is published exactly once, in spite of restarts and failures: Kafka itself stores the epoch, as a
+//!    group's offset of each topic's first partition, in the same transaction. The transactional id fences a producer
+//!    that has been superseded.
+//! 4. Where the ledger does not suffice (a new topic, brokers that were away for long, a rebuilt table), the
+//!    difference of two snapshots is published, again in one transaction. For a new topic rows are sent as they are
+//!    read; for others the keys are held in memory.
+//! 5. Brokers that do not answer delay no commit, and no other brokers: the lake goes on, and the missing snapshots
+//!    follow later.
 
 mod avro;
 mod changes;
@@ -21,9 +23,9 @@ mod channel;
 mod difference;
 mod encode;
 mod error;
-mod leap;
 mod producer;
 mod refusal;
+mod snapshot_diff;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -40,39 +42,40 @@ use crate::registry::Registries;
 use crate::repr::Epoch;
 use crate::sink::TableSpec;
 use channel::Channel;
-pub use channel::Origin;
-use encode::Encoder;
+pub use channel::SnapshotSource;
+use encode::RecordEncoder;
 pub use error::PublishError;
-use producer::{Clusters, Kafka};
-use worker::Worker;
+use producer::{Clusters, KafkaProducer};
+use worker::PublishWorker;
 
-/// A table that goes to a topic.
-struct Table {
+/// A table that is published to a topic.
+struct ChannelTable {
     spec: TableSpec,
     output: Output,
-    encoder: Encoder,
-    /// Positions of the key's columns; none of dead letters, of which those that come are told.
+    encoder: RecordEncoder,
+    /// Positions of the key's columns. Empty for dead letters, of which only new ones are published.
     key: Vec<usize>,
 }
 
 /// A channel's thread.
-type Thread = JoinHandle<Result<(), PublishError>>;
+type ChannelThread = JoinHandle<Result<(), PublishError>>;
 
-/// Publishes, in threads of its own.
+/// Publishes snapshots in threads of its own.
 pub struct Publisher {
-    channels: Vec<(Sender<Epoch>, Thread)>,
+    channels: Vec<(Sender<Epoch>, ChannelThread)>,
 }
 
-/// Starts to publish, if the dataflow wants that. `newest` is the lake's snapshot; `failed` is told what cannot get better.
+/// Starts publishing, if the dataflow has outputs. `newest` is the epoch of the lake's snapshot; `failed` receives
+/// errors that a retry cannot solve.
 pub fn start(
     dataflow: &Arc<Dataflow>,
     specs: &[TableSpec],
-    origin: &Origin,
+    origin: &SnapshotSource,
     newest: Epoch,
     failed: impl Fn(PublishError) + Clone + Send + 'static,
 ) -> Result<Option<Publisher>, PublishError> {
-    let mut channels: BTreeMap<String, Vec<Table>> = BTreeMap::new();
-    // What schemas rows have is asked anew by each run.
+    let mut channels: BTreeMap<String, Vec<ChannelTable>> = BTreeMap::new();
+    // Each run asks the registry anew for its schemas.
     let registries = Registries::new(None);
     let tables = dataflow
         .tables
@@ -85,7 +88,7 @@ pub fn start(
             .iter()
             .find(|spec| spec.name == name)
             .expect("every table is the sink's");
-        let table = Table::new(spec, output, &registries)?;
+        let table = ChannelTable::new(spec, output, &registries)?;
         channels.entry(output.client.brokers.clone()).or_default().push(table);
     }
     if channels.is_empty() {
@@ -94,14 +97,14 @@ pub fn start(
     let clusters = (channels.len() > 1).then(Clusters::default);
     let mut publisher = Publisher { channels: Vec::new() };
     for tables in channels.into_values() {
-        let brokers = Kafka::new(&dataflow.name, &tables[0].output.client, clusters.clone())?;
+        let brokers = KafkaProducer::new(&dataflow.name, &tables[0].output.client, clusters.clone())?;
         let (committed, epochs) = unbounded();
-        let worker = Worker::new(Channel::new(brokers, tables, origin.clone()), newest);
+        let worker = PublishWorker::new(Channel::new(brokers, tables, origin.clone()), newest);
         let failed = failed.clone();
         let thread = std::thread::Builder::new()
             .name("publisher".into())
             .spawn(move || {
-                // What a panic leaves half done ends with the run, and the next one publishes it.
+                // A panic ends the run, and the next run publishes what was left unfinished.
                 let published = catch_unwind(AssertUnwindSafe(|| worker.publish(&epochs)));
                 match published.unwrap_or(Err(PublishError::Panicked)) {
                     Err(error @ PublishError::Behind { .. }) => Err(error),
@@ -118,12 +121,12 @@ pub fn start(
     Ok(Some(publisher))
 }
 
-impl Table {
-    fn new(spec: &TableSpec, output: &Output, registries: &Registries) -> Result<Table, PublishError> {
+impl ChannelTable {
+    fn new(spec: &TableSpec, output: &Output, registries: &Registries) -> Result<ChannelTable, PublishError> {
         let key = output.key.iter().map(|column| spec.schema.index_of(column));
         let key: Vec<usize> = key.collect::<Result<_, _>>().expect("the key's columns were checked");
-        Ok(Table {
-            encoder: Encoder::new(spec, output, &key, registries)?,
+        Ok(ChannelTable {
+            encoder: RecordEncoder::new(spec, output, &key, registries)?,
             spec: spec.clone(),
             output: output.clone(),
             key,
@@ -132,18 +135,18 @@ impl Table {
 }
 
 impl Publisher {
-    /// A snapshot is committed.
+    /// Notifies the channels of a committed snapshot.
     pub fn observe_committed(&self, epoch: Epoch) {
         for (committed, _) in &self.channels {
-            // A thread that is gone has told why.
+            // A thread that has ended has reported why.
             let _ = committed.send(epoch);
         }
     }
 
-    /// Waits until every snapshot is published, for a while.
+    /// Waits, for a limited time, until every snapshot is published.
     pub fn finish(self) -> Result<(), PublishError> {
-        // All hang up before one is waited for.
-        let threads: Vec<Thread> = self.channels.into_iter().map(|(_, thread)| thread).collect();
+        // All channels are closed before the first thread is joined, so that they finish concurrently.
+        let threads: Vec<ChannelThread> = self.channels.into_iter().map(|(_, thread)| thread).collect();
         let ended: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
         ended
             .into_iter()

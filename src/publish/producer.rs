@@ -1,12 +1,12 @@
-//! A transactional producer, and the epochs that its topics have.
+//! A transactional producer, which also stores the epochs of its topics.
 //!
-//! 1. A transaction commits records together with the epoch of every topic of the channel: as offsets of a group, each of
-//!    its topic's first partition.
-//! 2. A producer that failed in anything is given up. librdkafka can resume some calls and not others, and an abort waits
-//!    for reports that nobody serves meanwhile; a new one of the same id needs to know nothing of it: brokers settle what
-//!    was left open before they let it begin, and the epochs say which way.
-//! 3. Brokers decide which records are too large. They refuse whole batches: one that is refused is sent again in smaller
-//!    ones, until a record that is refused was alone.
+//! 1. A transaction commits records together with the epoch of every topic of the channel: as a group's offset for the
+//!    topic's first partition.
+//! 2. A producer with any error is given up. librdkafka can resume after some errors and not after others, and an
+//!    abort waits for reports that nobody serves meanwhile. A new producer with the same id needs no knowledge of the
+//!    old one: brokers settle its open transaction before the new one may begin, and the epochs show the outcome.
+//! 3. Brokers decide which records are too large, but refuse whole batches. So a refused batch is sent again in
+//!    smaller ones, until a refused record was alone in its batch.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,54 +21,59 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerCon
 use rdkafka::topic_partition_list::Offset;
 
 use super::channel::Brokers;
-use super::encode::Keyed;
+use super::encode::EncodedRecord;
 use super::error::ProduceError;
-use super::refusal::{Refusal, text_of};
+use super::refusal::{RefusedRecord, text_of};
 use crate::definition::KafkaClient;
 use crate::repr::Epoch;
 use crate::source::{ProducerQueue, TopicRecord, configure_client, describe_client_error, put};
 
-/// How long brokers may take for one step, or may not take a record for.
+/// How long brokers may take for one step, or may go without taking a record.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a transaction may take, unless told otherwise: the longest that brokers allow unless told otherwise.
+/// The default for the length of a transaction: the brokers' own default limit.
 const LONGEST: Duration = Duration::from_secs(900);
-/// How long an answer may take. librdkafka's own default, which is else raised to a transaction's length.
+/// How long brokers may take for a response. It is librdkafka's own default, which librdkafka would otherwise raise to
+/// the length of a transaction.
 const ANSWER: Duration = Duration::from_secs(60);
 /// librdkafka's default of `batch.size`.
 const BATCH: usize = 1_000_000;
 
-/// Which cluster each channel's brokers turned out to be.
+/// The brokers of each channel by cluster id, to detect two channels to one cluster.
 pub type Clusters = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// Brokers, with one producer at a time.
-pub struct Kafka {
+/// A channel's brokers, with one producer at a time.
+pub struct KafkaProducer {
     id: String,
     client: KafkaClient,
-    /// None: there is one channel.
+    /// None if there is only one channel.
     clusters: Option<Clusters>,
     timeout: Duration,
-    /// Bytes of a batch, at most; by (3) it shrinks.
+    /// The most bytes of a batch; by (3) it shrinks.
     batch: usize,
     batch_is_ours: bool,
     patience: Duration,
     clients: Option<Clients>,
-    /// Whether the clients were in use.
+    /// Whether the clients have been used.
     used: bool,
-    /// Since when a transaction is open.
+    /// When the open transaction began.
     begun: Option<Instant>,
 }
 
 struct Clients {
-    producer: BaseProducer<Said>,
-    /// The group that keeps epochs.
-    group: BaseConsumer<Said>,
+    producer: BaseProducer<ClientErrors>,
+    /// The consumer group that stores epochs.
+    group: BaseConsumer<ClientErrors>,
 }
 
-impl Kafka {
-    /// Nothing is asked of the brokers yet.
-    pub fn new(dataflow: &str, client: &KafkaClient, clusters: Option<Clusters>) -> Result<Kafka, ProduceError> {
+impl KafkaProducer {
+    /// A producer that has not contacted its brokers yet.
+    pub fn new(
+        dataflow: &str,
+        client: &KafkaClient,
+        clusters: Option<Clusters>,
+    ) -> Result<KafkaProducer, ProduceError> {
         let number = |name: &str| client.options.0.get(name).and_then(|text| text.parse().ok());
-        let mut kafka = Kafka {
+        let mut kafka = KafkaProducer {
             id: format!("alluvium-{dataflow}-snapshots"),
             client: client.clone(),
             clusters,
@@ -84,10 +89,10 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// Brokers that are given up sooner.
+    /// Shortens the patience with brokers.
     #[cfg(test)]
-    pub fn within(self, patience: Duration) -> Kafka {
-        Kafka { patience, ..self }
+    pub fn within(self, patience: Duration) -> KafkaProducer {
+        KafkaProducer { patience, ..self }
     }
 
     fn connect(&self) -> Result<Clients, ProduceError> {
@@ -101,7 +106,7 @@ impl Kafka {
         config
             .set("linger.ms", "5")
             .set("message.max.bytes", (128 << 20).to_string())
-            // What is encoded and not yet taken.
+            // Limits the records that are encoded and not yet sent.
             .set("queue.buffering.max.kbytes", (256 << 10).to_string())
             .set("transaction.timeout.ms", self.timeout.as_millis().to_string())
             .set("socket.timeout.ms", answer(self.timeout).as_millis().to_string());
@@ -117,8 +122,8 @@ impl Kafka {
         }
         group.set("group.id", &self.id).set("enable.auto.commit", "false");
         Ok(Clients {
-            producer: config.create_with_context(Said::default()).map_err(options)?,
-            group: group.create_with_context(Said::default()).map_err(options)?,
+            producer: config.create_with_context(ClientErrors::default()).map_err(options)?,
+            group: group.create_with_context(ClientErrors::default()).map_err(options)?,
         })
     }
 
@@ -126,13 +131,13 @@ impl Kafka {
         self.clients.as_ref().expect("it is opened before it is used")
     }
 
-    /// Two channels to one cluster would share a transactional id.
+    /// Fails if two channels go to one cluster, because they would share a transactional id.
     fn check_cluster(&self) -> Result<(), ProduceError> {
         let Some(clusters) = &self.clusters else {
             return Ok(());
         };
         let Some(cluster) = self.clients().group.client().fetch_cluster_id(self.patience) else {
-            return Ok(()); // who does not answer is asked again by what follows
+            return Ok(()); // The next request reports brokers that do not answer.
         };
         let mut clusters = clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let known = clusters.entry(cluster).or_insert_with(|| self.client.brokers.clone());
@@ -145,7 +150,7 @@ impl Kafka {
         }
     }
 
-    /// Waits until brokers have taken every record, as long as they take any.
+    /// Waits until brokers have taken every record, as long as they make progress.
     fn drain(&mut self) -> Result<(), ProduceError> {
         let mut queue = ProducerQueue::default();
         loop {
@@ -170,12 +175,12 @@ impl Kafka {
         }
     }
 
-    fn refused(&mut self, refusal: Refusal) -> ProduceError {
+    fn refused(&mut self, refusal: RefusedRecord) -> ProduceError {
         let brokers = self.client.brokers.clone();
         if !refusal.is_too_large() || refusal.size >= self.batch {
             return ProduceError::Refused { brokers, refusal };
         }
-        // By (3): none of the batches to come holds this record and another.
+        // By (3), a batch of this size holds this record alone.
         self.batch = refusal.size.max(1);
         self.batch_is_ours = true;
         ProduceError::Brokers {
@@ -215,7 +220,7 @@ impl Kafka {
                 brokers,
                 timeout: self.timeout,
             },
-            // Brokers end what takes too long by fencing it, as another producer would.
+            // Brokers end a transaction that takes too long by fencing it, as another producer would.
             _ if self.begun.is_some_and(|begun| begun.elapsed() >= self.timeout) => ProduceError::Slow {
                 brokers,
                 timeout: self.timeout,
@@ -232,10 +237,10 @@ impl Kafka {
     }
 }
 
-impl Brokers for Kafka {
+impl Brokers for KafkaProducer {
     fn open(&mut self, topics: &[String]) -> Result<Vec<Epoch>, ProduceError> {
         if std::mem::replace(&mut self.used, true) {
-            self.clients = None; // it is closed before the next begins
+            self.clients = None; // The old clients must be closed before the new ones start.
             self.clients = Some(self.connect()?);
         }
         self.begun = None;
@@ -252,7 +257,7 @@ impl Brokers for Kafka {
         for topic in topics {
             let found = found.find_partition(topic, 0);
             let found = found.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition));
-            // Not to know is not to have none: whoever has none gets all rows.
+            // An unknown epoch must not count as none, because a topic without an epoch gets all rows.
             let offset = found.and_then(|found| found.error().map(|()| found.offset()));
             epochs.push(match offset {
                 Ok(Offset::Offset(epoch)) => epoch as Epoch,
@@ -269,7 +274,7 @@ impl Brokers for Kafka {
         begun.map_err(|error| self.failed("begin a transaction", error))
     }
 
-    fn put(&mut self, topic: &str, record: &Keyed) -> Result<(), ProduceError> {
+    fn put(&mut self, topic: &str, record: &EncodedRecord) -> Result<(), ProduceError> {
         let producer = &self.clients().producer;
         let sent = TopicRecord {
             key: record.key.as_deref(),
@@ -281,11 +286,11 @@ impl Brokers for Kafka {
         producer.poll(Duration::ZERO);
         match sent {
             Ok(()) => self.check_refused(),
-            // By the client itself, which sends none so large.
+            // The client itself refuses records of this size.
             Err(KafkaError::MessageProduction(code @ RDKafkaErrorCode::MessageSizeTooLarge)) => {
                 Err(ProduceError::Refused {
                     brokers: self.client.brokers.clone(),
-                    refusal: Refusal {
+                    refusal: RefusedRecord {
                         topic: topic.to_string(),
                         key: text_of(record.key.as_deref()),
                         size: record.size(),
@@ -299,7 +304,7 @@ impl Brokers for Kafka {
     }
 
     fn commit(&mut self, epoch: Epoch, topics: &[String]) -> Result<(), ProduceError> {
-        // What was refused is known by then, and says more than a commit that fails.
+        // After this, refused records are known, which explain more than a failed commit would.
         self.drain()?;
         let mut offsets = TopicPartitionList::new();
         for topic in topics {
@@ -320,21 +325,21 @@ impl Brokers for Kafka {
     }
 }
 
-/// How long an answer may take, by librdkafka's rule that it is shorter than a transaction.
+/// The most time for a response: librdkafka requires it to be shorter than a transaction.
 fn answer(transaction: Duration) -> Duration {
     let most = transaction.saturating_sub(Duration::from_millis(100));
     ANSWER.min(most.max(Duration::from_millis(900)))
 }
 
-/// What a client said since it was made.
+/// Errors that a client has reported since it was created.
 #[derive(Default)]
-struct Said {
-    refusal: Mutex<Option<Refusal>>,
+struct ClientErrors {
+    refusal: Mutex<Option<RefusedRecord>>,
     trouble: Mutex<Option<String>>,
 }
 
-impl Said {
-    fn take_refusal(&self) -> Option<Refusal> {
+impl ClientErrors {
+    fn take_refusal(&self) -> Option<RefusedRecord> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -343,32 +348,32 @@ impl Said {
     }
 }
 
-impl ClientContext for Said {
+impl ClientContext for ClientErrors {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         tracing::debug!(?level, fac, "{message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // That all are down is a consequence: why was said before.
+        // This error is only a consequence: the cause was reported before.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_string());
         }
     }
 }
 
-impl ConsumerContext for Said {}
+impl ConsumerContext for ClientErrors {}
 
-impl ProducerContext for Said {
+impl ProducerContext for ClientErrors {
     type DeliveryOpaque = ();
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
         let Err((error, message)) = delivery else { return };
-        match Refusal::of(error, message) {
+        match RefusedRecord::from_error(error, message) {
             Some(refusal) => {
                 let mut first = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
                 *first = Some(refusal.or_graver(first.take()));
             }
-            // What is purged was left behind by what went wrong before.
+            // Purged records are a consequence of an earlier error.
             None => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) | None => {}
                 Some(code) => *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(code.to_string()),

@@ -1,28 +1,28 @@
-//! Records that brokers do not take, however often they are sent.
+//! Records that brokers refuse, however often they are sent.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
-/// Characters of a key that are told.
+/// The most characters of a key that are shown.
 const TOLD: usize = 120;
 
-/// A record that was refused, and why.
+/// A refused record, and the reason.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    /// Its topic.
+pub struct RefusedRecord {
+    /// The record's topic.
     pub topic: String,
-    /// Its key, as text.
+    /// The record's key, as text.
     pub key: String,
     /// Bytes of key, value and headers.
     pub size: usize,
     pub(super) code: RDKafkaErrorCode,
-    /// What brokers say.
+    /// The brokers' reason.
     pub reason: String,
 }
 
-impl Refusal {
-    /// Of a record that was not delivered; none where that is no fault of the record.
-    pub(super) fn of(error: &KafkaError, message: &BorrowedMessage<'_>) -> Option<Refusal> {
+impl RefusedRecord {
+    /// The refusal of an undelivered record; none if the error is not due to the record.
+    pub(super) fn from_error(error: &KafkaError, message: &BorrowedMessage<'_>) -> Option<RefusedRecord> {
         let code = error.rdkafka_error_code()?;
         let faults = [RDKafkaErrorCode::MessageSizeTooLarge, RDKafkaErrorCode::InvalidRecord];
         if !faults.contains(&code) {
@@ -32,7 +32,7 @@ impl Refusal {
         let headers: usize = headers
             .map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len))
             .sum();
-        Some(Refusal {
+        Some(RefusedRecord {
             topic: message.topic().to_string(),
             key: text_of(message.key()),
             size: message.key_len() + message.payload_len() + headers,
@@ -41,20 +41,21 @@ impl Refusal {
         })
     }
 
-    /// Whether it is the size; else what it holds.
+    /// Whether the record's size is the reason; otherwise its content is.
     pub fn is_too_large(&self) -> bool {
         self.code == RDKafkaErrorCode::MessageSizeTooLarge
     }
 
-    /// Of a batch that is too large the largest record is told: the others are there by chance.
-    pub(super) fn or_graver(self, other: Option<Refusal>) -> Refusal {
+    /// Chooses between two refused records. If a batch is too large, its largest record is reported: the others are in
+    /// it by chance.
+    pub(super) fn or_graver(self, other: Option<RefusedRecord>) -> RefusedRecord {
         match other {
             Some(other) if !other.is_too_large() || other.size >= self.size => other,
             _ => self,
         }
     }
 
-    /// What to do.
+    /// The remedy, for the user.
     pub fn remedy(&self) -> &'static str {
         match self.is_too_large() {
             true => "raise the topic's max.message.bytes, or make the row smaller",
@@ -63,7 +64,7 @@ impl Refusal {
     }
 }
 
-/// A key as text, cut where it is long.
+/// A key as text, truncated if it is long.
 pub(super) fn text_of(key: Option<&[u8]>) -> String {
     let Some(key) = key else {
         return "none".to_string();

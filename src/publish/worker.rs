@@ -1,4 +1,4 @@
-//! A channel's thread: when it publishes, and when it tries again.
+//! Runs a channel on a thread: decides when it publishes, and when it retries.
 
 use std::time::{Duration, Instant};
 
@@ -6,28 +6,29 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::PublishError;
 use super::channel::{Brokers, Channel};
+use crate::backoff::Backoff;
 use crate::repr::Epoch;
 
-/// How long a run that ends waits until its last snapshots are published.
+/// How long a run that ends waits for its last snapshots to be published.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The first pause before a channel is tried again; it doubles, up to the longest.
+/// The first pause before a retry; it doubles, up to `LONGEST`.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Publishes what is committed.
-pub struct Worker<B> {
+/// Publishes committed snapshots.
+pub struct PublishWorker<B> {
     channel: Channel<B>,
-    /// The newest snapshot that is committed.
+    /// The newest committed snapshot.
     newest: Epoch,
-    /// Since when nothing more will be.
+    /// When the run's end was noticed; no more snapshots come after that.
     ended: Option<Instant>,
     patience: Duration,
 }
 
-impl<B: Brokers> Worker<B> {
-    /// Of a channel, with the newest snapshot there is.
-    pub fn new(channel: Channel<B>, newest: Epoch) -> Worker<B> {
-        Worker {
+impl<B: Brokers> PublishWorker<B> {
+    /// A worker for a channel; `newest` is the lake's newest snapshot.
+    pub fn new(channel: Channel<B>, newest: Epoch) -> PublishWorker<B> {
+        PublishWorker {
             channel,
             newest,
             ended: None,
@@ -35,26 +36,26 @@ impl<B: Brokers> Worker<B> {
         }
     }
 
-    /// One that waits less long for the last snapshots.
+    /// Shortens the wait for the last snapshots.
     #[cfg(test)]
-    pub fn within(self, patience: Duration) -> Worker<B> {
-        Worker { patience, ..self }
+    pub fn within(self, patience: Duration) -> PublishWorker<B> {
+        PublishWorker { patience, ..self }
     }
 
-    /// Publishes what is committed, until nothing more will be.
+    /// Publishes committed snapshots until the run has ended and all are published.
     pub fn publish(mut self, epochs: &Receiver<Epoch>) -> Result<(), PublishError> {
-        let mut pause = BACK_OFF;
+        let mut backoff = Backoff::new(BACK_OFF, LONGEST);
         loop {
             self.newest = epochs.try_iter().fold(self.newest, Epoch::max);
             let mut done = self.channel.catch_up(self.newest);
             let is_due = |due: Instant| due <= Instant::now();
-            // Who ends has told what there was to tell.
+            // A run that ends need not store epochs again.
             if done.is_ok() && self.ended.is_none() && self.channel.due().is_some_and(is_due) {
                 done = self.channel.refresh();
             }
             match done {
                 Ok(()) => {
-                    pause = BACK_OFF;
+                    backoff.reset();
                     if self.ended.is_some() && epochs.is_empty() {
                         return Ok(());
                     }
@@ -72,15 +73,14 @@ impl<B: Brokers> Worker<B> {
                             source: Box::new(error),
                         });
                     }
-                    self.pause(epochs, pause);
-                    pause = (pause * 2).min(LONGEST);
+                    self.pause(epochs, backoff.pause());
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Until a snapshot is committed, or none will be, or it is time.
+    /// Waits for a committed snapshot, the end of the run, or the time `due`.
     fn wait(&mut self, epochs: &Receiver<Epoch>, due: Option<Instant>) {
         if self.ended.is_some() {
             return;
@@ -92,7 +92,7 @@ impl<B: Brokers> Worker<B> {
         self.observe(came);
     }
 
-    /// For so long, whatever is committed meanwhile.
+    /// Pauses for this time, and notes snapshots that are committed meanwhile.
     fn pause(&mut self, epochs: &Receiver<Epoch>, pause: Duration) {
         let until = Instant::now() + pause;
         while self.ended.is_none() {
@@ -102,7 +102,7 @@ impl<B: Brokers> Worker<B> {
                 return;
             }
         }
-        // Whoever ends the run hangs up, and is not waited for.
+        // At the end of the run the channel has hung up, so only the time remains to wait for.
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
     }
 

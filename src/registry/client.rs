@@ -1,7 +1,9 @@
-//! The REST API of a Confluent-compatible registry, as a client: what it says, or that it says nothing.
+//! A client of a Confluent-compatible registry's REST API. It distinguishes the registry's answers from the lack of
+//! one.
 //!
-//! Addresses are asked in turn, the one that answered last first. No answer, 5xx, 429 and whatever a proxy may say is
-//! asked again until the budget is spent; 404 with the API's own error codes is an answer. Asking twice changes nothing.
+//! Addresses are tried in turn, beginning with the one that answered last. No response, 5xx, 429 and any response that
+//! may come from a proxy are retried until the budget is spent; 404 with one of the API's own error codes is an
+//! answer. Retrying is safe, because asking twice changes nothing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,100 +15,104 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Language, Patience, Reference, RegistryError, Schema, Unready, Version};
+use super::{Language, RegisteredSchema, RegistryError, RegistryTimeouts, SchemaReference, Unready, Version};
+use crate::backoff::Backoff;
 use crate::definition::{self, Credentials};
 
-/// The longest answer that is taken, in bytes.
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The most bytes of a response.
 const ANSWER: usize = 16 << 20;
 
-/// How many schemas one may refer to.
+/// The most schemas that one schema may refer to, directly or not.
 const REFERENCES: usize = 500;
 
-/// The API's codes for "no such subject, version, schema".
+/// The API's error codes for a subject, version or schema that does not exist.
 const NOT_THERE: [i64; 3] = [40401, 40402, 40403];
 
-/// How a schema is refused: it is not compatible with its subject's others, or is none.
+/// The statuses of a refused schema: it is incompatible with the others of its subject, or invalid.
 const NOT_TAKEN: [StatusCode; 2] = [StatusCode::CONFLICT, StatusCode::UNPROCESSABLE_ENTITY];
 
-/// What is sent, and answered.
+/// The media type of requests and responses.
 const MEDIA: &str = "application/vnd.schemaregistry.v1+json";
 
-/// A registry that does not know the question at all.
+/// The error code of a registry that does not have the requested endpoint.
 const NO_SUCH_PATH: i64 = 404;
 
-/// A client of one registry. `Debug` shows its addresses alone.
-pub(super) struct Client {
+/// A client of one registry. `Debug` shows only its addresses.
+pub(super) struct RegistryClient {
     http: reqwest::Client,
     urls: Vec<Url>,
     credentials: Option<Credentials>,
-    patience: Patience,
+    patience: RegistryTimeouts,
     /// The address that answered last.
     good: AtomicUsize,
 }
 
-/// What the registry says.
-pub(super) enum Answer<T> {
+/// The registry's answer.
+pub(super) enum RegistryAnswer<T> {
     Is(T),
-    /// There is no such thing, or it is not taken; why, in the registry's words.
+    /// The item does not exist, or the schema is refused; with the registry's reason.
     No(String),
 }
 
-/// What is asked: a path to read, or what is put there.
-struct Question<'a> {
+/// A request: a path to read, or a body to post there.
+struct RegistryRequest<'a> {
     path: &'a [&'a str],
     put: Option<&'a Value>,
 }
 
-/// A subject's version.
+/// A version of a subject.
 pub(super) struct SubjectVersion {
     pub id: u32,
     pub text: String,
-    references: Vec<Refers>,
+    references: Vec<SubjectReference>,
 }
 
 #[derive(Deserialize)]
-struct ById {
+struct SchemaById {
     schema: String,
     #[serde(rename = "schemaType")]
     language: Option<Language>,
     #[serde(default)]
-    references: Option<Vec<Refers>>,
+    references: Option<Vec<SubjectReference>>,
 }
 
 #[derive(Deserialize)]
-struct ByVersion {
+struct SchemaByVersion {
     id: u32,
     schema: String,
     #[serde(default)]
-    references: Option<Vec<Refers>>,
+    references: Option<Vec<SubjectReference>>,
 }
 
 #[derive(Clone, Deserialize)]
-struct Refers {
+struct SubjectReference {
     name: String,
     subject: String,
     version: u32,
 }
 
 #[derive(Deserialize)]
-struct Id {
+struct RegisteredId {
     id: u32,
 }
 
 #[derive(Deserialize)]
-struct Refused {
+struct RefusalBody {
     error_code: i64,
     #[serde(default)]
     message: String,
 }
 
-impl Client {
-    pub fn new(settings: &definition::Registry, patience: Patience) -> Result<Self, RegistryError> {
+impl RegistryClient {
+    pub fn new(settings: &definition::RegistrySettings, patience: RegistryTimeouts) -> Result<Self, RegistryError> {
         let mut builder = reqwest::Client::builder()
             .user_agent("alluvium")
             .connect_timeout(patience.request.min(std::time::Duration::from_secs(5)))
             .timeout(patience.request)
-            .redirect(reqwest::redirect::Policy::none()); // credentials go nowhere else
+            .redirect(reqwest::redirect::Policy::none()); // Redirects are off: credentials must not go elsewhere.
         if let Some(path) = &settings.ca {
             let ca = |source: Box<dyn std::error::Error + Send + Sync>| RegistryError::Ca {
                 path: path.clone(),
@@ -119,7 +125,7 @@ impl Client {
             }
             builder = builder.tls_certs_merge(certificates);
         }
-        Ok(Client {
+        Ok(RegistryClient {
             http: builder.build().map_err(|error| RegistryError::Client(error.into()))?,
             urls: settings.urls.clone(),
             credentials: settings.credentials.clone(),
@@ -128,24 +134,24 @@ impl Client {
         })
     }
 
-    /// A schema by its id, with all it refers to and where it is registered.
-    pub async fn schema(&self, id: u32) -> Result<Answer<Schema>, Unready> {
+    /// Returns a schema by its id, with all schemas that it refers to and the subjects that it is registered under.
+    pub async fn schema(&self, id: u32) -> Result<RegistryAnswer<RegisteredSchema>, Unready> {
         let what = format!("schema {id}");
         let number = id.to_string();
-        let found = match self.get::<ById>(&["schemas", "ids", &number], &what).await? {
-            Answer::Is(found) => found,
-            Answer::No(reason) => return Ok(Answer::No(reason)),
+        let found = match self.get::<SchemaById>(&["schemas", "ids", &number], &what).await? {
+            RegistryAnswer::Is(found) => found,
+            RegistryAnswer::No(reason) => return Ok(RegistryAnswer::No(reason)),
         };
         let Some(references) = self.references(found.references.unwrap_or_default()).await? else {
-            return Ok(Answer::No("what it refers to is gone".into()));
+            return Ok(RegistryAnswer::No("what it refers to is gone".into()));
         };
-        // Older registries do not say.
+        // Older registries lack this endpoint.
         let versions = self.get(&["schemas", "ids", &number, "versions"], &what).await;
         let versions: Vec<Version> = match versions? {
-            Answer::Is(versions) => versions,
-            Answer::No(_) => Vec::new(),
+            RegistryAnswer::Is(versions) => versions,
+            RegistryAnswer::No(_) => Vec::new(),
         };
-        Ok(Answer::Is(Schema {
+        Ok(RegistryAnswer::Is(RegisteredSchema {
             id,
             language: found.language.unwrap_or(Language::Avro),
             text: found.schema,
@@ -154,44 +160,45 @@ impl Client {
         }))
     }
 
-    /// A version of a subject, or its newest. None: there is none.
+    /// A version of a subject (by default the newest); none if it does not exist.
     pub async fn version(&self, subject: &str, version: Option<u32>) -> Result<Option<SubjectVersion>, Unready> {
         let version = version.map_or("latest".to_string(), |version| version.to_string());
         let what = format!("version {version} of subject {subject:?}");
         match self
-            .get::<ByVersion>(&["subjects", subject, "versions", &version], &what)
+            .get::<SchemaByVersion>(&["subjects", subject, "versions", &version], &what)
             .await?
         {
-            Answer::Is(found) => Ok(Some(SubjectVersion {
+            RegistryAnswer::Is(found) => Ok(Some(SubjectVersion {
                 id: found.id,
                 text: found.schema,
                 references: found.references.unwrap_or_default(),
             })),
-            Answer::No(_) => Ok(None),
+            RegistryAnswer::No(_) => Ok(None),
         }
     }
 
-    /// Registers an Avro schema under a subject, unless it is there; says its id. No: the registry does not take it.
-    pub async fn register(&self, subject: &str, text: &str) -> Result<Answer<u32>, Unready> {
-        let question = Question {
+    /// Registers an Avro schema under a subject, unless it is registered already; returns its id, or the registry's
+    /// refusal.
+    pub async fn register(&self, subject: &str, text: &str) -> Result<RegistryAnswer<u32>, Unready> {
+        let question = RegistryRequest {
             path: &["subjects", subject, "versions"],
             put: Some(&json!({ "schema": text, "schemaType": Language::Avro })),
         };
         let what = format!("an id of the schema of subject {subject:?}");
-        Ok(match self.ask::<Id>(&question, &what).await? {
-            Answer::Is(registered) => Answer::Is(registered.id),
-            Answer::No(reason) => Answer::No(reason),
+        Ok(match self.ask::<RegisteredId>(&question, &what).await? {
+            RegistryAnswer::Is(registered) => RegistryAnswer::Is(registered.id),
+            RegistryAnswer::No(reason) => RegistryAnswer::No(reason),
         })
     }
 
-    /// All that is referred to, what refers behind what it refers to. None: some of it is gone.
-    async fn references(&self, first: Vec<Refers>) -> Result<Option<Vec<Reference>>, Unready> {
-        /// A step of the walk: go into one, or it is done with all it refers to.
+    /// All schemas that are referred to, each after those that it refers to itself; none if one of them is gone.
+    async fn references(&self, first: Vec<SubjectReference>) -> Result<Option<Vec<SchemaReference>>, Unready> {
+        /// A step of the depth-first walk: visit a schema, or add it after those that it refers to.
         enum Step {
-            Into(Refers),
-            Done(Reference),
+            Into(SubjectReference),
+            Done(SchemaReference),
         }
-        let mut done: Vec<Reference> = Vec::new();
+        let mut done: Vec<SchemaReference> = Vec::new();
         let mut seen: Vec<String> = Vec::new();
         let mut steps: Vec<Step> = first.into_iter().rev().map(Step::Into).collect();
         while let Some(step) = steps.pop() {
@@ -210,7 +217,7 @@ impl Client {
             let Some(found) = self.version(&refers.subject, Some(refers.version)).await? else {
                 return Ok(None);
             };
-            steps.push(Step::Done(Reference {
+            steps.push(Step::Done(SchemaReference {
                 name: refers.name,
                 text: found.text,
             }));
@@ -219,14 +226,18 @@ impl Client {
         Ok(Some(done))
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &[&str], what: &str) -> Result<Answer<T>, Unready> {
-        self.ask(&Question { path, put: None }, what).await
+    async fn get<T: DeserializeOwned>(&self, path: &[&str], what: &str) -> Result<RegistryAnswer<T>, Unready> {
+        self.ask(&RegistryRequest { path, put: None }, what).await
     }
 
-    /// Asks until there is an answer or the budget is spent.
-    async fn ask<T: DeserializeOwned>(&self, question: &Question<'_>, what: &str) -> Result<Answer<T>, Unready> {
+    /// Sends a request until there is an answer or the budget is spent.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        question: &RegistryRequest<'_>,
+        what: &str,
+    ) -> Result<RegistryAnswer<T>, Unready> {
         let started = Instant::now();
-        let mut pause = self.patience.pause;
+        let mut backoff = Backoff::new(self.patience.pause, LONGEST_PAUSE);
         loop {
             let good = self.good.load(Ordering::Relaxed);
             let mut trouble = None;
@@ -247,17 +258,20 @@ impl Client {
                 }
             }
             let trouble = trouble.expect("a registry has an address");
-            if started.elapsed() + pause >= self.patience.budget {
+            if started.elapsed() + backoff.most() >= self.patience.budget {
                 return Err(trouble);
             }
             tracing::debug!(error = %trouble, "asking the schema registry again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(std::time::Duration::from_secs(5));
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
-    /// Asks once; the error is a reason to ask again.
-    async fn ask_once<T: DeserializeOwned>(&self, base: &Url, question: &Question<'_>) -> Result<Answer<T>, String> {
+    /// Sends a request once. An error means that a retry may succeed.
+    async fn ask_once<T: DeserializeOwned>(
+        &self,
+        base: &Url,
+        question: &RegistryRequest<'_>,
+    ) -> Result<RegistryAnswer<T>, String> {
         let path = question.path;
         let mut url = base.clone();
         let segments = url.path_segments_mut();
@@ -276,7 +290,7 @@ impl Client {
             Some(Credentials::Basic { username, password }) => request.basic_auth(username, Some(password)),
             Some(Credentials::Token(token)) => request.bearer_auth(token),
         };
-        // Without its URL: the address is told beside it.
+        // The error's own URL is removed, because the message already has the address.
         let told = |error: reqwest::Error| crate::causes::chain(&error.without_url());
         let mut response = request.send().await.map_err(told)?;
         let status = response.status();
@@ -289,17 +303,19 @@ impl Client {
         }
         if status.is_success() {
             return serde_json::from_slice(&body)
-                .map(Answer::Is)
+                .map(RegistryAnswer::Is)
                 .map_err(|error| format!("its answer is none of the registry's API: {error}"));
         }
-        let refused = serde_json::from_slice::<Refused>(&body).ok();
+        let refused = serde_json::from_slice::<RefusalBody>(&body).ok();
         let unknown = path.len() == 4 && path[3] == "versions" && path[0] == "schemas";
         let not_there = |code: i64| NOT_THERE.contains(&code) || (unknown && code == NO_SUCH_PATH);
         match refused {
             Some(refused) if status == StatusCode::NOT_FOUND && not_there(refused.error_code) => {
-                Ok(Answer::No(refused.message))
+                Ok(RegistryAnswer::No(refused.message))
             }
-            Some(refused) if question.put.is_some() && NOT_TAKEN.contains(&status) => Ok(Answer::No(refused.message)),
+            Some(refused) if question.put.is_some() && NOT_TAKEN.contains(&status) => {
+                Ok(RegistryAnswer::No(refused.message))
+            }
             _ if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(format!(
                 "it answered {status}; check the registry's username and password, or token"
             )),
@@ -309,7 +325,7 @@ impl Client {
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for RegistryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let urls: Vec<&str> = self.urls.iter().map(Url::as_str).collect();
         write!(f, "{}", urls.join(", "))

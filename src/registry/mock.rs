@@ -1,4 +1,4 @@
-//! A registry over HTTP on loopback, as simple as the API allows. Shared by the crate's own tests and, by path, by `tests/it`.
+//! A simple registry over HTTP on loopback, for the crate's own tests and, by path, for `tests/it`.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -17,9 +17,9 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-/// A registry that runs until it is dropped.
+/// A registry that serves until it is dropped.
 pub struct Mock {
-    /// Its address.
+    /// The registry's address.
     pub url: String,
     shared: Arc<Shared>,
     runtime: Option<Runtime>,
@@ -27,24 +27,24 @@ pub struct Mock {
 
 #[derive(Default)]
 struct Shared {
-    held: Mutex<Held>,
+    contents: Mutex<MockContents>,
     asked: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Held {
+struct MockContents {
     schemas: BTreeMap<usize, Value>,
-    /// By subject and version, from 1: the schema's id.
+    /// The schema ids of each subject's versions, from version 1.
     subjects: BTreeMap<String, Vec<usize>>,
-    /// Subjects with which no new schema is compatible.
+    /// Subjects that accept no new schema, as incompatible.
     closed: Vec<String>,
-    /// The header that is demanded.
+    /// The authorization header that requests must have.
     authorization: Option<String>,
-    /// Nothing is answered but this.
+    /// If set, every response has this status.
     fails: Option<StatusCode>,
 }
 
-type Held_ = State<Arc<Shared>>;
+type SharedState = State<Arc<Shared>>;
 
 struct Json(Value);
 
@@ -82,61 +82,68 @@ impl Mock {
         }
     }
 
-    /// Registers a schema as the next version of a subject; says its id.
+    /// Registers a schema as the next version of a subject; returns its id.
     pub fn register(&self, subject: &str, language: &str, text: &str, references: Value) -> u32 {
-        let id = self.shared.held.lock().unwrap().schemas.len() + 1;
+        let id = self.shared.contents.lock().unwrap().schemas.len() + 1;
         self.register_as(id as u32, subject, language, text, references);
         id as u32
     }
 
-    /// The same, under an id.
+    /// Registers a schema under a given id.
     pub fn register_as(&self, id: u32, subject: &str, language: &str, text: &str, references: Value) {
-        let mut held = self.shared.held.lock().unwrap();
+        let mut contents = self.shared.contents.lock().unwrap();
         let schema = json!({"schema": text, "schemaType": language, "references": references});
-        held.schemas.insert(id as usize, schema);
-        held.subjects.entry(subject.to_string()).or_default().push(id as usize);
+        contents.schemas.insert(id as usize, schema);
+        contents
+            .subjects
+            .entry(subject.to_string())
+            .or_default()
+            .push(id as usize);
     }
 
-    /// Takes no schema for this subject.
+    /// Makes the registry refuse every new schema of this subject.
     pub fn refuse(&self, subject: &str) {
-        self.shared.held.lock().unwrap().closed.push(subject.to_string());
+        self.shared.contents.lock().unwrap().closed.push(subject.to_string());
     }
 
-    /// Answers nothing but this.
+    /// Makes every response have this status; none: answers normally again.
     pub fn fail(&self, status: Option<StatusCode>) {
-        self.shared.held.lock().unwrap().fails = status;
+        self.shared.contents.lock().unwrap().fails = status;
     }
 
-    /// How often it was asked.
+    /// The number of requests so far.
     pub fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::Relaxed)
     }
 }
 
 impl Mock {
-    /// Demands this header.
+    /// Makes the registry require this authorization header.
     pub fn demand(&self, authorization: &str) {
-        self.shared.held.lock().unwrap().authorization = Some(authorization.to_string());
+        self.shared.contents.lock().unwrap().authorization = Some(authorization.to_string());
     }
 }
 
 impl Drop for Mock {
     fn drop(&mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+        self.runtime
+            .take()
+            .unwrap()
+            .shutdown_timeout(std::time::Duration::from_millis(100));
     }
 }
 
-/// Refuses what is to be refused.
+/// Counts a request, and refuses it if it must fail.
 fn admit(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
     shared.asked.fetch_add(1, Ordering::Relaxed);
-    let held = shared.held.lock().unwrap();
-    if let Some(status) = held.fails {
+    let contents = shared.contents.lock().unwrap();
+    if let Some(status) = contents.fails {
         return Err((status, "<html>oops</html>").into_response());
     }
     let said = headers
         .get("authorization")
         .map(|value| value.to_str().unwrap().to_string());
-    if held.authorization.is_some() && held.authorization != said {
+    if contents.authorization.is_some() && contents.authorization != said {
         return Err((
             StatusCode::UNAUTHORIZED,
             Json(json!({"error_code": 401, "message": "Unauthorized"})),
@@ -154,23 +161,23 @@ fn missing(code: i64) -> Response {
         .into_response()
 }
 
-async fn by_id(State(shared): Held_, UrlPath(id): UrlPath<usize>, headers: HeaderMap) -> Response {
+async fn by_id(State(shared): SharedState, UrlPath(id): UrlPath<usize>, headers: HeaderMap) -> Response {
     if let Err(refused) = admit(&shared, &headers) {
         return refused;
     }
-    match shared.held.lock().unwrap().schemas.get(&id) {
+    match shared.contents.lock().unwrap().schemas.get(&id) {
         Some(schema) => Json(schema.clone()).into_response(),
         None => missing(40403),
     }
 }
 
-async fn versions(State(shared): Held_, UrlPath(id): UrlPath<usize>, headers: HeaderMap) -> Response {
+async fn versions(State(shared): SharedState, UrlPath(id): UrlPath<usize>, headers: HeaderMap) -> Response {
     if let Err(refused) = admit(&shared, &headers) {
         return refused;
     }
-    let held = shared.held.lock().unwrap();
+    let contents = shared.contents.lock().unwrap();
     let mut found = Vec::new();
-    for (subject, ids) in &held.subjects {
+    for (subject, ids) in &contents.subjects {
         let of_id = ids.iter().enumerate().filter(|(_, of)| **of == id);
         found.extend(of_id.map(|(n, _)| json!({"subject": subject, "version": n + 1})));
     }
@@ -178,15 +185,15 @@ async fn versions(State(shared): Held_, UrlPath(id): UrlPath<usize>, headers: He
 }
 
 async fn by_version(
-    State(shared): Held_,
+    State(shared): SharedState,
     UrlPath((subject, version)): UrlPath<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
     if let Err(refused) = admit(&shared, &headers) {
         return refused;
     }
-    let held = shared.held.lock().unwrap();
-    let Some(ids) = held.subjects.get(&subject) else {
+    let contents = shared.contents.lock().unwrap();
+    let Some(ids) = contents.subjects.get(&subject) else {
         return missing(40401);
     };
     let version = if version == "latest" {
@@ -197,30 +204,35 @@ async fn by_version(
     let Some(id) = ids.get(version.wrapping_sub(1)) else {
         return missing(40402);
     };
-    let mut found = held.schemas[id].clone();
+    let mut found = contents.schemas[id].clone();
     found["id"] = json!(id);
     found["subject"] = json!(subject);
     found["version"] = json!(version);
     Json(found).into_response()
 }
 
-async fn put(State(shared): Held_, UrlPath(subject): UrlPath<String>, headers: HeaderMap, body: String) -> Response {
+async fn put(
+    State(shared): SharedState,
+    UrlPath(subject): UrlPath<String>,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
     if let Err(refused) = admit(&shared, &headers) {
         return refused;
     }
     let schema: Value = serde_json::from_str(&body).unwrap();
-    let mut held = shared.held.lock().unwrap();
-    let known = held.subjects.get(&subject).into_iter().flatten();
-    let mut known = known.filter(|id| held.schemas[*id]["schema"] == schema["schema"]);
+    let mut contents = shared.contents.lock().unwrap();
+    let known = contents.subjects.get(&subject).into_iter().flatten();
+    let mut known = known.filter(|id| contents.schemas[*id]["schema"] == schema["schema"]);
     if let Some(id) = known.next() {
         return Json(json!({"id": id})).into_response();
     }
-    if held.closed.contains(&subject) {
+    if contents.closed.contains(&subject) {
         let refused = json!({"error_code": 409, "message": "incompatible with version 1"});
         return (StatusCode::CONFLICT, Json(refused)).into_response();
     }
-    let id = held.schemas.len() + 1;
-    held.schemas.insert(id, schema);
-    held.subjects.entry(subject).or_default().push(id);
+    let id = contents.schemas.len() + 1;
+    contents.schemas.insert(id, schema);
+    contents.subjects.entry(subject).or_default().push(id);
     Json(json!({"id": id})).into_response()
 }

@@ -1,22 +1,24 @@
-//! Schemas by their ids: asked of a Confluent-compatible registry once, kept in the lake for ever.
+//! Looks up schemas by their ids: asks a Confluent-compatible registry once, and keeps the schema in the lake for
+//! ever.
 //!
 //! ```text
 //! memory -> lake (_alluvium/schemas/<registry>/) -> the registry's REST API
 //! ```
 //!
-//! 1. A schema never changes under its id, so what was found once is never asked again.
-//! 2. A schema is kept in the lake before anything is decoded by it: Bronze and the definition decode the same again,
-//!    without the registry. The same holds for the newest schema of a subject, by which fields get their defaults: what
-//!    was the newest when it was first asked for stays, until the definition names a version.
-//! 3. A registry that does not answer says nothing about a schema: that is [`Unready`], and the caller waits. Only the
-//!    registry's own word that there is no such schema ([`Found::Unknown`]) is an answer, and holds for a minute.
+//! 1. The schema of an id never changes, so a schema that was found is never asked for again.
+//! 2. A schema is kept in the lake before anything is decoded with it: so Bronze and the definition decode the same
+//!    again, without the registry. The same holds for the newest schema of a subject, which gives fields their
+//!    defaults: the schema that was newest when it was first asked for stays, until the definition names a version.
+//! 3. A registry that does not answer is not evidence about a schema: that is [`Unready`], and the caller waits. Only
+//!    the registry's own answer that the schema does not exist ([`SchemaLookup::Unknown`]) counts, and is believed for
+//!    a minute.
 //!
-//! Calls block their thread, which may not be one of timely's.
+//! Calls block their thread, so a timely worker must not make them.
 
 mod client;
+mod lake_schemas;
 #[cfg(test)]
 pub(crate) mod mock;
-mod shelf;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "these are tests")]
 pub(crate) mod tests;
@@ -31,37 +33,38 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use crate::definition;
-use crate::sink::Lake;
-use client::{Answer, Client};
-use shelf::Shelf;
+use crate::lake::Lake;
+use crate::runtime::{FILES, io_runtime};
+use client::{RegistryAnswer, RegistryClient};
+use lake_schemas::LakeSchemas;
 
-/// How long the registry's word that there is no such schema holds.
+/// How long the registry's answer that a schema does not exist is believed.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// How many ids without a schema are remembered: garbage has any.
+/// The most ids without a schema that are remembered: garbage records may have any id.
 const UNKNOWN_IDS: usize = 10_000;
 
-/// The registries of a dataflow, each made when it is first needed.
+/// The registries of a dataflow; each client is created when it is first needed.
 pub struct Registries {
     lake: Option<Lake>,
-    patience: Patience,
-    known: Mutex<HashMap<definition::Registry, Arc<Registry>>>,
+    patience: RegistryTimeouts,
+    known: Mutex<HashMap<definition::RegistrySettings, Arc<Registry>>>,
 }
 
-/// How long a registry is waited for in one call.
+/// How long one call waits for a registry.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For one answer.
+pub struct RegistryTimeouts {
+    /// The most time for one response.
     pub request: Duration,
-    /// In all, over every address and pause.
+    /// The most time for the call, over all addresses and pauses.
     pub budget: Duration,
     /// The pause after all addresses failed; it doubles each time.
     pub pause: Duration,
 }
 
-impl Default for Patience {
+impl Default for RegistryTimeouts {
     fn default() -> Self {
-        Patience {
+        RegistryTimeouts {
             request: Duration::from_secs(10),
             budget: Duration::from_secs(20),
             pause: Duration::from_millis(100),
@@ -71,41 +74,41 @@ impl Default for Patience {
 
 /// One registry.
 pub struct Registry {
-    client: Client,
-    shelf: Option<Shelf>,
-    memory: Mutex<Memory>,
-    /// Held while something is asked for, so that threads that need one schema ask once.
+    client: RegistryClient,
+    lake_schemas: Option<LakeSchemas>,
+    memory: Mutex<KnownSchemas>,
+    /// Held during a request, so that several threads that need the same schema send one.
     asking: Mutex<()>,
-    /// Drives the requests. It is this registry's own: whoever asks may be inside another runtime, or in none.
+    /// Runs the requests. Each registry has its own runtime, because the caller may be inside another one, or in none.
     runtime: Option<Runtime>,
 }
 
 #[derive(Default)]
-struct Memory {
-    schemas: HashMap<u32, Found>,
+struct KnownSchemas {
+    schemas: HashMap<u32, SchemaLookup>,
     unknown_since: HashMap<u32, Instant>,
     readers: HashMap<(String, Option<u32>), Option<u32>>,
 }
 
-/// What a registry knows under an id.
+/// The result of looking up an id.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub enum SchemaLookup {
     /// The schema.
-    Schema(Arc<Schema>),
-    /// It says that there is none.
+    Schema(Arc<RegisteredSchema>),
+    /// The registry says that no schema has this id.
     Unknown,
 }
 
-/// What a registry makes of a schema that it is given.
+/// The registry's answer to a schema that was submitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Registered {
-    /// It has this id.
+pub enum RegistrationOutcome {
+    /// The schema has this id.
     As(u32),
-    /// It is not taken; why, in the registry's words.
+    /// The schema was refused, for this reason in the registry's words.
     Refused(String),
 }
 
-/// What language a schema is written in.
+/// The language of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Language {
     /// Avro, as JSON.
@@ -114,48 +117,48 @@ pub enum Language {
     /// JSON Schema.
     #[serde(rename = "JSON")]
     Json,
-    /// A .proto file's text.
+    /// Protocol Buffers, as the text of a .proto file.
     #[serde(rename = "PROTOBUF")]
     Protobuf,
 }
 
-/// A schema as it is registered, with all it refers to.
+/// A registered schema, with all schemas that it refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Schema {
+pub struct RegisteredSchema {
     /// Its id in the registry.
     pub id: u32,
-    /// What it is written in.
+    /// The language of its text.
     pub language: Language,
     /// Its text.
     pub text: String,
-    /// All that it refers to, directly or not; what is referred to comes before what refers to it.
+    /// All schemas that it refers to, directly or not; each comes before those that refer to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub references: Vec<Reference>,
-    /// Where it is registered, where the registry says so.
+    pub references: Vec<SchemaReference>,
+    /// Where it is registered; empty if the registry does not say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<Version>,
 }
 
 /// A schema that another one refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reference {
-    /// What it is referred to by: an Avro type's full name, a .proto file's path.
+pub struct SchemaReference {
+    /// The name that references use: an Avro type's full name, or a .proto file's path.
     pub name: String,
     /// Its text.
     pub text: String,
 }
 
-/// A place of a schema in a registry.
+/// A subject and version under which a schema is registered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// Usually the topic's name and `-value` or `-key`.
+    /// The subject: usually the topic's name with `-value` or `-key`.
     pub subject: String,
-    /// From 1.
+    /// The version, from 1.
     pub version: u32,
 }
 
-/// `schema 7 (orders-value version 3)`.
-impl fmt::Display for Schema {
+/// Displays `schema 7 (orders-value version 3)`.
+impl fmt::Display for RegisteredSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "schema {}", self.id)?;
         if let Some(Version { subject, version }) = self.versions.first() {
@@ -165,22 +168,22 @@ impl fmt::Display for Schema {
     }
 }
 
-/// A registry that could not be asked, which may pass: wait, and ask again.
+/// The registry could not be asked now, which may pass: the caller waits and asks again.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("could not ask the schema registry at {url} for {what}: {reason}; records wait until it answers")]
 pub struct Unready {
-    /// The address that was asked last, or the lake.
+    /// The address that was tried last, or the lake's.
     pub url: String,
     /// What was asked for.
     pub what: String,
-    /// What came instead.
+    /// What happened instead.
     pub reason: String,
 }
 
-/// A registry that can never be asked as it is defined.
+/// The definition of a registry is unusable.
 #[derive(Debug, Error)]
 pub enum RegistryError {
-    /// The authorities' file.
+    /// The file with certificates cannot be used.
     #[error("could not read the certificates in {path:?}; name a PEM file")]
     Ca {
         /// Which.
@@ -189,7 +192,7 @@ pub enum RegistryError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The client could not be made.
+    /// The client could not be created.
     #[error("could not set up the client of the schema registry")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -197,11 +200,11 @@ pub enum RegistryError {
 impl Registries {
     /// Registries whose schemas are kept in `lake`, if there is one.
     pub fn new(lake: Option<Lake>) -> Self {
-        Registries::patient(lake, Patience::default())
+        Registries::patient(lake, RegistryTimeouts::default())
     }
 
-    /// The same, waiting as told.
-    pub fn patient(lake: Option<Lake>, patience: Patience) -> Self {
+    /// Like [`Registries::new`], with these timeouts.
+    pub fn patient(lake: Option<Lake>, patience: RegistryTimeouts) -> Self {
         Registries {
             lake,
             patience,
@@ -209,25 +212,20 @@ impl Registries {
         }
     }
 
-    /// The registry that a definition names. Nothing is asked yet.
-    pub fn of(&self, settings: &definition::Registry) -> Result<Arc<Registry>, RegistryError> {
+    /// The registry that a definition names. It is not contacted yet.
+    pub fn registry(&self, settings: &definition::RegistrySettings) -> Result<Arc<Registry>, RegistryError> {
         let mut known = lock(&self.known);
         if let Some(registry) = known.get(settings) {
             return Ok(registry.clone());
         }
-        let shelf = self.lake.clone().map(|lake| Shelf::new(lake, &settings.urls[0]));
+        let lake_schemas = self.lake.clone().map(|lake| LakeSchemas::new(lake, &settings.urls[0]));
         let registry = Arc::new(Registry {
-            client: Client::new(settings, self.patience)?,
-            shelf,
+            client: RegistryClient::new(settings, self.patience)?,
+            lake_schemas,
             memory: Mutex::default(),
             asking: Mutex::default(),
             runtime: Some(
-                tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(1)
-                    .thread_name("schema registry")
-                    .enable_all()
-                    .build()
-                    .map_err(|error| RegistryError::Client(error.into()))?,
+                io_runtime("schema registry", 1, FILES).map_err(|error| RegistryError::Client(error.into()))?,
             ),
         });
         known.insert(settings.clone(), registry.clone());
@@ -236,11 +234,11 @@ impl Registries {
 }
 
 impl Registry {
-    /// The schema of an id.
+    /// Looks up the schema of an id.
     ///
     /// # Errors
     /// Neither memory nor lake has it, and the registry does not answer.
-    pub fn schema(&self, id: u32) -> Result<Found, Unready> {
+    pub fn schema(&self, id: u32) -> Result<SchemaLookup, Unready> {
         if let Some(found) = self.remembered(id) {
             return Ok(found);
         }
@@ -250,10 +248,12 @@ impl Registry {
         }
         let found = self.drive(self.look_up(id))?;
         let mut memory = lock(&self.memory);
-        if matches!(found, Found::Unknown) {
+        if matches!(found, SchemaLookup::Unknown) {
             if memory.unknown_since.len() == UNKNOWN_IDS {
                 memory.unknown_since.clear();
-                memory.schemas.retain(|_, found| matches!(found, Found::Schema(_)));
+                memory
+                    .schemas
+                    .retain(|_, found| matches!(found, SchemaLookup::Schema(_)));
             }
             memory.unknown_since.insert(id, Instant::now());
         }
@@ -261,12 +261,12 @@ impl Registry {
         Ok(found)
     }
 
-    /// The schema of a subject by which fields that a record lacks get their defaults: that of `version`, or the one that
-    /// was the newest when it was first asked for, by (2). None: there is no such subject or version.
+    /// The schema of a subject that gives defaults to fields which a record lacks: that of `version`, or by (2) the
+    /// one that was the newest when it was first asked for. None if the subject or version does not exist.
     ///
     /// # Errors
     /// Neither memory nor lake knows it, and the registry does not answer.
-    pub fn reader(&self, subject: &str, version: Option<u32>) -> Result<Option<Arc<Schema>>, Unready> {
+    pub fn reader(&self, subject: &str, version: Option<u32>) -> Result<Option<Arc<RegisteredSchema>>, Unready> {
         let key = (subject.to_string(), version);
         let known = lock(&self.memory).readers.get(&key).copied();
         let id = match known {
@@ -279,79 +279,83 @@ impl Registry {
             }
         };
         match id.map(|id| self.schema(id)).transpose()? {
-            Some(Found::Schema(schema)) => Ok(Some(schema)),
+            Some(SchemaLookup::Schema(schema)) => Ok(Some(schema)),
             _ => Ok(None),
         }
     }
 
-    /// The newest schema of a subject as of now, from the registry itself. None: there is no such subject.
+    /// The present newest schema of a subject, always asked from the registry. None if the subject does not exist.
     ///
     /// # Errors
     /// The registry does not answer.
-    pub fn newest(&self, subject: &str) -> Result<Option<Schema>, Unready> {
+    pub fn newest(&self, subject: &str) -> Result<Option<RegisteredSchema>, Unready> {
         let id = self.drive(self.client.version(subject, None))?;
         let Some(id) = id.map(|registered| registered.id) else {
             return Ok(None);
         };
         match self.drive(self.client.schema(id))? {
-            Answer::Is(schema) => Ok(Some(schema)),
-            Answer::No(_) => Ok(None),
+            RegistryAnswer::Is(schema) => Ok(Some(schema)),
+            RegistryAnswer::No(_) => Ok(None),
         }
     }
 
-    /// Registers an Avro schema under a subject, unless it is there.
+    /// Registers an Avro schema under a subject, unless it is registered already.
     ///
     /// # Errors
     /// The registry does not answer.
-    pub fn register(&self, subject: &str, text: &str) -> Result<Registered, Unready> {
+    pub fn register(&self, subject: &str, text: &str) -> Result<RegistrationOutcome, Unready> {
         Ok(match self.drive(self.client.register(subject, text))? {
-            Answer::Is(id) => Registered::As(id),
-            Answer::No(reason) => Registered::Refused(reason),
+            RegistryAnswer::Is(id) => RegistrationOutcome::As(id),
+            RegistryAnswer::No(reason) => RegistrationOutcome::Refused(reason),
         })
     }
 
-    fn remembered(&self, id: u32) -> Option<Found> {
+    fn remembered(&self, id: u32) -> Option<SchemaLookup> {
         let memory = lock(&self.memory);
         let found = memory.schemas.get(&id)?;
-        if matches!(found, Found::Unknown) && memory.unknown_since.get(&id)?.elapsed() >= UNKNOWN_FOR {
+        if matches!(found, SchemaLookup::Unknown) && memory.unknown_since.get(&id)?.elapsed() >= UNKNOWN_FOR {
             return None;
         }
         Some(found.clone())
     }
 
-    async fn look_up(&self, id: u32) -> Result<Found, Unready> {
-        if let Some(shelf) = &self.shelf
-            && let Some(schema) = shelf.schema(id).await?
+    async fn look_up(&self, id: u32) -> Result<SchemaLookup, Unready> {
+        if let Some(lake_schemas) = &self.lake_schemas
+            && let Some(schema) = lake_schemas.schema(id).await?
         {
-            return Ok(Found::Schema(Arc::new(schema)));
+            return Ok(SchemaLookup::Schema(Arc::new(schema)));
         }
         match self.client.schema(id).await? {
-            Answer::No(_) => Ok(Found::Unknown),
-            Answer::Is(schema) => {
-                if let Some(shelf) = &self.shelf {
-                    shelf.keep(&schema).await?; // by (2), before it is used
+            RegistryAnswer::No(_) => Ok(SchemaLookup::Unknown),
+            RegistryAnswer::Is(schema) => {
+                if let Some(lake_schemas) = &self.lake_schemas {
+                    lake_schemas.keep(&schema).await?; // By (2), the schema is kept before it is used.
                 }
-                Ok(Found::Schema(Arc::new(schema)))
+                Ok(SchemaLookup::Schema(Arc::new(schema)))
             }
         }
     }
 
     async fn choose_reader(&self, subject: &str, version: Option<u32>) -> Result<Option<u32>, Unready> {
-        if let Some(shelf) = &self.shelf
-            && let Some(id) = shelf.reader(subject, version).await?
+        if let Some(lake_schemas) = &self.lake_schemas
+            && let Some(id) = lake_schemas.reader(subject, version).await?
         {
             return Ok(Some(id));
         }
         let Some(registered) = self.client.version(subject, version).await? else {
             return Ok(None);
         };
-        match &self.shelf {
-            Some(shelf) => shelf.choose_reader(subject, version, registered.id).await.map(Some),
+        match &self.lake_schemas {
+            Some(lake_schemas) => lake_schemas
+                .choose_reader(subject, version, registered.id)
+                .await
+                .map(Some),
             None => Ok(Some(registered.id)),
         }
     }
 
-    /// Waits for an answer on a thread that is in no runtime, whatever the caller is in. Rare: once a schema.
+    /// Blocks on a future, on a new thread outside any runtime, because the caller may be inside one. It happens once
+    /// per schema.
     fn drive<T: Send>(&self, answer: impl Future<Output = T> + Send) -> T {
         let runtime = self
             .runtime
@@ -365,11 +369,11 @@ impl Registry {
     }
 }
 
-/// A runtime may not wait for its end inside another one.
+/// A runtime must not block for its shutdown inside another one.
 impl Drop for Registry {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            crate::runtime::end(runtime);
         }
     }
 }

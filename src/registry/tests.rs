@@ -1,4 +1,4 @@
-//! What comes of a registry's answers, and of none.
+//! Tests the effects of a registry's answers, and of a registry that does not answer.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,11 @@ use serde_json::json;
 use super::mock::Mock;
 use super::*;
 use crate::definition::Credentials;
+use crate::testing::{Prerequisite, skip};
 
-/// What a feed says of a registry.
-pub(crate) fn settings(urls: &[&str]) -> definition::Registry {
-    definition::Registry {
+/// A feed's registry settings.
+pub(crate) fn settings(urls: &[&str]) -> definition::RegistrySettings {
+    definition::RegistrySettings {
         urls: urls.iter().map(|url| format!("{url}/").parse().unwrap()).collect(),
         credentials: None,
         ca: None,
@@ -20,11 +21,11 @@ pub(crate) fn settings(urls: &[&str]) -> definition::Registry {
     }
 }
 
-/// Gives up at once.
+/// Registries that give up almost at once.
 fn hasty(lake: Option<Lake>) -> Registries {
     Registries::patient(
         lake,
-        Patience {
+        RegistryTimeouts {
             request: Duration::from_secs(5),
             budget: Duration::from_millis(60),
             pause: Duration::from_millis(20),
@@ -32,10 +33,10 @@ fn hasty(lake: Option<Lake>) -> Registries {
     )
 }
 
-fn schema(found: Result<Found, Unready>) -> Arc<Schema> {
+fn schema(found: Result<SchemaLookup, Unready>) -> Arc<RegisteredSchema> {
     match found.unwrap() {
-        Found::Schema(schema) => schema,
-        Found::Unknown => panic!("the registry says that there is none"),
+        SchemaLookup::Schema(schema) => schema,
+        SchemaLookup::Unknown => panic!("the registry says that there is none"),
     }
 }
 
@@ -47,7 +48,7 @@ fn lake(folder: &tempfile::TempDir) -> Lake {
 fn a_schema_is_asked_for_once_and_then_found_in_the_lake_without_the_registry() {
     let (mock, folder) = (Mock::start(), tempfile::tempdir().unwrap());
     let id = mock.register("orders/eu-value", "AVRO", "\"string\"", json!([]));
-    let registry = hasty(Some(lake(&folder))).of(&settings(&[&mock.url])).unwrap();
+    let registry = hasty(Some(lake(&folder))).registry(&settings(&[&mock.url])).unwrap();
     let first = schema(registry.schema(id));
     assert_eq!(first.to_string(), "schema 1 (orders/eu-value version 1)");
     let asked = mock.asked();
@@ -55,7 +56,7 @@ fn a_schema_is_asked_for_once_and_then_found_in_the_lake_without_the_registry() 
     assert_eq!(mock.asked(), asked, "it was in memory");
     let settings = settings(&[&mock.url]);
     drop(mock);
-    let registry = hasty(Some(lake(&folder))).of(&settings).unwrap();
+    let registry = hasty(Some(lake(&folder))).registry(&settings).unwrap();
     assert_eq!(schema(registry.schema(id)), first);
     assert!(
         registry.schema(id + 1).is_err(),
@@ -76,7 +77,7 @@ fn references_come_before_what_refers_to_them_each_once() {
         json!([refers("b.proto", "b"), refers("a.proto", "a")]),
     );
     let broken = mock.register("d", "PROTOBUF", "d", json!([refers("x.proto", "x")]));
-    let registry = hasty(None).of(&settings(&[&mock.url])).unwrap();
+    let registry = hasty(None).registry(&settings(&[&mock.url])).unwrap();
     let found = schema(registry.schema(id));
     let names: Vec<&str> = found
         .references
@@ -85,15 +86,15 @@ fn references_come_before_what_refers_to_them_each_once() {
         .collect();
     assert_eq!(names, ["a.proto", "b.proto"]);
     assert_eq!(found.language, Language::Protobuf);
-    assert!(matches!(registry.schema(broken), Ok(Found::Unknown)));
+    assert!(matches!(registry.schema(broken), Ok(SchemaLookup::Unknown)));
 }
 
 #[test]
 fn a_registry_that_does_not_answer_says_nothing_and_another_address_is_asked() {
     let mock = Mock::start();
     let id = mock.register("s", "AVRO", "\"long\"", json!([]));
-    let registry = hasty(None).of(&settings(&[&mock.url])).unwrap();
-    // A proxy's page is no answer of the registry's, whatever its status.
+    let registry = hasty(None).registry(&settings(&[&mock.url])).unwrap();
+    // An error page of a proxy is not the registry's answer, whatever its status.
     for status in [
         StatusCode::SERVICE_UNAVAILABLE,
         StatusCode::NOT_FOUND,
@@ -105,18 +106,20 @@ fn a_registry_that_does_not_answer_says_nothing_and_another_address_is_asked() {
     }
     mock.fail(None);
     assert_eq!(schema(registry.schema(id)).id, id);
-    // Port 9 is discard: nobody listens.
-    let registry = hasty(None).of(&settings(&["http://127.0.0.1:9", &mock.url])).unwrap();
+    // Port 9 is the discard port, on which nothing listens.
+    let registry = hasty(None)
+        .registry(&settings(&["http://127.0.0.1:9", &mock.url]))
+        .unwrap();
     assert_eq!(schema(registry.schema(id)).id, id);
 }
 
 #[test]
 fn a_schema_that_the_registry_does_not_know_is_unknown_for_a_while() {
     let mock = Mock::start();
-    let registry = hasty(None).of(&settings(&[&mock.url])).unwrap();
-    assert!(matches!(registry.schema(7), Ok(Found::Unknown)));
+    let registry = hasty(None).registry(&settings(&[&mock.url])).unwrap();
+    assert!(matches!(registry.schema(7), Ok(SchemaLookup::Unknown)));
     let asked = mock.asked();
-    assert!(matches!(registry.schema(7), Ok(Found::Unknown)));
+    assert!(matches!(registry.schema(7), Ok(SchemaLookup::Unknown)));
     assert_eq!(mock.asked(), asked);
 }
 
@@ -124,16 +127,16 @@ fn a_schema_that_the_registry_does_not_know_is_unknown_for_a_while() {
 fn secrets_open_the_registry_and_are_never_printed() {
     let mock = Mock::start();
     let id = mock.register("s", "AVRO", "\"long\"", json!([]));
-    // user:secret
+    // The base64 text is user:secret.
     mock.demand("Basic dXNlcjpzZWNyZXQ=");
-    let basic = |password: &str| definition::Registry {
+    let basic = |password: &str| definition::RegistrySettings {
         credentials: Some(Credentials::Basic {
             username: "user".to_string(),
             password: password.to_string(),
         }),
         ..settings(&[&mock.url])
     };
-    let registry = hasty(None).of(&basic("wrong-one")).unwrap();
+    let registry = hasty(None).registry(&basic("wrong-one")).unwrap();
     let error = registry.schema(id).unwrap_err();
     assert!(
         error.reason.contains("check the registry's username and password"),
@@ -146,13 +149,16 @@ fn secrets_open_the_registry_and_are_never_printed() {
     ] {
         assert!(!printed.contains("wrong-one"), "{printed}");
     }
-    assert_eq!(schema(hasty(None).of(&basic("secret")).unwrap().schema(id)).id, id);
+    assert_eq!(
+        schema(hasty(None).registry(&basic("secret")).unwrap().schema(id)).id,
+        id
+    );
     mock.demand("Bearer t0ken");
-    let token = definition::Registry {
+    let token = definition::RegistrySettings {
         credentials: Some(Credentials::Token("t0ken".to_string())),
         ..settings(&[&mock.url])
     };
-    assert_eq!(schema(hasty(None).of(&token).unwrap().schema(id)).id, id);
+    assert_eq!(schema(hasty(None).registry(&token).unwrap().schema(id)).id, id);
 }
 
 #[test]
@@ -160,7 +166,7 @@ fn the_schema_of_defaults_stays_the_same_until_the_definition_names_another() {
     let (mock, folder) = (Mock::start(), tempfile::tempdir().unwrap());
     let first = mock.register("s", "AVRO", "\"long\"", json!([]));
     let reader = |version| {
-        let registry = hasty(Some(lake(&folder))).of(&settings(&[&mock.url])).unwrap();
+        let registry = hasty(Some(lake(&folder))).registry(&settings(&[&mock.url])).unwrap();
         registry.reader("s", version).unwrap().map(|schema| schema.id)
     };
     assert_eq!(reader(None), Some(first));
@@ -168,7 +174,7 @@ fn the_schema_of_defaults_stays_the_same_until_the_definition_names_another() {
     assert_eq!(reader(None), Some(first), "a restart decodes as before");
     assert_eq!(reader(Some(2)), Some(second));
     assert_eq!(reader(Some(3)), None);
-    let registry = hasty(None).of(&settings(&[&mock.url])).unwrap();
+    let registry = hasty(None).registry(&settings(&[&mock.url])).unwrap();
     assert_eq!(registry.newest("s").unwrap().unwrap().id, second);
     assert_eq!(registry.newest("nobody's").unwrap(), None);
 }
@@ -179,7 +185,7 @@ fn an_answer_is_awaited_inside_a_runtime_too() {
     let id = mock.register("s", "AVRO", "\"long\"", json!([]));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let registry = hasty(None).of(&settings(&[&mock.url])).unwrap();
+        let registry = hasty(None).registry(&settings(&[&mock.url])).unwrap();
         assert_eq!(schema(registry.schema(id)).id, id);
         drop(registry);
     });
@@ -189,16 +195,16 @@ fn an_answer_is_awaited_inside_a_runtime_too() {
 fn authorities_that_cannot_be_read_are_told_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
-    let with_ca = definition::Registry {
+    let with_ca = definition::RegistrySettings {
         ca: Some(path.clone()),
         ..settings(&["https://localhost"])
     };
-    assert!(matches!(hasty(None).of(&with_ca), Err(RegistryError::Ca { .. })));
+    assert!(matches!(hasty(None).registry(&with_ca), Err(RegistryError::Ca { .. })));
     std::fs::write(&path, "no certificate").unwrap();
-    assert!(matches!(hasty(None).of(&with_ca), Err(RegistryError::Ca { .. })));
+    assert!(matches!(hasty(None).registry(&with_ca), Err(RegistryError::Ca { .. })));
 }
 
-/// Answers three requests over TLS, and prints its port first.
+/// A server that prints its port, and then answers three requests over TLS.
 const TLS_SERVER: &str = r#"
 import http.server, ssl, sys
 class Registry(http.server.BaseHTTPRequestHandler):
@@ -249,7 +255,7 @@ fn a_registry_behind_an_own_authority_is_trusted_by_its_file_alone() {
         .stderr(Stdio::null())
         .spawn();
     let (true, Ok(mut server)) = (made, server) else {
-        eprintln!("SKIPPED: needs openssl and python3");
+        skip(Prerequisite::Tools, "needs openssl and python3");
         return;
     };
     let mut port = String::new();
@@ -258,11 +264,11 @@ fn a_registry_behind_an_own_authority_is_trusted_by_its_file_alone() {
         .unwrap();
     let url = format!("https://localhost:{}", port.trim());
     let asked = |ca: Option<std::path::PathBuf>| {
-        let with_ca = definition::Registry {
+        let with_ca = definition::RegistrySettings {
             ca,
             ..settings(&[&url])
         };
-        let registry = hasty(None).of(&with_ca).unwrap();
+        let registry = hasty(None).registry(&with_ca).unwrap();
         registry.schema(1).map(|_| ())
     };
     let (trusting, doubting) = (asked(Some(folder.path().join("ca.pem"))), asked(None));
@@ -276,13 +282,13 @@ fn a_registry_behind_an_own_authority_is_trusted_by_its_file_alone() {
 #[test]
 fn a_schema_is_registered_once_and_one_that_is_not_compatible_is_told_in_the_registrys_words() {
     let mock = Mock::start();
-    let registry = hasty(None).of(&settings(&[&mock.url])).unwrap();
+    let registry = hasty(None).registry(&settings(&[&mock.url])).unwrap();
     let register = |text| registry.register("sales/eu-value", text).unwrap();
-    assert_eq!(register("\"string\""), Registered::As(1));
-    assert_eq!(register("\"long\""), Registered::As(2));
+    assert_eq!(register("\"string\""), RegistrationOutcome::As(1));
+    assert_eq!(register("\"long\""), RegistrationOutcome::As(2));
     mock.refuse("sales/eu-value");
-    assert_eq!(register("\"string\""), Registered::As(1));
-    let Registered::Refused(reason) = register("\"int\"") else {
+    assert_eq!(register("\"string\""), RegistrationOutcome::As(1));
+    let RegistrationOutcome::Refused(reason) = register("\"int\"") else {
         panic!("it was taken")
     };
     assert_eq!(reason, "incompatible with version 1");

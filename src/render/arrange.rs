@@ -1,12 +1,11 @@
-//! The heavy generics of differential, instantiated once: arrange, join, reduce, threshold and scan over
-//! [`Row`]s. Every operator of the graph goes through here, so that the representation of an arrangement
-//! can be swapped in one place and each use shares one copy of machine code.
+//! The heavy generics of differential dataflow over [`Row`]s, each instantiated once: arrange, join, reduce, threshold
+//! and scan. Every operator of the graph uses them, so the representation of an arrangement can be changed in one
+//! place, and all uses share one copy of machine code.
 //!
-//! Rows meet by the hash of their key bytes ([`hash`]). Closures are boxed: a dynamic call per match or
-//! group is cheap next to the cursor work around it.
+//! Rows are exchanged by the hash of their key bytes ([`key_hash`]). Closures are boxed: a dynamic call per match or
+//! group is cheap compared with the cursor work around it.
 
 use differential_dataflow::AsCollection;
-use differential_dataflow::VecCollection;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::{CursorList, cursor_list};
@@ -19,44 +18,34 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::Antichain;
 
 use crate::repr::{
-    Diff, Epoch, Row, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowRef, RowValBatcher, RowValBuilder,
-    RowValChunker, RowValSpine, Update, footprint,
+    Diff, Epoch, Pairs, Row, RowKeyBatcher, RowKeyBuilder, RowKeyChunker, RowKeySpine, RowRef, RowValBatcher,
+    RowValBuilder, RowValChunker, RowValSpine, Rows, Update, footprint, key_hash,
 };
 
-/// Updates of rows.
-pub type Rows<'s> = VecCollection<'s, Epoch, Row, Diff>;
-/// Updates of (key, value) pairs.
-pub type Pairs<'s> = VecCollection<'s, Epoch, (Row, Row), Diff>;
 /// Values arranged by key.
 pub type ByKey<'s> = Arranged<'s, TraceAgent<RowValSpine>>;
 /// Rows arranged by themselves.
 pub type ByRow<'s> = Arranged<'s, TraceAgent<RowKeySpine>>;
 
-/// What a [`reduce`] computes: key, its values with their counts (in byte order), and where the output goes.
+/// The logic of a [`reduce`]: takes a key and its values with their counts (in byte order), and appends to the output.
 pub type Reduction = Box<dyn FnMut(RowRef<'_>, &[(RowRef<'_>, Diff)], &mut Vec<(Row, Diff)>)>;
 
-/// What a [`join`] makes of a match: key, left value, right value.
+/// The logic of a [`join`]: makes a row of the key, the left value and the right value.
 pub type Match = Box<dyn FnMut(RowRef<'_>, RowRef<'_>, RowRef<'_>) -> Row>;
 
-/// What a [`scan`] computes: key, its values in byte order (read no further than needed), and where the
-/// output goes. Must depend on nothing else.
-pub type Scan = Box<dyn FnMut(RowRef<'_>, &mut Values<'_>, &mut Vec<(Row, Diff)>)>;
-
-/// The hash that decides on which worker a key lives.
-#[inline]
-pub fn hash(key: &[u8]) -> u64 {
-    twox_hash::XxHash3_64::oneshot(key)
-}
+/// The logic of a [`scan`]: takes a key and its values in byte order, of which it should read no more than it needs,
+/// and appends to the output. The output must depend on nothing else.
+pub type KeyScan = Box<dyn FnMut(RowRef<'_>, &mut KeyValues<'_>, &mut Vec<(Row, Diff)>)>;
 
 /// Arranges values by key, on the worker that owns the key.
 pub fn arrange_by_key<'s>(pairs: Pairs<'s>, name: &str) -> ByKey<'s> {
-    arrange_pairs(pairs, |(key, _)| hash(key.bytes()), name)
+    arrange_pairs(pairs, |(key, _)| key_hash(key.bytes()), name)
 }
 
-/// Arranges values by key, each (key, value) on a worker of its own choice: for what does not need all values of
-/// a key in one place.
+/// Arranges values by key, where the hash of (key, value) chooses the worker. For operators that do not need all
+/// values of a key in one place.
 pub fn arrange_spread<'s>(pairs: Pairs<'s>, name: &str) -> ByKey<'s> {
-    let owner = |(key, value): &(Row, Row)| hash(key.bytes()) ^ hash(value.bytes()).rotate_left(17);
+    let owner = |(key, value): &(Row, Row)| key_hash(key.bytes()) ^ key_hash(value.bytes()).rotate_left(17);
     arrange_pairs(pairs, owner, name)
 }
 
@@ -69,7 +58,7 @@ fn arrange_pairs<'s>(pairs: Pairs<'s>, owner: fn(&(Row, Row)) -> u64, name: &str
 
 /// Arranges rows by themselves.
 pub fn arrange_rows<'s>(rows: Rows<'s>, name: &str) -> ByRow<'s> {
-    let exchange = Exchange::new(|update: &((Row, ()), Epoch, Diff)| hash(update.0.0.bytes()));
+    let exchange = Exchange::new(|update: &((Row, ()), Epoch, Diff)| key_hash(update.0.0.bytes()));
     let arranged = arrange_core::<_, _, RowKeyChunker, RowKeyBatcher, RowKeyBuilder, RowKeySpine>(
         rows.map(|row| (row, ())).inner,
         exchange,
@@ -78,18 +67,18 @@ pub fn arrange_rows<'s>(rows: Rows<'s>, name: &str) -> ByRow<'s> {
     named(arranged, name)
 }
 
-/// Says what the arrangement is called to who asks for its footprint.
+/// Gives the arrangement a name for reports of footprints.
 pub fn named<'s, Tr: TraceReader>(arranged: Arranged<'s, TraceAgent<Tr>>, name: &str) -> Arranged<'s, TraceAgent<Tr>> {
     footprint::name(arranged.trace.operator().global_id, name);
     arranged
 }
 
-/// All pairs of values with equal keys, as `emit` makes them; counts multiply.
+/// All pairs of values with equal keys, as `emit` joins them; counts multiply.
 pub fn join<'s>(left: ByKey<'s>, right: ByKey<'s>, mut emit: Match) -> Rows<'s> {
     left.join_core(right, move |key, left, right| Some(emit(key, left, right)))
 }
 
-/// Recomputes a group from all its values whenever it changes, and keeps what it was. Costs O(group) per change.
+/// Computes a group from all its values whenever it changes, and keeps its previous output. A change costs O(group).
 /// The logic is not called for a group without values.
 pub fn reduce<'s>(input: ByKey<'s>, name: &str, mut logic: Reduction) -> ByKey<'s> {
     let reduced = input.reduce_abelian::<_, RowValBuilder, RowValSpine, _, _>(
@@ -108,15 +97,15 @@ pub fn reduce<'s>(input: ByKey<'s>, name: &str, mut logic: Reduction) -> ByKey<'
 type Batch = <RowValSpine as TraceReader>::Batch;
 type BatchCursor = <Batch as Navigable>::Cursor;
 
-/// The values of one key as of one moment, in byte order, with counts above zero.
-pub struct Values<'a> {
+/// The values of one key just before one time, in byte order, with counts above zero.
+pub struct KeyValues<'a> {
     cursor: &'a mut CursorList<BatchCursor>,
     storage: &'a Vec<Batch>,
-    /// Updates at this time and later are not seen.
+    /// Updates at this time and later are ignored.
     until: Epoch,
 }
 
-impl<'a> Iterator for Values<'a> {
+impl<'a> Iterator for KeyValues<'a> {
     type Item = (RowRef<'a>, Diff);
 
     fn next(&mut self) -> Option<(RowRef<'a>, Diff)> {
@@ -137,12 +126,12 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
-/// A function of each key's values that usually reads only the first few: top-k, presence, uniqueness.
+/// Computes a function of each key's values that usually reads only the first few of them, as in top-k, presence and
+/// uniqueness.
 ///
-/// Unlike [`reduce`] it keeps no output: what a key gave before is computed again from the arrangement, so
-/// a change costs two readings of what `logic` reads. Values that are gone but not yet compacted are
-/// passed over.
-pub fn scan<'s>(input: ByKey<'s>, name: &str, mut logic: Scan) -> Rows<'s> {
+/// Unlike [`reduce`] it keeps no output: the previous output of a key is computed again from the arrangement, so a
+/// change runs `logic` twice. Values that are deleted but not yet compacted are skipped.
+pub fn scan<'s>(input: ByKey<'s>, name: &str, mut logic: KeyScan) -> Rows<'s> {
     let mut times: Vec<Epoch> = Vec::new();
     let mut changes: Vec<(Row, Diff)> = Vec::new();
     let (rows, _) = answer::<RowValSpine, Update, _>(input, name, move |before, fresh, give, _| {
@@ -161,7 +150,7 @@ pub fn scan<'s>(input: ByKey<'s>, name: &str, mut logic: Scan) -> Rows<'s> {
             cursor.seek_key(&storage, key);
             let mut run = |cursor: &mut CursorList<BatchCursor>, until, out: &mut Vec<(Row, Diff)>| {
                 cursor.rewind_vals(&storage);
-                let mut values = Values {
+                let mut values = KeyValues {
                     cursor,
                     storage: &storage,
                     until,
@@ -172,7 +161,7 @@ pub fn scan<'s>(input: ByKey<'s>, name: &str, mut logic: Scan) -> Rows<'s> {
                 run(&mut cursor, *first, &mut changes);
             }
             for time in &times {
-                // What was at the time before leaves, what is now enters.
+                // The output before this time is retracted, and the output at this time is added.
                 changes.iter_mut().for_each(|(_, diff)| *diff = -*diff);
                 let entering = changes.len();
                 run(&mut cursor, time.saturating_add(1), &mut changes);
@@ -193,7 +182,7 @@ pub fn distinct<'s>(input: ByRow<'s>, name: &str) -> Rows<'s> {
     counted(input, name, |count| Diff::from(count > 0))
 }
 
-/// Each row as often as `shown` says of its count.
+/// Each row, as often as `shown` returns for its count.
 pub fn counted<'s>(input: ByRow<'s>, name: &str, shown: fn(Diff) -> Diff) -> Rows<'s> {
     let mut updates: Vec<(Epoch, Diff)> = Vec::new();
     let (rows, _) = answer::<RowKeySpine, Update, _>(input, name, move |before, fresh, give, _| {
@@ -222,11 +211,11 @@ pub fn counted<'s>(input: ByRow<'s>, name: &str, shown: fn(Diff) -> Diff) -> Row
     rows.as_collection()
 }
 
-/// Runs `logic` on every run of new batches and the batches before it; it hands updates to its last two
-/// arguments: results, and errors.
+/// Calls `logic` with every run of new batches and the batches before it; `logic` passes its updates to its last two
+/// arguments, for results and for errors.
 ///
-/// The frontier of the output is the frontier of the arrangement: a batch that is complete is answered in the
-/// same activation, so no capability is ever kept. Times before a run are less than every time in it.
+/// The output's frontier is the arrangement's: a complete batch is processed in the same activation, so the operator
+/// holds no capability. All times in the batches before are less than all times in the new ones.
 pub fn answer<'s, Tr, D, L>(
     arranged: Arranged<'s, TraceAgent<Tr>>,
     name: &str,
@@ -253,7 +242,7 @@ where
             let mut earliest = None;
             let mut batches = vec![];
             input.for_each(|capability, data| {
-                // Batches come in the order of their bounds, so the first capability is good for all.
+                // Batches arrive in the order of their bounds, so the first capability is valid for all of them.
                 if earliest.is_none() {
                     earliest = Some((capability.retain(0), capability.retain(1)));
                 }
@@ -273,8 +262,8 @@ where
                 });
             }
             trace.advance_upper(&mut upper);
-            // Times before the next batch must stay before it, so that it is known what was there: compaction
-            // may move them up to the last moment before `upper`, not to `upper`.
+            // Times before the next batch must stay distinguishable from times in it. So compaction may advance them
+            // to the last moment before `upper`, but not to `upper` itself.
             let before: Antichain<Epoch> = upper.iter().map(|time| time.saturating_sub(1)).collect();
             trace.set_logical_compaction(before.borrow());
             trace.set_physical_compaction(upper.borrow());

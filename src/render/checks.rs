@@ -1,4 +1,4 @@
-//! What a table does with its rows before anyone reads them: retention, expectations, the key.
+//! Applies a table's retention, expectations and key check to its rows, before anything reads them.
 //!
 //! ```text
 //! node -> retention -> expectations -> one row per key -> the table
@@ -14,7 +14,7 @@ use arrow::compute::{is_null, not, or_kleene};
 use datafusion::physical_expr::expressions::Column;
 
 use super::arrange::scan;
-use super::columns::{BatchKernel, Batches, Computed, compute};
+use super::columns::{BatchKernel, ColumnBatches, Computed, compute};
 use super::error::Errors;
 use super::expr::{evaluated, relaxed};
 use super::key::keyed;
@@ -23,15 +23,15 @@ use crate::definition::OnViolation;
 use crate::plan::{Expr, PlannedExpectation, PlannedTable};
 use crate::repr::RowCodec;
 
-/// How many rows now violate each expectation (`warn`, `drop` or `fail`) on this process, by table and expectation.
-/// They count updates of open epochs too: a status, not a snapshot.
+/// Counts how many rows currently violate each expectation (`warn`, `drop` or `fail`) in this process, by table and
+/// expectation. Updates of open epochs are included, so the counts belong to no snapshot.
 #[derive(Debug, Default)]
 pub struct Counters {
     counts: std::sync::Mutex<BTreeMap<(String, String), Arc<AtomicI64>>>,
 }
 
 impl Counters {
-    /// The counter of an expectation; the same one for every worker.
+    /// The counter of an expectation, which all workers share.
     pub fn counter(&self, table: &str, expectation: &str) -> Arc<AtomicI64> {
         let mut counts = self.counts.lock().expect("no one panics while holding the counters");
         counts
@@ -40,7 +40,7 @@ impl Counters {
             .clone()
     }
 
-    /// (table, expectation, rows that violate it now).
+    /// All counters as (table, expectation, violating rows).
     pub fn read(&self) -> Vec<(String, String, i64)> {
         let counts = self.counts.lock().expect("no one panics while holding the counters");
         counts
@@ -50,9 +50,9 @@ impl Counters {
     }
 }
 
-/// Applies an expectation: rows that pass it are the main answer, violations that must stop the run are set aside.
+/// Applies an expectation. `main` has the rows that stay in the table, `rest` the violations that must stop the run.
 pub fn expect<'s>(
-    input: Batches<'s>,
+    input: ColumnBatches<'s>,
     table: &str,
     expectation: &PlannedExpectation,
     counters: &Counters,
@@ -68,7 +68,7 @@ fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<Atom
     let errors = Errors::default();
     Box::new(move |rows, made| {
         let checked = evaluated(&check, &rows.batch)?;
-        // True or null is fine; a check that is null for all rows may have no type.
+        // Both true and null pass. A check that is null for all rows may have the type Null.
         let passed = match checked.as_boolean_opt() {
             Some(checked) => or_kleene(checked, &is_null(checked)?)?,
             None => BooleanArray::from(vec![true; rows.diffs.len()]),
@@ -93,11 +93,11 @@ fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<Atom
     })
 }
 
-/// How the reasons of rows begin that are refused for their key.
+/// The beginning of the reason of rows that are refused because another row has the same key.
 pub const CLASH: &str = "more than one row of";
 
-/// Lets a row through that is alone with its key; rows that share one become errors, all of them, and come
-/// back once a single one is left.
+/// Passes a row on if no other row has its key. If several rows share a key, all of them become errors, until only one
+/// is left.
 pub fn unique<'s>(input: Collections<'s>, table: &PlannedTable) -> Collections<'s> {
     let names: Vec<&str> = table
         .key

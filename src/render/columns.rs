@@ -1,14 +1,15 @@
-//! Updates as columns: what flows between operators that compute on a row alone.
+//! Updates as columns, which flow between operators that work row by row.
 //!
-//! A batch is decoded once, however many operators read it, and shared by all of them; each passes on new columns, and
-//! rows are encoded where an arrangement or a table wants them. (With rows on these edges, a table that ten others
-//! read was copied ten times, decoded by each, and encoded again: a third of a backfill's time.)
+//! A batch is decoded once, however many operators read it, and shared by all of them. Each operator outputs new
+//! columns; rows are encoded where an arrangement or a table needs them. (With encoded rows between these operators, a
+//! table with ten readers was copied ten times, decoded by each, and encoded again, which took a third of a backfill's
+//! time.)
 //!
-//! 1. A kernel that fails for a batch is run on its halves, until the offending rows stand alone; those become
-//!    error rows, and the rest goes on as if they had not been there.
-//! 2. A kernel adds to its outputs only behind its last point of failure.
-//! 3. What a row becomes depends on the row alone, so its retraction makes exactly the negation.
-//! 4. Columns are those that encoding and decoding a row would yield: of normalised types, floats canonical.
+//! 1. A kernel that fails for a batch is run on its halves, and so on, until the failing rows are alone. These become
+//!    error rows, and the other rows are computed as if the failing ones had not been there.
+//! 2. A kernel adds to its outputs only after the last point where it can fail.
+//! 3. The result for a row depends on that row alone, so a retraction yields exactly the negated result.
+//! 4. Columns are as if rows had been encoded and decoded: the types are normalised, and floats are canonical.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,47 +25,46 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::operator::Operator;
 
-use super::arrange::Rows;
 use super::error::Errors;
 use super::expr::{KernelError, batch_of, bisect, gather, relaxed};
-use crate::repr::{Diff, Epoch, RowCodec, Update, canonical_floats};
+use crate::repr::{Diff, Epoch, RowCodec, Rows, Update, canonical_floats};
 
-/// Rows of one batch: their columns, times and differences.
-pub struct Columns {
+/// Updates of one batch: rows as columns, with times and differences.
+pub struct ColumnBatch {
     /// The rows' columns, under the relaxed schema of their node.
     pub batch: RecordBatch,
-    /// When each row changes.
+    /// The time of each row's update.
     pub times: Arc<[Epoch]>,
-    /// By how much.
+    /// The difference of each row's update.
     pub diffs: Arc<[Diff]>,
 }
 
-/// Batches on their way.
-pub type Batches<'s> = Stream<'s, Epoch, Vec<Rc<Columns>>>;
+/// A stream of batches.
+pub type ColumnBatches<'s> = Stream<'s, Epoch, Vec<Rc<ColumnBatch>>>;
 
-impl Columns {
-    /// Rows with these columns, by (4).
+impl ColumnBatch {
+    /// Makes a batch of these columns, which are normalised as (4) requires.
     fn new(
         schema: &SchemaRef,
         columns: &[ArrayRef],
         times: Arc<[Epoch]>,
         diffs: Arc<[Diff]>,
-    ) -> Result<Columns, KernelError> {
+    ) -> Result<ColumnBatch, KernelError> {
         let columns = columns.iter().map(canonical_floats).collect();
         let batch = batch_of(schema, columns, diffs.len())?;
-        Ok(Columns { batch, times, diffs })
+        Ok(ColumnBatch { batch, times, diffs })
     }
 
-    /// Some rows of it.
-    pub fn slice(&self, start: usize, rows: usize) -> Columns {
+    /// A range of the rows.
+    pub fn slice(&self, start: usize, rows: usize) -> ColumnBatch {
         if rows == self.diffs.len() {
-            return Columns {
+            return ColumnBatch {
                 batch: self.batch.clone(),
                 times: self.times.clone(),
                 diffs: self.diffs.clone(),
             };
         }
-        Columns {
+        ColumnBatch {
             batch: self.batch.slice(start, rows),
             times: self.times[start..start + rows].into(),
             diffs: self.diffs[start..start + rows].into(),
@@ -72,45 +72,45 @@ impl Columns {
     }
 
     /// The same rows with other columns.
-    pub fn with(&self, schema: &SchemaRef, columns: &[ArrayRef]) -> Result<Columns, KernelError> {
-        Columns::new(schema, columns, self.times.clone(), self.diffs.clone())
+    pub fn with_columns(&self, schema: &SchemaRef, columns: &[ArrayRef]) -> Result<ColumnBatch, KernelError> {
+        ColumnBatch::new(schema, columns, self.times.clone(), self.diffs.clone())
     }
 
-    /// The rows for which the mask, which has no nulls, is true.
-    pub fn filter(&self, mask: &BooleanArray) -> Result<Columns, KernelError> {
+    /// The rows for which `mask`, which has no nulls, is true.
+    pub fn filter(&self, mask: &BooleanArray) -> Result<ColumnBatch, KernelError> {
         let kept = mask.true_count();
         if kept == mask.len() {
             return Ok(self.slice(0, kept));
         }
         let batch = filter_record_batch(&self.batch, mask)?;
         let kept = || mask.values().set_indices();
-        Ok(Columns {
+        Ok(ColumnBatch {
             batch,
             times: kept().map(|row| self.times[row]).collect(),
             diffs: kept().map(|row| self.diffs[row]).collect(),
         })
     }
 
-    /// Rows with these columns, of which row `i` comes from row `sources[i]`.
-    pub fn spread(
+    /// A batch of these columns, in which row `i` has the time and difference of row `sources[i]`.
+    pub fn repeat_rows(
         &self,
         schema: &SchemaRef,
         columns: &[ArrayRef],
         sources: &UInt32Array,
-    ) -> Result<Columns, KernelError> {
+    ) -> Result<ColumnBatch, KernelError> {
         let sources = sources.values();
         let times = sources.iter().map(|row| self.times[*row as usize]).collect();
         let diffs = sources.iter().map(|row| self.diffs[*row as usize]).collect();
-        Columns::new(schema, columns, times, diffs)
+        ColumnBatch::new(schema, columns, times, diffs)
     }
 }
 
-/// What an operator makes of batches.
+/// The outputs of a kernel.
 #[derive(Default)]
 pub struct BatchOutputs {
-    /// What goes on.
-    pub main: Vec<Rc<Columns>>,
-    /// Error rows set aside, for violations that stop the run.
+    /// The main output.
+    pub main: Vec<Rc<ColumnBatch>>,
+    /// Error rows of violations that stop the run.
     pub rest: Vec<Update>,
     /// Error rows.
     pub errs: Vec<Update>,
@@ -118,23 +118,23 @@ pub struct BatchOutputs {
 
 /// The outputs of [`compute`].
 pub struct Computed<'s> {
-    /// What goes on.
-    pub main: Batches<'s>,
-    /// Error rows set aside.
+    /// The main output.
+    pub main: ColumnBatches<'s>,
+    /// Error rows of violations that stop the run.
     pub rest: Rows<'s>,
     /// Error rows.
     pub errs: Rows<'s>,
 }
 
-/// A computation over a batch. See (2) and (3).
-pub type BatchKernel = Box<dyn FnMut(&Columns, &mut BatchOutputs) -> Result<(), KernelError>>;
+/// A computation over a batch, which has to obey (2) and (3).
+pub type BatchKernel = Box<dyn FnMut(&ColumnBatch, &mut BatchOutputs) -> Result<(), KernelError>>;
 
 /// Runs a kernel over all batches.
-pub fn compute<'s>(input: Batches<'s>, name: &str, mut kernel: BatchKernel) -> Computed<'s> {
+pub fn compute<'s>(input: ColumnBatches<'s>, name: &str, mut kernel: BatchKernel) -> Computed<'s> {
     let errors = Errors::default();
     let mut builder = OperatorBuilder::new(name.to_string(), input.scope());
     let mut batches = builder.new_input(input, Pipeline);
-    let (main, main_stream) = builder.new_output::<Vec<Rc<Columns>>>();
+    let (main, main_stream) = builder.new_output::<Vec<Rc<ColumnBatch>>>();
     let (rest, rest_stream) = builder.new_output::<Vec<Update>>();
     let (errs, errs_stream) = builder.new_output::<Vec<Update>>();
     builder.build(move |_| {
@@ -161,8 +161,8 @@ pub fn compute<'s>(input: Batches<'s>, name: &str, mut kernel: BatchKernel) -> C
     }
 }
 
-/// Runs the kernel, and where it fails, on halves. See (1).
-fn isolate(columns: &Columns, kernel: &mut BatchKernel, errors: &Errors, made: &mut BatchOutputs) {
+/// Runs the kernel; where it fails, runs it on halves, see (1).
+fn isolate(columns: &ColumnBatch, kernel: &mut BatchKernel, errors: &Errors, made: &mut BatchOutputs) {
     let mut failed = vec![];
     let mut run = |part: &RecordBatch, start: usize| kernel(&columns.slice(start, part.num_rows()), made);
     bisect(&columns.batch, 0, &mut run, &mut failed);
@@ -172,8 +172,8 @@ fn isolate(columns: &Columns, kernel: &mut BatchKernel, errors: &Errors, made: &
     }
 }
 
-/// Rows as columns; `schema` is the rows'.
-pub fn decode<'s>(rows: Rows<'s>, schema: &SchemaRef, name: &str) -> Batches<'s> {
+/// Decodes rows, whose schema is `schema`, into columns.
+pub fn decode<'s>(rows: Rows<'s>, schema: &SchemaRef, name: &str) -> ColumnBatches<'s> {
     let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");
     let mut gathered: Vec<Update> = vec![];
     rows.inner.unary(Pipeline, &format!("decode {name}"), move |_, _| {
@@ -184,7 +184,7 @@ pub fn decode<'s>(rows: Rows<'s>, schema: &SchemaRef, name: &str) -> Batches<'s>
                     let batch = codec
                         .decode(gathered.iter().map(|(row, _, _)| row.bytes()))
                         .expect("a row was encoded with the schema of its node");
-                    session.give(Rc::new(Columns {
+                    session.give(Rc::new(ColumnBatch {
                         batch,
                         times: gathered.iter().map(|(_, time, _)| *time).collect(),
                         diffs: gathered.iter().map(|(_, _, diff)| *diff).collect(),
@@ -196,8 +196,8 @@ pub fn decode<'s>(rows: Rows<'s>, schema: &SchemaRef, name: &str) -> Batches<'s>
     })
 }
 
-/// The rows that change after an epoch.
-pub fn after<'s>(batches: Batches<'s>, epoch: Epoch, name: &str) -> Batches<'s> {
+/// The updates after an epoch.
+pub fn after<'s>(batches: ColumnBatches<'s>, epoch: Epoch, name: &str) -> ColumnBatches<'s> {
     batches.unary(Pipeline, &format!("{name}: after the past"), move |_, _| {
         move |input, output| {
             input.for_each(|capability, batches| {
@@ -217,8 +217,8 @@ pub fn after<'s>(batches: Batches<'s>, epoch: Epoch, name: &str) -> Batches<'s> 
     })
 }
 
-/// Columns as rows; `schema` is the rows'.
-pub fn encode<'s>(batches: Batches<'s>, schema: &SchemaRef, name: &str) -> Rows<'s> {
+/// Encodes columns into rows, whose schema is `schema`.
+pub fn encode<'s>(batches: ColumnBatches<'s>, schema: &SchemaRef, name: &str) -> Rows<'s> {
     let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");
     let rows = batches.unary(Pipeline, &format!("encode {name}"), move |_, _| {
         move |input, output| {
@@ -250,14 +250,16 @@ mod tests {
     fn floats_are_canonical_however_columns_are_made() {
         let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("x", DataType::Float64, true)]));
         let floats: ArrayRef = Arc::new(Float64Array::from(vec![-0.0, -f64::NAN]));
-        let rows = Columns {
+        let rows = ColumnBatch {
             batch: RecordBatch::try_new(schema.clone(), vec![floats.clone()]).unwrap(),
             times: [1, 2].into(),
             diffs: [1, -1].into(),
         };
         let sources = UInt32Array::from(vec![0, 1]);
-        let spread = rows.spread(&schema, std::slice::from_ref(&floats), &sources).unwrap();
-        for made in [rows.with(&schema, &[floats]).unwrap(), spread] {
+        let spread = rows
+            .repeat_rows(&schema, std::slice::from_ref(&floats), &sources)
+            .unwrap();
+        for made in [rows.with_columns(&schema, &[floats]).unwrap(), spread] {
             let made_floats = made.batch.column(0).as_primitive::<Float64Type>();
             let bits: Vec<u64> = made_floats.values().iter().map(|x| x.to_bits()).collect();
             assert_eq!(bits, [0.0, f64::NAN].map(f64::to_bits));

@@ -1,7 +1,7 @@
-//! Error rows: why a row could not be used, and the row, as a row of their own.
+//! Error rows: a row that could not be used, with the reason, as a row of its own.
 //!
-//! An error is a row of (reason Utf8, payload Binary), the payload being the offending row as JSON. Equal
-//! rows that fail alike make equal error rows, so an error retracts when its row does.
+//! An error row has the columns reason (Utf8) and payload (Binary); the payload is the failing row as JSON. Equal rows
+//! that fail for the same reason have equal error rows, so an error is retracted when its row is.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,12 +17,12 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// Reason and payload: what [`RowCodec`] decodes error rows with.
+/// The schema of error rows.
 pub fn error_schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
-/// Makes the error rows of one collection.
+/// Makes error rows.
 pub struct Errors {
     codec: RowCodec,
 }
@@ -39,16 +39,16 @@ pub fn error_codec() -> RowCodec {
 }
 
 impl Errors {
-    /// The error row for a row of `batch`.
+    /// The error row of row `index` of `batch`.
     pub fn row(&self, reason: &str, batch: &RecordBatch, index: usize) -> Row {
         self.encode(reason, &row_json(&batch.slice(index, 1)))
     }
 
-    /// The error row for an encoded row.
+    /// The error row of an encoded row.
     pub fn encoded(&self, reason: &str, codec: &RowCodec, row: &[u8]) -> Row {
         match codec.decode([row]) {
             Ok(batch) => self.row(reason, &batch, 0),
-            // Only bytes that our own codec did not write come here: keep them as they are.
+            // This happens only with bytes that our codec did not write; the payload then has them unchanged.
             Err(_) => self.encode(reason, row),
         }
     }
@@ -63,7 +63,7 @@ impl Errors {
     }
 }
 
-/// Reason and payload of an error row.
+/// Decodes the reason and the payload of an error row.
 pub fn read_error(codec: &RowCodec, row: &Row) -> Result<(String, Vec<u8>), CodecError> {
     let batch = codec.decode([row.bytes()])?;
     let reason = batch.column(0).as_string::<i32>().value(0).to_string();
@@ -76,7 +76,7 @@ pub fn read_error(codec: &RowCodec, row: &Row) -> Result<(String, Vec<u8>), Code
 mod tests {
     use super::*;
 
-    /// The payload of a dead letter had `ERROR: ...` in the place of a date beyond the calendar.
+    /// Regression: the payload of a dead letter contained `ERROR: ...` in place of a date beyond the calendar.
     #[test]
     fn a_row_is_told_as_it_is_whatever_it_holds() {
         for column in crate::repr::extremes() {

@@ -1,10 +1,11 @@
-//! Expressions over rows, vectorised: rows are decoded to a `RecordBatch`, a kernel computes on the whole
-//! batch, and what it makes is encoded again.
+//! Evaluates expressions over rows: rows are decoded into a `RecordBatch`, a kernel computes on the whole batch, and
+//! its results are encoded again.
 //!
-//! 1. A kernel that fails for a batch is run on its halves, until the offending rows stand alone; those
-//!    become error rows, and the rest goes on as if they had not been there.
-//! 2. A kernel appends outputs and takes rows only behind its last point of failure ([`Outputs`] is cut back anyway).
-//! 3. What a row becomes depends on the row alone, so its retraction makes exactly the negation.
+//! 1. A kernel that fails for a batch is run on its halves, and so on, until the failing rows are alone. These become
+//!    error rows, and the other rows are computed as if the failing ones had not been there.
+//! 2. A kernel appends to its outputs, and takes rows out of its updates, only after the last point where it can fail.
+//!    ([`Outputs`] is truncated after a failure in any case.)
+//! 3. The result for a row depends on that row alone, so a retraction yields exactly the negated result.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{and, cast, filter_record_batch, prep_null_mask_filter, take_record_batch};
@@ -20,16 +21,16 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::Timestamp;
 
-use super::arrange::Rows;
 use super::error::Errors;
 use crate::contain::contain;
 use crate::plan::Expr;
-use crate::repr::{CodecError, Diff, Epoch, Row, RowCodec, Update, normalise_type};
+use crate::repr::{CodecError, Diff, Epoch, Row, RowCodec, Rows, Update, normalise_type};
 use crate::words::in_sql_words;
 
-/// Rows decoded at once: enough to amortise a kernel's set-up, few enough to stay in cache.
+/// How many rows are decoded at once: enough to amortise a kernel's set-up, and few enough to stay in the cache.
 const CHUNK: usize = 8192;
-/// Their bytes at most, but for a single row with more: the offsets of a column end at 2 GiB.
+/// The greatest number of bytes of rows decoded at once, unless a single row is larger: the 32-bit offsets of an Arrow
+/// column end at 2 GiB.
 const CHUNK_BYTES: usize = 64 << 20;
 
 /// Why a kernel failed for a batch.
@@ -50,7 +51,7 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    /// What a user should read: the innermost message, in the words of SQL.
+    /// The message for users: the innermost error, in the words of SQL.
     pub fn reason(&self) -> String {
         let text = match self {
             KernelError::Expression(e) => e.strip_backtrace(),
@@ -62,9 +63,9 @@ impl KernelError {
     }
 }
 
-/// Where a kernel puts what it makes.
+/// The outputs of a kernel.
 pub struct Outputs<D> {
-    /// What the operator is for.
+    /// The main output.
     pub main: Vec<(D, Epoch, Diff)>,
     /// Rows set aside (null keys of a join, violations of an expectation).
     pub rest: Vec<Update>,
@@ -73,13 +74,13 @@ pub struct Outputs<D> {
 }
 
 /// A computation over a batch and the updates it was decoded from (row `i` is update `i`). See (2).
-pub type Kernel<D> = Box<dyn FnMut(&RecordBatch, &mut [Update], &mut Outputs<D>) -> Result<(), KernelError>>;
+pub type RowKernel<D> = Box<dyn FnMut(&RecordBatch, &mut [Update], &mut Outputs<D>) -> Result<(), KernelError>>;
 
-/// What [`apply`] yields.
-pub struct Applied<'s, D: Clone + 'static, T: Timestamp = Epoch> {
-    /// What the operator is for.
+/// The outputs of [`apply`].
+pub struct ApplyOutput<'s, D: Clone + 'static, T: Timestamp = Epoch> {
+    /// The main output.
     pub main: VecCollection<'s, T, D, Diff>,
-    /// Rows set aside.
+    /// Rows set aside (null keys of a join, violations of an expectation).
     pub rest: VecCollection<'s, T, Row, Diff>,
     /// Error rows.
     pub errs: VecCollection<'s, T, Row, Diff>,
@@ -90,8 +91,8 @@ pub fn apply<'s, D: Clone + 'static>(
     input: Rows<'s>,
     schema: &SchemaRef,
     name: &str,
-    mut kernel: Kernel<D>,
-) -> Applied<'s, D> {
+    mut kernel: RowKernel<D>,
+) -> ApplyOutput<'s, D> {
     let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");
     let errors = Errors::default();
     let mut builder = OperatorBuilder::new(name.to_string(), input.inner.scope());
@@ -125,15 +126,15 @@ pub fn apply<'s, D: Clone + 'static>(
             });
         }
     });
-    Applied {
+    ApplyOutput {
         main: main_stream.as_collection(),
         rest: rest_stream.as_collection(),
         errs: errs_stream.as_collection(),
     }
 }
 
-/// Hands the updates of several containers to `run` in batches of about [`CHUNK`] rows and [`CHUNK_BYTES`], by way of
-/// `gathered`, which is empty before and after.
+/// Calls `run` with the updates of several containers, in batches of about [`CHUNK`] rows and [`CHUNK_BYTES`].
+/// `gathered` is a buffer, which is empty before and after.
 pub fn gather<'c>(
     containers: impl Iterator<Item = &'c mut Vec<Update>>,
     gathered: &mut Vec<Update>,
@@ -168,7 +169,7 @@ pub fn gather<'c>(
     }
 }
 
-/// Rows in pieces of [`CHUNK_BYTES`] at most, or of one row.
+/// Splits rows into pieces of at most [`CHUNK_BYTES`], or of a single larger row.
 pub fn pieces<T>(rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     let mut rest = rows;
     std::iter::from_fn(move || {
@@ -184,12 +185,12 @@ pub fn pieces<T>(rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item 
     })
 }
 
-/// Runs the kernel, and where it fails, on halves. See (1).
+/// Runs the kernel; where it fails, runs it on halves, see (1).
 pub fn isolate<D>(
     batch: &RecordBatch,
     updates: &mut [Update],
     outputs: &mut Outputs<D>,
-    kernel: &mut Kernel<D>,
+    kernel: &mut RowKernel<D>,
     errors: &Errors,
 ) {
     let mut failed = vec![];
@@ -210,8 +211,8 @@ pub fn isolate<D>(
     }
 }
 
-/// Runs `run` on a batch whose first row is row `start` of the whole, and where it fails, on halves; rows that
-/// fail alone are added to `failed`.
+/// Calls `run` with a batch whose first row is row `start` of the whole; where that fails, with its halves. Rows that
+/// fail even alone are added to `failed`.
 pub fn bisect(
     batch: &RecordBatch,
     start: usize,
@@ -221,7 +222,8 @@ pub fn bisect(
     let Err(error) = run(batch, start) else { return };
     let rows = batch.num_rows();
     if rows <= 1 {
-        // Some kernels look at what lies beside a slice.
+        // Some kernels also look at the values outside of a slice, so the row is tried once more as a batch of its
+        // own.
         let alone = take_record_batch(batch, &UInt32Array::from_iter_values(0..rows as u32));
         if !alone.is_ok_and(|alone| run(&alone, start).is_ok()) {
             failed.push((start, error));
@@ -233,7 +235,7 @@ pub fn bisect(
     bisect(&batch.slice(half, rows - half), start + half, run, failed);
 }
 
-/// Runs a function of each row that needs no columns and cannot fail. What it refuses is the second answer.
+/// Applies a function to each row that needs no columns. The second output has the rows for which it returns `Err`.
 pub fn each<'s, D: Clone + 'static>(
     input: Rows<'s>,
     name: &str,
@@ -262,7 +264,7 @@ pub fn each<'s, D: Clone + 'static>(
     (main_stream.as_collection(), rest_stream.as_collection())
 }
 
-/// The positions of expressions that are columns, of these types as they are. None: not all are.
+/// The positions of the columns, if all expressions are plain columns of exactly these types; otherwise `None`.
 pub fn plain_columns(exprs: &[Expr], types: &[DataType], schema: &Schema) -> Option<Vec<usize>> {
     let position = |(expr, data_type): (&Expr, &DataType)| {
         let column = (expr.as_ref() as &dyn std::any::Any).downcast_ref::<Column>()?;
@@ -277,7 +279,7 @@ pub fn columns(exprs: &[Expr], types: &[DataType], batch: &RecordBatch) -> Resul
     both.map(|(expr, data_type)| column(expr, data_type, batch)).collect()
 }
 
-/// Evaluates an expression. A panic in one of its kernels is a failure of the batch like another; see [`contain`].
+/// Evaluates an expression. A panic in one of its kernels becomes an error of the batch; see [`contain`].
 pub fn evaluated(expr: &Expr, batch: &RecordBatch) -> Result<ArrayRef, KernelError> {
     let evaluate = || expr.evaluate(batch)?.into_array(batch.num_rows());
     Ok(contain(evaluate).map_err(KernelError::Panic)??)
@@ -293,7 +295,7 @@ pub fn column(expr: &Expr, data_type: &DataType, batch: &RecordBatch) -> Result<
     }
 }
 
-/// Whether a boolean expression is true, row by row (null is not).
+/// For each row, whether a boolean expression is true; null counts as false.
 pub fn truths(expr: &Expr, batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
     let array = evaluated(expr, batch)?;
     if array.data_type() == &DataType::Null {
@@ -308,11 +310,11 @@ pub fn truths(expr: &Expr, batch: &RecordBatch) -> Result<BooleanArray, KernelEr
 }
 
 /// The rows for which all predicates are true. A later predicate is evaluated only on rows that earlier ones let
-/// through, so `x <> 0 AND 1 / x > 2` does not fail where `x` is 0; nor does `1 / x > 2 AND x <> 0`: a row that one of
-/// them excludes is excluded, whether others fail over it or not, as the planner may have put them in any order.
+/// through, so `x <> 0 AND 1 / x > 2` does not fail where `x` is 0. Neither does `1 / x > 2 AND x <> 0`: a row that
+/// one predicate excludes is excluded, even if another one fails for it, because the planner may have reordered them.
 pub fn passing(predicates: &[Expr], batch: &RecordBatch) -> Result<BooleanArray, KernelError> {
     passing_in_order(predicates, batch).or_else(|error| {
-        // Of several rows, halves are tried next.
+        // A batch of several rows fails here, and its halves are tried next.
         let excludes = |predicate| truths(predicate, batch).is_ok_and(|truth| !truth.value(0));
         match batch.num_rows() == 1 && predicates.iter().any(excludes) {
             true => Ok(BooleanArray::from(vec![false])),
@@ -360,7 +362,8 @@ pub fn codec_of(types: &[DataType]) -> RowCodec {
     RowCodec::new(Arc::new(Schema::new(fields))).expect("a planned expression's type has a row encoding")
 }
 
-/// The schema with every field nullable: a planner's promise of "never null" is not needed to decode.
+/// The schema with every field nullable. Decoding does not depend on the planner's knowledge that a column is never
+/// null.
 pub fn relaxed(schema: &SchemaRef) -> SchemaRef {
     let fields: Vec<Field> = schema
         .fields()
@@ -370,7 +373,7 @@ pub fn relaxed(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// A batch of columns under a schema; the count of rows holds also without columns.
+/// A batch of columns under a schema; `rows` is its number of rows, even without columns.
 pub fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new_with_options(
         schema.clone(),
@@ -385,7 +388,7 @@ mod tests {
 
     #[test]
     fn rows_of_large_values_are_handed_over_some_at_a_time() {
-        // Forty values of 60 MiB in one batch are more than a column can hold.
+        // One batch of forty values of 60 MiB would be more than a column can hold.
         let row = |bytes: usize| Row::new(&vec![0; bytes]);
         let large = CHUNK_BYTES / 2 + 1;
         let mut containers = [

@@ -1,5 +1,5 @@
-//! The two faces of a node's rows, encoded and as columns: it makes one, and the other is made from it by one operator,
-//! once somebody asks for it.
+//! The two faces of a node's rows, encoded and as columns. The node outputs one of them; one operator derives the
+//! other when a reader first asks for it.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -10,42 +10,41 @@ use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Filter;
 
 use super::Collections;
-use super::arrange::Rows;
-use super::columns::{self, Batches, decode, encode};
-use crate::repr::Epoch;
+use super::columns::{self, ColumnBatches, decode, encode};
+use crate::repr::{Epoch, Rows};
 
-/// A node's rows, as it makes them.
+/// A node's rows, in the face in which the node outputs them.
 #[derive(Clone)]
-pub enum Face<'s> {
+pub enum OutputRows<'s> {
     /// Encoded.
     Rows(Rows<'s>),
     /// As columns.
-    Columns(Batches<'s>),
+    Columns(ColumnBatches<'s>),
 }
 
-/// What a node or a table makes.
+/// The output of a node or a table.
 #[derive(Clone)]
-pub struct Made<'s> {
-    /// Shared by whoever passes the same rows on.
+pub struct NodeOutput<'s> {
+    /// Shared by all outputs with the same rows.
     faces: Rc<Faces<'s>>,
     /// Error rows.
     pub errs: Rows<'s>,
 }
 
-/// Rows in one face, and in the other once it has been asked for.
+/// Rows in one face, and in the other once a reader has asked for it.
 struct Faces<'s> {
     schema: SchemaRef,
     name: String,
-    /// In which face they were made.
+    /// Whether the node outputs columns.
     columnar: bool,
     rows: OnceCell<Rows<'s>>,
-    columns: OnceCell<Batches<'s>>,
+    columns: OnceCell<ColumnBatches<'s>>,
 }
 
-impl<'s> Made<'s> {
-    /// What makes rows.
+impl<'s> NodeOutput<'s> {
+    /// The output of a node that outputs encoded rows.
     pub fn rows(collections: Collections<'s>, schema: &SchemaRef, name: &str) -> Self {
-        Made::new(
+        NodeOutput::new(
             OnceCell::from(collections.oks),
             OnceCell::new(),
             collections.errs,
@@ -54,14 +53,14 @@ impl<'s> Made<'s> {
         )
     }
 
-    /// What makes columns.
-    pub fn columns(columns: Batches<'s>, errs: Rows<'s>, schema: &SchemaRef, name: &str) -> Self {
-        Made::new(OnceCell::new(), OnceCell::from(columns), errs, schema, name)
+    /// The output of a node that outputs columns.
+    pub fn columns(columns: ColumnBatches<'s>, errs: Rows<'s>, schema: &SchemaRef, name: &str) -> Self {
+        NodeOutput::new(OnceCell::new(), OnceCell::from(columns), errs, schema, name)
     }
 
     fn new(
         rows: OnceCell<Rows<'s>>,
-        columns: OnceCell<Batches<'s>>,
+        columns: OnceCell<ColumnBatches<'s>>,
         errs: Rows<'s>,
         schema: &SchemaRef,
         name: &str,
@@ -73,31 +72,33 @@ impl<'s> Made<'s> {
             rows,
             columns,
         });
-        Made { faces, errs }
+        NodeOutput { faces, errs }
     }
 
-    /// The same rows, and these errors.
+    /// The same rows with other errors.
     pub fn with_errors(self, errs: Rows<'s>) -> Self {
-        Made { errs, ..self }
+        NodeOutput { errs, ..self }
     }
 
-    /// What comes after an epoch.
+    /// Only the updates after an epoch.
     pub fn after(self, epoch: Epoch) -> Self {
         let Faces { schema, name, .. } = &*self.faces;
         let later = |rows: Rows<'s>| rows.inner.filter(move |(_, time, _)| *time > epoch).as_collection();
         let errs = later(self.errs.clone());
         match self.face() {
-            Face::Rows(rows) => Made::rows(Collections { oks: later(rows), errs }, schema, name),
-            Face::Columns(columns) => Made::columns(columns::after(columns, epoch, name), errs, schema, name),
+            OutputRows::Rows(rows) => NodeOutput::rows(Collections { oks: later(rows), errs }, schema, name),
+            OutputRows::Columns(columns) => {
+                NodeOutput::columns(columns::after(columns, epoch, name), errs, schema, name)
+            }
         }
     }
 
-    /// These rows as well.
+    /// Adds these rows.
     pub fn with_rows(self, rows: Rows<'s>) -> Self {
         let Faces { schema, name, .. } = &*self.faces;
         let errs = self.errs.clone();
         match self.face() {
-            Face::Rows(own) => Made::rows(
+            OutputRows::Rows(own) => NodeOutput::rows(
                 Collections {
                     oks: own.concat(rows),
                     errs,
@@ -105,14 +106,14 @@ impl<'s> Made<'s> {
                 schema,
                 name,
             ),
-            Face::Columns(own) => {
+            OutputRows::Columns(own) => {
                 let rows = decode(rows, schema, &format!("{name}: stored"));
-                Made::columns(own.concat(rows), errs, schema, name)
+                NodeOutput::columns(own.concat(rows), errs, schema, name)
             }
         }
     }
 
-    /// Rows, encoded, and errors.
+    /// The rows encoded, and the errors.
     pub fn encoded(&self) -> Collections<'s> {
         let faces = &self.faces;
         let make = || {
@@ -125,8 +126,8 @@ impl<'s> Made<'s> {
         }
     }
 
-    /// Rows, as columns.
-    pub fn decoded(&self) -> Batches<'s> {
+    /// The rows as columns.
+    pub fn decoded(&self) -> ColumnBatches<'s> {
         let faces = &self.faces;
         let make = || {
             let rows = faces.rows.get().expect("there are rows in one face at least");
@@ -135,16 +136,16 @@ impl<'s> Made<'s> {
         faces.columns.get_or_init(make).clone()
     }
 
-    /// Whether they were made as columns.
+    /// Whether the node outputs columns.
     pub fn is_columnar(&self) -> bool {
         self.faces.columnar
     }
 
-    /// Rows as they were made.
-    pub fn face(&self) -> Face<'s> {
+    /// The rows in the face in which the node outputs them.
+    pub fn face(&self) -> OutputRows<'s> {
         match self.is_columnar() {
-            true => Face::Columns(self.decoded()),
-            false => Face::Rows(self.encoded().oks),
+            true => OutputRows::Columns(self.decoded()),
+            false => OutputRows::Rows(self.encoded().oks),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What operators say that they hold, against what the allocator handed out.
+//! Compares the footprints that operators report with what the allocator has handed out.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use super::arrange::{arrange_by_key, arrange_rows, distinct, join, reduce};
 use crate::repr::footprint::{self, Footprint};
 use crate::repr::{Diff, Epoch, Row};
 
-/// The system's allocator; knows how many bytes a thread has allocated and not freed.
+/// The system's allocator, which also counts the bytes that each thread has allocated and not freed.
 struct Counting;
 
 #[global_allocator]
@@ -23,14 +23,14 @@ thread_local! {
 }
 
 fn count(bytes: i64) {
-    // A thread that ends frees after its locals are gone.
+    // A thread that ends may free memory after its thread-locals are gone.
     let _ = LIVE.try_with(|live| {
         live.set(live.get() + bytes);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
     });
 }
 
-/// Does `work`, and tells how many bytes this thread held more at its most than before.
+/// Runs `work`. Returns its result, and by how many bytes this thread's memory grew at its peak.
 pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, i64) {
     let before = live();
     PEAK.with(|peak| peak.set(before));
@@ -65,15 +65,15 @@ fn live() -> i64 {
     LIVE.with(Cell::get)
 }
 
-/// Short and long ones.
+/// Pairs with short and long keys and values.
 fn pair(n: u64) -> (Row, Row) {
     let key = format!("key {:0width$}", n / 3, width = 4 + (n % 40) as usize / 20 * 30);
     let value = format!("{:0width$}", n, width = 8 + (n % 50) as usize);
     (Row::new(key.as_bytes()), Row::new(value.as_bytes()))
 }
 
-/// How far the sum may be from what the allocator says: a share of the latter, and what operators and channels keep in
-/// buffers, however many rows there are.
+/// How far the reported sum may be from the allocator's: by this share, and by the buffers of operators and channels,
+/// whose size does not depend on the number of rows.
 const SHARE: f64 = 0.05;
 const BUFFERS: f64 = 640.0 * 1024.0;
 
@@ -94,7 +94,7 @@ fn what_operators_hold_is_what_the_allocator_says_and_falls_when_rows_go() {
     const PAIRS: u64 = 200_000;
     const PARTS: u64 = 10;
     let mut config = timely::Config::thread();
-    // Idle workers merge all there is, so that what is gone is soon forgotten.
+    // Idle workers merge all batches, so that memory of deleted rows is freed soon.
     let idle = differential_dataflow::Config::default().idle_merge_effort(Some(1000));
     differential_dataflow::configure(&mut config.worker, &idle);
     let guards = timely::execute(config, |worker| {
@@ -131,7 +131,7 @@ fn what_operators_hold_is_what_the_allocator_says_and_falls_when_rows_go() {
         };
         let mut at = close(worker, &mut handle);
         let before = live();
-        // In parts: operators keep buffers as large as the largest change of one epoch.
+        // Rows are added in parts, because operators keep buffers as large as the largest change of one epoch.
         let part = |part: u64| (0..PAIRS).filter(move |n| n % PARTS == part);
         for added in 0..PARTS {
             part(added).for_each(|n| handle.send((pair(n), at, 1)));

@@ -1,34 +1,34 @@
-//! Equi-joins: a joined row is put together from the bytes of the key and of what the two sides keep beside it, so
-//! a match is copied, never decoded; a projection of columns behind the join is part of that copy.
+//! Equi-joins. A joined row is assembled from the bytes of the key and of the values of the two sides, so rows are
+//! copied and never decoded. A projection behind the join is part of that copy.
 //!
-//! What an outer, semi or anti join needs besides is who matches: without a residual, rows whose key is
-//! present on the other side; with one, the distinct left (or right) parts of the pairs that pass it. Unmatched rows
-//! are all rows less the matched ones, with their counts. Rows with a null key never match (unless nulls
-//! equal each other) and are among the unmatched.
+//! Outer, semi and anti joins also need to know which rows match. Without a residual these are the rows whose key is
+//! present on the other side; with a residual, the distinct left (or right) parts of the pairs that pass it. Unmatched
+//! rows are all rows minus the matched ones, with their counts. Rows with a null key never match, unless nulls are
+//! equal to each other, and are unmatched.
 
 use arrow::array::{ArrayRef, BooleanArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
 
-use super::arrange::{self, ByKey, Match, Rows, arrange_by_key, arrange_rows};
-use super::expr::{Kernel, apply, codec_of};
-use super::key::{Keyed, Layout};
+use super::arrange::{self, ByKey, Match, arrange_by_key, arrange_rows};
+use super::expr::{RowKernel, apply, codec_of};
+use super::key::{KeyColumnLayout, KeyedRows};
 use super::mfp::mfp;
 use super::{Collections, aside};
 use crate::plan::{Expr, Join, JoinKind, Mfp};
-use crate::repr::{Row, RowCodec, Splice};
+use crate::repr::{Row, RowCodec, Rows, Splice};
 
 /// One side of a join.
-pub struct Side<'s> {
-    /// Its rows by the join's key.
-    pub keyed: Keyed<'s>,
-    /// Its columns.
+pub struct JoinSide<'s> {
+    /// The rows of this side, arranged by the join's key.
+    pub keyed: KeyedRows<'s>,
+    /// The schema of this side's rows.
     pub schema: SchemaRef,
 }
 
-/// An inner join without a residual that yields only these columns of left ++ right. None: their types do not allow
-/// it, and the whole rows must be made first.
-pub fn join_columns<'s>(left: &Side<'s>, right: &Side<'s>, columns: &[usize]) -> Option<Collections<'s>> {
+/// An inner join without a residual that outputs only these columns of left ++ right. `None` if their types do not
+/// allow that, so that whole rows have to be joined first.
+pub fn join_columns<'s>(left: &JoinSide<'s>, right: &JoinSide<'s>, columns: &[usize]) -> Option<Collections<'s>> {
     let emit = emit(&left.keyed.layout, &right.keyed.layout, columns)?;
     Some(Collections {
         oks: arrange::join(left.keyed.arranged.clone(), right.keyed.arranged.clone(), emit),
@@ -36,9 +36,9 @@ pub fn join_columns<'s>(left: &Side<'s>, right: &Side<'s>, columns: &[usize]) ->
     })
 }
 
-/// Makes rows of columns of left ++ right.
-pub fn emit(left: &Layout, right: &Layout, columns: &[usize]) -> Option<Match> {
-    // Of the key, and of the two values.
+/// The [`Match`] that assembles these columns of left ++ right; `None` if their types do not allow that.
+pub fn emit(left: &KeyColumnLayout, right: &KeyColumnLayout, columns: &[usize]) -> Option<Match> {
+    // The key, and the values of the two sides.
     let sources = [left.key.clone(), left.value.clone(), right.value.clone()];
     let all: Vec<(usize, usize)> = (left.columns.iter().copied())
         .chain(right.columns.iter().map(|(beside, column)| (2 * beside, *column)))
@@ -50,8 +50,8 @@ pub fn emit(left: &Layout, right: &Layout, columns: &[usize]) -> Option<Match> {
     }))
 }
 
-/// Joins two sides. Errors of the inputs themselves are the caller's.
-pub fn join<'s>(left: Side<'s>, right: Side<'s>, plan: &Join, name: &str) -> Collections<'s> {
+/// Joins two sides. The caller adds the errors of the inputs themselves.
+pub fn join<'s>(left: JoinSide<'s>, right: JoinSide<'s>, plan: &Join, name: &str) -> Collections<'s> {
     let mut errs = left.keyed.errs.clone().concat(right.keyed.errs.clone());
     let width = left.schema.fields().len();
     let all = width + right.schema.fields().len();
@@ -74,11 +74,12 @@ pub fn join<'s>(left: Side<'s>, right: Side<'s>, plan: &Join, name: &str) -> Col
             }
         }
     });
-    // Rows of a side that match, each as often as it is there.
-    let matched = |side: &Side<'s>, other: &Side<'s>, columns: std::ops::Range<usize>| match (&plan.residual, &pairs) {
-        (Some(_), Some(pairs)) => among(side, parts(pairs.clone(), &left, &right, columns, name), name),
-        _ => present(side, other, name),
-    };
+    // The rows of a side that match, with their counts.
+    let matched =
+        |side: &JoinSide<'s>, other: &JoinSide<'s>, columns: std::ops::Range<usize>| match (&plan.residual, &pairs) {
+            (Some(_), Some(pairs)) => among(side, parts(pairs.clone(), &left, &right, columns, name), name),
+            _ => present(side, other, name),
+        };
     let matched_left = || matched(&left, &right, 0..width);
     let unmatched_left = || {
         rows(&left)
@@ -120,8 +121,8 @@ pub fn join<'s>(left: Side<'s>, right: Side<'s>, plan: &Join, name: &str) -> Col
 
 fn residual_filter<'s>(
     pairs: Rows<'s>,
-    left: &Side<'s>,
-    right: &Side<'s>,
+    left: &JoinSide<'s>,
+    right: &JoinSide<'s>,
     residual: &Expr,
     name: &str,
 ) -> Collections<'s> {
@@ -137,21 +138,21 @@ fn residual_filter<'s>(
     mfp(input, &schema, &schema, &plan, &format!("{name}: residual"))
 }
 
-/// The columns of left ++ right.
+/// The schema of left ++ right.
 pub fn both(left: &SchemaRef, right: &SchemaRef) -> SchemaRef {
     let fields = left.fields().iter().chain(right.fields());
     let fields: Vec<Field> = fields.map(|f| f.as_ref().clone()).collect();
     Arc::new(Schema::new(fields))
 }
 
-/// All rows of a side, as often as they are there, less those with null keys.
-fn rows<'s>(side: &Side<'s>) -> Rows<'s> {
+/// All rows of a side with their counts, except for those with null keys.
+fn rows<'s>(side: &JoinSide<'s>) -> Rows<'s> {
     let row = side.keyed.layout.rows();
     side.keyed.arranged.clone().as_collection(row)
 }
 
-/// The keys of a side, each once.
-pub fn keys<'s>(side: &Keyed<'s>, name: &str) -> ByKey<'s> {
+/// The distinct keys of a side.
+pub fn keys<'s>(side: &KeyedRows<'s>, name: &str) -> ByKey<'s> {
     let keys = arrange::scan(
         side.arranged.clone(),
         &format!("{name}: keys"),
@@ -164,8 +165,8 @@ pub fn keys<'s>(side: &Keyed<'s>, name: &str) -> ByKey<'s> {
     arrange_by_key(keys.map(|key| (key, Row::default())), &format!("{name}: keys"))
 }
 
-/// Rows of a side whose key the other side has.
-fn present<'s>(side: &Side<'s>, other: &Side<'s>, name: &str) -> Rows<'s> {
+/// The rows of `side` whose key is present on the other side, with their counts.
+fn present<'s>(side: &JoinSide<'s>, other: &JoinSide<'s>, name: &str) -> Rows<'s> {
     let keys = keys(&other.keyed, name);
     let row = side.keyed.layout.rows();
     arrange::join(
@@ -175,8 +176,8 @@ fn present<'s>(side: &Side<'s>, other: &Side<'s>, name: &str) -> Rows<'s> {
     )
 }
 
-/// Rows of a side that are among these.
-fn among<'s>(side: &Side<'s>, parts: Rows<'s>, name: &str) -> Rows<'s> {
+/// The rows of a side that are among `parts`, with their own counts.
+fn among<'s>(side: &JoinSide<'s>, parts: Rows<'s>, name: &str) -> Rows<'s> {
     let distinct = arrange::distinct(
         arrange_rows(parts, &format!("{name}: matched")),
         &format!("{name}: matched"),
@@ -186,11 +187,11 @@ fn among<'s>(side: &Side<'s>, parts: Rows<'s>, name: &str) -> Rows<'s> {
     arrange::join(all, distinct, Box::new(|row, _, _| row.to_row()))
 }
 
-/// One side's part of joined rows.
+/// One side's columns of joined rows.
 fn parts<'s>(
     pairs: Rows<'s>,
-    left: &Side<'s>,
-    right: &Side<'s>,
+    left: &JoinSide<'s>,
+    right: &JoinSide<'s>,
     columns: std::ops::Range<usize>,
     name: &str,
 ) -> Rows<'s> {
@@ -198,8 +199,8 @@ fn parts<'s>(
     apply(pairs, &schema, &format!("{name}: parts"), part(&schema, columns)).main
 }
 
-/// Cuts columns out of joined rows.
-pub fn part(schema: &SchemaRef, columns: std::ops::Range<usize>) -> Kernel<Row> {
+/// Projects joined rows to a range of columns.
+pub fn part(schema: &SchemaRef, columns: std::ops::Range<usize>) -> RowKernel<Row> {
     let types: Vec<DataType> = schema.fields()[columns.clone()]
         .iter()
         .map(|f| f.data_type().clone())
@@ -216,7 +217,7 @@ pub fn part(schema: &SchemaRef, columns: std::ops::Range<usize>) -> Kernel<Row> 
     })
 }
 
-/// The row of nulls of a schema.
+/// The row of this schema in which every column is null.
 pub fn nulls(schema: &SchemaRef) -> Row {
     let codec = RowCodec::new(schema.clone()).expect("a planned schema has a row encoding");
     let columns: Vec<ArrayRef> = schema
@@ -230,7 +231,7 @@ pub fn nulls(schema: &SchemaRef) -> Row {
         .swap_remove(0)
 }
 
-/// The rows of true and of false.
+/// The encoded rows (true) and (false).
 pub fn marks() -> (Row, Row) {
     let codec = codec_of(&[DataType::Boolean]);
     let mut rows = codec

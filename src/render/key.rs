@@ -1,54 +1,55 @@
-//! Rows by the values of key expressions: the first half of a join, a check of keys.
+//! Arranges rows by the values of key expressions, for joins and checks of keys.
 //!
-//! Keys are mostly columns. Those are cut out of the row's bytes, and the arrangement keeps them once: as the key, with
-//! the other columns beside it. A row by any other expression is decoded, and kept whole.
+//! Keys are mostly plain columns. Those are cut out of the row's bytes, and the arrangement stores them only once: in
+//! the key, with the other columns as the value. For any other key expression, the row is decoded, and the value is
+//! the whole row.
 
 use arrow::array::Array;
 use arrow::datatypes::{DataType, SchemaRef};
 
-use super::arrange::{ByKey, Rows, arrange_by_key};
+use super::arrange::{ByKey, arrange_by_key};
 use super::aside;
-use super::expr::{Kernel, apply, codec_of, columns, each, plain_columns, types_of};
+use super::expr::{RowKernel, apply, codec_of, columns, each, plain_columns, types_of};
 use crate::plan::Expr;
-use crate::repr::{Nulls, Row, RowRef, Splice};
+use crate::repr::{Nulls, Row, RowRef, Rows, Splice};
 
 /// Rows arranged by a key.
 #[derive(Clone)]
-pub struct Keyed<'s> {
-    /// Key to the rest of the row; see `layout`.
+pub struct KeyedRows<'s> {
+    /// The arrangement, whose keys and values `layout` describes.
     pub arranged: ByKey<'s>,
-    /// Rows whose key holds a null, where nulls were asked to stand aside.
+    /// Rows with a null in their key, if they are kept apart.
     pub nulls: Rows<'s>,
-    /// Rows whose key does not evaluate.
+    /// Error rows of rows whose key could not be evaluated.
     pub errs: Rows<'s>,
-    /// Where the columns are.
-    pub layout: Layout,
+    /// Where the row's columns are in key and value.
+    pub layout: KeyColumnLayout,
 }
 
-/// Which columns an arrangement keeps where.
+/// Where an arrangement stores the columns of its rows.
 #[derive(Clone, Debug)]
-pub struct Layout {
-    /// Of the key.
+pub struct KeyColumnLayout {
+    /// The types of the key's columns.
     pub key: Vec<DataType>,
-    /// Of what is kept beside it.
+    /// The types of the value's columns.
     pub value: Vec<DataType>,
-    /// Of each of the row's columns: whether it is beside the key (1) or in it (0), and its position there.
+    /// For each column of the row: whether it is in the key (0) or in the value (1), and its position there.
     pub columns: Vec<(usize, usize)>,
 }
 
-impl Layout {
-    /// Whole rows beside the key.
+impl KeyColumnLayout {
+    /// The layout with whole rows as values.
     pub fn whole(key: Vec<DataType>, row: Vec<DataType>) -> Self {
-        Layout {
+        KeyColumnLayout {
             key,
             columns: (0..row.len()).map(|column| (1, column)).collect(),
             value: row,
         }
     }
 
-    /// Of rows with these columns in their key, and the others beside it, in their order.
+    /// The layout with these columns in the key, and the other columns, in their order, in the value.
     fn split(types: &[DataType], key: &[usize]) -> Self {
-        let mut layout = Layout {
+        let mut layout = KeyColumnLayout {
             key: key.iter().map(|column| types[*column].clone()).collect(),
             value: vec![],
             columns: vec![],
@@ -65,7 +66,7 @@ impl Layout {
         layout
     }
 
-    /// Puts rows together from key and value.
+    /// Returns a function that assembles rows from key and value.
     pub fn rows(&self) -> impl Fn(RowRef<'_>, RowRef<'_>) -> Row + use<> {
         let splice = self
             .splice()
@@ -78,15 +79,15 @@ impl Layout {
     }
 }
 
-/// Arranges rows by key expressions. With `nulls_apart`, rows with a null in their key are kept out.
-pub fn keyed<'s>(input: Rows<'s>, schema: &SchemaRef, keys: &[Expr], nulls_apart: bool, name: &str) -> Keyed<'s> {
+/// Arranges rows by key expressions. With `nulls_apart`, rows with a null in their key are not arranged.
+pub fn keyed<'s>(input: Rows<'s>, schema: &SchemaRef, keys: &[Expr], nulls_apart: bool, name: &str) -> KeyedRows<'s> {
     let arrange = |pairs| arrange_by_key(pairs, &format!("arrange {name}"));
     let name = format!("key {name}");
-    if let Some(cut) = Cut::new(schema, keys, nulls_apart) {
+    if let Some(cut) = KeyCutter::new(schema, keys, nulls_apart) {
         let errs = aside(&input);
         let layout = cut.layout.clone();
-        let (pairs, nulls) = each(input, &name, move |row| cut.apart(row));
-        return Keyed {
+        let (pairs, nulls) = each(input, &name, move |row| cut.split_key(row));
+        return KeyedRows {
             arranged: arrange(pairs),
             nulls,
             errs,
@@ -95,30 +96,30 @@ pub fn keyed<'s>(input: Rows<'s>, schema: &SchemaRef, keys: &[Expr], nulls_apart
     }
     let types = schema.fields().iter().map(|field| field.data_type().clone()).collect();
     let applied = apply(input, schema, &name, kernel(schema, keys, nulls_apart));
-    Keyed {
+    KeyedRows {
         arranged: arrange(applied.main),
         nulls: applied.rest,
         errs: applied.errs,
-        layout: Layout::whole(types_of(keys, schema), types),
+        layout: KeyColumnLayout::whole(types_of(keys, schema), types),
     }
 }
 
-/// Cuts keys out of rows.
-pub struct Cut {
-    /// Where the columns are then.
-    pub layout: Layout,
+/// Cuts rows into key and value.
+pub struct KeyCutter {
+    /// The layout of key and value.
+    pub layout: KeyColumnLayout,
     key: Splice,
     value: Splice,
-    /// None: a null is a key as any other.
+    /// Finds nulls in keys; `None` if a null counts as an ordinary key.
     nulls: Option<Nulls>,
 }
 
-impl Cut {
-    /// None: a key is not a column, or the rows have a type that cannot be cut.
+impl KeyCutter {
+    /// `None` if a key is not a plain column, or if the rows have a column of a type that cannot be cut out.
     pub fn new(schema: &SchemaRef, keys: &[Expr], nulls_apart: bool) -> Option<Self> {
         let columns = plain_columns(keys, &types_of(keys, schema), schema)?;
         let types: Vec<DataType> = schema.fields().iter().map(|field| field.data_type().clone()).collect();
-        let layout = Layout::split(&types, &columns);
+        let layout = KeyColumnLayout::split(&types, &columns);
         layout.splice()?;
         let take = |columns: Vec<usize>| {
             let columns: Vec<_> = columns.into_iter().map(|column| (0, column)).collect();
@@ -129,7 +130,7 @@ impl Cut {
             true => Some(Nulls::new(&layout.key)?),
             false => None,
         };
-        Some(Cut {
+        Some(KeyCutter {
             key: take(columns)?,
             value: take(rest)?,
             nulls,
@@ -137,8 +138,8 @@ impl Cut {
         })
     }
 
-    /// Key and value; or the row, if it has a null in its key and those stand aside.
-    pub fn apart(&self, row: Row) -> Result<(Row, Row), Row> {
+    /// Splits a row into key and value. Returns it as `Err` if its key has a null and such rows are kept apart.
+    pub fn split_key(&self, row: Row) -> Result<(Row, Row), Row> {
         let key = self.key.row(&[row.bytes()]);
         if self.nulls.as_ref().is_some_and(|nulls| nulls.any(key.bytes())) {
             return Err(row);
@@ -147,8 +148,8 @@ impl Cut {
     }
 }
 
-/// Computes keys of decoded rows.
-pub fn kernel(schema: &SchemaRef, keys: &[Expr], nulls_apart: bool) -> Kernel<(Row, Row)> {
+/// Evaluates the keys of decoded rows.
+pub fn kernel(schema: &SchemaRef, keys: &[Expr], nulls_apart: bool) -> RowKernel<(Row, Row)> {
     let keys = keys.to_vec();
     let types = types_of(&keys, schema);
     let codec = codec_of(&types);

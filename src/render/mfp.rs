@@ -1,19 +1,19 @@
-//! Filter, then project: rows to rows, or columns to columns.
+//! Filters rows, then projects them, either encoded or as columns.
 //!
-//! Rows that nobody reads as columns stay rows: those that only pass a filter keep their bytes, and a choice of columns
-//! is cut out of them.
+//! If no reader needs columns, rows stay encoded: those that only pass a filter keep their bytes, and a choice of
+//! columns is cut out of the bytes.
 
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, SchemaRef};
 use std::rc::Rc;
 
 use super::Collections;
-use super::columns::{BatchKernel, Batches, Computed, compute};
-use super::expr::{Kernel, apply, columns, each, passing, plain_columns, relaxed};
+use super::columns::{BatchKernel, ColumnBatches, Computed, compute};
+use super::expr::{RowKernel, apply, columns, each, passing, plain_columns, relaxed};
 use crate::plan::Mfp;
 use crate::repr::{Row, RowCodec, Splice};
 
-/// Rows that pass the predicates, projected.
+/// Encoded rows that pass the predicates, projected.
 pub fn mfp<'s>(
     input: Collections<'s>,
     input_schema: &SchemaRef,
@@ -35,8 +35,8 @@ pub fn mfp<'s>(
     }
 }
 
-/// As [`mfp`], of columns.
-pub fn mfp_columns<'s>(input: Batches<'s>, output_schema: &SchemaRef, plan: &Mfp, name: &str) -> Computed<'s> {
+/// Like [`mfp`], over columns.
+pub fn mfp_columns<'s>(input: ColumnBatches<'s>, output_schema: &SchemaRef, plan: &Mfp, name: &str) -> Computed<'s> {
     let (predicates, projection) = (plan.predicates.clone(), plan.projection.clone());
     let (types, schema) = (types(output_schema), relaxed(output_schema));
     let kernel: BatchKernel = Box::new(move |batch, made| {
@@ -49,7 +49,7 @@ pub fn mfp_columns<'s>(input: Batches<'s>, output_schema: &SchemaRef, plan: &Mfp
         }
         let projected = match &projection {
             None => passed,
-            Some(exprs) => passed.with(&schema, &columns(exprs, &types, &passed.batch)?)?,
+            Some(exprs) => passed.with_columns(&schema, &columns(exprs, &types, &passed.batch)?)?,
         };
         made.main.push(Rc::new(projected));
         Ok(())
@@ -57,17 +57,17 @@ pub fn mfp_columns<'s>(input: Batches<'s>, output_schema: &SchemaRef, plan: &Mfp
     compute(input, name, kernel)
 }
 
-/// Whether rows need not be decoded for it.
+/// Whether rows need not be decoded for this plan.
 pub fn cuts(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> bool {
     plan.predicates.is_empty() && (plan.projection.is_none() || spliced(plan, input_schema, output_schema).is_some())
 }
 
-/// The positions that a projection takes columns from, if it does nothing else.
+/// The positions of the columns that a projection takes, if it consists of plain columns.
 pub fn projected_columns(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Option<Vec<usize>> {
     plain_columns(plan.projection.as_ref()?, &types(output_schema), input_schema)
 }
 
-/// A projection by bytes: of columns only, all of them of types that can be cut.
+/// A projection by bytes, if it consists of plain columns whose types can all be cut out.
 pub fn spliced(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Option<Splice> {
     let columns = projected_columns(plan, input_schema, output_schema)?;
     let columns: Vec<_> = columns.into_iter().map(|column| (0, column)).collect();
@@ -78,8 +78,8 @@ fn types(schema: &SchemaRef) -> Vec<DataType> {
     schema.fields().iter().map(|field| field.data_type().clone()).collect()
 }
 
-/// Filters and projects decoded rows.
-pub fn kernel(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Kernel<Row> {
+/// Filters and projects decoded rows, and outputs encoded ones.
+pub fn kernel(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -> RowKernel<Row> {
     let predicates = plan.predicates.clone();
     let projection = plan.projection.clone();
     let types = types(output_schema);

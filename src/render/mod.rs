@@ -1,17 +1,18 @@
-//! The plan as differential operators: one file for each plan node, one match that dispatches.
+//! Renders the plan as differential operators: one file for each plan node, and one match that dispatches.
 //!
 //! ```text
 //! inputs -> nodes (mfp, join, aggregate, ...) -> checks of a table -> tap
 //! ```
 //!
 //! 1. A node is built once, however many nodes and tables read it.
-//! 2. Rows arranged by the same keys are arranged once.
-//! 3. An error is reported by every table whose rows it may be missing from, but not again by tables that
-//!    read that table.
-//! 4. A node makes its rows in one face, encoded or as columns; whoever wants the other shares one operator that turns
-//!    them. What computes on a row alone takes and makes columns, everything else rows.
-//! 5. A node's rows are in the encoding of its (normalised) schema; where a difference of an epoch cancels, it
-//!    may still flow as two updates.
+//! 2. Rows that are arranged by the same keys are arranged once.
+//! 3. An error is reported by every table whose rows it may be missing from, but not again by tables that read that
+//!    table.
+//! 4. A node outputs its rows in one face, encoded or as columns. If some reader needs the other face, one shared
+//!    operator converts them. Nodes that work row by row take and output columns; all other nodes take and output
+//!    encoded rows.
+//! 5. A node's rows are in the encoding of its (normalised) schema. Two updates of one epoch that cancel may still
+//!    flow.
 
 pub mod aggregate;
 pub mod arrange;
@@ -28,6 +29,7 @@ mod mfp;
 mod order;
 mod recursive;
 mod rounds;
+mod sets;
 mod tagged;
 pub mod tap;
 mod temporal;
@@ -40,21 +42,20 @@ mod window;
 use std::collections::{HashMap, HashSet};
 
 use differential_dataflow::AsCollection;
-use timely::dataflow::Scope;
 use timely::dataflow::operators::ToStream;
+use timely::dataflow::{ProbeHandle, Scope};
 
-pub use aggregate::{Accumulators, SumStates, Telling};
-pub use arrange::Rows;
+pub use aggregate::{SumReporting, SumStates};
 pub use checks::{CLASH, Counters};
-pub use temporal::{Keep, LATE, Pause, expire, leaving, retain, still_late};
+pub use temporal::{LATE, Pause, RowRetention, expire, leaving, retain, still_late};
 
 use self::columns::Computed;
-use self::face::Made;
+use self::face::NodeOutput;
 use crate::definition::{Dataflow, OnViolation, Retention};
-use crate::plan::{Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op, PlannedTable, SetKind};
-use crate::repr::{Epoch, RowCodec, Update};
+use crate::plan::{Aggregate, Expr, Graph, Join, JoinKind, Mfp, Node, NodeId, Op, PlannedTable};
+use crate::repr::{Epoch, Round, RowCodec, Rows, Update};
 
-/// A collection as it flows through the graph: rows that are fine, and errors made on the way.
+/// A collection as it flows through the graph: its rows, and the errors of rows that could not be computed.
 #[derive(Clone)]
 pub struct Collections<'scope> {
     /// Rows of the node's schema.
@@ -63,53 +64,55 @@ pub struct Collections<'scope> {
     pub errs: Rows<'scope>,
 }
 
-/// The whole graph, built.
-pub struct Built<'scope> {
-    /// One for each table of [`Graph::tables`], after its retention, expectations and key check; of those that stand as
-    /// they are ([`Past::tables`]) what comes after the past.
+/// The built graph.
+pub struct BuiltGraph<'scope> {
+    /// One for each table of [`Graph::tables`], after its retention, expectations and key check. For a table whose
+    /// stored rows are kept ([`GraphPast::tables`]), only what changes after the past.
     pub tables: Vec<Collections<'scope>>,
-    /// Error rows of violated `fail` expectations: while this collection is not empty as of an epoch, no snapshot
-    /// of that epoch may be committed.
+    /// Error rows of violated `fail` expectations. No snapshot may be committed as of an epoch at which this
+    /// collection is not empty.
     pub failures: Rows<'scope>,
-    /// What the aggregates hold whose accumulators are kept, see [`Kept`].
+    /// The accumulators of the aggregates in [`RestartState::sums`].
     pub sums: HashMap<NodeId, SumStates<'scope>>,
+    /// Of each recursive query, by its name: which rounds are over.
+    pub rounds: Vec<(String, ProbeHandle<Round>)>,
 }
 
-/// What of the graph outlives a run, and what a run over a lake with a past starts from.
+/// The state of the graph that outlives a run, and the restored state that a run starts from.
 #[derive(Default)]
-pub struct Kept<'scope> {
-    /// Aggregates that tell what they hold; each [`holds_sums_alone`].
+pub struct RestartState<'scope> {
+    /// The aggregates whose accumulators the lake keeps; [`holds_sums_alone`] is true for each of them.
     pub sums: Vec<NodeId>,
-    /// In a run over a lake with a past.
-    pub past: Option<Past<'scope>>,
+    /// The restored state, over a lake with a past.
+    pub past: Option<GraphPast<'scope>>,
 }
 
-/// What is known of the past, all at one epoch. What reaches a table or aggregate that is named here from what it reads
-/// does not count up to that epoch.
-pub struct Past<'scope> {
-    /// What comes up to its beginning is the past.
+/// The restored state of tables and aggregates, all at one epoch. Up to that epoch, a table or aggregate in it ignores
+/// what arrives from the nodes that it reads.
+pub struct GraphPast<'scope> {
+    /// The past is what comes before this pause.
     pub pause: Pause,
-    /// By place in [`Graph::tables`]: the table's rows, before its key is checked.
+    /// By index into [`Graph::tables`]: the table's rows, before its key is checked.
     pub tables: HashMap<usize, Rows<'scope>>,
-    /// By aggregate: what it held.
+    /// By aggregate: its accumulators.
     pub sums: HashMap<NodeId, SumStates<'scope>>,
 }
 
-/// Whether an aggregate's accumulators are all that it holds, so that they can be kept over restarts.
+/// Whether an aggregate has no state besides its accumulators, so that the lake can keep it for a restart.
 pub fn holds_sums_alone(graph: &Graph, node: NodeId) -> bool {
     let Node { op, inputs, schema, .. } = &graph.nodes[node];
     matches!(op, Op::Aggregate(plan) if aggregate::holds_sums_alone(&graph.nodes[inputs[0]].schema, schema, plan))
 }
 
-/// Builds every table of the graph over the inputs' collections (in the order of [`Dataflow::inputs`]).
+/// Builds every table of the graph over the collections of the inputs, in the order of [`Dataflow::inputs`].
 pub fn build<'s>(
     scope: Scope<'s, Epoch>,
     dataflow: &Dataflow,
     graph: &Graph,
     inputs: Vec<Collections<'s>>,
     counters: &Counters,
-    kept: Kept<'s>,
-) -> Built<'s> {
+    restart: RestartState<'s>,
+) -> BuiltGraph<'s> {
     let mut builder = Builder {
         scope,
         dataflow,
@@ -117,14 +120,15 @@ pub fn build<'s>(
         inputs,
         counters,
         columns: read_as_columns(graph),
-        kept,
+        restart,
         sums: HashMap::new(),
+        rounds: Vec::new(),
         nodes: graph.nodes.iter().map(|_| None).collect(),
         tables: graph.tables.iter().map(|_| None).collect(),
         keyed: HashMap::new(),
         failures: empty(scope),
     };
-    let past = builder.kept.past.as_ref();
+    let past = builder.restart.past.as_ref();
     let stands = past.map_or_else(HashSet::new, |past| past.tables.keys().copied().collect());
     let epoch = past.map_or(Epoch::MIN, |past| past.pause.since);
     let tables = (0..graph.tables.len()).map(|table| match builder.table(table) {
@@ -132,26 +136,27 @@ pub fn build<'s>(
         made => made.encoded(),
     });
     let tables = tables.collect();
-    Built {
+    BuiltGraph {
         tables,
         failures: builder.failures,
         sums: builder.sums,
+        rounds: builder.rounds,
     }
 }
 
-/// A collection without rows.
+/// An empty collection.
 pub fn empty<'s>(scope: Scope<'s, Epoch>) -> Rows<'s> {
     timely::dataflow::operators::generic::operator::empty(scope).as_collection()
 }
 
-/// No errors, beside these rows.
+/// An empty collection of errors in the scope of these rows.
 fn aside<'s>(rows: &Rows<'s>) -> Rows<'s> {
     empty(rows.inner.scope())
 }
 
-/// A column's position and how long its rows stay.
-pub fn keep(retention: &Retention, schema: &arrow::datatypes::Schema) -> Keep {
-    Keep {
+/// The retention of rows of this schema.
+pub fn keep(retention: &Retention, schema: &arrow::datatypes::Schema) -> RowRetention {
+    RowRetention {
         column: schema
             .index_of(&retention.column)
             .expect("a loaded definition names columns that exist"),
@@ -166,19 +171,21 @@ struct Builder<'a, 's> {
     graph: &'a Graph,
     inputs: Vec<Collections<'s>>,
     counters: &'a Counters,
-    /// Of each node: whether somebody who takes columns reads it.
+    /// By node: whether some reader takes columns.
     columns: Vec<bool>,
-    kept: Kept<'s>,
-    /// What is told of `kept.sums`.
+    restart: RestartState<'s>,
+    /// The accumulators of the aggregates in `restart.sums`.
     sums: HashMap<NodeId, SumStates<'s>>,
-    nodes: Vec<Option<Made<'s>>>,
-    tables: Vec<Option<Made<'s>>>,
-    /// See (2): by node, keys as printed, and whether nulls stand aside.
-    keyed: HashMap<(NodeId, String, bool), key::Keyed<'s>>,
+    /// See [`BuiltGraph::rounds`].
+    rounds: Vec<(String, ProbeHandle<Round>)>,
+    nodes: Vec<Option<NodeOutput<'s>>>,
+    tables: Vec<Option<NodeOutput<'s>>>,
+    /// Arranged rows by (2). The key is the node, the printed keys, and whether rows with null keys are kept apart.
+    keyed: HashMap<(NodeId, String, bool), key::KeyedRows<'s>>,
     failures: Rows<'s>,
 }
 
-/// Of each node: whether a reader of it takes columns. See (4).
+/// By node: whether some reader takes columns (4).
 fn read_as_columns(graph: &Graph) -> Vec<bool> {
     let mut columns = vec![false; graph.nodes.len()];
     for node in &graph.nodes {
@@ -198,7 +205,7 @@ fn read_as_columns(graph: &Graph) -> Vec<bool> {
 }
 
 impl<'s> Builder<'_, 's> {
-    fn made(&mut self, id: NodeId) -> Made<'s> {
+    fn node_output(&mut self, id: NodeId) -> NodeOutput<'s> {
         if let Some(made) = &self.nodes[id] {
             return made.clone();
         }
@@ -208,119 +215,97 @@ impl<'s> Builder<'_, 's> {
     }
 
     fn node(&mut self, id: NodeId) -> Collections<'s> {
-        self.made(id).encoded()
+        self.node_output(id).encoded()
     }
 
-    fn render(&mut self, id: NodeId) -> Made<'s> {
-        let graph = self.graph;
-        let node = &graph.nodes[id];
-        if let Op::Table(table) = &node.op {
-            return self.table(*table).with_errors(empty(self.scope)); // by (3)
-        }
-        if let Some(computed) = self.computed(id) {
-            let errs = self.made(node.inputs[0]).errs.concat(computed.errs);
-            return Made::columns(computed.main, errs, &node.schema, &node.name);
-        }
-        Made::rows(self.collections(id), &node.schema, &node.name)
-    }
-
-    /// A node that makes columns.
-    fn computed(&mut self, id: NodeId) -> Option<Computed<'s>> {
-        let graph = self.graph;
-        let node = &graph.nodes[id];
-        match &node.op {
-            Op::Unnest(plan) => {
-                let input = self.made(node.inputs[0]).decoded();
-                Some(unnest::unnest(input, &node.schema, plan, &node.name))
-            }
-            Op::Mfp(plan) => {
-                let input = self.made(node.inputs[0]);
-                // Columns that are picked out of encoded rows are cut, unless somebody decodes the rows anyway.
-                let evaluated = || !mfp::cuts(plan, &graph.nodes[node.inputs[0]].schema, &node.schema);
-                let wanted = self.columns[id] && (self.columns[node.inputs[0]] || evaluated());
-                let columns = input.is_columnar() || wanted;
-                columns.then(|| mfp::mfp_columns(input.decoded(), &node.schema, plan, &node.name))
-            }
-            _ => None,
-        }
-    }
-
-    /// A node that makes rows.
-    fn collections(&mut self, id: NodeId) -> Collections<'s> {
+    /// Builds a node over its inputs: the one place that knows all kinds of nodes.
+    fn render(&mut self, id: NodeId) -> NodeOutput<'s> {
         let graph = self.graph;
         let node = &graph.nodes[id];
         let schema = |input: usize| &graph.nodes[node.inputs[input]].schema;
         let name = node.name.as_str();
-        match &node.op {
+        let rows = match &node.op {
+            Op::Table(table) => return self.table(*table).with_errors(empty(self.scope)), // by (3)
+            Op::Unnest(plan) => {
+                let input = self.node_output(node.inputs[0]).decoded();
+                return self.with_columns(node, unnest::unnest(input, &node.schema, plan, name));
+            }
+            Op::Mfp(plan) => return self.mfp(id, plan),
             Op::Input(input) => self.inputs[*input].clone(),
-            Op::Mfp(plan) => self
-                .joined_columns(node, plan)
-                .unwrap_or_else(|| mfp::mfp(self.node(node.inputs[0]), schema(0), &node.schema, plan, name)),
             Op::Join(plan) => {
                 let [left, right] = self.sides(node, plan);
                 self.with_errors(node, join::join(left, right, plan, name))
             }
-            Op::Aggregate(plan) => {
-                let mut input = self.made(node.inputs[0]);
-                let past = self.kept.past.as_mut();
-                let loaded = past.and_then(|past| Some((past.pause.since, past.sums.remove(&id)?)));
-                if let Some((epoch, _)) = &loaded {
-                    input = input.after(*epoch);
-                }
-                let telling = self.kept.sums.contains(&id).then_some(Telling { loaded });
-                let (rows, errs) = (input.face(), input.errs.clone());
-                let schemas = [schema(0).clone(), node.schema.clone()];
-                let (made, states) = aggregate::aggregate(rows, errs, schemas, plan, telling, name);
-                self.sums.extend(states.map(|states| (id, states)));
-                made
-            }
-            Op::Distinct => {
-                let input = self.node(node.inputs[0]);
-                let distinct =
-                    |rows, name: &str| arrange::distinct(arrange::arrange_rows(rows, &format!("arrange {name}")), name);
-                // Errors are rows here, too: a chain of UNIONs over one bad row would double its letter at each.
-                Collections {
-                    oks: distinct(input.oks, name),
-                    errs: distinct(input.errs, &format!("errors of {name}")),
-                }
-            }
+            Op::Aggregate(plan) => self.aggregate(id, plan),
+            Op::Distinct => sets::distinct(self.node(node.inputs[0]), name),
             Op::Counted(kind) => {
-                let sides = node.inputs.iter().map(|input| self.node(*input));
-                let (mut oks, errs): (Vec<_>, Vec<_>) = sides.map(|c| (c.oks, c.errs)).unzip();
-                let (right, left) = (oks.pop(), oks.pop());
-                let (left, right) = left.zip(right).expect("a set operation has two sides");
-                let balance = arrange::arrange_rows(left.clone().concat(right.negate()), &format!("arrange {name}"));
-                let more = arrange::counted(balance, name, |count| count.max(0));
-                Collections {
-                    oks: match kind {
-                        SetKind::Except => more,
-                        SetKind::Intersect => left.concat(more.negate()),
-                    },
-                    errs: differential_dataflow::collection::concatenate(self.scope, errs),
-                }
+                let [left, right] = [0, 1].map(|side| self.node(node.inputs[side]));
+                sets::counted(kind, left, right, name)
+            }
+            Op::Union => {
+                let inputs = node.inputs.iter().map(|input| self.node(*input)).collect();
+                sets::union(self.scope, inputs)
             }
             Op::TopK(plan) => topk::topk(self.node(node.inputs[0]), schema(0), plan, name),
             Op::Window(plan) => window::window(self.node(node.inputs[0]), schema(0), &node.schema, plan, name),
-            Op::Union => {
-                let inputs: Vec<_> = node.inputs.iter().map(|input| self.node(*input)).collect();
-                let (oks, errs): (Vec<_>, Vec<_>) = inputs.into_iter().map(|c| (c.oks, c.errs)).unzip();
-                Collections {
-                    oks: differential_dataflow::collection::concatenate(self.scope, oks),
-                    errs: differential_dataflow::collection::concatenate(self.scope, errs),
-                }
-            }
             Op::Temporal(plan) => {
-                let pause = self.kept.past.as_ref().map(|past| past.pause);
+                let pause = self.restart.past.as_ref().map(|past| past.pause);
                 temporal::temporal(self.node(node.inputs[0]), schema(0), plan, pause, name)
             }
             Op::Constant(batch) => self.constant(batch),
             Op::Recursive(plan) => self.recursive(id, plan),
             Op::SoFar => unreachable!("what reads it is built in the scope of its recursive query"),
-            Op::Table(_) | Op::Unnest(_) => unreachable!("see `render` and `computed`"),
-        }
+        };
+        NodeOutput::rows(rows, &node.schema, name)
     }
 
-    /// A projection of columns of a join that nothing else reads: the join makes them at once.
+    /// The output of a node that computes columns from those of its one input.
+    fn with_columns(&mut self, node: &Node, computed: Computed<'s>) -> NodeOutput<'s> {
+        let errs = self.node_output(node.inputs[0]).errs.concat(computed.errs);
+        NodeOutput::columns(computed.main, errs, &node.schema, &node.name)
+    }
+
+    /// Builds a projection with its filters, over columns or over encoded rows (4).
+    fn mfp(&mut self, id: NodeId, plan: &Mfp) -> NodeOutput<'s> {
+        let graph = self.graph;
+        let node = &graph.nodes[id];
+        let read = node.inputs[0];
+        let schema = &graph.nodes[read].schema;
+        // A projection of encoded rows is cut out of their bytes, unless some operator decodes the rows anyway.
+        let evaluated = || !mfp::cuts(plan, schema, &node.schema);
+        let wanted = self.columns[id] && (self.columns[read] || evaluated());
+        // A join that is projected at once is never made as a node of its own.
+        if !wanted && let Some(joined) = self.joined_columns(node, plan) {
+            return NodeOutput::rows(joined, &node.schema, &node.name);
+        }
+        let input = self.node_output(read);
+        if wanted || input.is_columnar() {
+            let computed = mfp::mfp_columns(input.decoded(), &node.schema, plan, &node.name);
+            return self.with_columns(node, computed);
+        }
+        let rows = mfp::mfp(input.encoded(), schema, &node.schema, plan, &node.name);
+        NodeOutput::rows(rows, &node.schema, &node.name)
+    }
+
+    /// Builds an aggregate, from its kept accumulators if the lake has them.
+    fn aggregate(&mut self, id: NodeId, plan: &Aggregate) -> Collections<'s> {
+        let graph = self.graph;
+        let node = &graph.nodes[id];
+        let mut input = self.node_output(node.inputs[0]);
+        let past = self.restart.past.as_mut();
+        let loaded = past.and_then(|past| Some((past.pause.since, past.sums.remove(&id)?)));
+        if let Some((epoch, _)) = &loaded {
+            input = input.after(*epoch);
+        }
+        let reporting = self.restart.sums.contains(&id).then_some(SumReporting { loaded });
+        let (rows, errs) = (input.face(), input.errs.clone());
+        let schemas = [graph.nodes[node.inputs[0]].schema.clone(), node.schema.clone()];
+        let (made, states) = aggregate::aggregate(rows, errs, schemas, plan, reporting, &node.name);
+        self.sums.extend(states.map(|states| (id, states)));
+        made
+    }
+
+    /// Builds a projection of a join that nothing else reads: the join outputs only these columns.
     fn joined_columns(&mut self, node: &Node, plan: &Mfp) -> Option<Collections<'s>> {
         let graph = self.graph;
         let input = node.inputs[0];
@@ -338,16 +323,16 @@ impl<'s> Builder<'_, 's> {
         Some(self.with_errors(joined, made))
     }
 
-    /// What a join joins.
-    fn sides(&mut self, node: &Node, plan: &Join) -> [join::Side<'s>; 2] {
+    /// The two sides of a join.
+    fn sides(&mut self, node: &Node, plan: &Join) -> [join::JoinSide<'s>; 2] {
         let apart = !plan.null_equals_null;
-        [(0, &plan.left_keys), (1, &plan.right_keys)].map(|(input, keys)| join::Side {
+        [(0, &plan.left_keys), (1, &plan.right_keys)].map(|(input, keys)| join::JoinSide {
             keyed: self.keyed(node.inputs[input], keys, apart),
             schema: self.graph.nodes[node.inputs[input]].schema.clone(),
         })
     }
 
-    /// With the errors of the node's inputs.
+    /// Adds the errors of the node's inputs.
     fn with_errors(&mut self, node: &Node, made: Collections<'s>) -> Collections<'s> {
         let inputs = node.inputs.iter().map(|input| self.node(*input).errs);
         Collections {
@@ -356,7 +341,7 @@ impl<'s> Builder<'_, 's> {
         }
     }
 
-    fn keyed(&mut self, node: NodeId, keys: &[Expr], nulls_apart: bool) -> key::Keyed<'s> {
+    fn keyed(&mut self, node: NodeId, keys: &[Expr], nulls_apart: bool) -> key::KeyedRows<'s> {
         let cached = (node, format!("{keys:?}"), nulls_apart);
         if let Some(keyed) = self.keyed.get(&cached) {
             return keyed.clone();
@@ -388,7 +373,7 @@ impl<'s> Builder<'_, 's> {
         }
     }
 
-    fn table(&mut self, index: usize) -> Made<'s> {
+    fn table(&mut self, index: usize) -> NodeOutput<'s> {
         if let Some(made) = &self.tables[index] {
             return made.clone();
         }
@@ -397,31 +382,31 @@ impl<'s> Builder<'_, 's> {
         made
     }
 
-    /// A table's node, behind its retention, expectations and key check.
-    fn checked(&mut self, index: usize) -> Made<'s> {
+    /// Builds the rows of a table, after its retention, expectations and key check.
+    fn checked(&mut self, index: usize) -> NodeOutput<'s> {
         let table = &self.graph.tables[index];
         let PlannedTable { name, schema, .. } = table;
-        let mut made = self.made(table.node);
+        let mut made = self.node_output(table.node);
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
             let keep = keep(retention, schema);
-            let pause = self.kept.past.as_ref().map(|past| past.pause);
+            let pause = self.restart.past.as_ref().map(|past| past.pause);
             let kept = retain(made.encoded(), schema, keep, pause, &format!("{name}: retention"));
-            made = Made::rows(kept, schema, name);
+            made = NodeOutput::rows(kept, schema, name);
         }
         for expectation in &table.expectations {
             let checked = checks::expect(made.decoded(), name, expectation, self.counters);
-            made = Made::columns(checked.main, made.errs.concat(checked.errs), schema, name);
+            made = NodeOutput::columns(checked.main, made.errs.concat(checked.errs), schema, name);
             if expectation.on_violation == OnViolation::Fail {
                 self.failures = self.failures.clone().concat(checked.rest);
             }
         }
-        if let Some(past) = &mut self.kept.past
+        if let Some(past) = &mut self.restart.past
             && let Some(rows) = past.tables.remove(&index)
         {
             made = made.after(past.pause.since).with_rows(rows);
         }
         if !table.key.is_empty() {
-            made = Made::rows(checks::unique(made.encoded(), table), schema, name);
+            made = NodeOutput::rows(checks::unique(made.encoded(), table), schema, name);
         }
         made
     }

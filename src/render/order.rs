@@ -1,29 +1,30 @@
-//! Rows in an order: the order's columns as bytes that compare like the order, in front of the row.
+//! Arranges rows in an order: each value begins with the order's columns, encoded as bytes that compare like the
+//! order.
 //!
-//! A value is `ranked ++ rest ++ row ++ u32 length(ranked ++ rest) ++ u32 length(ranked)`, where `ranked` encodes
-//! the columns whose ties share a rank and `rest` those that complete the order. The encodings are
-//! prefix-free, so comparing values compares the order first.
+//! A value is `ranked ++ rest ++ row ++ u32 length(ranked ++ rest) ++ u32 length(ranked)`. `ranked` encodes the
+//! columns of the order that determine the rank, so rows that tie are equal in it, and `rest` encodes the other
+//! columns. The encodings are prefix-free, so comparing values compares the order first.
 
 use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, Rows as Encoded, SortField};
 
-use super::arrange::{ByKey, Rows, arrange_by_key};
-use super::expr::{Kernel, KernelError, apply, codec_of, columns, types_of};
+use super::arrange::{ByKey, arrange_by_key};
+use super::expr::{KernelError, RowKernel, apply, codec_of, columns, types_of};
 use crate::plan::{Expr, SortKey};
-use crate::repr::Row;
+use crate::repr::{Row, Rows};
 
-/// The parts of an ordered value.
+/// A value of the arrangement in its parts.
 #[derive(Clone, Copy)]
 pub struct Ordered<'a> {
-    /// Equal for rows that tie.
+    /// The encoded columns that determine the rank; equal for rows that tie.
     pub ranked: &'a [u8],
-    /// The row itself.
+    /// The encoded row.
     pub row: &'a [u8],
 }
 
-/// Takes an ordered value apart.
+/// Splits a value into its parts.
 #[inline]
 pub fn split(value: &[u8]) -> Ordered<'_> {
     let (value, ranked) = value
@@ -38,29 +39,29 @@ pub fn split(value: &[u8]) -> Ordered<'_> {
     }
 }
 
-/// A partition and an order.
+/// How rows are partitioned and ordered.
 pub struct Ordering<'a> {
-    /// Equal values share a partition (nulls too).
+    /// The expressions of the partition; nulls are equal to each other.
     pub partition: &'a [Expr],
-    /// The order inside it.
+    /// The order within a partition.
     pub order: &'a [SortKey],
-    /// How many of its columns rank.
+    /// How many columns of the order determine the rank.
     pub ranked: usize,
 }
 
-/// Rows by partition, in order; and error rows.
+/// Arranges rows by partition, in their order. Also returns the error rows.
 pub fn ordered<'s>(input: Rows<'s>, schema: &SchemaRef, by: Ordering<'_>, name: &str) -> (ByKey<'s>, Rows<'s>) {
     let applied = apply(input, schema, &format!("order {name}"), kernel(schema, by));
     (arrange_by_key(applied.main, &format!("arrange {name}")), applied.errs)
 }
 
-fn kernel(schema: &SchemaRef, by: Ordering<'_>) -> Kernel<(Row, Row)> {
+fn kernel(schema: &SchemaRef, by: Ordering<'_>) -> RowKernel<(Row, Row)> {
     let partition = by.partition.to_vec();
     let types = types_of(&partition, schema);
     let codec = codec_of(&types);
     let (ranking, completing) = by.order.split_at(by.ranked.min(by.order.len()));
-    let ranked = Part::new(ranking, schema);
-    let rest = Part::new(completing, schema);
+    let ranked = OrderPart::new(ranking, schema);
+    let rest = OrderPart::new(completing, schema);
     let mut bytes: Vec<u8> = Vec::new();
     Box::new(move |batch, updates, outputs| {
         let keys = codec.encode_rows(&columns(&partition, &types, batch)?, batch.num_rows())?;
@@ -84,14 +85,14 @@ fn kernel(schema: &SchemaRef, by: Ordering<'_>) -> Kernel<(Row, Row)> {
     })
 }
 
-/// Some columns of an order.
-struct Part {
+/// Encodes some columns of an order.
+struct OrderPart {
     exprs: Vec<Expr>,
     types: Vec<DataType>,
     converter: RowConverter,
 }
 
-impl Part {
+impl OrderPart {
     fn new(keys: &[SortKey], schema: &SchemaRef) -> Self {
         let exprs: Vec<Expr> = keys.iter().map(|k| k.expr.clone()).collect();
         let types = types_of(&exprs, schema);
@@ -106,14 +107,14 @@ impl Part {
                 SortField::new_with_options(t.clone(), options)
             })
             .collect();
-        Part {
+        OrderPart {
             exprs,
             types,
             converter: RowConverter::new(fields).expect("a planned order has a row encoding"),
         }
     }
 
-    /// None without columns.
+    /// `None` if there are no columns.
     fn encode(&self, batch: &RecordBatch) -> Result<Option<Encoded>, KernelError> {
         if self.exprs.is_empty() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! A recursive query: its step over its own rows, in a scope of its own, in which rounds are a part of the time.
+//! A recursive query: its step over its own rows, in a scope of its own, whose times consist of an epoch and a round.
 //!
 //! ```text
 //!            base                                        what the step joins
@@ -12,38 +12,40 @@
 //! +-------------------------------------------------------------------------------+
 //! ```
 //!
-//! 1. An update at (epoch, n) is one of round n: the sum of all rounds up to n is the query's rows after n rounds. What
-//!    is at n itself is the rows that this round adds, as the step is linear.
-//! 2. `counted` says how often each row is there: once (UNION), or as often as it is made, up to [`MOST_EQUAL`] + 1,
-//!    where it stays. So counts do not overflow, and a cycle ends by itself or at the last round. Rows that are there so
-//!    often are an error, and none of the query's rows.
-//! 3. Updates of rounds beyond the last are errors, and go no further. An error of (2) or (3) is told once for each row.
-//! 4. What does not read the rows so far stands outside, arranged once, and is shared with the rest of the graph.
+//! 1. An update at (epoch, n) belongs to round n: the sum over all rounds up to n gives the query's rows after n
+//!    rounds. Because the step is linear, the updates at n itself are the rows that this round adds.
+//! 2. `counted` bounds how often each row is there: once (UNION), or as often as it is derived, up to [`MOST_EQUAL`] +
+//!    1, where it stays. So counts do not overflow, and a cycle ends by itself or at the last round. A row that
+//!    reaches this bound is an error, and is not among the query's rows.
+//! 3. Updates of rounds beyond the last one are errors, and are not fed back. An error of (2) or (3) is reported once
+//!    for each row.
+//! 4. Nodes that do not read the rows so far stay outside of the scope. They are arranged once, and shared with the
+//!    rest of the graph.
 
 use std::collections::HashMap;
 
 use arrow::datatypes::SchemaRef;
 use differential_dataflow::AsCollection;
 use differential_dataflow::operators::iterate::Variable;
-use timely::dataflow::Scope;
 use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::operators::vec::Filter;
+use timely::dataflow::{ProbeHandle, Scope};
 use timely::order::Product;
 
 use super::arrange::{self, ByKey};
 use super::error::Errors;
 use super::expr::types_of;
 use super::join::{both, emit, keys, marks, nulls, part};
-use super::key::{self, Cut, Keyed, Layout};
+use super::key::{self, KeyColumnLayout, KeyCutter, KeyedRows};
 use super::rounds::{RoundByKey, RoundPairs, RoundRows, apply, arrange_by_key, join, reduce};
 use super::{Builder, Collections, mfp};
 use crate::plan::{Graph, Join, JoinKind, MOST_EQUAL, Mfp, Node, NodeId, Op, Recursive};
 use crate::repr::{Diff, Round, Row, RowCodec};
 
-/// What a join of a step joins, outside of the scope.
+/// The side of a join in a step that stays outside of the scope.
 struct Outside<'s> {
-    keyed: Keyed<'s>,
-    /// Its keys, each once, where only they matter.
+    keyed: KeyedRows<'s>,
+    /// The distinct keys of this side, if the join only needs to know whether a key is present.
     keys: Option<ByKey<'s>>,
     schema: SchemaRef,
 }
@@ -56,7 +58,7 @@ struct Inside<'i> {
 }
 
 impl<'s> Builder<'_, 's> {
-    /// A recursive query; its inputs are its base and its step.
+    /// Builds a recursive query, whose two inputs are its base and its step.
     pub(super) fn recursive(&mut self, id: NodeId, plan: &Recursive) -> Collections<'s> {
         let graph = self.graph;
         let node = &graph.nodes[id];
@@ -83,6 +85,7 @@ impl<'s> Builder<'_, 's> {
             outside.insert(id, side);
         }
         let outer = self.scope;
+        let probe = ProbeHandle::new();
         let (oks, made_errs, ends) = outer.scoped::<Round, _, _>(name, |scope| {
             let summary = Product::new(Default::default(), 1);
             let (variable, so_far) = Variable::new(scope, summary);
@@ -98,16 +101,16 @@ impl<'s> Builder<'_, 's> {
             let all = first.oks.enter(scope).concat(made.oks);
             let (rows, many) = counted(all, plan.distinct, name);
             let most = plan.most_rounds;
-            let within = at(&rows, move |round| round <= most);
-            let beyond = at(&rows, move |round| round > most);
+            let within = in_rounds(&rows, move |round| round <= most);
+            let beyond = in_rounds(&rows, move |round| round > most);
             let again = match many.clone() {
                 None => within.clone(),
-                // By (2).
+                // By (2), a row that reached the bound is fed back with the count of the bound.
                 Some(many) => within
                     .clone()
-                    .concat(times(at(&many, move |round| round <= most), MOST_EQUAL + 1)),
+                    .concat(multiplied(in_rounds(&many, move |round| round <= most), MOST_EQUAL + 1)),
             };
-            variable.set(again);
+            variable.set(again.probe_with(&probe));
             let schema = &node.schema;
             let ends = refused(beyond, schema, without_end(most));
             let ends = match many {
@@ -117,7 +120,8 @@ impl<'s> Builder<'_, 's> {
             let errs = differential_dataflow::collection::concatenate(scope, made.errs);
             (within.leave(outer), errs.leave(outer), ends.leave(outer))
         });
-        // Of rows without end there are as many as there are paths: each is told once.
+        self.rounds.push((name.to_string(), probe));
+        // There may be as many such rows as there are paths; `distinct` reports each row once.
         let told = format!("ends of {name}");
         let ends = arrange::distinct(arrange::arrange_rows(ends, &format!("arrange {told}")), &told);
         Collections {
@@ -127,7 +131,7 @@ impl<'s> Builder<'_, 's> {
     }
 }
 
-/// Why a row of a late round is an error.
+/// The reason of a row that was added in a round beyond the last one.
 fn without_end(most: u64) -> String {
     format!(
         "the recursive query goes on beyond {most} rounds, to this row: bound it by a condition, end cycles by UNION \
@@ -135,14 +139,14 @@ fn without_end(most: u64) -> String {
     )
 }
 
-/// Why a row that is there very often is an error.
+/// The reason of a row that reached the bound of (2).
 fn too_many() -> String {
     format!(
         "the recursive query has more than {MOST_EQUAL} rows like this one: end cycles by UNION in the place of UNION ALL"
     )
 }
 
-/// The nodes of a step that read the rows so far.
+/// The nodes of a step that read, directly or not, the rows so far.
 fn inner(graph: &Graph, step: NodeId, base: NodeId) -> Vec<NodeId> {
     fn reads(graph: &Graph, id: NodeId, base: NodeId, known: &mut HashMap<NodeId, bool>) -> bool {
         if let Some(known) = known.get(&id) {
@@ -151,10 +155,10 @@ fn inner(graph: &Graph, step: NodeId, base: NodeId) -> Vec<NodeId> {
         let node = &graph.nodes[id];
         let answer = match node.op {
             Op::SoFar => node.inputs[0] == base,
-            // It reads its own rows so far.
+            // A nested recursive query only reads its own rows so far.
             Op::Recursive(_) => false,
             _ => {
-                // All are asked, so that all are known.
+                // `collect` visits all inputs, so that the answer is known for each of them.
                 let inputs = node.inputs.iter().map(|input| reads(graph, *input, base, known));
                 inputs.collect::<Vec<bool>>().contains(&true)
             }
@@ -168,23 +172,23 @@ fn inner(graph: &Graph, step: NodeId, base: NodeId) -> Vec<NodeId> {
         .into_iter()
         .filter_map(|(id, reads)| reads.then_some(id))
         .collect();
-    // All workers build operators in one order.
+    // All workers must build operators in the same order.
     inner.sort_unstable();
     inner
 }
 
-/// The updates of some rounds.
-fn at<'i>(rows: &RoundRows<'i>, which: impl Fn(u64) -> bool + 'static) -> RoundRows<'i> {
+/// The updates of the rounds for which `which` is true.
+fn in_rounds<'i>(rows: &RoundRows<'i>, which: impl Fn(u64) -> bool + 'static) -> RoundRows<'i> {
     let rows = rows.inner.clone();
     rows.filter(move |(_, time, _)| which(time.inner)).as_collection()
 }
 
-/// Each row so many times.
-fn times<'i>(rows: RoundRows<'i>, count: Diff) -> RoundRows<'i> {
+/// Multiplies each row's count.
+fn multiplied<'i>(rows: RoundRows<'i>, count: Diff) -> RoundRows<'i> {
     rows.explode(move |row| Some((row, count)))
 }
 
-/// Each row as often as it may be, and, unless each is there once, rows of which there are too many, once. See (2).
+/// By (2): the rows with their bounded counts and, unless `distinct`, the rows that reached the bound, each once.
 fn counted<'i>(rows: RoundRows<'i>, distinct: bool, name: &str) -> (RoundRows<'i>, Option<RoundRows<'i>>) {
     let arranged = arrange_by_key(rows.map(|row| (row, Row::default())), &format!("arrange {name}"));
     let (many, _) = marks();
@@ -210,14 +214,14 @@ fn counted<'i>(rows: RoundRows<'i>, distinct: bool, name: &str) -> (RoundRows<'i
     (of(true), (!distinct).then(|| of(false)))
 }
 
-/// Rows as error rows.
+/// Turns rows into error rows.
 fn refused<'i>(rows: RoundRows<'i>, schema: &SchemaRef, reason: String) -> RoundRows<'i> {
     let codec = RowCodec::new(super::expr::relaxed(schema)).expect("a planned schema has a row encoding");
     let errors = Errors::default();
     rows.map(move |row| errors.encoded(&reason, &codec, row.bytes()))
 }
 
-/// A step while it is built.
+/// The operators of a step while they are built.
 struct Step<'a, 's, 'i> {
     graph: &'a Graph,
     scope: Scope<'i, Round>,
@@ -233,7 +237,7 @@ impl<'i> Step<'_, '_, 'i> {
             return made.clone();
         }
         let made = self.build(id);
-        // Errors are told once, whoever reads the rows.
+        // The first reader takes the errors, so that they are reported once.
         let rows = Inside {
             oks: made.oks.clone(),
             errs: vec![],
@@ -257,7 +261,7 @@ impl<'i> Step<'_, '_, 'i> {
             Op::Mfp(plan) => self
                 .node(node.inputs[0])
                 .filtered(plan, schema(0), &node.schema, &node.name),
-            // In the end each row is there once.
+            // Skipped here, because the rows become distinct at the end of each round.
             Op::Distinct => self.node(node.inputs[0]),
             Op::Union => {
                 let inputs: Vec<Inside<'i>> = node.inputs.iter().map(|input| self.node(*input)).collect();
@@ -277,7 +281,7 @@ impl<'i> Step<'_, '_, 'i> {
             .outside
             .remove(&id)
             .expect("each join of a step was prepared, and is built once");
-        // Whether the rows so far are on the right.
+        // Whether the rows so far are on the right side.
         let mirrored = !self.is_inner(node.inputs[0]);
         let (read, on) = match mirrored {
             false => (node.inputs[0], &plan.left_keys),
@@ -406,13 +410,13 @@ impl<'i> Inside<'i> {
     }
 }
 
-/// Rows by a join's key.
+/// The rows so far, arranged by a join's key.
 struct ByJoinKey<'i> {
     arranged: RoundByKey<'i>,
-    /// Rows with a null in their key, where those stand aside.
+    /// Rows with a null in their key, if they are kept apart.
     nulls: RoundRows<'i>,
     errs: RoundRows<'i>,
-    layout: Layout,
+    layout: KeyColumnLayout,
 }
 
 fn by_key<'i>(
@@ -424,9 +428,9 @@ fn by_key<'i>(
     name: &str,
 ) -> ByJoinKey<'i> {
     let arrange = |pairs: RoundPairs<'i>| arrange_by_key(pairs, &format!("arrange the rows so far of {name}"));
-    if let Some(cut) = Cut::new(schema, keys, nulls_apart) {
+    if let Some(cut) = KeyCutter::new(schema, keys, nulls_apart) {
         let layout = cut.layout.clone();
-        let cut = rows.map(move |row| cut.apart(row));
+        let cut = rows.map(move |row| cut.split_key(row));
         let nulls = cut.clone().flat_map(Result::err);
         return ByJoinKey {
             arranged: arrange(cut.flat_map(Result::ok)),
@@ -446,11 +450,11 @@ fn by_key<'i>(
         arranged: arrange(applied.main),
         nulls: applied.rest,
         errs: applied.errs,
-        layout: Layout::whole(types_of(keys, schema), types),
+        layout: KeyColumnLayout::whole(types_of(keys, schema), types),
     }
 }
 
-/// Rows that are among `parts`, as often as they are there.
+/// The rows that are among `parts`, with their own counts.
 fn among<'i>(rows: RoundRows<'i>, parts: RoundRows<'i>, name: &str) -> RoundRows<'i> {
     let (is_part, is_row) = marks();
     let (part, of) = (is_part.clone(), is_row.clone());

@@ -1,6 +1,6 @@
-//! The heavy generics of differential once more, for the scope of a recursive query, whose times are of a round too:
-//! arrange, join with what stands outside, reduce, and kernels. See `arrange` and `expr`, of which these are the
-//! counterparts.
+//! The heavy generics of differential dataflow once more, for the scope of a recursive query, whose times include a
+//! round: arrange, join with an arrangement from outside, reduce, and kernels. They correspond to those in `arrange`
+//! and `expr`.
 
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
@@ -11,27 +11,27 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::arrange::{Match, Reduction, hash, named};
+use super::arrange::{Match, Reduction, named};
 use super::error::Errors;
-use super::expr::{Applied, Kernel, Outputs, gather, isolate, relaxed};
+use super::expr::{ApplyOutput, Outputs, RowKernel, gather, isolate, relaxed};
 use crate::repr::{
     Diff, Epoch, Round, RoundValBatcher, RoundValBuilder, RoundValChunker, RoundValSpine, Row, RowCodec, RowValSpine,
-    Update,
+    Update, key_hash,
 };
 use arrow::datatypes::SchemaRef;
 
-/// Updates of rows, by rounds.
+/// Updates of rows, with rounds.
 pub type RoundRows<'i> = VecCollection<'i, Round, Row, Diff>;
-/// Updates of (key, value) pairs, by rounds.
+/// Updates of (key, value) pairs, with rounds.
 pub type RoundPairs<'i> = VecCollection<'i, Round, (Row, Row), Diff>;
-/// Values arranged by key, by rounds.
+/// Values arranged by key, with rounds.
 pub type RoundByKey<'i> = Arranged<'i, TraceAgent<RoundValSpine>>;
-/// What is arranged outside.
+/// An arrangement from outside, brought into the scope.
 pub type OuterByKey<'i> = Arranged<'i, TraceEnter<TraceAgent<RowValSpine>, Round>>;
 
 /// Arranges values by key, on the worker that owns the key.
 pub fn arrange_by_key<'i>(pairs: RoundPairs<'i>, name: &str) -> RoundByKey<'i> {
-    let exchange = Exchange::new(|update: &((Row, Row), Round, Diff)| hash(update.0.0.bytes()));
+    let exchange = Exchange::new(|update: &((Row, Row), Round, Diff)| key_hash(update.0.0.bytes()));
     let arranged = arrange_core::<_, _, RoundValChunker, RoundValBatcher, RoundValBuilder, RoundValSpine>(
         pairs.inner,
         exchange,
@@ -40,12 +40,12 @@ pub fn arrange_by_key<'i>(pairs: RoundPairs<'i>, name: &str) -> RoundByKey<'i> {
     named(arranged, name)
 }
 
-/// All pairs of values with equal keys, as `emit` makes them of key, value inside and value outside.
+/// All pairs of values with equal keys, as `emit` joins key, inner value and outer value.
 pub fn join<'i>(inside: RoundByKey<'i>, outside: OuterByKey<'i>, mut emit: Match) -> RoundRows<'i> {
     inside.join_core(outside, move |key, inside, outside| Some(emit(key, inside, outside)))
 }
 
-/// A function of each key's values. The logic is not called for a group without values.
+/// Computes a function of each key's values. The logic is not called for a group without values.
 pub fn reduce<'i>(input: RoundByKey<'i>, name: &str, mut logic: Reduction) -> RoundByKey<'i> {
     let reduced = input.reduce_abelian::<_, RoundValBuilder, RoundValSpine, _, _>(
         name,
@@ -65,14 +65,14 @@ pub fn reduce<'i>(input: RoundByKey<'i>, name: &str, mut logic: Reduction) -> Ro
 
 /// Runs a kernel over all updates of a collection.
 ///
-/// A kernel hands on the times of its updates and does not look at them: here each is the place of the real one among
-/// those of the batch.
+/// A kernel passes the times of its updates on without looking at them. So it gets, in place of a time with a round,
+/// the position of that time in a list.
 pub fn apply<'i, D: Clone + 'static>(
     input: RoundRows<'i>,
     schema: &SchemaRef,
     name: &str,
-    mut kernel: Kernel<D>,
-) -> Applied<'i, D, Round> {
+    mut kernel: RowKernel<D>,
+) -> ApplyOutput<'i, D, Round> {
     let codec = RowCodec::new(relaxed(schema)).expect("a planned schema has a row encoding");
     let errors = Errors::default();
     let mut builder = OperatorBuilder::new(name.to_string(), input.inner.scope());
@@ -122,7 +122,7 @@ pub fn apply<'i, D: Clone + 'static>(
             });
         }
     });
-    Applied {
+    ApplyOutput {
         main: main_stream.as_collection(),
         rest: rest_stream.as_collection(),
         errs: errs_stream.as_collection(),

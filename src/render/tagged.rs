@@ -1,10 +1,9 @@
-//! Rows and error rows in one collection, told apart by their first byte: what a keyed operator that can fail
-//! yields, since its output is one collection.
+//! Puts rows and error rows into one collection, tagged by their first byte, because a keyed operator that can fail
+//! has only one output.
 
-use super::arrange::Rows;
-use crate::repr::Row;
+use crate::repr::{Row, Rows};
 
-/// A row that is fine, from its parts.
+/// Makes a tagged row of its parts.
 pub fn ok(parts: &[&[u8]]) -> Row {
     let mut bytes = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());
     bytes.push(0);
@@ -12,12 +11,12 @@ pub fn ok(parts: &[&[u8]]) -> Row {
     Row::new(&bytes)
 }
 
-/// An error row.
+/// Makes a tagged error row.
 pub fn err(row: &[u8]) -> Row {
     Row::concat(&[1], row)
 }
 
-/// What a tagged row holds: a row that is fine, or else an error row.
+/// The content of a tagged row: `Ok` for a row, `Err` for an error row.
 pub fn part(tagged: &[u8]) -> Result<&[u8], &[u8]> {
     match tagged[0] {
         0 => Ok(&tagged[1..]),
@@ -25,7 +24,7 @@ pub fn part(tagged: &[u8]) -> Result<&[u8], &[u8]> {
     }
 }
 
-/// Rows that are fine, and error rows.
+/// Splits a collection into rows and error rows.
 pub fn split<'s>(tagged: Rows<'s>) -> (Rows<'s>, Rows<'s>) {
     let of = |tag: u8| {
         tagged

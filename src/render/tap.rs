@@ -1,5 +1,5 @@
-//! Where updates of a table leave the graph: each goes to the worker that owns its row, consolidated before it
-//! travels, and is handed over there.
+//! The place where updates of a table leave the graph. Updates are consolidated, then exchanged to the worker that
+//! owns the row, and handed over there.
 
 use differential_dataflow::AsCollection;
 use timely::container::CapacityContainerBuilder;
@@ -8,13 +8,12 @@ use timely::dataflow::channels::pact::{Exchange, ParallelizationContract};
 use timely::dataflow::operators::generic::OutputBuilderSession;
 use timely::dataflow::operators::generic::operator::Operator;
 
-use super::arrange::Rows;
-use crate::repr::{Epoch, Update, sort};
+use crate::repr::{Epoch, Rows, Update, sort};
 
-/// Hands every update of a collection to `send`, on the worker `owner(row, workers)`.
+/// Calls `send` with every update of a collection, on the worker `owner(row, workers)`.
 ///
-/// The answer is a stream without data whose frontier passes an epoch once all of the epoch's updates have
-/// been handed over on every worker: probe it. `send` may be called several times for an epoch.
+/// Returns a stream without data, to be probed: its frontier passes an epoch once all of the epoch's updates have been
+/// handed over on every worker. `send` may be called several times for an epoch.
 pub fn tap<'s>(
     rows: Rows<'s>,
     name: &str,
@@ -26,7 +25,7 @@ pub fn tap<'s>(
     end(consolidate(rows, name).inner, exchange, name, send)
 }
 
-/// Hands what comes to `send`, on the worker that `pact` names. The answer is as [`tap`]'s.
+/// Calls `send` with all data, on the worker that `pact` chooses. Returns a stream as [`tap`] does.
 pub fn end<'s, D: 'static>(
     stream: Stream<'s, Epoch, Vec<D>>,
     pact: impl ParallelizationContract<Epoch, Vec<D>>,
@@ -48,7 +47,7 @@ pub fn end<'s, D: 'static>(
     })
 }
 
-/// Consolidates what is there of an epoch, without waiting for its end.
+/// Consolidates the updates of an epoch that are there, without waiting for the rest of the epoch.
 fn consolidate<'s>(rows: Rows<'s>, name: &str) -> Rows<'s> {
     rows.inner
         .unary(

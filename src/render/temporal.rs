@@ -1,11 +1,11 @@
-//! Rows that exist only for a while: a predicate on `now()`, and retention.
+//! Rows that exist for a limited time: predicates on `now()`, and retention.
 //!
-//! A row's update at time t becomes the update at `max(t, lower)` and its negation at `upper`, if that is later.
-//! Without any state, a retraction makes exactly the negations of what its row still has to do.
+//! A row's update at time t becomes the update at `max(t, lower)`, and its negation at `upper` if that is later. This
+//! needs no state: a retraction yields exactly the negations of the updates that its row still has ahead.
 //!
-//! Updates of the future wait in one queue per operator, by time, so that no arrangement downstream looks at them
-//! again and again; the queue holds a capability at its first time. When inputs are closed for good, time
-//! stops, and what still waits is dropped.
+//! Updates in the future wait in one queue per operator, ordered by time, so that arrangements downstream need not
+//! look at them again and again. The queue holds a capability at its first time. When the inputs are closed for good,
+//! time stops, and the updates that still wait are dropped.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,27 +22,26 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use super::Collections;
-use super::arrange::Rows;
 use super::error::Errors;
-use super::expr::{Kernel, KernelError, apply, evaluated, relaxed};
+use super::expr::{KernelError, RowKernel, apply, evaluated, relaxed};
 use crate::definition::Retention;
-use crate::plan::{Bound, Temporal};
+use crate::plan::{Temporal, TemporalBound};
 use crate::repr::footprint::{self, Footprint};
-use crate::repr::{Diff, Epoch, Row};
+use crate::repr::{Diff, Epoch, Row, Rows};
 
-/// The time in which nothing ran, between the past that a run begins with and the first epoch that it opens. No snapshot
-/// is of an epoch in it, so what happens in it may happen at its end.
+/// The time between the past and the first live epoch, during which no run was there. No snapshot is as of an epoch
+/// within it, so updates within it may be moved to its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Pause {
     /// The last epoch of the past.
     pub since: Epoch,
-    /// The first that is opened.
+    /// The first live epoch.
     pub until: Epoch,
 }
 
 impl Pause {
-    /// When what happens at `time` is seen first.
-    fn over(self, time: Epoch) -> Epoch {
+    /// The epoch at which an update at `time` becomes visible.
+    fn visible_at(self, time: Epoch) -> Epoch {
         match self.since < time && time < self.until {
             true => self.until,
             false => time,
@@ -50,7 +49,7 @@ impl Pause {
     }
 }
 
-/// Lets rows enter and leave by the epoch's time.
+/// Lets rows appear and disappear by the epoch's time.
 pub fn temporal<'s>(
     input: Collections<'s>,
     schema: &SchemaRef,
@@ -65,26 +64,26 @@ pub fn temporal<'s>(
     }
 }
 
-/// A column that bounds how long rows stay.
-pub struct Keep {
-    /// Position of a DATE or TIMESTAMP column.
+/// How long rows stay, counted from the time in one of their columns.
+pub struct RowRetention {
+    /// The position of that column, which is a DATE or TIMESTAMP.
     pub column: usize,
-    /// Its name, for the reason of a dead letter.
+    /// The name of that column, for the reason of a dead letter.
     pub name: String,
-    /// How long.
+    /// How long rows stay.
     pub keep: Duration,
 }
 
-/// Retention: rows leave once the epoch's time reaches `column + keep`; nulls stay for ever.
+/// Retention: removes rows once the epoch's time reaches `column + keep`. Rows with a null in the column stay forever.
 ///
-/// A row that arrives later than that becomes an error row for good: once it is cut off, nobody remembers
-/// it, so a retraction of it says nothing. Rows of before the `pause` are replayed: whether they came too late was
-/// judged when they arrived, so they say nothing either; who replays them brings the letters of that time
+/// A row that arrives later than that becomes an error row for good. Since a removed row is not remembered, a later
+/// retraction of it has no effect. Rows from before the `pause` are replayed: whether they came too late was decided
+/// when they first arrived. So they yield no error here; the caller carries over the dead letters of that time
 /// ([`still_late`]).
 pub fn retain<'s>(
     input: Collections<'s>,
     schema: &SchemaRef,
-    keep: Keep,
+    keep: RowRetention,
     pause: Option<Pause>,
     name: &str,
 ) -> Collections<'s> {
@@ -96,36 +95,42 @@ pub fn retain<'s>(
     }
 }
 
-/// Retention of rows that were in time when they arrived: as [`retain`], but a row whose time has passed says nothing. It
-/// is one of the past, replayed: it was there and has left.
-pub fn expire<'s>(rows: Rows<'s>, schema: &SchemaRef, keep: Keep, pause: Option<Pause>, name: &str) -> Rows<'s> {
+/// Retention of rows that were in time when they arrived. Like [`retain`], except that a row whose time has passed
+/// yields no error, because it is a replayed row that has been removed before.
+pub fn expire<'s>(
+    rows: Rows<'s>,
+    schema: &SchemaRef,
+    keep: RowRetention,
+    pause: Option<Pause>,
+    name: &str,
+) -> Rows<'s> {
     let applied = apply(rows, schema, name, expiry_kernel(keep));
     release(applied.main, pause, name)
 }
 
-/// When rows leave by a retention: the first epoch at which each has passed its time; never, where it is null.
+/// The first epoch at which each row is past its retention; `Epoch::MAX` where the column is null.
 pub fn leaving(column: &dyn Array, keep: Duration) -> Result<Vec<Epoch>, KernelError> {
     let keep = keep_micros(keep);
     let leave = |us: Option<i64>| us.map_or(Epoch::MAX, |us| first_at(us.saturating_add(keep), true));
     Ok(moments(column)?.into_iter().map(leave).collect())
 }
 
-fn expiry_kernel(keep: Keep) -> Kernel<Row> {
+fn expiry_kernel(keep: RowRetention) -> RowKernel<Row> {
     Box::new(move |batch, updates, outputs| {
         let leaving = leaving(batch.column(keep.column), keep.keep)?;
         for ((row, time, diff), leave) in updates.iter_mut().zip(leaving) {
-            stay(std::mem::take(row), *time, leave, *diff, &mut outputs.main);
+            push_stay(std::mem::take(row), *time, leave, *diff, &mut outputs.main);
         }
         Ok(())
     })
 }
 
-fn temporal_kernel(plan: &Temporal) -> Kernel<Row> {
-    let own = |bounds: &[Bound]| -> Vec<_> { bounds.iter().map(|b| (b.expr.clone(), b.inclusive)).collect() };
+fn temporal_kernel(plan: &Temporal) -> RowKernel<Row> {
+    let own = |bounds: &[TemporalBound]| -> Vec<_> { bounds.iter().map(|b| (b.expr.clone(), b.inclusive)).collect() };
     let (lower, upper) = (own(&plan.lower), own(&plan.upper));
     Box::new(move |batch, updates, outputs| {
         let count = batch.num_rows();
-        // None: a bound is null, the row stays out.
+        // `None` means that a bound is null, so that the row never appears.
         let mut entering: Vec<Option<Epoch>> = vec![Some(Epoch::MIN); count];
         let mut leaving: Vec<Option<Epoch>> = vec![Some(Epoch::MAX); count];
         for (expr, inclusive) in &lower {
@@ -137,7 +142,7 @@ fn temporal_kernel(plan: &Temporal) -> Kernel<Row> {
         for (expr, inclusive) in &upper {
             let moments = moments(&evaluated(expr, batch)?)?;
             for (at, moment) in leaving.iter_mut().zip(moments) {
-                // It leaves at the first moment at which it does not exist any more.
+                // The row disappears at the first moment at which the predicate is false.
                 *at = at
                     .zip(moment.map(|us| first_at(us, !*inclusive)))
                     .map(|(a, b)| a.min(b));
@@ -145,18 +150,18 @@ fn temporal_kernel(plan: &Temporal) -> Kernel<Row> {
         }
         for ((row, time, diff), (enter, leave)) in updates.iter_mut().zip(entering.into_iter().zip(leaving)) {
             if let (Some(enter), Some(leave)) = (enter, leave) {
-                stay(std::mem::take(row), (*time).max(enter), leave, *diff, &mut outputs.main);
+                push_stay(std::mem::take(row), (*time).max(enter), leave, *diff, &mut outputs.main);
             }
         }
         Ok(())
     })
 }
 
-/// How the reason of a row that came too late begins.
+/// The beginning of the reason of a row that came too late.
 pub const LATE: &str = "late: retention keeps ";
 
-/// Of rows that came too late once, by the payloads of their error rows: whether at `epoch` their time is over, by a
-/// retention that may have changed since. A payload that tells no time stays late.
+/// For rows that came too late, given by the payloads of their error rows: whether they are past their retention at
+/// `epoch`. The retention may have changed since. A payload without a readable time counts as late.
 pub fn still_late(payloads: &BinaryArray, retention: &Retention, epoch: Epoch) -> Vec<bool> {
     let told = payloads.iter().map(|payload| {
         let row: serde_json::Value = serde_json::from_slice(payload?).ok()?;
@@ -172,7 +177,7 @@ fn keep_micros(keep: Duration) -> i64 {
     i64::try_from(keep.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn retention_kernel(keep: Keep, past: Option<Epoch>, schema: &SchemaRef) -> Kernel<Row> {
+fn retention_kernel(keep: RowRetention, past: Option<Epoch>, schema: &SchemaRef) -> RowKernel<Row> {
     let errors = Errors::default();
     let schema = relaxed(schema);
     Box::new(move |batch, updates, outputs| {
@@ -181,7 +186,7 @@ fn retention_kernel(keep: Keep, past: Option<Epoch>, schema: &SchemaRef) -> Kern
         for (index, (row, time, diff)) in updates.iter_mut().enumerate() {
             let leave = leaving[index];
             if leave > *time {
-                stay(std::mem::take(row), *time, leave, *diff, &mut outputs.main);
+                push_stay(std::mem::take(row), *time, leave, *diff, &mut outputs.main);
             } else if *diff > 0 && past.is_none_or(|past| *time > past) {
                 let reason = format!(
                     "{LATE}{:?} for {:?}, this row's time had passed when it arrived",
@@ -194,7 +199,7 @@ fn retention_kernel(keep: Keep, past: Option<Epoch>, schema: &SchemaRef) -> Kern
     })
 }
 
-fn stay(row: Row, enter: Epoch, leave: Epoch, diff: Diff, output: &mut Vec<(Row, Epoch, Diff)>) {
+fn push_stay(row: Row, enter: Epoch, leave: Epoch, diff: Diff, output: &mut Vec<(Row, Epoch, Diff)>) {
     if leave <= enter || enter == Epoch::MAX {
         return;
     }
@@ -204,13 +209,13 @@ fn stay(row: Row, enter: Epoch, leave: Epoch, diff: Diff, output: &mut Vec<(Row,
     output.push((row, enter, diff));
 }
 
-/// Microseconds.
+/// Converts times to microseconds.
 fn moments(array: &dyn Array) -> Result<Vec<Option<i64>>, KernelError> {
     let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
     Ok(micros.as_primitive::<TimestampMicrosecondType>().iter().collect())
 }
 
-/// The first epoch at or after a moment, or (not `inclusive`) strictly after it.
+/// The first epoch at or after a moment; if not `inclusive`, strictly after it.
 fn first_at(micros: i64, inclusive: bool) -> Epoch {
     let floor = micros.div_euclid(1000);
     let exact = micros.rem_euclid(1000) == 0;
@@ -218,7 +223,7 @@ fn first_at(micros: i64, inclusive: bool) -> Epoch {
     Epoch::try_from(epoch).unwrap_or(Epoch::MIN)
 }
 
-/// Updates that wait for their time.
+/// Updates whose time has not come, and, for each time, how many updates the last consolidation left.
 #[derive(Default)]
 struct Waiting {
     by_time: BTreeMap<Epoch, (Vec<(Row, Diff)>, usize)>,
@@ -228,7 +233,8 @@ impl Waiting {
     fn push(&mut self, row: Row, time: Epoch, diff: Diff) {
         let (updates, settled) = self.by_time.entry(time).or_default();
         updates.push((row, diff));
-        // Rows that came and went before their time cancel: at most twice what is needed is held.
+        // Rows that are added and removed before their time cancel. Consolidating whenever the number has doubled
+        // keeps at most twice as many updates as needed.
         if updates.len() > 2 * *settled + 2 {
             consolidate(updates);
             *settled = updates.len();
@@ -246,7 +252,7 @@ impl Waiting {
         self.by_time.keys().next().copied()
     }
 
-    /// The updates of the first time, if it is before `frontier`.
+    /// Takes the updates of the first time, if it is before `frontier`.
     fn next_before(&mut self, frontier: Epoch) -> Option<(Epoch, Vec<(Row, Diff)>)> {
         let first = self.first().filter(|time| *time < frontier)?;
         let (mut updates, _) = self.by_time.remove(&first)?;
@@ -272,7 +278,7 @@ fn release<'s>(input: Rows<'s>, pause: Option<Pause>, name: &str) -> Rows<'s> {
                     let now = *capability.time();
                     let mut session = output.session(&capability);
                     for (row, time, diff) in containers.flat_map(|c| c.drain(..)) {
-                        let time = pause.map_or(time, |pause| pause.over(time));
+                        let time = pause.map_or(time, |pause| pause.visible_at(time));
                         if time <= now {
                             session.give((row, time, diff));
                         } else {

@@ -1,5 +1,5 @@
-//! Operators against brute-force oracles: random updates at every time, with 1, 2 and 3 workers, epoch by
-//! epoch and all epochs at once.
+//! Compares operators with brute-force oracles: random updates at every time, with 1, 2 and 3 workers, both epoch by
+//! epoch and with all epochs at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,6 +11,7 @@ use datafusion::logical_expr::{LogicalPlan, Operator};
 use datafusion::physical_expr::expressions::{Column, binary, lit};
 use differential_dataflow::AsCollection;
 use timely::dataflow::operators::{Input as _, Inspect, Probe};
+use timely::logging::{TimelyEvent, TimelyEventBuilder};
 
 use super::*;
 use crate::definition::{Dataflow, Input};
@@ -24,14 +25,14 @@ mod recursive;
 
 /// A tuple of nullable integers.
 type Tuple = Vec<Option<i64>>;
-/// Tuples and how often.
+/// Tuples with their counts.
 type Bag = BTreeMap<Tuple, i64>;
 
-pub struct Random(u64);
+pub struct SeededRandom(u64);
 
-impl Random {
+impl SeededRandom {
     pub fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+        SeededRandom(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
     pub fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
@@ -60,7 +61,7 @@ fn encode(tuple: &Tuple) -> Row {
         .swap_remove(0)
 }
 
-/// Reads integers, unsigned integers and booleans as integers.
+/// Decodes integers, unsigned integers and booleans as integers.
 fn decode(schema: &SchemaRef, rows: &[&Row]) -> Vec<Tuple> {
     let batch = RowCodec::new(expr::relaxed(schema))
         .unwrap()
@@ -163,15 +164,15 @@ pub fn dataflow(inputs: Vec<Input>, tables: usize) -> Dataflow {
     }
 }
 
-/// Updates of each input at each time 0, 1, ...
+/// The updates of each input at each time 0, 1, ...
 type History = Vec<Vec<Vec<(Row, Diff)>>>;
 
-/// Random histories that never take away what is not there.
+/// Random histories that only remove tuples that are there.
 fn history(
-    random: &mut Random,
+    random: &mut SeededRandom,
     times: usize,
     changes: u64,
-    tuple: impl Fn(&mut Random) -> Tuple,
+    tuple: impl Fn(&mut SeededRandom) -> Tuple,
 ) -> Vec<Vec<(Tuple, Diff)>> {
     let mut live: Vec<Tuple> = vec![];
     (0..times)
@@ -203,13 +204,13 @@ fn encoded(histories: &[&[Vec<(Tuple, Diff)>]]) -> History {
         .collect()
 }
 
-/// What came out: per table, and the violations that fail.
+/// The output of a graph: rows and errors by table, and violations of `fail` expectations.
 #[derive(Default)]
 struct Answer {
     oks: Vec<Vec<Update>>,
     errs: Vec<Vec<Update>>,
     failures: Vec<Update>,
-    /// How long the first worker took for each time, where each is waited for.
+    /// How long the first worker took for each time, if the run is stepwise.
     took: Vec<Duration>,
 }
 
@@ -217,7 +218,7 @@ struct Answer {
 #[derive(Clone, Copy, Debug)]
 struct Way {
     workers: usize,
-    /// Each epoch is waited for; otherwise the graph sees them all at once.
+    /// Whether each epoch is waited for; otherwise all epochs are fed at once.
     stepwise: bool,
 }
 
@@ -240,7 +241,7 @@ const WAYS: [Way; 4] = [
     },
 ];
 
-/// Runs a graph to time `end`; every worker feeds its share.
+/// Runs a graph to time `end`; every worker feeds a share of the updates.
 fn run(graph: &Arc<Graph>, history: &Arc<History>, end: u64, way: Way, counters: &Arc<Counters>) -> Answer {
     let answer = Arc::new(Mutex::new(Answer {
         oks: graph.tables.iter().map(|_| vec![]).collect(),
@@ -265,10 +266,10 @@ fn run(graph: &Arc<Graph>, history: &Arc<History>, end: u64, way: Way, counters:
                     (handle, collections)
                 })
                 .unzip();
-            let built = build(scope, &definition, &graph, inputs, &counters, Kept::default());
+            let built = build(scope, &definition, &graph, inputs, &counters, RestartState::default());
             for (table, collections) in built.tables.into_iter().enumerate() {
                 let (oks, errs) = (shared.clone(), shared.clone());
-                let owner = |row: &[u8], writers: usize| arrange::hash(row) as usize % writers;
+                let owner = |row: &[u8], writers: usize| crate::repr::key_hash(row) as usize % writers;
                 tap::tap(collections.oks, "oks", owner, move |updates| {
                     oks.lock().unwrap().oks[table].extend(updates)
                 })
@@ -317,7 +318,35 @@ fn run(graph: &Arc<Graph>, history: &Arc<History>, end: u64, way: Way, counters:
     Arc::into_inner(answer).unwrap().into_inner().unwrap()
 }
 
-/// What a collection holds as of a time.
+/// The names of the operators that a graph over so many inputs becomes.
+fn operators(graph: &Arc<Graph>, inputs: usize) -> Vec<String> {
+    let names = Arc::new(Mutex::new(vec![]));
+    let (seen, graph) = (names.clone(), graph.clone());
+    timely::execute_directly(move |worker| {
+        let mut log = worker.log_register().expect("this worker logs");
+        log.insert::<TimelyEventBuilder, _>("timely", move |_, events| {
+            for (_, event) in events.iter().flatten() {
+                if let TimelyEvent::Operates(made) = event {
+                    seen.lock().unwrap().push(made.name.clone());
+                }
+            }
+        });
+        drop(log);
+        worker.dataflow::<Epoch, _, _>(|scope| {
+            let inputs = (0..inputs).map(|_| Collections {
+                oks: empty(scope),
+                errs: empty(scope),
+            });
+            let definition = dataflow(vec![], graph.tables.len());
+            let kept = RestartState::default();
+            build(scope, &definition, &graph, inputs.collect(), &Default::default(), kept);
+        });
+    });
+    let names = names.lock().unwrap();
+    names.clone()
+}
+
+/// The content of a collection as of a time.
 fn as_of(schema: &SchemaRef, updates: &[Update], time: u64) -> Bag {
     let mut rows: BTreeMap<&Row, i64> = BTreeMap::new();
     for (row, at, diff) in updates {
@@ -330,7 +359,7 @@ fn as_of(schema: &SchemaRef, updates: &[Update], time: u64) -> Bag {
     decode(schema, &rows).into_iter().zip(counts).collect()
 }
 
-/// Reason to payload, with counts, as of a time.
+/// The errors as of a time, as counts of (reason, payload).
 fn errors_as_of(updates: &[Update], time: u64) -> BTreeMap<(String, String), i64> {
     let codec = error::error_codec();
     let mut bag = BTreeMap::new();
@@ -344,7 +373,7 @@ fn errors_as_of(updates: &[Update], time: u64) -> BTreeMap<(String, String), i64
     bag
 }
 
-/// An input as of a time, each tuple as often as it is there.
+/// The content of an input as of a time, with each tuple repeated as often as it is there.
 fn rows_of(history: &[Vec<(Tuple, Diff)>], time: u64) -> Vec<Tuple> {
     let mut bag = Bag::new();
     for (tuple, diff) in history.iter().take(time as usize + 1).flatten() {
@@ -363,9 +392,13 @@ fn bag(tuples: impl IntoIterator<Item = Tuple>) -> Bag {
     bag
 }
 
-/// Runs the graph in every way and compares each table with its oracle at each time.
-fn compare(graph: Graph, histories: &[&[Vec<(Tuple, Diff)>]], oracle: impl Fn(usize, &[Vec<Tuple>]) -> Bag) {
-    let graph = Arc::new(graph);
+/// Runs the graph in every way, and compares each table with its oracle at each time.
+fn compare(
+    graph: impl Into<Arc<Graph>>,
+    histories: &[&[Vec<(Tuple, Diff)>]],
+    oracle: impl Fn(usize, &[Vec<Tuple>]) -> Bag,
+) {
+    let graph = graph.into();
     let history = Arc::new(encoded(histories));
     let end = histories.iter().map(|h| h.len()).max().unwrap() as u64;
     for way in WAYS {
@@ -384,8 +417,8 @@ fn compare(graph: Graph, histories: &[&[Vec<(Tuple, Diff)>]], oracle: impl Fn(us
     }
 }
 
-/// Small values, some null, so that keys meet.
-fn small(random: &mut Random, width: usize, values: u64) -> Tuple {
+/// A tuple of few distinct values, some null, so that keys coincide.
+fn small(random: &mut SeededRandom, width: usize, values: u64) -> Tuple {
     (0..width)
         .map(|_| (random.below(6) > 0).then(|| random.below(values) as i64))
         .collect()
@@ -405,7 +438,7 @@ fn filter_and_projection_equal_the_oracle_and_failures_stand_alone_and_retract()
     let node = plan.add(Op::Mfp(mfp), &[source], schema(2));
     plan.table(node);
     let graph = Arc::new(plan.keep());
-    let history = history(&mut Random::new(1), 12, 40, |r| small(r, 2, 4));
+    let history = history(&mut SeededRandom::new(1), 12, 40, |r| small(r, 2, 4));
     let shared = Arc::new(encoded(&[&history]));
     let mut failed = 0;
     for way in WAYS {
@@ -474,7 +507,7 @@ fn joins_of_all_kinds_equal_nested_loops() {
             }
         }
     }
-    let mut random = Random::new(7);
+    let mut random = SeededRandom::new(7);
     let lefts = history(&mut random, 8, 12, |r| small(r, 2, 4));
     let rights = history(&mut random, 8, 8, |r| small(r, 3, 4));
     compare(plan.keep(), &[&lefts, &rights], |index, inputs| {
@@ -517,7 +550,7 @@ fn a_join_by_any_columns_yields_the_columns_that_a_projection_asks_for() {
     let l = plan.add(Op::Input(0), &[], left.clone());
     let r = plan.add(Op::Input(1), &[], right.clone());
     let computed = binary(col(0), Operator::Plus, lit(0i64), &left).unwrap();
-    /// Of the left, of the right, and the columns they are.
+    /// The left keys, the right keys, and the pairs of columns (left, right) that they equate.
     type Keys = (Vec<Expr>, Vec<Expr>, Vec<(usize, usize)>);
     let keys: [Keys; 4] = [
         (vec![col(1)], vec![col(2)], vec![(1, 2)]),
@@ -527,8 +560,8 @@ fn a_join_by_any_columns_yields_the_columns_that_a_projection_asks_for() {
     ];
     let columns = [4, 0, 2, 3, 0];
     let mut cases = vec![];
-    for (left_keys, right_keys, equal) in keys {
-        // A projection that reads the join alone is part of it; beside another reader it is not.
+    for (left_keys, right_keys, equal) in keys.clone() {
+        // A projection becomes part of the join only if nothing else reads the join.
         for read_twice in [false, true] {
             let join = Join {
                 kind: JoinKind::Inner,
@@ -551,10 +584,18 @@ fn a_join_by_any_columns_yields_the_columns_that_a_projection_asks_for() {
             }
         }
     }
-    let mut random = Random::new(17);
+    let graph = Arc::new(plan.keep());
+    let joins = operators(&graph, 2);
+    let joins = joins.iter().filter(|name| *name == "Join").count();
+    assert_eq!(
+        joins,
+        2 * keys.len(),
+        "a join is built once, whether or not it is projected"
+    );
+    let mut random = SeededRandom::new(17);
     let lefts = history(&mut random, 6, 12, |r| small(r, 2, 4));
     let rights = history(&mut random, 6, 12, |r| small(r, 3, 4));
-    compare(plan.keep(), &[&lefts, &rights], |index, inputs| {
+    compare(graph, &[&lefts, &rights], |index, inputs| {
         let (equal, projected) = &cases[index];
         let matches = |l: &Tuple, r: &Tuple| equal.iter().all(|(i, j)| l[*i].is_some() && l[*i] == r[*j]);
         let pairs = inputs[0].iter().flat_map(|l| inputs[1].iter().map(move |r| (l, r)));
@@ -581,7 +622,7 @@ fn distinct_union_and_constants_equal_the_oracle() {
     let distinct = plan.add(Op::Distinct, &[union], one.clone());
     plan.table(union);
     plan.table(distinct);
-    let mut random = Random::new(3);
+    let mut random = SeededRandom::new(3);
     let left = history(&mut random, 10, 10, |r| small(r, 1, 9));
     let right = history(&mut random, 10, 10, |r| small(r, 1, 9));
     compare(plan.keep(), &[&left, &right], |index, inputs| {
@@ -635,7 +676,7 @@ fn top_k_of_all_kinds_equals_sorting() {
             }
         }
     }
-    let rows = history(&mut Random::new(11), 10, 14, |r| small(r, 3, 3));
+    let rows = history(&mut SeededRandom::new(11), 10, 14, |r| small(r, 3, 3));
     compare(plan.keep(), &[&rows], |index, inputs| {
         let (kind, output_rank, offset, limit, partitioned) = cases[index];
         let mut partitions: BTreeMap<Option<i64>, Vec<Tuple>> = BTreeMap::new();
@@ -645,7 +686,7 @@ fn top_k_of_all_kinds_equals_sorting() {
         }
         let mut out = vec![];
         for rows in partitions.values_mut() {
-            // Descending with nulls last; ascending with nulls first; ascending with nulls last.
+            // The order is: descending with nulls last, ascending with nulls first, ascending with nulls last.
             rows.sort_by_key(|t| {
                 let second = (t[1].is_none(), t[1].map(|v| -v));
                 (second, t[2], (t[0].is_none(), t[0]))
@@ -698,7 +739,7 @@ fn windows_equal_the_oracle() {
         },
     });
     let ordering = LexOrdering::new(sort).unwrap();
-    // A sum over the rows so far.
+    // A running sum.
     let frame = Arc::new(WindowFrame::new(Some(false)));
     let function = datafusion::physical_plan::windows::create_window_expr(
         &WindowFunctionDefinition::AggregateUDF(sum_udaf()),
@@ -721,7 +762,7 @@ fn windows_equal_the_oracle() {
     };
     let node = plan.add(Op::Window(window), &[source], schema(4));
     plan.table(node);
-    let rows = history(&mut Random::new(5), 8, 10, |r| small(r, 3, 3));
+    let rows = history(&mut SeededRandom::new(5), 8, 10, |r| small(r, 3, 3));
     compare(plan.keep(), &[&rows], |_, inputs| {
         let mut partitions: BTreeMap<Option<i64>, Vec<Tuple>> = BTreeMap::new();
         for tuple in &inputs[0] {
@@ -789,7 +830,7 @@ fn unnest_spreads_lists_side_by_side() {
         let mut rest = bag([vec![Some(3), Some(7), None]]);
         for table in 0..2 {
             if table == 1 {
-                // As DataFusion counts: a null list is one null, an empty list is nothing.
+                // This is how DataFusion counts: a null list is one null, and an empty list yields no row.
                 rest.extend(bag([vec![Some(1), None, None], vec![Some(4), None, None]]));
             }
             let both: Bag = first.clone().into_iter().chain(rest.clone()).collect();
@@ -811,11 +852,11 @@ fn rows_enter_and_leave_by_time_and_retractions_undo_what_is_still_to_come() {
         for upper in [true, false] {
             cases.push((lower, upper));
             let temporal = Temporal {
-                lower: vec![Bound {
+                lower: vec![TemporalBound {
                     expr: moment(0),
                     inclusive: lower,
                 }],
-                upper: vec![Bound {
+                upper: vec![TemporalBound {
                     expr: moment(1),
                     inclusive: upper,
                 }],
@@ -824,13 +865,13 @@ fn rows_enter_and_leave_by_time_and_retractions_undo_what_is_still_to_come() {
             plan.table(node);
         }
     }
-    // Microseconds from 0 to 20 ms, in half milliseconds; some null.
-    let tuple = |r: &mut Random| -> Tuple {
+    // Times from 0 to 20 ms in steps of half a millisecond, in microseconds; some are null.
+    let tuple = |r: &mut SeededRandom| -> Tuple {
         (0..2)
             .map(|_| (r.below(9) > 0).then(|| 500 * r.below(40) as i64))
             .collect()
     };
-    let mut rows = history(&mut Random::new(9), 12, 20, tuple);
+    let mut rows = history(&mut SeededRandom::new(9), 12, 20, tuple);
     rows.extend((0..10).map(|_| vec![])); // time goes on without changes
     let graph = Arc::new(plan.keep());
     let shared = Arc::new(encoded(&[&rows]));
@@ -859,7 +900,7 @@ fn rows_that_share_a_key_are_errors_until_one_is_left_and_readers_do_not_repeat_
     let reader = plan.add(Op::Table(0), &[], input.clone());
     plan.table(reader);
     let graph = Arc::new(plan.keep());
-    let rows = history(&mut Random::new(2), 12, 6, |r| small(r, 2, 8));
+    let rows = history(&mut SeededRandom::new(2), 12, 6, |r| small(r, 2, 8));
     let shared = Arc::new(encoded(&[&rows]));
     let mut clashes = 0;
     for way in WAYS {
@@ -905,7 +946,7 @@ fn expectations_warn_drop_and_fail() {
         }];
     }
     let graph = Arc::new(plan.keep());
-    let rows = history(&mut Random::new(4), 10, 8, |r| small(r, 1, 5));
+    let rows = history(&mut SeededRandom::new(4), 10, 8, |r| small(r, 1, 5));
     let shared = Arc::new(encoded(&[&rows]));
     for way in WAYS {
         let counters = Arc::new(Counters::default());
@@ -966,8 +1007,9 @@ fn an_arrangement_by_the_same_keys_is_made_once() {
                 inputs,
                 counters: &counters,
                 columns: read_as_columns(&graph),
-                kept: Kept::default(),
+                restart: RestartState::default(),
                 sums: HashMap::new(),
+                rounds: Vec::new(),
                 nodes: vec![None, None, None],
                 tables: vec![None, None],
                 keyed: HashMap::new(),

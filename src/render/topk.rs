@@ -1,13 +1,13 @@
-//! The first rows of each partition by an order: LIMIT, ROW_NUMBER, RANK, DENSE_RANK.
+//! The first rows of each partition in an order: LIMIT, ROW_NUMBER, RANK, DENSE_RANK.
 //!
-//! The arrangement holds a partition's rows in their order, so the first `offset + limit` of them are read from its
-//! front: a change to a partition of n rows costs a seek (log n) and what the answer holds, whether the
-//! changed row is among the first or not. Nothing is kept besides the arrangement.
+//! The arrangement keeps a partition's rows in their order, so the first `offset + limit` of them are read from its
+//! front. A change to a partition of n rows costs a seek (log n) and the size of the result, whether the changed row
+//! is among the first or not. There is no state besides the arrangement.
 
 use arrow::datatypes::SchemaRef;
 
 use super::Collections;
-use super::arrange::{Scan, scan};
+use super::arrange::{KeyScan, scan};
 use super::order::{Ordering, ordered, split};
 use crate::plan::{Rank, TopK};
 use crate::repr::{Diff, Row};
@@ -26,7 +26,7 @@ pub fn topk<'s>(input: Collections<'s>, schema: &SchemaRef, plan: &TopK, name: &
     }
 }
 
-fn logic(plan: &TopK) -> Scan {
+fn logic(plan: &TopK) -> KeyScan {
     let first = plan.offset as u64 + 1;
     let last = plan
         .limit
@@ -36,8 +36,8 @@ fn logic(plan: &TopK) -> Scan {
         if last < first {
             return;
         }
-        let mut before: u64 = 0; // rows in front of the current value
-        let mut rank: u64 = 0; // the current tie's RANK or DENSE_RANK
+        let mut before: u64 = 0; // number of rows in front of the current value
+        let mut rank: u64 = 0; // RANK or DENSE_RANK of the current tie
         let mut tie: Option<&[u8]> = None;
         for (value, count) in values {
             let parts = split(value.bytes());
@@ -80,7 +80,7 @@ fn logic(plan: &TopK) -> Scan {
     })
 }
 
-/// `row ++ encode(rank)`: arrow-row writes a UInt64 as a one and eight big-endian bytes.
+/// `row ++ encode(rank)`. arrow-row encodes a UInt64 as a byte 1 and eight big-endian bytes.
 fn with_rank(row: &[u8], rank: u64) -> Row {
     let mut encoded = [1u8; 9];
     encoded[1..].copy_from_slice(&rank.to_be_bytes());

@@ -1,5 +1,6 @@
-//! UNNEST: one row for each element of list columns. Several lists go side by side, the shorter padded with
-//! nulls. As DataFusion has it: with `preserve_nulls` a null list counts as one null, an empty list as none.
+//! UNNEST: one row for each element of list columns. Several lists are spread side by side, and the shorter ones
+//! padded with nulls. As in DataFusion, with `preserve_nulls` a null list counts as one null; an empty list has no
+//! elements.
 
 use std::rc::Rc;
 
@@ -7,12 +8,12 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::SchemaRef;
 
-use super::columns::{BatchKernel, Batches, Computed, compute};
+use super::columns::{BatchKernel, ColumnBatches, Computed, compute};
 use super::expr::{KernelError, relaxed};
 use crate::plan::Unnest;
 
 /// Spreads lists over rows.
-pub fn unnest<'s>(input: Batches<'s>, output_schema: &SchemaRef, plan: &Unnest, name: &str) -> Computed<'s> {
+pub fn unnest<'s>(input: ColumnBatches<'s>, output_schema: &SchemaRef, plan: &Unnest, name: &str) -> Computed<'s> {
     compute(input, name, kernel(plan, output_schema))
 }
 
@@ -42,13 +43,13 @@ fn kernel(plan: &Unnest, output_schema: &SchemaRef) -> BatchKernel {
             })
             .collect::<Result<Vec<_>, _>>()?;
         if !sources.is_empty() {
-            made.main.push(Rc::new(rows.spread(&schema, &spread, &sources)?));
+            made.main.push(Rc::new(rows.repeat_rows(&schema, &spread, &sources)?));
         }
         Ok(())
     })
 }
 
-/// How many rows each row becomes.
+/// The number of output rows of each input row.
 fn longest(batch: &RecordBatch, columns: &[(usize, bool)], preserve_nulls: bool) -> Vec<usize> {
     let mut lengths = vec![0; batch.num_rows()];
     for (column, _) in columns.iter().filter(|(_, spread)| *spread) {
@@ -65,7 +66,7 @@ fn longest(batch: &RecordBatch, columns: &[(usize, bool)], preserve_nulls: bool)
     lengths
 }
 
-/// The elements of each list, padded with nulls to these lengths.
+/// The elements of each list, padded with nulls to `lengths`.
 fn elements(column: &ArrayRef, lengths: &[usize]) -> Result<ArrayRef, KernelError> {
     let list = column.as_list::<i32>();
     let mut indices: Vec<Option<u32>> = Vec::with_capacity(lengths.iter().sum());

@@ -1,11 +1,10 @@
-//! General window functions: a changed partition is read in its order, decoded, and evaluated as a whole.
-//! Costs O(partition) per change.
+//! General window functions: a partition that changes is read in its order, decoded, and evaluated as a whole, so a
+//! change costs O(partition).
 //!
-//! 1. A row over which an argument of a function fails becomes an error, and the others of its partition go on as if it had not
-//!    been there, as they do in front of an aggregate.
-//! 2. A row becomes an error for itself where a value that is gathered over its partition (`array_agg`, `string_agg`) is too
-//!    large.
-//! 3. A partition over which a function itself fails becomes errors, row by row.
+//! 1. A row for which an argument of a function fails becomes an error, and the rest of its partition is computed as
+//!    if that row had not been there, as in front of an aggregate.
+//! 2. A row for which a gathered value (`array_agg`, `string_agg`) is too large becomes an error; other rows do not.
+//! 3. If a function itself fails for a partition, every row of the partition becomes an error.
 
 use std::collections::HashSet;
 
@@ -16,16 +15,17 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::WindowExpr;
 use std::sync::Arc;
 
-use super::arrange::{Rows, Scan, scan};
+use super::arrange::{KeyScan, scan};
 use super::error::Errors;
 use super::expr::{KernelError, bisect, evaluated, relaxed};
 use super::order::{Ordering, ordered, split};
 use super::{Collections, tagged};
 use crate::contain::contain;
 use crate::plan::{self, Expr, Window};
-use crate::repr::{Row, RowCodec, RowRef, rows_bytes};
+use crate::repr::{Row, RowCodec, RowRef, Rows, rows_bytes};
 
-/// Bytes that a partition may take with its functions' values: a column's offsets end at 2 GiB.
+/// The maximal size in bytes of a partition with its functions' values: the 32-bit offsets of an Arrow column end at 2
+/// GiB.
 const MOST_OF_PARTITION: u64 = 1 << 30;
 
 /// Appends the functions' columns to every row.
@@ -50,7 +50,7 @@ pub fn window<'s>(
     }
 }
 
-/// Refuses a partition that takes so many bytes.
+/// Refuses a partition of more than [`MOST_OF_PARTITION`] bytes.
 fn check_size(bytes: u64, rows: usize) -> Result<(), String> {
     if bytes <= MOST_OF_PARTITION {
         return Ok(());
@@ -63,7 +63,8 @@ fn check_size(bytes: u64, rows: usize) -> Result<(), String> {
     ))
 }
 
-/// Refuses a partition of which each row may have all values up to it, or behind it, where those take too much together.
+/// Refuses a partition whose gathered values would be too large together: each row may have all values of the
+/// partition up to it, or from it on.
 fn check_gathered(function: &Arc<dyn WindowExpr>, batch: &RecordBatch) -> Result<(), KernelError> {
     let frame = function.get_window_frame();
     let is_bounded = !frame.start_bound.is_unbounded() && !frame.end_bound.is_unbounded();
@@ -75,7 +76,7 @@ fn check_gathered(function: &Arc<dyn WindowExpr>, batch: &RecordBatch) -> Result
     check_size(bytes.saturating_mul(rows as u64), rows).map_err(|reason| DataFusionError::Execution(reason).into())
 }
 
-fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> Scan {
+fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> KeyScan {
     let codec = RowCodec::new(relaxed(input_schema)).expect("a planned schema has a row encoding");
     let (functions, most) = (plan.functions.clone(), plan.most.clone());
     let added: Vec<_> = output_schema.fields()[input_schema.fields().len()..].to_vec();
@@ -103,7 +104,7 @@ fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> 
             contain(|| outcome(batch, &functions, &most, &types, &added))
                 .unwrap_or_else(|panic| Err(KernelError::Panic(panic)))
         };
-        // Which rows are in the partition; see (1).
+        // The rows that are computed, by (1).
         let mut kept: Vec<usize> = (0..rows.len()).collect();
         let mut made = evaluate(&whole);
         if made.is_err() {
@@ -138,7 +139,7 @@ fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> 
     })
 }
 
-/// The rows over which arguments of functions fail, and why.
+/// The rows for which an argument of a function fails, with the error.
 fn failing_rows(batch: &RecordBatch, functions: &[Arc<dyn WindowExpr>]) -> Vec<(usize, KernelError)> {
     let arguments: Vec<Expr> = functions.iter().flat_map(|function| function.expressions()).collect();
     let mut failing = vec![];
@@ -151,7 +152,7 @@ fn failing_rows(batch: &RecordBatch, functions: &[Arc<dyn WindowExpr>]) -> Vec<(
     failing
 }
 
-/// What the functions add to each row of a partition, or why they add nothing; see (2).
+/// The functions' columns for each row of a partition, encoded, or the reason why a row has none, by (2).
 fn outcome(
     batch: &RecordBatch,
     functions: &[Arc<dyn WindowExpr>],

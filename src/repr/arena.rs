@@ -1,4 +1,4 @@
-//! Rows at rest: one allocation for the bytes of a whole batch, one for where each row ends.
+//! The rows of a batch: one allocation for all of their bytes, and one for where each row ends.
 
 use std::cmp::Ordering;
 
@@ -8,9 +8,9 @@ use timely::container::PushInto;
 use super::footprint::Heap;
 use super::{Offsets, Row};
 
-/// The rows of a batch, back to back.
+/// The rows of a batch, stored back to back.
 pub struct RowArena {
-    /// `ends.get(i)..ends.get(i + 1)` is row `i`; starts with a zero.
+    /// Row `i` is `ends.get(i)..ends.get(i + 1)`; the first entry is zero.
     ends: Offsets,
     bytes: Vec<u8>,
 }
@@ -60,13 +60,13 @@ impl RowArena {
         self.ends.push(self.bytes.len());
     }
 
-    /// Bytes there is room for.
+    /// The capacity in bytes.
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Makes room for this many more bytes, and no more.
+    /// Reserves exactly this many more bytes.
     pub fn reserve_bytes(&mut self, bytes: usize) {
         self.bytes.reserve_exact(bytes);
     }
@@ -120,7 +120,7 @@ impl BatchContainer for RowArena {
     fn with_capacity(size: usize) -> Self {
         let mut ends = Offsets::with_capacity(size + 1);
         ends.push(0);
-        // Bytes grow by doubling: how long rows are is not known here.
+        // Bytes grow by doubling, because the length of rows is not known here.
         RowArena {
             ends,
             bytes: Vec::new(),

@@ -1,14 +1,15 @@
-//! The calendar of DATE and TIMESTAMP: the proleptic Gregorian one, from the year 1 to the year 9999, as every engine that
-//! reads the tables has it.
+//! The calendar of DATE and TIMESTAMP: the proleptic Gregorian calendar from year 1 to year 9999, as in every engine
+//! that reads the tables.
 
 /// 0001-01-01 00:00, in microseconds since 1970.
 pub const FIRST_MOMENT: i64 = -62_135_596_800_000_000;
-/// The last microsecond of 9999-12-31.
+/// The last microsecond of 9999-12-31, in microseconds since 1970.
 pub const LAST_MOMENT: i64 = 253_402_300_799_999_999;
 
-/// Year, month and day of a day since 1970 in the proleptic Gregorian calendar.
+/// The year, month and day of a day number, which counts days since 1970-01-01.
 ///
-/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
+/// The algorithm is Howard Hinnant's civil_from_days ("chrono-Compatible Low-Level Date Algorithms"). Its years begin
+/// in March.
 pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));

@@ -1,11 +1,16 @@
-//! Updates on their way into an arrangement: sorted in chunks, merged, built into a batch.
+//! Updates on their way into an arrangement: sorted in chunks, merged, and built into a batch.
 //!
-//! A chunk holds its rows back to back, as a batch does, so sorting moves small entries and merging reads and
-//! writes memory in order. (Differential's own batcher moves the updates themselves, about a hundred at a time,
+//! A chunk stores its rows back to back, as a batch does, so that sorting moves small entries, and merging reads and
+//! writes memory sequentially. (Differential's own batcher moves the updates themselves, about a hundred at a time,
 //! and follows a pointer for every row that it compares.)
 //!
-//! Invariant: behind the [`Chunker`], updates of a chunk ascend strictly by key, value and time, and no
-//! difference is zero.
+//! **Why not differential's own**: for 2 million updates of 100 bytes in random order, from chunker to batch, this takes
+//! 434 ns an update; differential's merge batcher into the same batches 692 ns, its `trace::chunk` over vectors 772 ns,
+//! and over columns 1,990 ns (release, minimum of 7 runs). They allocate each row by itself. `trace::chunk`'s vectors
+//! moreover cannot be built into batches of other storage, because the traits for that are foreign to both.
+//!
+//! Invariant: behind the [`Chunker`], the updates of a chunk ascend strictly by key, value and time, and no difference
+//! is zero.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -24,19 +29,19 @@ use timely::progress::frontier::AntichainRef;
 use super::sort::{Prefix, sort};
 use super::{Epoch, Row, RowArena, RowRef};
 
-/// Updates sorted together, and about as many as a chunk holds.
+/// How many updates are sorted together, and about how many a chunk holds.
 const UPDATES: usize = 1 << 15;
-/// Bytes of rows at which a chunk is full with fewer updates.
+/// The size of rows in bytes at which a chunk with fewer updates is full.
 const BYTES: usize = 1 << 21;
 
-/// Sorted, consolidated updates; values may be missing (all of them).
+/// Sorted, consolidated updates. In a chunk without values, all values are empty.
 pub struct Chunk<R> {
     /// Keys and values, back to back.
     bytes: Vec<u8>,
     entries: Vec<Entry<R>>,
 }
 
-/// One update. Its key begins where the entry before it ends.
+/// One update. Its key begins where the previous entry ends.
 struct Entry<R> {
     key_end: u32,
     end: u32,
@@ -44,20 +49,20 @@ struct Entry<R> {
     diff: R,
 }
 
-/// What a [`Chunk`] can keep beside a key.
-pub trait Value {
-    /// Its bytes.
+/// A type of values that a [`Chunk`] can store beside its keys.
+pub trait ChunkValue {
+    /// The value's bytes.
     fn bytes(&self) -> &[u8];
 }
 
-impl Value for Row {
+impl ChunkValue for Row {
     #[inline]
     fn bytes(&self) -> &[u8] {
         Row::bytes(self)
     }
 }
 
-impl Value for () {
+impl ChunkValue for () {
     #[inline]
     fn bytes(&self) -> &[u8] {
         &[]
@@ -74,7 +79,7 @@ impl<R> Default for Chunk<R> {
 }
 
 impl<R> Chunk<R> {
-    /// Appends an update, which must not come before those that are there.
+    /// Appends an update, which must not sort before those that are there.
     #[inline]
     pub fn push(&mut self, key: &[u8], value: &[u8], time: Epoch, diff: R) {
         self.bytes.extend_from_slice(key);
@@ -88,7 +93,7 @@ impl<R> Chunk<R> {
         });
     }
 
-    /// Forgets all updates.
+    /// Removes all updates.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
@@ -120,7 +125,7 @@ impl<R> Chunk<R> {
     }
 }
 
-/// Chunks of updates that are sorted and consolidated already.
+/// Makes chunks of updates that are sorted and consolidated already.
 pub fn chunks<R>(updates: Vec<((Row, Row), Epoch, R)>) -> Vec<Chunk<R>> {
     let mut chunks = vec![Chunk::default()];
     for ((key, value), time, diff) in updates {
@@ -138,10 +143,10 @@ fn position(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a chunk is full long before 4 GiB")
 }
 
-/// Makes chunks of updates.
+/// Makes sorted chunks of updates in any order.
 pub struct Chunker<V, R> {
     pending: Chunk<R>,
-    /// Pending updates, each with bytes of its key, in the order that a sort gives them.
+    /// Prefixes of the keys of pending updates, with their indices; sorting brings them into order.
     order: Vec<(Prefix, u32)>,
     ready: VecDeque<Chunk<R>>,
     handed_out: Chunk<R>,
@@ -161,7 +166,7 @@ impl<V, R> Default for Chunker<V, R> {
 }
 
 impl<V, R: Semigroup + Default> Chunker<V, R> {
-    /// Sorts and consolidates what is pending into a chunk of its own.
+    /// Sorts and consolidates the pending updates into a chunk of their own.
     fn sorted(&mut self) -> Chunk<R> {
         let pending = &mut self.pending;
         let count = pending.entries.len();
@@ -207,14 +212,15 @@ impl<V, R: Semigroup + Default> Chunker<V, R> {
     }
 }
 
-impl<V: Value, R: Semigroup + Default> PushInto<&mut Vec<((Row, V), Epoch, R)>> for Chunker<V, R> {
+impl<V: ChunkValue, R: Semigroup + Default> PushInto<&mut Vec<((Row, V), Epoch, R)>> for Chunker<V, R> {
     fn push_into(&mut self, updates: &mut Vec<((Row, V), Epoch, R)>) {
         for ((key, value), time, diff) in updates.drain(..) {
             self.pending.push(key.bytes(), value.bytes(), time, diff);
             if self.pending.is_full() {
                 let full = self.pending.entries.len();
                 let sorted = self.sorted();
-                // What shrinks a lot stays, to meet more of its kind.
+                // A chunk that consolidation has shrunk a lot stays pending, because more updates of its rows are
+                // likely.
                 if sorted.entries.len() > full / 2 {
                     self.ready.push_back(sorted);
                 } else {
@@ -225,7 +231,7 @@ impl<V: Value, R: Semigroup + Default> PushInto<&mut Vec<((Row, V), Epoch, R)>> 
     }
 }
 
-impl<V: Value + 'static, R: Semigroup + Default + 'static> ContainerBuilder for Chunker<V, R> {
+impl<V: ChunkValue + 'static, R: Semigroup + Default + 'static> ContainerBuilder for Chunker<V, R> {
     type Container = Chunk<R>;
 
     fn extract(&mut self) -> Option<&mut Chunk<R>> {
@@ -239,7 +245,7 @@ impl<V: Value + 'static, R: Semigroup + Default + 'static> ContainerBuilder for 
             if !sorted.entries.is_empty() {
                 self.ready.push_back(sorted);
             }
-            // Idle arrangements keep no buffers.
+            // The buffers are freed, so that idle arrangements hold none.
             (self.pending, self.order) = (Chunk::default(), vec![]);
         }
         self.extract()
@@ -255,17 +261,17 @@ impl<R> Default for ChunkMerger<R> {
     }
 }
 
-/// What is left of a chain.
-struct Run<R> {
+/// The rest of a chain that is being merged.
+struct MergeInput<R> {
     chunk: Chunk<R>,
     index: usize,
     rest: std::vec::IntoIter<Chunk<R>>,
 }
 
-impl<R: Default> Run<R> {
+impl<R: Default> MergeInput<R> {
     fn new(chain: Vec<Chunk<R>>) -> Self {
         let mut rest = chain.into_iter();
-        Run {
+        MergeInput {
             chunk: rest.next().unwrap_or_default(),
             index: 0,
             rest,
@@ -279,11 +285,11 @@ impl<R: Default> Run<R> {
     }
 
     #[inline]
-    fn take(&mut self) -> R {
+    fn take_diff(&mut self) -> R {
         std::mem::take(&mut self.chunk.entries[self.index].diff)
     }
 
-    /// Moves on, and hands back a chunk that is done with.
+    /// Moves to the next update, and puts a chunk that is used up into the stash.
     #[inline]
     fn step(&mut self, stash: &mut Vec<Chunk<R>>) {
         self.index += 1;
@@ -297,10 +303,10 @@ impl<R: Default> Run<R> {
         }
     }
 
-    /// Appends the head to `output`, and moves on.
+    /// Appends the current update to `output`, and moves to the next one.
     #[inline]
     fn give(&mut self, output: &mut Chunk<R>, stash: &mut Vec<Chunk<R>>) {
-        let diff = self.take();
+        let diff = self.take_diff();
         let (key, value) = (self.chunk.key(self.index), self.chunk.value(self.index));
         output.push(key, value, self.chunk.entries[self.index].time, diff);
         self.step(stash);
@@ -318,15 +324,15 @@ impl<R: Semigroup + Default + 'static> Merger for ChunkMerger<R> {
         output: &mut Vec<Chunk<R>>,
         stash: &mut Vec<Chunk<R>>,
     ) {
-        let (mut left, mut right) = (Run::new(list1), Run::new(list2));
+        let (mut left, mut right) = (MergeInput::new(list1), MergeInput::new(list2));
         let mut merged = stash.pop().unwrap_or_default();
         while let (Some(left_head), Some(right_head)) = (left.head(), right.head()) {
             match left_head.cmp(&right_head) {
                 Ordering::Less => left.give(&mut merged, stash),
                 Ordering::Greater => right.give(&mut merged, stash),
                 Ordering::Equal => {
-                    let mut diff = left.take();
-                    diff.plus_equals(&right.take());
+                    let mut diff = left.take_diff();
+                    diff.plus_equals(&right.take_diff());
                     if let (false, Some((key, value, time))) = (diff.is_zero(), left.head()) {
                         merged.push(key, value, time, diff);
                     }
@@ -339,7 +345,7 @@ impl<R: Semigroup + Default + 'static> Merger for ChunkMerger<R> {
             }
         }
         for mut run in [left, right] {
-            // What has been begun is finished; whole chunks need not be looked into.
+            // A chunk that was begun is copied to its end; the chunks behind it are taken as they are.
             while run.index > 0 {
                 run.give(&mut merged, stash);
             }
@@ -396,7 +402,7 @@ impl<R: Semigroup + Default + 'static> Merger for ChunkMerger<R> {
     }
 }
 
-/// A chunk's updates, one after the other.
+/// Drains the updates of a chunk in order.
 pub struct Drain<'a, R> {
     chunk: &'a [u8],
     start: usize,
@@ -436,7 +442,7 @@ impl<R> DrainContainer for Chunk<R> {
     }
 }
 
-/// Into batches with values.
+/// Chunks become batches with values.
 impl<R: Ord + Semigroup + 'static> BuilderInput<RowArena, RowArena> for Chunk<R> {
     type Key<'a> = RowRef<'a>;
     type Val<'a> = RowRef<'a>;
@@ -456,12 +462,12 @@ impl<R: Ord + Semigroup + 'static> BuilderInput<RowArena, RowArena> for Chunk<R>
         this.bytes() == other.bytes()
     }
     fn key_val_upd_counts(chain: &[Self]) -> (usize, usize, usize) {
-        let counts = Counts::of(chain);
+        let counts = BatchSizes::of_chain(chain);
         (counts.keys, counts.values, counts.updates)
     }
 }
 
-/// Into batches without.
+/// Chunks become batches without values.
 impl<R: Ord + Semigroup + 'static> BuilderInput<RowArena, Vec<()>> for Chunk<R> {
     type Key<'a> = RowRef<'a>;
     type Val<'a> = ();
@@ -481,25 +487,26 @@ impl<R: Ord + Semigroup + 'static> BuilderInput<RowArena, Vec<()>> for Chunk<R> 
         true
     }
     fn key_val_upd_counts(chain: &[Self]) -> (usize, usize, usize) {
-        let counts = Counts::of(chain);
+        let counts = BatchSizes::of_chain(chain);
         (counts.keys, counts.values, counts.updates)
     }
 }
 
-/// What a batch of a chain will hold.
+/// The sizes of the batch that a chain will become.
 #[derive(Default)]
-struct Counts {
+struct BatchSizes {
     keys: usize,
     key_bytes: usize,
     values: usize,
     value_bytes: usize,
-    /// Updates that are not as the one before them: a batch stores no others, where values have one each.
+    /// Updates that differ in time or difference from the one before. Where each value has one update, a batch stores
+    /// only these.
     updates: usize,
 }
 
-impl Counts {
-    fn of<R: PartialEq>(chain: &[Chunk<R>]) -> Self {
-        let mut counts = Counts::default();
+impl BatchSizes {
+    fn of_chain<R: PartialEq>(chain: &[Chunk<R>]) -> Self {
+        let mut counts = BatchSizes::default();
         let mut before: Option<(&Chunk<R>, usize)> = None;
         for chunk in chain {
             for (index, entry) in chunk.entries.iter().enumerate() {
@@ -525,9 +532,9 @@ impl Counts {
     }
 }
 
-/// A builder of batches whose arenas can be given their size.
+/// A builder of batches that can allocate its arenas in advance.
 pub trait Reserve {
-    /// Makes room for the bytes of keys and values.
+    /// Reserves this many bytes for keys and for values.
     fn reserve(&mut self, keys: usize, values: usize);
 }
 
@@ -547,7 +554,7 @@ impl<L: Layout<KeyContainer = RowArena>, CI> Reserve for OrdKeyBuilder<L, CI> {
     }
 }
 
-/// Builds batches of chunks, as large as they have to be.
+/// Builds batches of chunks, and allocates exactly what they need.
 pub struct ChunkBuilder<B>(B);
 
 impl<R, B> Builder for ChunkBuilder<B>
@@ -572,7 +579,7 @@ where
     }
 
     fn seal(chain: &mut Vec<Chunk<R>>, description: Description<B::Time>) -> Rc<B::Output> {
-        let counts = Counts::of(chain);
+        let counts = BatchSizes::of_chain(chain);
         let mut builder = B::with_capacity(counts.keys, counts.values, counts.updates);
         builder.reserve(counts.key_bytes, counts.value_bytes);
         for mut chunk in chain.drain(..) {
@@ -606,7 +613,7 @@ mod tests {
         bag
     }
 
-    /// Chunks of these containers, each container's on its own.
+    /// The chunks of these containers, each of which is chunked on its own.
     fn chunked(containers: &[Updates]) -> Vec<Chunk<Diff>> {
         let mut chunks = vec![];
         for container in containers {
@@ -622,10 +629,10 @@ mod tests {
         chunks
     }
 
-    /// Key, value, epoch; and how often.
+    /// (key, value, epoch), and the difference.
     type Counted = ((Vec<u8>, Vec<u8>, Epoch), Diff);
 
-    /// What chunks hold; by the invariant no update comes twice.
+    /// The content of chunks, in which, by the invariant, no update occurs twice.
     fn content(chunks: &[Chunk<Diff>]) -> Vec<Counted> {
         let of = |chunk: &Chunk<Diff>, index: usize| {
             let entry = &chunk.entries[index];

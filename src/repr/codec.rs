@@ -1,7 +1,7 @@
-//! Columns to rows and back.
+//! Encodes columns into rows, and decodes them.
 //!
-//! Rows are arrow-row encodings of normalised columns: views, large variants and dictionaries become
-//! plain types, `-0.0` becomes `0.0` and every NaN the same NaN, so that equal values are equal bytes.
+//! Rows are arrow-row encodings of normalised columns: views, large variants and dictionaries become plain types,
+//! `-0.0` becomes `0.0`, and every NaN becomes the same NaN, so that equal values have equal bytes.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::Row;
 
-/// Why columns could not become rows, or rows columns.
+/// Why columns could not be encoded, or rows decoded.
 #[derive(Debug, Error)]
 pub enum CodecError {
     /// arrow refused the types or the bytes.
@@ -22,7 +22,7 @@ pub enum CodecError {
     Arrow {
         /// The columns and their types.
         schema: String,
-        /// What arrow says.
+        /// The error of arrow.
         #[source]
         source: ArrowError,
     },
@@ -59,7 +59,7 @@ impl RowCodec {
         &self.schema
     }
 
-    /// Encodes columns of this codec's types; `row(i)` of the answer is the i-th row's bytes.
+    /// Encodes columns of this codec's types; `row(i)` of the result has the bytes of row i.
     pub fn encode(&self, columns: &[ArrayRef]) -> Result<Rows, CodecError> {
         let canonical: Vec<ArrayRef>;
         let columns = if self.has_floats {
@@ -73,7 +73,7 @@ impl RowCodec {
             .map_err(|source| failed(&self.schema, source))
     }
 
-    /// Encodes into owned rows.
+    /// Encodes `count` rows into owned rows.
     pub fn encode_rows(&self, columns: &[ArrayRef], count: usize) -> Result<Vec<Row>, CodecError> {
         if columns.is_empty() {
             return Ok(vec![Row::default(); count]);
@@ -121,10 +121,11 @@ fn holds_floats(data_type: &DataType) -> bool {
     }
 }
 
-/// One zero and one NaN. Nested floats keep their bits; only top-level columns can be keys of a join or group.
+/// Makes zeros and NaNs uniform in a top-level column. Nested floats keep their bits, because only top-level columns
+/// can be keys of a join or group.
 pub fn canonical_floats(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
-        // `x + 0.0` turns -0.0 into 0.0 and leaves every other number alone.
+        // `x + 0.0` turns -0.0 into 0.0 and does not change any other number.
         DataType::Float64 => Arc::new(
             column
                 .as_primitive::<Float64Type>()
@@ -139,8 +140,8 @@ pub fn canonical_floats(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// The plain type for a type: no views, no large variants, no dictionaries; timestamps in microseconds
-/// (Delta's unit; a time zone becomes UTC).
+/// The normalised type: no views, large variants or dictionaries; timestamps in microseconds, which is Delta's unit,
+/// and with UTC in place of any other time zone.
 pub fn normalise_type(data_type: &DataType) -> DataType {
     let field = |f: &Arc<Field>| Arc::new(f.as_ref().clone().with_data_type(normalise_type(f.data_type())));
     match data_type {
@@ -159,7 +160,7 @@ pub fn normalise_type(data_type: &DataType) -> DataType {
     }
 }
 
-/// The schema with every type normalised; names and nullability stay.
+/// The schema with every type normalised; names and nullability do not change.
 pub fn normalise_schema(schema: &Schema) -> SchemaRef {
     let fields: Vec<Field> = schema
         .fields()

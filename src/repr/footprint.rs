@@ -1,12 +1,13 @@
-//! What the graph holds, in bytes and records, operator by operator.
+//! Reports how many bytes and records each operator of the graph holds.
 //!
-//! Nothing is counted while the graph works: whoever asks ([`held`], on the worker's own thread) walks the batches of
-//! every trace, of which there are a few dozen, and adds up what their containers have allocated. That is exact, up to
-//! how an allocator rounds, for batches at rest. What is left out: a merge under way, which holds up to as much again as
-//! it merges, and updates of epochs that are still open. Queues of single rows are estimated ([`about`]).
+//! Nothing is counted while the graph works. Instead [`held`], called on the worker's own thread, walks over the
+//! batches of every trace, of which there are a few dozen, and adds up what their containers have allocated. For
+//! batches at rest that is exact, except for the allocator's rounding. Two things are left out: merges under way,
+//! which take up to as much memory again as the batches that they merge, and updates of epochs that are still open.
+//! Queues of single rows are estimated ([`about`]).
 //!
-//! differential makes a trace from its operator's number alone, so there is no way to hand it where to register. A
-//! timely worker is a thread: its traces are noted with the thread, by that number, and [`name`] says what it is called.
+//! Differential creates a trace from the operator's number alone, so a registry cannot be passed to it. But a timely
+//! worker is a thread, so traces register in a thread-local by that number, and [`name`] adds the operator's name.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use timely::scheduling::activate::Activator;
 
 use super::{Offsets, Row};
 
-/// What something holds.
+/// How much memory something holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Footprint {
     /// Allocated bytes.
@@ -43,9 +44,9 @@ impl AddAssign for Footprint {
     }
 }
 
-/// What has bytes of its own elsewhere.
+/// A type that owns memory on the heap.
 pub trait Heap {
-    /// Bytes that are allocated for it, itself not counted.
+    /// The bytes allocated for the value, excluding the value itself.
     fn heap(&self) -> usize;
 }
 
@@ -84,12 +85,13 @@ where
 
 impl<B: Heap> Heap for Rc<B> {
     fn heap(&self) -> usize {
-        // With its two counts.
+        // An `Rc` also allocates its two counts.
         2 * size_of::<usize>() + size_of::<B>() + B::heap(self)
     }
 }
 
-/// Rows in vectors, estimated: rows beyond the first few of each vector are taken to be as long as those.
+/// The estimated footprint of rows in vectors: the rows of a vector are assumed to be as long, on average, as its
+/// first few.
 pub fn about<'a, T: 'a>(vectors: impl Iterator<Item = &'a Vec<T>>, row: impl Fn(&T) -> &Row) -> Footprint {
     const LOOKED_AT: usize = 16;
     let mut all = Footprint::default();
@@ -104,28 +106,29 @@ pub fn about<'a, T: 'a>(vectors: impl Iterator<Item = &'a Vec<T>>, row: impl Fn(
     all
 }
 
-/// Answers what it holds, none once it is gone.
-type Weigh = Box<dyn Fn() -> Option<Footprint>>;
+/// Returns a footprint, or `None` once the holder is gone.
+type FootprintFn = Box<dyn Fn() -> Option<Footprint>>;
 
 thread_local! {
-    static HOLDERS: RefCell<Vec<(usize, Weigh)>> = const { RefCell::new(Vec::new()) };
+    static HOLDERS: RefCell<Vec<(usize, FootprintFn)>> = const { RefCell::new(Vec::new()) };
     static NAMES: RefCell<BTreeMap<usize, String>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// An operator of this thread's worker is called so.
+/// Names an operator of this thread's worker.
 pub fn name(operator: usize, name: &str) {
     NAMES.with_borrow_mut(|names| names.insert(operator, name.to_string()));
 }
 
-/// Notes something that an operator of this thread's worker holds; `weigh` answers none once it is gone.
+/// Registers something that an operator of this thread's worker holds. `weigh` returns `None` once it is gone.
 pub fn note(operator: usize, weigh: impl Fn() -> Option<Footprint> + 'static) {
     HOLDERS.with_borrow_mut(|holders| holders.push((operator, Box::new(weigh))));
 }
 
-/// What operators hold. Their numbers are the same in every worker; several may have one name.
+/// Footprints by number and name of the operator. Numbers are the same in every worker; several operators may share a
+/// name.
 pub type Footprints = BTreeMap<(usize, String), Footprint>;
 
-/// What the operators of this thread's worker hold, by number and name.
+/// The footprints of the operators of this thread's worker.
 pub fn held() -> Footprints {
     let mut all = Footprints::new();
     NAMES.with_borrow(|names| {
@@ -141,15 +144,15 @@ pub fn held() -> Footprints {
     all
 }
 
-/// A trace that can be asked what it holds while its operator uses it.
-pub struct Watched<Tr: TraceReader> {
+/// A trace whose footprint can be taken while its operator uses it.
+pub struct WatchedTrace<Tr: TraceReader> {
     trace: Rc<RefCell<Tr>>,
-    /// What the trace says of itself, where it can be borrowed.
+    /// Copies of the trace's compaction frontiers, because a borrow of the shared trace could not be returned.
     logical: Antichain<Tr::Time>,
     physical: Antichain<Tr::Time>,
 }
 
-impl<Tr: TraceReader> TraceReader for Watched<Tr> {
+impl<Tr: TraceReader> TraceReader for WatchedTrace<Tr> {
     type Time = Tr::Time;
     type Batch = Tr::Batch;
 
@@ -175,7 +178,7 @@ impl<Tr: TraceReader> TraceReader for Watched<Tr> {
     }
 }
 
-impl<Tr: Trace + 'static> Trace for Watched<Tr>
+impl<Tr: Trace + 'static> Trace for WatchedTrace<Tr>
 where
     Tr::Batch: Heap,
 {
@@ -197,7 +200,7 @@ where
             });
             Some(footprint)
         });
-        Watched {
+        WatchedTrace {
             trace,
             logical,
             physical,

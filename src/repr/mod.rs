@@ -1,20 +1,25 @@
-//! The vocabulary of the graph: rows, how they are encoded, how they are laid out in batches,
-//! and the time and difference every update carries.
+//! The vocabulary of the graph: rows, their encoding, their layout in batches, and the time and difference of updates.
 //!
-//! An update is `(Row, Epoch, Diff)`. A [`Row`] is the arrow-row encoding of a tuple, so that rows
-//! compare as bytes and `encode(k) ++ encode(v) == encode(k ++ v)`: joins concatenate rows without
-//! decoding them. [`RowCodec`] is the only place that turns columns into rows and back; [`Splice`] takes columns out of
-//! rows by their bytes. On the way into an arrangement rows travel in a [`Chunk`], at rest in a [`RowArena`]; [`footprint`]
-//! says how much the graph holds. Files are read in batches of [`rows_at_once`].
-//! Everything here knows nothing of feeds, SQL or Delta.
+//! An update is `(Row, Epoch, Diff)`. A [`Row`] is the arrow-row encoding of a tuple, so rows compare as bytes, and
+//! `encode(k) ++ encode(v) == encode(k ++ v)`: joins concatenate rows without decoding them. Only [`RowCodec`]
+//! converts columns to rows and back; [`Splice`] takes columns out of rows by their bytes. On the way into an
+//! arrangement, rows are in a [`Chunk`], and in its batches in a [`RowArena`]. [`footprint`] reports how much memory
+//! the graph holds. Files are read in batches of [`rows_at_once`].
+//!
+//! Nothing here depends on feeds, SQL or Delta.
 
+mod accumulators;
 mod arena;
 mod calendar;
+mod charset;
 mod chunk;
 mod codec;
+mod collections;
 pub mod footprint;
+mod number;
 mod offsets;
 mod parquet;
+mod position;
 mod row;
 mod size;
 pub mod sort;
@@ -24,11 +29,19 @@ mod text;
 mod types;
 
 pub use self::parquet::rows_at_once;
+pub use accumulators::{
+    AccumulatorBatcher, AccumulatorBuilder, AccumulatorChunker, AccumulatorSpine, AccumulatorSum, AccumulatorWriter,
+    Accumulators, AccumulatorsRef,
+};
 pub use arena::{RowArena, RowRef};
 pub use calendar::{FIRST_MOMENT, LAST_MOMENT, civil_from_days};
+pub use charset::Charset;
 pub use chunk::{Chunk, ChunkBuilder, Chunker, chunks};
 pub use codec::{CodecError, RowCodec, canonical_floats, normalise_batch, normalise_schema, normalise_type};
+pub use collections::{Pairs, Rows, key_hash};
+pub use number::has_nonzero_digit;
 pub use offsets::Offsets;
+pub use position::{FeedPositions, FileContent, LogMark, PartitionId, Position, TextPlace};
 pub use row::Row;
 pub use size::{batch_bytes, batch_slices, rows_bytes};
 pub use spine::{
@@ -41,12 +54,12 @@ pub(crate) use text::extremes;
 pub use text::{ShowableJson, TextEncoder, ValueTexts, row_json, unshown_texts};
 pub use types::{SqlType, TypeError};
 
-/// Milliseconds of wall clock (Unix) at which an epoch opened: the timestamp of the whole graph.
-/// Strictly increasing, also across restarts. Totally ordered.
+/// The timestamp of the whole graph: the Unix time in milliseconds at which an epoch opened. Epochs increase strictly,
+/// also across restarts, and are totally ordered.
 pub type Epoch = u64;
 
-/// How often a row is added (positive) or removed (negative) by an update.
+/// How often an update adds (positive) or removes (negative) a row.
 pub type Diff = i64;
 
-/// One change of a collection.
+/// A change of a collection.
 pub type Update = (Row, Epoch, Diff);

@@ -1,7 +1,7 @@
-//! Where things end, in the batches of an arrangement: ascending numbers, most of them in equal steps.
+//! Offsets in the batches of an arrangement: ascending numbers, mostly at equal steps.
 //!
-//! A batch whose rows are equally long, whose keys have one value each, or whose values came at one time has
-//! offsets in equal steps, and those are not stored. The others take four bytes, or eight beyond 2^32.
+//! A batch has offsets at equal steps if its rows are equally long, if each key has one value, or if all values have
+//! the same time. Offsets at equal steps are not stored. Other offsets take four bytes, or eight beyond 2^32.
 
 use differential_dataflow::trace::implementations::BatchContainer;
 
@@ -10,17 +10,17 @@ use super::footprint::Heap;
 /// Ascending offsets.
 #[derive(Clone, Default, Debug)]
 pub struct Offsets {
-    /// The first offset, if there is one.
+    /// The first offset, if there are any.
     start: usize,
-    /// How many behind the first are `step_start`, `step_start + step`, ...
+    /// How many offsets behind the first one are `step_start`, `step_start + step`, ...
     steps: usize,
     step_start: usize,
     step: usize,
-    /// What follows them.
+    /// The offsets behind those: first the ones in `small`, then the ones in `large`.
     small: Vec<u32>,
     large: Vec<u64>,
     len: usize,
-    /// How many there will be, as far as is known.
+    /// How many offsets there will be, as far as is known.
     expected: usize,
 }
 
@@ -52,7 +52,7 @@ impl Offsets {
         }
     }
 
-    /// The offset at a position.
+    /// The offset at an index.
     #[inline]
     pub fn get(&self, index: usize) -> usize {
         if index == 0 {

@@ -1,13 +1,14 @@
-//! How many rows of a Parquet file are read at once: as many as take a bounded number of bytes, by what the file says of
-//! itself before a page is read.
+//! Decides how many rows of a Parquet file are read at once, such that they take a bounded number of bytes. The
+//! decision is based on the file's metadata, before any page is read.
 
 use parquet::basic::Type;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
-/// What a value is taken for at most whose file does not tell: it is repeated from a dictionary, whose size is not told.
+/// The greatest size in bytes that is assumed for a value whose size the metadata does not tell, because it is
+/// repeated from a dictionary.
 const UNTOLD: u64 = 64 << 10;
 
-/// The rows to read at once: `most` at most, and fewer where they would take more than `bytes`.
+/// How many rows to read at once: at most `most`, and fewer if these would take more than `bytes` bytes.
 pub fn rows_at_once(metadata: &ParquetMetaData, most: usize, bytes: u64) -> usize {
     let widest = metadata.row_groups().iter().map(row_bytes).max().unwrap_or(0);
     match usize::try_from(bytes / widest.max(1)) {
@@ -16,7 +17,7 @@ pub fn rows_at_once(metadata: &ParquetMetaData, most: usize, bytes: u64) -> usiz
     }
 }
 
-/// What a row of a group takes on average.
+/// The average size in bytes of a row of a row group.
 fn row_bytes(group: &RowGroupMetaData) -> u64 {
     let rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
     let mut told = 0;
@@ -30,7 +31,7 @@ fn row_bytes(group: &RowGroupMetaData) -> u64 {
     told.div_ceil(rows) + untold
 }
 
-/// What the values of a chunk take once they are decoded, where that is told.
+/// The size in bytes of a chunk's decoded values, if the metadata tells it.
 fn chunk_bytes(chunk: &ColumnChunkMetaData) -> Option<u64> {
     if chunk.column_type() != Type::BYTE_ARRAY {
         return Some(size(chunk));
@@ -41,7 +42,8 @@ fn chunk_bytes(chunk: &ColumnChunkMetaData) -> Option<u64> {
     }
 }
 
-/// Whether values take as much in an encoding as by themselves. Levels have encodings, too, and count little.
+/// Whether encoded values take as many bytes as decoded ones. Among the encodings are those of levels, which are
+/// small.
 fn is_as_long(encoding: parquet::basic::Encoding) -> bool {
     use parquet::basic::Encoding;
     !matches!(

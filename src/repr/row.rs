@@ -1,7 +1,8 @@
-//! One tuple in flight: its arrow-row bytes, inline when short.
+//! One tuple as its arrow-row bytes, stored inline if short.
 //!
-//! 32 bytes in all, of which 30 hold the row. A vector with inline room of the same size (`SmallVec<[u8; 23]>`) holds 23:
-//! a text of 17 characters, a usual key, takes 28 in arrow's encoding and would be an allocation each time that it moves.
+//! A row takes 32 bytes, of which 30 hold data. A vector of the same size with inline storage (`SmallVec<[u8; 23]>`)
+//! would hold 23: a text of 17 characters, a usual key, takes 28 bytes in arrow's encoding, and would be allocated
+//! each time it is copied.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -14,22 +15,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::footprint::Heap;
 
-/// Bytes of a row that needs no allocation.
+/// The greatest length in bytes of a row that needs no allocation.
 const INLINE: usize = 30;
 
 /// The arrow-row encoding of one tuple.
 ///
-/// Rows compare, hash and concatenate as bytes; their meaning is known only to the
-/// [`RowCodec`](super::RowCodec) of their schema. Up to 30 bytes are held inline; the empty row is the
-/// only tuple of the empty schema (the key of a global aggregate).
+/// Rows compare, hash and concatenate as bytes; only the [`RowCodec`](super::RowCodec) of their schema knows their
+/// meaning. The empty row is the only tuple of the empty schema (the key of a global aggregate).
 #[derive(Clone)]
 pub struct Row(Bytes);
 
 #[derive(Clone)]
 enum Bytes {
-    /// The first `length` of these; the rest are zeros.
+    /// The first `length` of these bytes; the others have no meaning.
     Inline { length: u8, bytes: [u8; INLINE] },
-    /// More than fit inline, or what was before it was cut.
+    /// A row that is too long to be stored inline, or was before it was cut.
     Heap(Vec<u8>),
 }
 
@@ -51,7 +51,7 @@ impl Row {
         Row::concat(bytes, &[])
     }
 
-    /// `left ++ right`: the row of both tuples side by side.
+    /// `left ++ right`: the concatenation of two tuples.
     #[inline]
     pub fn concat(left: &[u8], right: &[u8]) -> Self {
         let length = left.len() + right.len();
@@ -68,7 +68,7 @@ impl Row {
         Row(Bytes::Heap(bytes))
     }
 
-    /// The row of several tuples side by side.
+    /// The concatenation of several tuples.
     #[inline]
     pub fn concat_all(parts: &[&[u8]]) -> Self {
         let length: usize = parts.iter().map(|part| part.len()).sum();
@@ -87,7 +87,7 @@ impl Row {
         Row(Bytes::Heap(bytes))
     }
 
-    /// Keeps these ranges of the bytes, which ascend.
+    /// Keeps only these ranges of the bytes, which must ascend.
     #[inline]
     pub fn keep(&mut self, ranges: &[Range<usize>]) {
         let bytes = match &mut self.0 {
@@ -154,7 +154,7 @@ impl Hash for Row {
     }
 }
 
-/// As bytes in one piece: rows travel between processes this way.
+/// Rows are serialized as one sequence of bytes, to be sent between processes.
 impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(self.bytes())
@@ -179,7 +179,7 @@ impl<'de> Deserialize<'de> for Row {
     }
 }
 
-/// Equal, ordered and hashed as its bytes.
+/// A row is equal, ordered and hashed as its bytes are.
 impl Borrow<[u8]> for Row {
     fn borrow(&self) -> &[u8] {
         self.bytes()
@@ -208,7 +208,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// Bytes of a row inline and on the heap.
+    /// The bytes of rows that are stored inline or on the heap.
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
         vec(any::<u8>(), 0..2 * INLINE)
     }
@@ -227,7 +227,7 @@ mod tests {
             let expected = [&both[..cut / 2], &both[cut..]].concat();
             prop_assert_eq!(kept.bytes(), expected.as_slice());
             prop_assert_eq!(&kept, &Row::new(&expected));
-            // As timely sends it to another process.
+            // This is how timely sends a row to another process.
             let written = bincode::serialize(&row).unwrap();
             prop_assert_eq!(bincode::deserialize::<Row>(&written).unwrap(), row);
         }

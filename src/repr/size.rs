@@ -1,5 +1,5 @@
-//! How many bytes rows take in memory: those of their values, wherever these are. What slices share is counted for the rows that
-//! have it, and for them alone; so a row is as large beside others as by itself.
+//! How many bytes of memory the values of rows take. Memory that slices share is counted only for the rows that use
+//! it, and for each of them, so the size of a row does not depend on the rows beside it.
 
 use std::ops::Range;
 
@@ -9,17 +9,17 @@ use arrow::datatypes::{
     StringViewType, Utf8Type,
 };
 
-/// Bytes of all rows of a batch.
+/// The size of all rows of a batch in bytes.
 pub fn batch_bytes(batch: &RecordBatch) -> u64 {
     rows_bytes(batch.columns(), 0..batch.num_rows())
 }
 
-/// Bytes of some rows.
+/// The size of a range of rows in bytes.
 pub fn rows_bytes(columns: &[ArrayRef], rows: Range<usize>) -> u64 {
     columns.iter().map(|column| bytes(column, rows.clone())).sum()
 }
 
-/// A batch in slices that take about so many bytes each, or have one row.
+/// Splits a batch into slices of at most about `most` bytes each, or of one larger row.
 pub fn batch_slices(batch: &RecordBatch, most: u64) -> Vec<RecordBatch> {
     if batch_bytes(batch) <= most {
         return vec![batch.clone()];
@@ -71,7 +71,7 @@ fn bytes(array: &ArrayRef, rows: Range<usize>) -> u64 {
         }
         other => match other.primitive_width() {
             Some(width) => count * width as u64,
-            // Neither Parquet nor Avro has others.
+            // Parquet and Avro files have no other types.
             None => array.slice(rows.start, rows.len()).get_array_memory_size() as u64,
         },
     }
@@ -83,7 +83,7 @@ fn of_texts<T: ByteArrayType>(array: &ArrayRef, rows: Range<usize>) -> u64 {
 }
 
 fn of_views<T: ByteViewType>(array: &ArrayRef, rows: Range<usize>) -> u64 {
-    // The length of a value stands in the first half of its view's first word.
+    // The lower half of a view's first 64-bit word is the length of its value.
     let views = &array.as_byte_view::<T>().views()[rows];
     views.iter().map(|view| u64::from(*view as u32)).sum()
 }

@@ -1,23 +1,23 @@
-//! The order of rows, by numbers that hold their beginnings: a sort that follows a pointer for each row that it
-//! compares spends most of its time waiting for memory.
+//! Sorts rows by numbers that hold their first bytes. A sort that follows a pointer for each row that it compares
+//! spends most of its time waiting for memory.
 
 use std::cmp::Ordering;
 
 use super::Update;
 
-/// The beginning of a row, as numbers that order as it does. Sixteen bytes hold a short text and most of the number behind
-/// it; with eight, rows themselves are compared about twice as often.
+/// The first bytes of a row as numbers that compare as the bytes do. Sixteen bytes hold a short text and most of a
+/// number behind it; with eight, rows themselves would be compared about twice as often.
 pub type Prefix = (u64, u64);
 
-/// Puts the positions `0..count` into `order`, sorted by the bytes of their rows and then by `then`, which need compare only
-/// rows whose prefixes are equal. A prefix leaves out what all rows begin with.
+/// Puts the indices `0..count` into `order`, sorted by the bytes of their rows, and then by `then`, which is called
+/// only for rows with equal prefixes. Prefixes leave out the bytes that all rows begin with.
 pub fn sort<'a>(
     order: &mut Vec<(Prefix, u32)>,
     count: usize,
     bytes: impl Fn(usize) -> &'a [u8],
     then: impl Fn(usize, usize) -> Ordering,
 ) {
-    // Rows of one table often begin alike; what tells them apart is behind that.
+    // Rows of one table often have a common beginning, and differ only behind it.
     let first = if count > 0 { bytes(0) } else { &[] };
     let alike = (1..count).fold(first.len(), |alike, index| common(&first[..alike], bytes(index)));
     let position = |index| u32::try_from(index).expect("fewer than 2^32 rows are sorted at once");
@@ -30,7 +30,7 @@ pub fn sort<'a>(
     });
 }
 
-/// Adds up what is equal by row and time, drops what cancels, and leaves the rest in the order of rows and times.
+/// Adds up the differences of equal rows at equal times, drops those that cancel, and sorts the rest by row and time.
 pub fn consolidate(updates: &mut Vec<Update>) {
     let compare = |a: usize, b: usize| (&updates[a].0, updates[a].1).cmp(&(&updates[b].0, updates[b].1));
     let mut order = vec![];
@@ -53,7 +53,7 @@ fn common(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
-/// The first bytes; where there are none, zeros.
+/// The first bytes, padded with zeros.
 #[inline]
 fn prefix(bytes: &[u8]) -> Prefix {
     let bits = match bytes.first_chunk::<16>() {

@@ -1,6 +1,6 @@
-//! The two arrangements every stateful operator uses: rows by key (`RowVal*`), and rows alone
-//! (`RowKey*`). Both are differential's Ord spines with [`RowArena`] for keys and values. In the scope of a recursive
-//! query there is one, rows by key (`RoundVal*`), whose times are also of a round.
+//! The two kinds of arrangements that stateful operators use: rows by key (`RowVal*`), and rows alone (`RowKey*`).
+//! Both are differential's Ord spines, with [`RowArena`] for keys and values. The scope of a recursive query has one
+//! kind, rows by key (`RoundVal*`), whose times include a round.
 
 use std::rc::Rc;
 
@@ -14,13 +14,13 @@ use differential_dataflow::trace::rc_blanket_impls::RcBuilder;
 use timely::order::Product;
 
 use super::chunk::{Chunk, ChunkBuilder, ChunkMerger, Chunker};
-use super::footprint::Watched;
+use super::footprint::WatchedTrace;
 use super::{Diff, Epoch, Offsets, Row, RowArena};
 
-/// How batches are laid out whose differences are kept in `D`: with values `V`.
+/// The layout of batches with values in `V` and differences in `D`.
 pub type RowLayout<V, D> = (RowArena, V, Vec<Epoch>, D, Offsets);
-/// How batches are kept.
-pub type RowSpine<B> = Watched<Spine<Rc<B>>>;
+/// A spine of batches `B`, whose footprint can be taken.
+pub type RowSpine<B> = WatchedTrace<Spine<Rc<B>>>;
 /// Merges the chunks of updates with differences `R`.
 pub type RowBatcher<R> = MergeBatcher<ChunkMerger<R>>;
 
@@ -31,7 +31,7 @@ type KeyLayout = RowLayout<Vec<()>, Vec<Diff>>;
 pub type RowValSpine = RowSpine<OrdValBatch<ValLayout>>;
 /// Sorts and consolidates updates on their way into a [`RowValSpine`].
 pub type RowValChunker = Chunker<Row, Diff>;
-/// Merges them.
+/// Merges the chunks of a [`RowValChunker`].
 pub type RowValBatcher = RowBatcher<Diff>;
 /// Builds the batches of a [`RowValSpine`].
 pub type RowValBuilder = ChunkBuilder<OrdValBuilder<ValLayout, Chunk<Diff>>>;
@@ -40,22 +40,22 @@ pub type RowValBuilder = ChunkBuilder<OrdValBuilder<ValLayout, Chunk<Diff>>>;
 pub type RowKeySpine = RowSpine<OrdKeyBatch<KeyLayout>>;
 /// Sorts and consolidates updates on their way into a [`RowKeySpine`].
 pub type RowKeyChunker = Chunker<(), Diff>;
-/// Merges them.
+/// Merges the chunks of a [`RowKeyChunker`].
 pub type RowKeyBatcher = RowBatcher<Diff>;
 /// Builds the batches of a [`RowKeySpine`].
 pub type RowKeyBuilder = ChunkBuilder<OrdKeyBuilder<KeyLayout, Chunk<Diff>>>;
 
-/// A time in the scope of a recursive query: an epoch, and how many rounds lie behind it there.
+/// A time in the scope of a recursive query: an epoch, and the number of the round.
 pub type Round = Product<Epoch, u64>;
 
 type RoundUpdates = Vec<((Row, Row), Round, Diff)>;
 type RoundLayout = (RowArena, RowArena, Vec<Round>, Vec<Diff>, Offsets);
 
-/// Rows arranged by a key row, round by round.
+/// Rows arranged by a key row, with rounds.
 pub type RoundValSpine = RowSpine<OrdValBatch<RoundLayout>>;
 /// Sorts and consolidates updates on their way into a [`RoundValSpine`].
 pub type RoundValChunker = ContainerChunker<RoundUpdates>;
-/// Merges them.
+/// Merges the chunks of a [`RoundValChunker`].
 pub type RoundValBatcher = MergeBatcher<VecMerger<(Row, Row), Round, Diff>>;
 /// Builds the batches of a [`RoundValSpine`].
 pub type RoundValBuilder = RcBuilder<OrdValBuilder<RoundLayout, RoundUpdates>>;

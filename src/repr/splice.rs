@@ -1,9 +1,10 @@
-//! Columns of rows without decoding: where each column ends follows from its bytes, so rows are taken apart and put
-//! together by copying.
+//! Takes columns out of rows without decoding: where each column ends follows from its bytes, so rows are split and
+//! assembled by copying.
 //!
-//! Relies on the encoding of [`RowCodec`](super::RowCodec) (arrow-row, ascending, nulls first): a number is a byte
-//! that is 0 for null and its bytes behind that; a text is 0 for null, 1 if empty, or 2 and blocks of 8 (the
-//! first four) and then 32 bytes, each with a byte behind it that is 255 if another follows.
+//! This relies on the encoding of [`RowCodec`](super::RowCodec) (arrow-row, ascending, nulls first). A number is one
+//! byte, which is 0 for null, and then the number's bytes. A text is 0 for null, 1 if empty, or else 2 and a sequence
+//! of blocks: four of 8 bytes, and then blocks of 32 bytes. Each block is followed by a byte that is 255 if another
+//! block follows.
 
 use std::ops::Range;
 
@@ -12,42 +13,42 @@ use smallvec::SmallVec;
 
 use super::Row;
 
-/// How long the encoding of a column is.
+/// The length of a column's encoding.
 #[derive(Clone, Copy, Debug)]
-enum Width {
-    /// Always so many bytes.
+enum ColumnWidth {
+    /// Always this number of bytes.
     Fixed(usize),
-    /// As its blocks say.
+    /// As many bytes as its blocks take.
     Blocks,
 }
 
-impl Width {
-    /// Where the column ends that begins at `start`.
+impl ColumnWidth {
+    /// Where the column that begins at `start` ends.
     #[inline]
     fn end(self, row: &[u8], start: usize) -> usize {
         match self {
-            Width::Fixed(bytes) => start + bytes,
-            Width::Blocks => blocks_end(row, start),
+            ColumnWidth::Fixed(bytes) => start + bytes,
+            ColumnWidth::Blocks => blocks_end(row, start),
         }
     }
 
-    fn all(types: &[DataType]) -> Option<Vec<Width>> {
+    fn all(types: &[DataType]) -> Option<Vec<ColumnWidth>> {
         types.iter().map(width).collect()
     }
 }
 
-/// Looks for nulls in rows.
+/// Finds nulls in rows.
 pub struct Nulls {
-    /// Of all columns but the last; none: there are no columns.
-    walked: Option<Vec<Width>>,
+    /// The widths of all columns but the last; `None` if there are no columns.
+    walked: Option<Vec<ColumnWidth>>,
 }
 
 impl Nulls {
-    /// In rows of these columns. None: a type among them is not one that can be walked over.
+    /// For rows of columns of these types. `None` if the width of a type among them is not known.
     pub fn new(types: &[DataType]) -> Option<Self> {
         let walked = match types.split_last() {
             None => None,
-            Some((_, others)) => Some(Width::all(others)?),
+            Some((_, others)) => Some(ColumnWidth::all(others)?),
         };
         Some(Nulls { walked })
     }
@@ -67,31 +68,31 @@ impl Nulls {
     }
 }
 
-/// Makes rows of columns of other rows.
+/// Assembles rows from columns of other rows.
 pub struct Splice {
-    sources: Vec<Source>,
+    sources: Vec<SpliceSource>,
     pieces: Vec<Piece>,
-    /// Whether they come from one source, as they do there.
+    /// Whether all columns come from one source, in the order that they have there.
     in_order: bool,
 }
 
-struct Source {
-    /// Of the columns whose ends must be known.
-    walked: Vec<Width>,
-    /// Where this source's starts begin among those of all.
+struct SpliceSource {
+    /// The widths of the columns whose ends have to be known.
+    walked: Vec<ColumnWidth>,
+    /// The index of this source's first column start among those of all sources.
     first: usize,
     columns: usize,
 }
 
-/// Columns of a source that are copied together.
+/// Consecutive columns of a source, which are copied together.
 struct Piece {
     source: usize,
     columns: Range<usize>,
 }
 
 impl Splice {
-    /// For rows of these columns, each the (source, column) it is taken from; `sources` are the types of their
-    /// columns. None: a type among them (a list, a struct) is not one that can be walked over.
+    /// For rows of these columns, each given as the (source, column) that it is taken from; `sources` has the types of
+    /// the columns of each source. `None` if a width that has to be known is not, as for lists and structs.
     pub fn new(sources: &[Vec<DataType>], columns: &[(usize, usize)]) -> Option<Self> {
         let mut pieces: Vec<Piece> = vec![];
         for (source, column) in columns {
@@ -107,11 +108,11 @@ impl Splice {
         let mut made = vec![];
         for (index, types) in sources.iter().enumerate() {
             let own = pieces.iter().filter(|piece| piece.source == index);
-            // Where a row begins and ends is known anyway.
+            // The start and the end of the whole row are known anyway.
             let ends = own.flat_map(|piece| [piece.columns.start, piece.columns.end]);
             let walked = ends.filter(|end| *end < types.len()).max().unwrap_or(0);
-            made.push(Source {
-                walked: Width::all(&types[..walked])?,
+            made.push(SpliceSource {
+                walked: ColumnWidth::all(&types[..walked])?,
                 first,
                 columns: types.len(),
             });
@@ -125,7 +126,7 @@ impl Splice {
         })
     }
 
-    /// The row, of one row of each source.
+    /// Assembles a row from one row of each source.
     #[inline]
     pub fn row(&self, rows: &[&[u8]]) -> Row {
         let parts: SmallVec<[&[u8]; 8]> = self.parts(rows).collect();
@@ -135,7 +136,7 @@ impl Splice {
         }
     }
 
-    /// The row, of one row that is not needed any more: columns in their order move up where they are.
+    /// Makes a row of the only source's row, which is used up: columns that keep their order are moved in place.
     #[inline]
     pub fn cut(&self, mut row: Row) -> Row {
         if !self.in_order {
@@ -149,7 +150,7 @@ impl Splice {
         row
     }
 
-    /// Appends the row's bytes.
+    /// Appends the bytes of the assembled row to `bytes`.
     #[inline]
     pub fn append(&self, rows: &[&[u8]], bytes: &mut Vec<u8>) {
         self.parts(rows).for_each(|part| bytes.extend_from_slice(part));
@@ -164,7 +165,7 @@ impl Splice {
         })
     }
 
-    /// Where the columns that must be known begin, all sources' one behind the other.
+    /// Where the columns begin whose starts have to be known, for one source after the other.
     #[inline]
     fn starts(&self, rows: &[&[u8]]) -> SmallVec<[u32; 32]> {
         let mut starts = SmallVec::new();
@@ -191,7 +192,7 @@ impl Splice {
     }
 }
 
-/// Where the text or bytes end that begin at `start`.
+/// Where the text or bytes that begin at `start` end.
 #[inline]
 fn blocks_end(row: &[u8], start: usize) -> usize {
     let mut at = start + 1;
@@ -207,15 +208,15 @@ fn blocks_end(row: &[u8], start: usize) -> usize {
     at
 }
 
-fn width(data_type: &DataType) -> Option<Width> {
+fn width(data_type: &DataType) -> Option<ColumnWidth> {
     use DataType::*;
     let bytes = match data_type {
         Boolean => 1,
-        Utf8 | LargeUtf8 | Binary | LargeBinary => return Some(Width::Blocks),
+        Utf8 | LargeUtf8 | Binary | LargeBinary => return Some(ColumnWidth::Blocks),
         FixedSizeBinary(bytes) => *bytes as usize,
         other => other.primitive_width()?,
     };
-    Some(Width::Fixed(1 + bytes))
+    Some(ColumnWidth::Fixed(1 + bytes))
 }
 
 #[cfg(test)]
@@ -244,7 +245,7 @@ mod tests {
         columns.iter().map(|column| column.data_type().clone()).collect()
     }
 
-    /// Columns of all kinds, one row each.
+    /// Columns of all kinds, with one row each.
     fn columns() -> impl Strategy<Value = Vec<ArrayRef>> {
         let text = prop::option::of(prop_oneof![
             "[a-z]{0,10}",

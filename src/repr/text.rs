@@ -1,8 +1,9 @@
-//! Values of columns as text, whatever they are.
+//! Values of columns as text, for any value.
 //!
-//! Arrow's writers put `ERROR: ...` in the place of a value that they cannot show: a date or a moment beyond the years that
-//! chrono knows, a time of day of more than a day, and any list or struct with such a value in it. Nothing here does: moments
-//! and dates are written in the proleptic Gregorian calendar, and whatever else is not shown as the number that it is.
+//! Arrow's writers put `ERROR: ...` in place of a value that they cannot format: a date or timestamp beyond the years
+//! that chrono knows, a time of more than a day, and any list or struct with such a value in it. This module formats
+//! dates and timestamps in the proleptic Gregorian calendar, and other such values as the number that they are stored
+//! as.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,22 +18,22 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::calendar::civil_from_days;
 
-/// What cannot be shown inside of a list is an error of the list, too.
+/// A value within a list that cannot be formatted makes formatting the list fail, too.
 const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
 
 const DAY: i128 = 86_400_000_000;
 
-/// The values of a column as text.
+/// Formats the values of a column as text.
 pub struct ValueTexts<'a> {
     array: &'a dyn Array,
     shown: ArrayFormatter<'a>,
 }
 
 impl<'a> ValueTexts<'a> {
-    /// Of a column.
+    /// For a column.
     ///
     /// # Errors
-    /// Its type has no text.
+    /// The column's type cannot be formatted.
     pub fn new(array: &'a dyn Array) -> Result<Self, ArrowError> {
         Ok(ValueTexts {
             array,
@@ -40,7 +41,7 @@ impl<'a> ValueTexts<'a> {
         })
     }
 
-    /// A row's value; empty for a null.
+    /// The value of a row as text; empty for null.
     pub fn text(&self, row: usize) -> String {
         let mut text = String::new();
         match self.shown.value(row).write(&mut text) {
@@ -50,7 +51,7 @@ impl<'a> ValueTexts<'a> {
     }
 }
 
-/// The text of a value that Arrow does not show.
+/// The text of a value that Arrow cannot format.
 fn unshown(array: &dyn Array, row: usize) -> String {
     let one = array.slice(row, 1);
     if one.data_type().is_nested() {
@@ -87,7 +88,7 @@ fn nested(one: &ArrayRef) -> Result<String, ArrowError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The numbers that values of a type of time are.
+/// The numbers that dates, times and timestamps are stored as.
 fn numbers(array: &dyn Array) -> Option<ArrayRef> {
     match array.data_type() {
         DataType::Date32 | DataType::Time32(_) => {
@@ -98,7 +99,8 @@ fn numbers(array: &dyn Array) -> Option<ArrayRef> {
     }
 }
 
-/// A column's values as texts, where Arrow does not show all of them; of types of time alone.
+/// The texts of a column of dates, times or timestamps; `None` if Arrow can format all of its values, and for other
+/// types.
 pub fn unshown_texts(array: &dyn Array) -> Option<StringArray> {
     if !array.data_type().is_temporal() || are_shown(array) {
         return None;
@@ -108,7 +110,8 @@ pub fn unshown_texts(array: &dyn Array) -> Option<StringArray> {
     Some(rows.collect())
 }
 
-/// Whether Arrow shows all of a column's values. What lies between two dates that are shown is shown, too.
+/// Whether Arrow can format all values of a column. For dates and timestamps it suffices to try the least and the
+/// greatest.
 fn are_shown(array: &dyn Array) -> bool {
     let is_shown = |row: &dyn Array| {
         let shown = ArrayFormatter::try_new(row, &OPTIONS);
@@ -137,7 +140,7 @@ fn are_shown(array: &dyn Array) -> bool {
     ends.is_ok_and(|ends| is_shown(ends.as_ref()))
 }
 
-/// A moment in microseconds since 1970, as chrono would write it.
+/// A timestamp in microseconds since 1970, in chrono's format.
 fn moment(micros: i128) -> String {
     let (days, of_day) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
     let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
@@ -149,12 +152,12 @@ fn moment(micros: i128) -> String {
         seconds % 60
     );
     if fraction != 0 {
-        let _ = write!(text, ".{fraction:06}"); // writing to a string does not fail
+        let _ = write!(text, ".{fraction:06}"); // writing to a string cannot fail
     }
     text
 }
 
-/// A day since 1970, as chrono would write it.
+/// A date in days since 1970, in chrono's format.
 fn date(days: i64) -> String {
     let (year, month, day) = civil_from_days(days);
     match year {
@@ -167,7 +170,7 @@ fn date(days: i64) -> String {
     }
 }
 
-/// One row as a JSON object, nulls included. A column whose type JSON cannot hold is left out.
+/// A row as a JSON object, nulls included. Columns of types that JSON cannot represent are left out.
 pub fn row_json(row: &RecordBatch) -> Vec<u8> {
     written_json(row).unwrap_or_else(|| {
         let columns = (0..row.num_columns()).filter(|column| {
@@ -195,7 +198,7 @@ fn written_json(row: &RecordBatch) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Has Arrow's JSON write what it does not show otherwise as these texts.
+/// Makes Arrow's JSON writer use these texts for values that it cannot format.
 #[derive(Debug)]
 pub struct ShowableJson;
 
@@ -220,7 +223,7 @@ impl Encoder for TextEncoder {
     }
 }
 
-/// Columns of every type of time with its least and its greatest value, and lists and structs of some.
+/// Columns of every date, time and timestamp type with their least and greatest values, and lists and structs of some.
 #[cfg(test)]
 pub(crate) fn extremes() -> Vec<ArrayRef> {
     use arrow::array::{Int32Array, Int64Array, ListArray, StructArray};

@@ -11,27 +11,27 @@ use thiserror::Error;
 pub enum SqlType {
     /// True or false.
     Boolean,
-    /// 32-bit signed.
+    /// A 32-bit signed integer.
     Int,
-    /// 64-bit signed.
+    /// A 64-bit signed integer.
     BigInt,
-    /// 64-bit IEEE 754.
+    /// A 64-bit IEEE 754 float.
     Double,
-    /// Exact decimal: digits in all (1 to 38), digits behind the point.
+    /// An exact decimal: the number of all digits (1 to 38), and of those behind the point.
     Decimal(u8, i8),
     /// UTF-8 text.
     Varchar,
     /// Bytes.
     Binary,
-    /// Days since 1970-01-01.
+    /// A date, in days since 1970-01-01.
     Date,
-    /// Microseconds since 1970-01-01 00:00, without a time zone.
+    /// A timestamp, in microseconds since 1970-01-01 00:00, without a time zone.
     Timestamp,
     /// A list of values of one type.
     List(Box<SqlType>),
 }
 
-/// A type name that is none of ours.
+/// A type name that is not known.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
     "unknown type {0:?}; known are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p,s), VARCHAR, BINARY, DATE, TIMESTAMP, and T[] of these"
@@ -39,7 +39,7 @@ pub enum SqlType {
 pub struct TypeError(pub String);
 
 impl SqlType {
-    /// The Arrow type that holds it.
+    /// The Arrow type that stores it.
     pub fn arrow(&self) -> DataType {
         match self {
             SqlType::Boolean => DataType::Boolean,

@@ -1,47 +1,46 @@
-//! A run that begins anew in its process when a feed meets a schema with new fields: the graph of one definition ends in
-//! order, all it read committed, and the graph with the new columns goes on from that snapshot.
+//! Restarts a run within its process when a feed encounters a schema with new fields. The graph of the old definition
+//! ends in order, with everything that it read committed; then a graph with the new columns starts from that snapshot.
 //!
 //! ```text
-//! reader holds a record back -> conductor: drain, commit, end -> evolve::take -> start over the same lake -> the record
+//! reader holds a record back -> conductor: drain, commit, end -> evolve::accept -> start over the same lake -> record
 //! ```
-//! A restart is what a changed definition always takes, and nobody reads a table between two definitions. It costs what the
-//! definition's change costs ([`super::past`]): inputs whose column is used are made again from Bronze, and audited. Two of a
-//! million rows each: the row is there after 25 s, where a restart without a change takes 9 s (`what_a_new_column_costs`, two
-//! cores that others kept busy, too).
+//! This is the same restart that any changed definition takes, and no table is readable halfway between two
+//! definitions. It costs what that change costs ([`super::past`]): inputs with a new column that is used are computed
+//! again from Bronze, and audited. With two inputs of a million rows each, the record's row is committed after 25 s,
+//! where a restart without a change takes 9 s (`cargo bench --bench evolve`, on two cores that also did other work).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use tokio::runtime::Runtime;
 
-use super::start::{self, Definition};
-use super::{Options, Outcome, RunError};
+use super::start::{self, RunDefinition, spawn_thread};
+use super::{Options, RunError, RunOutcome};
 use crate::definition::Dataflow;
 use crate::evolve;
 use crate::plan::Graph;
 
-/// Runs until no feed wants another definition.
+/// Runs the dataflow, and runs it again each time a feed needs new columns.
 pub fn until_over(
     dataflow: Arc<Dataflow>,
     graph: Arc<Graph>,
     options: &Options,
     runtime: &Runtime,
-) -> Result<Outcome, RunError> {
+) -> Result<RunOutcome, RunError> {
     let started = Instant::now();
-    let mut asked = Asked::new(options)?;
+    let mut request = EndRequest::new(options)?;
     let mut options = Options {
-        stop: asked.stop.clone(),
+        stop: request.stop.clone(),
         ..options.clone()
     };
     let (limit, mut met) = (options.duration, vec![]);
     let (mut latency, mut files) = (None, None);
-    let mut so_far: Option<Outcome> = None;
+    let mut so_far: Option<RunOutcome> = None;
     loop {
-        let definition = Definition {
+        let definition = RunDefinition {
             dataflow: dataflow.clone(),
             graph: graph.clone(),
             met: &met,
@@ -49,42 +48,43 @@ pub fn until_over(
         };
         let engine = start::start(definition, &options, runtime)?;
         if options.signals && evolve::is_wanted(&dataflow) {
-            asked.observe_started()?;
+            request.observe_started()?;
         }
         let (outcome, again) = engine.run(&options, files)?;
         let outcome = match so_far {
-            Some(before) => before.then(outcome),
+            Some(before) => before.followed_by(outcome),
             None => outcome,
         };
         let Some(again) = again else { return Ok(outcome) };
-        if asked.observe_ended() {
+        if request.observe_ended() {
             return Ok(outcome);
         }
         so_far = Some(outcome);
         met.extend(again.met);
         (latency, files) = (Some(again.latency), again.files);
-        options.recompute = false; // that was done
+        options.recompute = false; // the first graph has done it
         options.duration = limit.map(|limit| limit.saturating_sub(started.elapsed()));
     }
 }
 
-/// Whether somebody wants the run to end while no graph is there to be told. A start is ended at once, which is safe at any
-/// moment: what was read is committed.
-struct Asked {
+/// Remembers whether somebody asked the run to end while no graph is there to hear it. A start is aborted at once,
+/// which is safe at any moment: everything that was read is committed.
+struct EndRequest {
     starting: Arc<AtomicBool>,
     by_signal: Arc<AtomicBool>,
     is_heard: bool,
-    /// Hangs up once [`Options::stop`] says so, whichever graph listens.
+    /// Hangs up once [`Options::stop`] has a message or hangs up; every graph of the run listens to it.
     stop: Option<Receiver<()>>,
 }
 
-impl Asked {
-    fn new(options: &Options) -> Result<Asked, RunError> {
+impl EndRequest {
+    fn new(options: &Options) -> Result<EndRequest, RunError> {
         if options.signals {
-            // Asked for a report before there is one, a process must not end: that is what the signal does by itself.
+            // By default SIGUSR1, which asks for a report, ends a process. It must not do so before there is a report
+            // to print.
             signal_hook::flag::register(SIGUSR1, Arc::default()).map_err(no_handler)?;
         }
-        Ok(Asked {
+        Ok(EndRequest {
             starting: Arc::default(),
             by_signal: Arc::default(),
             is_heard: false,
@@ -92,7 +92,8 @@ impl Asked {
         })
     }
 
-    /// From now on the graph is told of signals; before its first start a signal did what it does by itself.
+    /// The first graph runs: from now on signals are forwarded to the graph. Before that they had their default
+    /// effect.
     fn observe_started(&mut self) -> Result<(), RunError> {
         self.starting.store(false, Ordering::Release);
         if !std::mem::replace(&mut self.is_heard, true) {
@@ -105,7 +106,7 @@ impl Asked {
         Ok(())
     }
 
-    /// The graph has ended; says whether the run is to end with it.
+    /// The graph has ended. Returns whether the run ends with it.
     fn observe_ended(&self) -> bool {
         self.starting.store(true, Ordering::Release);
         let hung_up = |stop: &Receiver<()>| stop.try_recv() == Err(TryRecvError::Disconnected);
@@ -120,26 +121,21 @@ fn no_handler(source: std::io::Error) -> RunError {
     }
 }
 
-/// What hangs up for all who listen as soon as one of them would be told.
+/// Returns a receiver that hangs up for all of its listeners at the first message on `stop`; a message itself would
+/// reach only one of them.
 fn relay(stop: Receiver<()>) -> Result<Receiver<()>, RunError> {
     let (open, hung_up) = bounded(0);
     let wait = move || {
-        let _ = stop.recv(); // hanging up is a stop too
+        let _ = stop.recv(); // a sender that hangs up is a stop, too
         drop(open);
     };
-    thread::Builder::new()
-        .name("stop".into())
-        .spawn(wait)
-        .map_err(|source| RunError::Thread {
-            what: "the stop listener",
-            source,
-        })?;
+    spawn_thread("stop", "the stop listener", wait)?;
     Ok(hung_up)
 }
 
-impl Outcome {
-    /// Of this run and the one that it began anew as.
-    fn then(mut self, next: Outcome) -> Outcome {
+impl RunOutcome {
+    /// Adds up the outcomes of this graph and of the one that followed it.
+    fn followed_by(mut self, next: RunOutcome) -> RunOutcome {
         for (field, records) in next.ignored {
             *self.ignored.entry(field).or_default() += records;
         }
@@ -156,7 +152,7 @@ impl Outcome {
             (all, more) => all.or(more),
         };
         self.phases.extend(next.phases);
-        Outcome {
+        RunOutcome {
             snapshot: self.snapshot.max(next.snapshot),
             records: self.records + next.records,
             replayed: self.replayed + next.replayed,

@@ -1,11 +1,12 @@
-//! What readers decode with, and what is done on the way: records behind a schema with new fields are held back
-//! ([`Watch`]), and columnar drops are archived as they came: before the first rows of a file are handed over, the file is copied
-//! into the lake, where Bronze refers to it.
+//! The decoders that readers use, with two checks in front. Records behind a schema with new fields are held back
+//! ([`SchemaWatch`]). Columnar files are archived as they arrived: before the first rows of a file are delivered, the
+//! file is copied into the lake, and Bronze refers to the copy.
 //!
-//! The copy is made by the reader's thread, on the way through the decoder. Its name is made of the file's own and of its tag, so
-//! copying twice (after a crash) changes nothing, and a file that was replaced in place has a copy of its own. It is there only
-//! if the file was the same one when its last byte was copied: so the copy holds what is decoded. A copy that the lake does not
-//! take ends the run; a file that cannot be read is its reader's matter, as any other. Nothing of it was handed over before.
+//! The reader's thread makes the copy. Its name is derived from the file's name and tag, so copying again after a
+//! crash changes nothing, and a file that was replaced in place gets a copy of its own. A copy becomes visible only if
+//! the file still had the same tag when its last byte was copied, so the copy holds exactly what is decoded. If the
+//! lake does not accept the copy, the run ends. If the file cannot be read, the reader handles that like any other
+//! failure to read; nothing of the file has been delivered by then.
 
 use std::hash::Hasher;
 use std::io::{self, ErrorKind, Read};
@@ -17,91 +18,92 @@ use tokio::runtime::Handle;
 use twox_hash::XxHash3_64;
 
 use super::RunError;
-use super::shared::{Event, Shared};
-use crate::decode::{Decoder, Payloads, Waiting, Watch};
+use super::board::{Board, RunEvent};
+use crate::decode::{Decoder, Payloads, SchemaWatch, WaitingRecords};
 use crate::definition::Dataflow;
-use crate::evolve::Met;
+use crate::evolve::NewSchemaFields;
+use crate::lake::Lake;
 use crate::registry::Registries;
-use crate::sink::Lake;
-use crate::source::{Decode, Decoders, Held, Originals, archived_name};
+use crate::source::{Decode, Decoders, Originals, Undecoded, archived_name};
 
-/// Decoders for readers, each of which archives the columnar files that pass through it. `watches`: schemas are watched.
+/// Makes decoders for readers; each archives the columnar files that pass through it. With `watches`, they hold
+/// records back at a schema with new fields.
 pub fn decoders(
     dataflow: &Arc<Dataflow>,
     registries: &Arc<Registries>,
     lake: &Lake,
     runtime: &Handle,
-    shared: &Arc<Shared>,
+    board: &Arc<Board>,
     watches: bool,
 ) -> Decoders {
     let registries = registries.clone();
-    let (dataflow, lake, runtime, shared) = (dataflow.clone(), lake.clone(), runtime.clone(), shared.clone());
+    let (dataflow, lake, runtime, board) = (dataflow.clone(), lake.clone(), runtime.clone(), board.clone());
     Arc::new(move |index, feed| {
         let input = &dataflow.inputs[index];
         let mut decoder = Decoder::new(input, &input.feeds[feed], &registries)
             .expect("every feed's decoder was made once before readers start");
-        let watch = Watch::new(input, &input.feeds[feed], &registries);
+        let watch = SchemaWatch::new(input, &input.feeds[feed], &registries);
         let watch = watch.expect("every feed's registry was made with its decoder");
         let mut watch = watch.filter(|_| watches);
         let place = (input.name.clone(), input.feeds[feed].name.clone());
-        let originals = Originals::of(&dataflow, (index, feed), runtime.clone())
+        let originals = Originals::of_feed(&dataflow, (index, feed), runtime.clone())
             .expect("a feed's files were found before its readers start");
         let mut archive = originals.filter(|_| input.bronze).map(|originals| Archive {
             input: input.name.clone(),
             originals,
             lake: lake.clone(),
-            durable: dataflow.durable,
             runtime: runtime.clone(),
             newest: None,
         });
-        let shared = shared.clone();
+        let board = board.clone();
         let decode: Decode = Box::new(move |mut raw| {
             if let (Payloads::Columns { path, tag, .. }, Some(archive)) = (&mut raw.payloads, &mut archive) {
-                match archive.keep(path, tag) {
+                match archive.store_copy(path, tag) {
                     Ok(reference) => *path = reference,
-                    Err(Unkept::Unread(error)) => return Err(Held::Unread(error)),
-                    Err(Unkept::Unwritten(source)) => shared.tell(Event::Failed(RunError::Archive {
+                    Err(ArchiveFailure::Unread(error)) => return Err(Undecoded::Unread(error)),
+                    Err(ArchiveFailure::Unwritten(source)) => board.events.tell(RunEvent::Failed(RunError::Archive {
                         file: path.to_string(),
                         source,
                     })),
                 }
             }
-            let met = watch.as_mut().map_or(Ok(None), |watch| watch.look(&raw));
+            let met = watch.as_mut().map_or(Ok(None), |watch| watch.first_new_schema(&raw));
             match met {
                 Ok(None) => Ok(decoder.decode(raw)?),
                 Ok(Some(schema)) => {
                     let (input, feed) = place.clone();
-                    shared.tell(Event::Evolves(Met { input, feed, schema }));
-                    Err(Held::Columns)
+                    board
+                        .events
+                        .tell(RunEvent::Evolves(NewSchemaFields { input, feed, schema }));
+                    Err(Undecoded::Columns)
                 }
-                Err(unready) => Err(Box::new(Waiting { raw, unready }).into()),
+                Err(unready) => Err(Box::new(WaitingRecords { raw, unready }).into()),
             }
         });
         decode
     })
 }
 
-/// Keeps the files of one feed that one thread reads.
+/// Archives the files of one feed that one reader thread reads.
 struct Archive {
     input: String,
     originals: Originals,
     lake: Lake,
-    durable: bool,
     runtime: Handle,
-    /// The file that was kept last with its tag, and what refers to it.
+    /// The file that was archived last, its tag, and the reference to its copy.
     newest: Option<(Arc<str>, Arc<str>, Arc<str>)>,
 }
 
-/// Why a file was not kept.
+/// Why a file was not archived.
 #[derive(Debug)]
-enum Unkept {
-    /// It could not be read.
+enum ArchiveFailure {
+    /// The file could not be read.
     Unread(io::Error),
-    /// The lake did not take it.
+    /// The lake did not accept the copy.
     Unwritten(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What is read, and what it failed by.
+/// Passes bytes through and remembers the error of reading, so that it can be told from an error of writing the copy.
 struct Remembering<R> {
     bytes: R,
     failure: Option<io::Error>,
@@ -118,8 +120,8 @@ impl<R: Read> Read for Remembering<R> {
 }
 
 impl Archive {
-    /// Makes sure that a file is kept as its tag names it; says what refers to it.
-    fn keep(&mut self, file: &Arc<str>, tag: &Arc<str>) -> Result<Arc<str>, Unkept> {
+    /// Makes sure that the file with this tag is archived, and returns the reference to its copy.
+    fn store_copy(&mut self, file: &Arc<str>, tag: &Arc<str>) -> Result<Arc<str>, ArchiveFailure> {
         if let Some((newest, of, reference)) = &self.newest
             && (newest, of) == (file, tag)
         {
@@ -131,23 +133,23 @@ impl Archive {
             Ok(_) => {}
             Err(object_store::Error::NotFound { .. }) => {
                 let mut bytes = Remembering {
-                    bytes: self.originals.open(file, tag).map_err(Unkept::Unread)?,
+                    bytes: self.originals.open(file, tag).map_err(ArchiveFailure::Unread)?,
                     failure: None,
                 };
-                let put = self.lake.put_stream(&target, &mut bytes, self.durable, &self.runtime);
+                let put = self.lake.put_stream(&target, &mut bytes, &self.runtime);
                 put.map_err(|error| match bytes.failure {
-                    Some(own) => Unkept::Unread(own),
-                    None => Unkept::Unwritten(error.into()),
+                    Some(own) => ArchiveFailure::Unread(own),
+                    None => ArchiveFailure::Unwritten(error.into()),
                 })?;
             }
-            Err(error) => return Err(Unkept::Unwritten(error.into())),
+            Err(error) => return Err(ArchiveFailure::Unwritten(error.into())),
         }
         self.newest = Some((file.clone(), tag.clone(), reference.clone()));
         Ok(reference)
     }
 }
 
-/// Where a file is kept, relative to the lake.
+/// The path of a file's copy, relative to the lake.
 fn reference(input: &str, file: &str, tag: &str) -> Arc<str> {
     let mut hash = XxHash3_64::new();
     hash.write(file.as_bytes());
@@ -166,7 +168,7 @@ fn reference(input: &str, file: &str, tag: &str) -> Arc<str> {
 mod tests {
     use super::*;
 
-    /// A file that was moved away between its reading and its copying ended the run.
+    /// Regression: a file that was moved away between its reading and its copying ended the run.
     #[test]
     fn a_file_that_cannot_be_copied_is_its_readers_matter_and_a_lake_that_takes_none_the_runs() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -180,29 +182,28 @@ mod tests {
         std::fs::write(at("drops/a"), "bytes").expect("a file");
         let dataflow = crate::definition::load(folder.path(), &|_| None).unwrap_or_else(|e| panic!("{e}"));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let originals = Originals::of(&dataflow, (0, 0), runtime.handle().clone());
+        let originals = Originals::of_feed(&dataflow, (0, 0), runtime.handle().clone());
         let mut archive = Archive {
             input: "t".into(),
             originals: originals.expect("a folder").expect("of files"),
             lake: Lake::open(&dataflow.lake, &dataflow.store_options).expect("a lake"),
-            durable: false,
             runtime: runtime.handle().clone(),
             newest: None,
         };
         let path = |name: &str| at("drops").join(name).display().to_string().into();
-        let gone = archive.keep(&path("gone"), &"1".into());
+        let gone = archive.store_copy(&path("gone"), &"1".into());
         assert!(
-            matches!(&gone, Err(Unkept::Unread(error)) if error.kind() == ErrorKind::NotFound),
+            matches!(&gone, Err(ArchiveFailure::Unread(error)) if error.kind() == ErrorKind::NotFound),
             "{gone:?}"
         );
-        let other = archive.keep(&path("a"), &"another".into());
+        let other = archive.store_copy(&path("a"), &"another".into());
         assert!(
-            matches!(&other, Err(Unkept::Unread(error)) if error.kind() == ErrorKind::StaleNetworkFileHandle),
+            matches!(&other, Err(ArchiveFailure::Unread(error)) if error.kind() == ErrorKind::StaleNetworkFileHandle),
             "{other:?}"
         );
-        // A file lies where the folder of copies should.
+        // A plain file takes the place of the archive's folder, so that the copy cannot be written.
         std::fs::write(at("lake/_alluvium"), "in the way").expect("a file");
-        let refused = archive.keep(&path("a"), &"1".into());
-        assert!(matches!(&refused, Err(Unkept::Unwritten(_))), "{refused:?}");
+        let refused = archive.store_copy(&path("a"), &"1".into());
+        assert!(matches!(&refused, Err(ArchiveFailure::Unwritten(_))), "{refused:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! The clock of a run: handed in, so that a test can set it.
+//! The clock of a run, which is handed in so that a test can set it.
 //!
-//! Epochs are its milliseconds, and never go back: where the clock is behind the newest snapshot (it was set back, or the lake
-//! was written by a machine whose clock is ahead), each epoch is one more than the one before, until the clock has caught
-//! up. Nothing is lost by that, but `now()` all but stands still meanwhile, and a person should know.
+//! Epochs are milliseconds of this clock, and never go back. If the clock is behind the newest snapshot (because it
+//! was set back, or because another machine with a fast clock wrote the lake), each epoch is the one before plus one
+//! until the clock has caught up. Nothing is lost, but `now()` hardly moves meanwhile, so the run warns of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,58 +11,58 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::repr::Epoch;
 use crate::{sink, source};
 
-/// So far may epochs be ahead of the clock without a word: they are when they are shorter than a millisecond, and clocks
-/// are set back a little all the time.
+/// Milliseconds by which epochs may be ahead of the clock without a warning. Epochs shorter than a millisecond run
+/// ahead, and clocks are often set back a little.
 const AHEAD: u64 = 1000;
 
-/// Tells the time.
+/// A clock.
 #[derive(Clone)]
-pub struct Clock(source::Clock);
+pub struct RunClock(source::WallClock);
 
-impl Clock {
-    /// One that tells what `now` says.
-    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Clock {
-        Clock(Arc::new(now))
+impl RunClock {
+    /// Makes a clock of a function that returns the time.
+    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> RunClock {
+        RunClock(Arc::new(now))
     }
 
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     pub fn millis(&self) -> u64 {
         (self.0)()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as u64)
     }
 
-    /// For readers.
-    pub(crate) fn of_readers(&self) -> source::Clock {
+    /// This clock as readers take it.
+    pub(crate) fn of_readers(&self) -> source::WallClock {
         self.0.clone()
     }
 
-    /// For the committer.
-    pub(crate) fn of_commits(&self) -> sink::Clock {
+    /// This clock as the committer takes it.
+    pub(crate) fn of_commits(&self) -> sink::CommitClock {
         let clock = self.clone();
-        sink::Clock(Arc::new(move || clock.millis() as i64))
+        sink::CommitClock(Arc::new(move || clock.millis() as i64))
     }
 }
 
-impl Default for Clock {
-    /// The machine's.
+impl Default for RunClock {
+    /// The machine's clock.
     fn default() -> Self {
-        Clock::new(SystemTime::now)
+        RunClock::new(SystemTime::now)
     }
 }
 
-impl fmt::Debug for Clock {
+impl fmt::Debug for RunClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Clock({})", self.millis())
     }
 }
 
-/// Notices when the clock is behind the epochs.
+/// Notices when the clock falls behind the epochs, and when it has caught up.
 #[derive(Debug, Default)]
-pub struct Behind(bool);
+pub struct ClockWatch(bool);
 
-impl Behind {
-    /// `epoch` was opened when the clock said `wall`; what there is to say of that.
+impl ClockWatch {
+    /// Takes note that `epoch` was opened when the clock showed `wall`. Returns a message when the state has changed.
     pub fn observe(&mut self, epoch: Epoch, wall: u64) -> Option<String> {
         let gap = epoch.saturating_sub(wall);
         let behind = gap > AHEAD;
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_behind_is_told_once_and_once_when_it_has_caught_up() {
-        let mut behind = Behind::default();
+        let mut behind = ClockWatch::default();
         assert_eq!(behind.observe(5000, 4000), None, "a second is nothing");
         let told = behind.observe(3_605_000, 5000).expect("it is an hour behind");
         assert!(told.starts_with("the clock is 1h behind"), "{told}");

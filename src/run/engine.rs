@@ -1,5 +1,5 @@
-//! A run under way: conducted until its options say so or something fails, and taken apart in the order in which parts
-//! feed each other.
+//! A run under way: conducts it to its end or its failure, then takes its parts down in the order in which they feed
+//! each other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,60 +7,49 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
-use super::audit::Audit;
-use super::clock::Behind;
-use super::conductor::{Conducted, Conductor};
-use super::follower::{Follower, Told};
-use super::memory::Memory;
-use super::pacer::Pacer;
-use super::presence::Presence;
-use super::shared::{self, Event, Shared};
-use super::status::Status;
-use super::team::{Ended, Role, Team, Threads};
-use super::{Options, Outcome, RunError, Wiring};
-use crate::backfill::{Portion, Server};
+use super::board::{Board, InputCounters, RunEvent};
+use super::conduct::pacer::Pacer;
+use super::conduct::{Conducted, Conducting, Conductor, Follower, Intake, StatusLine, Watches};
+use super::lines::WorkerLines;
+use super::start::RunPresence;
+use super::team::{EndedThreads, ReportedState, Role, RunThreads, Team};
+use super::{Options, RunError, RunOutcome, Wiring};
 use crate::contain;
 use crate::definition::{Dataflow, Evolved};
-use crate::evolve::Met;
+use crate::evolve::NewSchemaFields;
 use crate::latency::{Latency, LatencyFiles};
 use crate::publish::Publisher;
-use crate::repr::Epoch;
-use crate::source::{self, Delivery, SourceError};
+use crate::source::SourceError;
 
-/// How long a process that failed keeps its connections.
+/// How long a process that failed keeps its connections open.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// What a run takes over from the one before it, whose feeds met schemas with new fields.
-pub struct Again {
-    /// Those.
-    pub met: Vec<Met>,
+/// What a run hands over to the next one in the same process, when its feeds have encountered schemas with new fields.
+pub struct NextRun {
+    /// The new fields.
+    pub met: Vec<NewSchemaFields>,
     pub latency: Arc<Latency>,
     pub files: Option<LatencyFiles>,
 }
 
-/// Everything that runs. Fields in the order in which they are taken apart.
+/// All parts of a run, in the order in which they are taken down.
 pub struct Engine {
-    pub(super) shared: Arc<Shared>,
+    pub(super) board: Arc<Board>,
     pub(super) wiring: Arc<Wiring>,
     pub(super) latency: Arc<Latency>,
-    pub(super) events: Receiver<Event>,
+    pub(super) events: Receiver<RunEvent>,
     pub(super) pacer: Pacer,
-    pub(super) readers: Option<source::Readers>,
-    pub(super) offsets: Option<source::OffsetPublisher>,
+    pub(super) intake: Intake,
     pub(super) publisher: Option<Publisher>,
-    pub(super) queues: Vec<Sender<Delivery>>,
-    pub(super) portions: Vec<Sender<Portion>>,
-    pub(super) server: Option<Server>,
-    /// Says to others that a run is on the lake.
-    pub(super) _presence: Presence,
-    pub(super) seals: Vec<Sender<Epoch>>,
+    pub(super) lines: WorkerLines,
+    /// Shows other processes that a run is on this lake.
+    pub(super) _presence: RunPresence,
     pub(super) past: Option<JoinHandle<()>>,
-    pub(super) running: Threads,
-    pub(super) threads: Vec<thread::Thread>,
-    pub(super) audit: Option<Audit>,
-    pub(super) memory: Option<Memory>,
+    pub(super) running: RunThreads,
+    /// `None` once the run is being conducted.
+    pub(super) watches: Option<Watches>,
     pub(super) committer: JoinHandle<()>,
     pub(super) signals: Option<signal_hook::iterator::Handle>,
     pub(super) team: Team,
@@ -69,23 +58,27 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Runs, ends, and says what came of it; and what a run that begins anew takes over.
-    pub fn run(mut self, options: &Options, files: Option<LatencyFiles>) -> Result<(Outcome, Option<Again>), RunError> {
-        // Threads wait for the conductor: what unwound past here would wait for them.
+    /// Runs to the end. Returns the outcome and, if the run is to begin anew, what the next one takes over.
+    pub fn run(
+        mut self,
+        options: &Options,
+        files: Option<LatencyFiles>,
+    ) -> Result<(RunOutcome, Option<NextRun>), RunError> {
+        // Threads wait for the conductor, so a panic that unwound past this point would leave them waiting forever.
         let conducted = catch_unwind(AssertUnwindSafe(|| self.conduct(options, files)));
         let conducted = conducted.unwrap_or_else(|panic| Err(RunError::Panicked("the conductor", message(panic))));
         let (conducted, mut told) = match conducted {
             Ok(conducted) => conducted,
-            Err(error) => return Err(self.part(error)),
+            Err(error) => return Err(self.take_down(error)),
         };
-        // Workers first, then what they feed: each ends when its senders are gone.
+        // Workers are joined first, then the threads they feed: each thread ends when its senders are gone.
         if let Some(peers) = self.team.peers() {
             peers.stop(conducted.again.is_some());
         }
         self.stop();
-        let Ended { workers, writers } = self.running.join();
+        let EndedThreads { workers, writers } = self.running.join();
         if let Some(past) = self.past {
-            // Its failure, if any, has been told.
+            // A failure of this thread has already been reported as an event.
             let _ = past.join();
         }
         if let Role::Leads(peers) = &mut self.team.role {
@@ -103,7 +96,7 @@ impl Engine {
         }
         committer.map_err(|panic| RunError::Panicked("the committer", message(panic)))?;
         if let Role::Follows(leader) = self.team.role {
-            leader.end(told.figures(&self.shared), &self.latency);
+            leader.end(told.figures(&self.board), &self.latency);
         }
         let Conducted {
             snapshot,
@@ -112,25 +105,25 @@ impl Engine {
             again,
             files,
         } = conducted;
-        let again = again.map(|met| Again {
+        let again = again.map(|met| NextRun {
             met,
             latency: self.latency.clone(),
             files,
         });
-        let sum = |count: fn(&shared::InputCounters) -> u64| self.shared.inputs.iter().map(count).sum();
-        let outcome = Outcome {
+        let sum = |count: fn(&InputCounters) -> u64| self.board.counters.inputs.iter().map(count).sum();
+        let outcome = RunOutcome {
             snapshot,
             records: sum(|c| c.records.load(Ordering::Relaxed)),
             replayed: sum(|c| c.replayed.load(Ordering::Relaxed)),
             backfilled: sum(|c| c.backfilled.load(Ordering::Relaxed)),
-            loaded: self.shared.loaded.load(Ordering::Relaxed),
-            phases: self.shared.phases(),
+            loaded: self.board.counters.loaded.load(Ordering::Relaxed),
+            phases: self.board.counters.phases(),
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
             rejected_files: sum(|c| c.rejected_files.load(Ordering::Relaxed)),
-            ignored: self.shared.ignored(),
+            ignored: self.board.counters.ignored(),
             corrections,
             unread,
-            skipped: self.shared.skipped.load(Ordering::Relaxed),
+            skipped: self.board.counters.skipped.load(Ordering::Relaxed),
             elapsed: self.started.elapsed(),
             evolved: evolved(&self.wiring.dataflow),
             figures: self.latency.figures(),
@@ -138,22 +131,28 @@ impl Engine {
         Ok((outcome, again))
     }
 
-    /// Runs until all is committed, or something fails.
-    fn conduct(&mut self, options: &Options, files: Option<LatencyFiles>) -> Result<(Conducted, Told), RunError> {
+    /// Conducts until everything is committed, or a part fails.
+    fn conduct(
+        &mut self,
+        options: &Options,
+        files: Option<LatencyFiles>,
+    ) -> Result<(Conducted, ReportedState), RunError> {
         let dataflow = self.wiring.dataflow.clone();
+        let watches = self.watches.take().expect("a run is conducted once");
+        let intake = std::mem::take(&mut self.intake);
         let peers = match &self.team.role {
             Role::Leads(peers) => peers,
             Role::Follows(leader) => {
                 let follower = Follower {
                     leader,
-                    shared: self.shared.clone(),
+                    board: self.board.clone(),
                     events: self.events.clone(),
                     latency: self.latency.clone(),
-                    queues: self.queues.clone(),
-                    readers: self.readers.take(),
-                    memory: self.memory.take().expect("a run is conducted once"),
+                    lines: &self.lines,
+                    readers: intake.readers,
+                    memory: watches.memory,
                     until_caught_up: self.stop_at_end,
-                    told: Told::default(),
+                    told: ReportedState::default(),
                 };
                 return follower.follow();
             }
@@ -164,61 +163,49 @@ impl Engine {
             None => None,
         };
         let names = dataflow.inputs.iter().map(|input| input.name.clone()).collect();
-        let conductor = Conductor {
-            shared: self.shared.clone(),
+        let conductor = Conductor::new(Conducting {
+            board: self.board.clone(),
             events: self.events.clone(),
             latency: self.latency.clone(),
             files,
-            workers: self.threads.clone(),
+            lines: &self.lines,
             peers,
-            queues: self.queues.clone(),
-            portions: self.portions.clone(),
-            server: self.server.take(),
-            seals: std::mem::take(&mut self.seals),
-            readers: self.readers.take(),
-            offsets: self.offsets.take(),
+            intake,
             publisher: self.publisher.take(),
+            watches,
             options,
-            status: Status::new(names, options.live),
+            status: StatusLine::new(names, options.live),
             pacer: self.pacer.clone(),
             temporal: self.wiring.temporal(),
-            past_closed: false,
-            audit: self.audit.take(),
-            behind: Behind::default(),
-            memory: self.memory.take().expect("a run is conducted once"),
-            corrections: None,
             commit: dataflow.commit,
-            newest: 0,
-            fence: None,
-            met: vec![],
-            stopped: false,
-            unread: vec![],
-        };
-        Ok((conductor.conduct()?, Told::default()))
+        });
+        Ok((conductor.conduct()?, ReportedState::default()))
     }
 
     fn stop(&mut self) {
-        self.seals.clear();
-        self.shared.stop.store(true, Ordering::Release);
-        self.threads.iter().for_each(thread::Thread::unpark);
-        self.queues.clear();
-        self.portions.clear();
+        self.lines.signals.close();
+        self.board.workers.stop.store(true, Ordering::Release);
+        self.lines.signals.wake();
+        self.lines.close();
     }
 
-    /// Ends a run that failed; says why it did.
-    fn part(mut self, error: RunError) -> RunError {
+    /// Takes down a run that failed. Returns the original error.
+    fn take_down(mut self, error: RunError) -> RunError {
         let error = match follows(&error) {
             true => first_fault(&self.events).unwrap_or(error),
             false => error,
         };
         self.team.tell(&error);
         if self.team.share.processes > 1 {
-            // The others hear why before they see a connection close; and a process that goes because it has lost
-            // another is not taken for the lost one.
+            // The other processes receive the error before they see a connection close. And a process that ends
+            // because it lost a peer must not look like the lost one itself.
             thread::sleep(LINGER);
         }
         self.stop();
-        let mut ended = self.running.part();
+        let mut ended = self
+            .running
+            .join_after_failure(matches!(error, RunError::InRounds { .. }));
+        let are_over = ended.is_some();
         let fallen = ended
             .as_mut()
             .and_then(|ended| ended.writers.drain(..).find_map(Result::err));
@@ -226,21 +213,22 @@ impl Engine {
             (RunError::WriterGone, Some(panic)) => RunError::Panicked("a writer", message(panic)),
             (error, _) => error,
         };
-        // What waits for a lost peer is left behind.
+        // In a cluster, threads that wait for a lost peer are not joined.
         let alone = self.team.share.processes == 1;
         match (self.team.peers().is_some(), ended) {
-            (_, None) => self.team.part(),
-            // The committer ends when no peer can hand over any more; a forwarder has to, to let go of its link.
+            (_, None) => self.team.say_good_bye(),
+            // The committer ends when no peer can send to it any more; a forwarder must end before its link is
+            // released.
             (true, Some(_)) => {
-                self.team.part();
+                self.team.say_good_bye();
                 let _ = self.committer.join();
             }
             (false, Some(_)) => {
                 let _ = self.committer.join();
-                self.team.part();
+                self.team.say_good_bye();
             }
         }
-        if let Some(past) = self.past.filter(|_| alone) {
+        if let Some(past) = self.past.filter(|_| alone && are_over) {
             let _ = past.join();
         }
         if let Some(signals) = self.signals {
@@ -262,7 +250,7 @@ fn evolved(dataflow: &Dataflow) -> Vec<(String, Evolved)> {
         .collect()
 }
 
-/// Whether a failure says no more than that another thread ended, which tells its own.
+/// Whether an error only says that another thread ended, which reports its own error.
 fn follows(error: &RunError) -> bool {
     matches!(
         error,
@@ -270,20 +258,20 @@ fn follows(error: &RunError) -> bool {
     )
 }
 
-/// The failure that another one followed from. A worker that panics lets go of its channels before it tells why, so this
-/// waits for a moment.
-fn first_fault(events: &Receiver<Event>) -> Option<RunError> {
+/// The error that the others followed from. A worker that panics drops its channels before it reports, so this waits
+/// up to a second.
+fn first_fault(events: &Receiver<RunEvent>) -> Option<RunError> {
     let until = Instant::now() + Duration::from_secs(1);
     loop {
         match events.recv_deadline(until) {
-            Ok(Event::Failed(error)) if !follows(&error) => return Some(error),
+            Ok(RunEvent::Failed(error)) if !follows(&error) => return Some(error),
             Ok(_) => {}
             Err(_) => return None,
         }
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub fn message(panic: Box<dyn std::any::Any + Send>) -> String {
     contain::message(&*panic)
 }

@@ -1,4 +1,4 @@
-//! How feeds are doing, as text: what came of each, and which of its partitions are behind.
+//! Reports on feeds as text: what each has read, and which of its partitions are behind.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,10 +9,10 @@ use indicatif::{HumanBytes, HumanCount};
 use crate::latency::short;
 use crate::source::{FeedStatus, PartitionLag};
 
-/// Partitions of a feed that are named, those furthest behind.
+/// How many partitions of a feed are named, those furthest behind first.
 const SHOWN: usize = 10;
 
-/// What feeds did, over all processes.
+/// The status of one feed, summed over all processes.
 #[derive(Default)]
 struct Sum<'a> {
     records: u64,
@@ -26,7 +26,7 @@ struct Sum<'a> {
     waits_for: Option<&'a str>,
 }
 
-/// A line for each feed, and one for each of its partitions that lag most. `feeds` are those of every process.
+/// One line for each feed and one for each of its partitions that lag most. `feeds` comes from all processes.
 pub fn report(feeds: &[FeedStatus]) -> String {
     let mut sums: BTreeMap<(&str, &str), Sum<'_>> = BTreeMap::new();
     for feed in feeds {
@@ -49,7 +49,7 @@ pub fn report(feeds: &[FeedStatus]) -> String {
     text
 }
 
-/// The feeds that wait, and for what; each once, whichever processes they wait in.
+/// The feeds that wait, each with its cause. A feed is listed once, even if it waits in several processes.
 pub fn waiting(feeds: &[FeedStatus]) -> Vec<String> {
     let cause = |feed: &FeedStatus| {
         let cause = feed.waits_for.as_ref()?;

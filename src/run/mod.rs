@@ -1,41 +1,34 @@
-//! A run: readers, workers, writers and the committer put together, and taken apart again in order.
+//! Runs a dataflow: starts readers, workers, writers and the committer, and takes them down again in order.
 //!
 //! ```text
-//! reader threads --Delivery--> timely workers --Arrival--> writer threads --Prepared--> committer thread
+//! reader threads --Delivery--> timely workers --WriterMessage--> writer threads --Prepared--> committer thread
 //!        ^  bounded                  ^  bounded                ^  bounded                    |
 //!        |                           |                         |                            v
-//!        +------------ conductor: epochs, seals, end <------- Event ----------------- CommitEvent
+//!        +------------ conductor: epochs, seals, end <---- RunEvent ----------------- CommitEvent
 //! ```
 //!
-//! Every queue is bounded, so what is downstream slows what is upstream. A part that fails tells the
-//! conductor, which stops the run; what was not committed is read again by the next one. A run over a lake
-//! that holds a snapshot first brings the graph to where it was ([`past`]), lets the sinks write only
-//! what differs, and then resumes the feeds behind the snapshot's progress.
+//! Every queue is bounded, so a slow consumer slows its producers. A part that fails reports to the conductor, which
+//! stops the run; the next run reads again what was not committed. A run over a lake that holds a snapshot first
+//! restores the graph to the state of that snapshot ([`past`]), has the sinks write only what differs, and then
+//! resumes the feeds behind the snapshot's progress.
 
 mod again;
 mod archive;
-mod audit;
 mod clock;
-mod conductor;
-mod control;
+mod conduct;
 mod engine;
-mod epochs;
+
+mod board;
 mod error;
-mod follower;
 mod lags;
-mod memory;
-mod pacer;
+mod lines;
 mod past;
-mod peers;
-mod presence;
 mod rebuild;
-mod shared;
 mod start;
-mod status;
-mod suspects;
+
 mod team;
 mod watched;
-mod weight;
+
 mod wiring;
 mod worker;
 
@@ -54,100 +47,100 @@ use crate::definition::{Dataflow, Evolved};
 use crate::latency::Figures;
 use crate::plan;
 use crate::repr::Epoch;
-use crate::sink::Limits;
+use crate::runtime::{FILES, io_runtime};
+use crate::sink::WriterLimits;
 
-pub use clock::Clock;
+pub use clock::RunClock;
+pub use conduct::AboveStatus;
 pub use error::RunError;
-pub use past::{Part, PlanReport, Standing, plan};
-pub use presence::is_running;
+pub use past::{PartStanding, PlanReport, PlannedChange, plan};
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
-pub use status::AboveStatus;
+pub use start::is_running;
 pub use wiring::Wiring;
 
-/// Files of a local disk that are written or read at once. tokio would start a thread for each that waits, up to
-/// 512, and each keeps what it has freed for itself: a live run held over a gigabyte that way.
-const FILES: usize = 32;
-
-/// How to run.
+/// The options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Timely workers in this process; 0 counts as 1.
     pub workers: usize,
-    /// End when every feed is exhausted and committed.
+    /// End once every feed is exhausted and all of its records are committed.
     pub until_caught_up: bool,
-    /// End after so long.
+    /// End after this time.
     pub duration: Option<Duration>,
-    /// End when this says so, or hangs up.
+    /// End when a message arrives on this channel, or when its sender is dropped.
     pub stop: Option<Receiver<()>>,
-    /// Where latency files go; none: no files.
+    /// The folder for latency files; with `None`, no files are written.
     pub latency_folder: Option<PathBuf>,
-    /// Whether Ctrl-C, SIGTERM and SIGUSR1 are ours to handle.
+    /// Whether the run installs handlers for Ctrl-C, SIGTERM and SIGUSR1.
     pub signals: bool,
-    /// Over a lake with a past: make all of it again from Bronze and the feeds, whatever the lake keeps of the graph.
+    /// Over a lake with a past, compute everything again from Bronze and the feeds, and do not load the state tables.
     pub recompute: bool,
-    /// Rows of what the graph held before that a worker takes into one epoch; none: as many as suits most.
+    /// How many rows of restored state a worker takes into one epoch; `None` means the default.
     pub load_rows: Option<u64>,
-    /// Whether a terminal shows a live status.
+    /// Whether to draw a live status on the terminal.
     pub live: bool,
-    /// Sizes at which writers change their ways.
-    pub limits: Limits,
-    /// With several processes, which one this is. Process 0 says when all end; what others are told of that does not
-    /// count.
+    /// The sizes at which writers rewrite, split and merge files.
+    pub limits: WriterLimits,
+    /// In a run of several processes, which one this is. Process 0 decides when all of them end; the options of the
+    /// others about the end are ignored.
     pub cluster: Option<Arc<Member>>,
-    /// No feed is read: the run ends once the lake's past is in effect.
+    /// Read no feed: the run ends once the lake's past has gone through the graph.
     pub without_feeds: bool,
-    /// The lake's tables are made from its past: what the audit writes is no correction, and is not told as one.
+    /// The run makes the lake's tables from its past (a rebuild), so what the audit writes is not reported as
+    /// corrections.
     pub rebuilds: bool,
-    /// What time it is.
-    pub clock: Clock,
-    /// Records that are passed by and become dead letters. Those that the lake's dead letters name as skipped are, too.
+    /// The clock, which tests replace.
+    pub clock: RunClock,
+    /// Records that are kept out of the graph and become dead letters instead, besides those that the lake's dead
+    /// letters already mark as skipped.
     pub skip: Vec<Skip>,
-    /// Feeds' records are taken one at a time, so that a fault of a worker names the one that it is about. Slow.
+    /// Take records of feeds one at a time, so that the error of a worker that panics names the record that caused it.
+    /// Slow.
     pub one_by_one: bool,
-    /// For tests of what a fault does: an operator behind the inputs panics where a row holds these bytes.
+    /// For tests of faults: an operator behind the inputs panics when a row contains these bytes.
     #[doc(hidden)]
     pub panic_on: Option<Vec<u8>>,
 }
 
-/// What a run leaves to say.
+/// The result of a run.
 #[derive(Debug)]
-pub struct Outcome {
-    /// The newest snapshot committed by this run; 0: nothing changed.
+pub struct RunOutcome {
+    /// The newest snapshot of this run that changed something; 0 if none did.
     pub snapshot: Epoch,
     /// Records taken from feeds.
     pub records: u64,
-    /// Records of the lake's past that were replayed before; 0 in a new lake.
+    /// Records that were replayed from the lake's past at the start; 0 in a new lake.
     pub replayed: u64,
-    /// Rows of what the graph held before that were loaded; 0 in a new lake.
+    /// Rows of the graph's state that were loaded at the start; 0 in a new lake.
     pub loaded: u64,
-    /// What the start over a lake with a past took, step by step; empty in a new lake.
+    /// How long each step of the start over a lake with a past took; empty in a new lake.
     pub phases: Vec<(&'static str, Duration)>,
-    /// Records that requests brought.
+    /// Records that backfills, replays and repairs fed.
     pub backfilled: u64,
-    /// Of the records taken from feeds, those that became dead letters.
+    /// How many of `records` became dead letters.
     pub rejected: u64,
-    /// Files of feeds that became dead letters as a whole, or from where they could not be read on.
+    /// Files of feeds that became dead letters, either whole or from the place where reading failed.
     pub rejected_files: u64,
-    /// Fields that no column takes, by input and name: how many records had them.
+    /// How many records had fields that no column takes, by input and name of the field.
     pub ignored: BTreeMap<(usize, String), u64>,
-    /// Over a lake with a past, what the audit found to differ from the stored tables and corrected: (table, rows),
-    /// tables without a difference left out. None in a new lake, or where the run ended before its first snapshot.
+    /// Over a lake with a past, how many rows of each stored table the audit corrected; tables without a difference
+    /// are left out. `None` in a new lake, or where the run ended before its first snapshot.
     pub corrections: Option<Vec<(String, u64)>>,
-    /// Of a run until all is caught up: the feeds that could not read all that is there, each with its cause; the
-    /// snapshot holds what they could read. Empty: it holds all.
+    /// In a run with `until_caught_up`: the feeds that could not read all that is there, each with its cause. The
+    /// snapshot holds what they could read.
     pub unread: Vec<String>,
-    /// Records that were skipped, those of the past too.
+    /// Records that were skipped, including those of the past.
     pub skipped: u64,
-    /// How long it took.
+    /// How long the run took.
     pub elapsed: Duration,
-    /// Columns that inputs had beside the definition's, by input.
+    /// Columns that inputs took from schemas in addition to the definition's, as (input, column).
     pub evolved: Vec<(String, Evolved)>,
-    /// Latencies.
+    /// How long records took.
     pub figures: Figures,
 }
 
-/// Runs a dataflow until its options say so, or something fails.
-pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<Outcome, RunError> {
+/// Runs a dataflow until its options end it or a part fails.
+pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<RunOutcome, RunError> {
     let graph = Arc::new(plan::compile(&dataflow).map_err(RunError::Definition)?);
     let runtime = runtime().map_err(|source| RunError::Thread {
         what: "the runtime",
@@ -156,11 +149,7 @@ pub fn run(dataflow: Arc<Dataflow>, options: &Options) -> Result<Outcome, RunErr
     again::until_over(dataflow, graph, options, &runtime)
 }
 
-/// The runtime behind a run's writers and committer.
+/// Creates the tokio runtime on which a run's writers and committer do their I/O.
 pub fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(FILES)
-        .enable_all()
-        .build()
+    io_runtime("lake", 2, FILES)
 }

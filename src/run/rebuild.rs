@@ -1,4 +1,4 @@
-//! A rebuild: the Bronze of one lake goes through the same graph into another, empty one.
+//! Rebuilds a lake: sends the Bronze of one lake through the same graph into another lake, which is empty.
 //!
 //! ```text
 //! old lake, one snapshot: bronze files, archived drops, dead letters, progress
@@ -6,13 +6,14 @@
 //!        v                                                                                   |
 //! new lake: a lake whose tables were lost --a restart without feeds: Bronze through the graph--> second snapshot
 //! ```
-//! There is no second way to compute a table: the first snapshot makes of the new lake one that a restart repairs. It is
-//! one commit, of all or nothing: a rebuild that breaks off before it leaves files that nobody names, and a lake that is
-//! refused as not empty; one that breaks off behind it leaves a lake that any run goes on with. Progress is in that snapshot, so feeds
-//! are read on from where the old lake stood. The old lake is only read, as of one snapshot, also while a run writes to it.
+//! Tables are computed in no second way: the first snapshot turns the new lake into one whose tables a restart has to
+//! repair. That snapshot is one atomic commit. A rebuild that stops before it leaves unreferenced files, in a lake
+//! that the next rebuild refuses as not empty; one that stops after it leaves a lake that any run continues. The
+//! snapshot contains the progress, so feeds are resumed where the old lake stood. The old lake is only read, as of one
+//! snapshot, which also works while a run writes to it.
 //!
-//! What stays behind: the history of the old tables, and Bronze of inputs that the definition has no more. An input without
-//! Bronze is read again from its feeds, as by any restart.
+//! Two things are not taken over: the history of the old tables, and the Bronze of inputs that the definition no
+//! longer has. An input without Bronze is read again from its feeds, as in any restart.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -30,48 +31,48 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use super::{Options, Outcome, RunError, Wiring, runtime};
+use super::{Options, RunError, RunOutcome, Wiring, runtime};
 use crate::definition::Dataflow;
 use crate::evolve;
-use crate::repr::{Epoch, Row};
-use crate::serve::{self, QueryError, Snapshot};
+use crate::lake::{Lake, LakeError, bronze_input, file_location};
+use crate::repr::{Epoch, FeedPositions, Row};
+use crate::serve::{self, LakeSnapshot, QueryError};
 use crate::sink::{
-    AddFile, Arrival, Batch, CommitError, Committer, Lake, LakeError, LedgerError, Limits, Loaded, LogError, Prepared,
-    Settings, TableSpec, Writer, WriterConfig, WriterError, file_location, log,
+    AddFile, CommitError, CommitSettings, Committer, LedgerError, LoadedWriter, LogError, Prepared, SinkWriter,
+    TableBatch, TableSpec, WriterConfig, WriterError, WriterLimits, WriterMessage, log,
 };
-use crate::source::Progress;
 
-/// Objects that are copied at once.
+/// How many objects are copied at once.
 const COPIES: usize = 4;
-/// How often it is said how far copying is, and looked whether it has ended.
+/// How often the progress of copying is reported, and how often it is checked whether copying has ended.
 const TELL: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a rebuild did.
+/// The result of a rebuild.
 #[derive(Debug)]
 pub struct Rebuilt {
-    /// The snapshot of the old lake.
+    /// The snapshot of the old lake that was read.
     pub from: Epoch,
-    /// Objects that were copied: Bronze and archived drops.
+    /// How many objects were copied: Bronze files, archived files and schemas.
     pub copied: u64,
-    /// Their bytes.
+    /// The size of these objects in bytes.
     pub bytes: u64,
-    /// Dead letters of the old lake.
+    /// How many dead letters were taken over.
     pub letters: u64,
-    /// Of the run that made the tables: every row of them is in its corrections.
-    pub outcome: Outcome,
+    /// The outcome of the run that computed the tables. Its corrections count every row of them.
+    pub outcome: RunOutcome,
 }
 
-/// Why a lake could not be rebuilt. The old one is as it was.
+/// Why a lake could not be rebuilt. The old lake is unchanged in any case.
 #[derive(Debug, Error)]
 pub enum RebuildError {
-    /// Something is there.
+    /// The new lake's folder is not empty.
     #[error("could not rebuild into {lake}: it is not empty; name a new folder, or delete what is there")]
     NotEmpty {
         /// The new lake.
         lake: String,
     },
-    /// Somebody took rows out of Bronze with deletion vectors.
+    /// A Bronze file has a deletion vector, because another writer deleted rows.
     #[error(
         "could not copy {table}: its file {file} has a deletion vector; let `OPTIMIZE` rewrite it, then rebuild again"
     )]
@@ -84,45 +85,46 @@ pub enum RebuildError {
     /// An object could not be copied.
     #[error("could not copy {object} into the new lake; delete the new lake, then rebuild again")]
     Copy {
-        /// Relative to the lake.
+        /// Its path relative to the lake.
         object: String,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// The new lake could not be listed.
+    /// A lake could not be listed.
     #[error("could not list {lake}")]
     List {
-        /// The new lake.
+        /// Which lake.
         lake: String,
         /// Why.
         #[source]
         source: object_store::Error,
     },
-    /// See [`LakeError`].
+    /// A lake could not be opened.
     #[error(transparent)]
     Lake(#[from] LakeError),
-    /// The old lake's tables.
+    /// The old lake's tables could not be read.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// The old lake's logs.
+    /// The log of an old table could not be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The old lake's ledger.
+    /// The old lake's ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The first snapshot.
+    /// The first snapshot could not be committed.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// The first snapshot's files.
+    /// The files of the first snapshot could not be written.
     #[error(transparent)]
     Writer(#[from] WriterError),
-    /// The run behind it, or what runs and rebuilds share.
+    /// The run that computes the tables failed.
     #[error(transparent)]
     Run(#[from] RunError),
 }
 
-/// Rebuilds the tables of a dataflow, whose lake is the old one, in `into`. `told` gets a line for each step.
+/// Rebuilds the tables of `dataflow`, whose lake is the old one, in a new lake at `into`. Calls `told` with a line of
+/// text for each step.
 pub fn rebuild(
     dataflow: &Dataflow,
     into: &str,
@@ -134,7 +136,7 @@ pub fn rebuild(
         source,
     })?;
     let from = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-    let target = Lake::make(into, &dataflow.store_options)?;
+    let target = Lake::make(into, &dataflow.store_options)?.with_durability(dataflow.durable);
     let mut new = dataflow.clone();
     new.lake = into.to_string();
     let (known, graph) = runtime.block_on(evolve::known(&new, &from)).map_err(RunError::from)?;
@@ -150,17 +152,16 @@ pub fn rebuild(
         }
     }
     let wiring = Wiring::new(Arc::new(known), Arc::new(graph));
-    let copy = Copy {
+    let copy = ObjectCopier {
         from,
         to: target,
-        durable: dataflow.durable,
         runtime: runtime.handle().clone(),
         copied: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
     };
-    let past = runtime.block_on(Past::read(&copy.from, &wiring))?;
+    let past = runtime.block_on(OldLake::read(&copy.from, &wiring))?;
     told(format!("snapshot {} of {}", past.epoch, dataflow.lake));
-    copy.all(&past.objects, &mut told)?;
+    copy.copy_all(&past.objects, &mut told)?;
     let (copied, bytes) = (copy.copied.load(Ordering::Relaxed), copy.bytes.load(Ordering::Relaxed));
     let letters = past.letters.len() as u64;
     told(format!(
@@ -186,21 +187,21 @@ pub fn rebuild(
     })
 }
 
-/// What the first snapshot of the new lake holds.
-struct Past {
+/// What is read of the old lake: the content of the first snapshot of the new one.
+struct OldLake {
     epoch: Epoch,
-    progress: Progress,
-    /// By Bronze table (index into the specs): its files.
+    progress: FeedPositions,
+    /// The files of each Bronze table, with the table's index into the specs.
     bronze: Vec<(usize, Vec<AddFile>)>,
     letters: Vec<Row>,
-    /// What is copied, by its path below the lake.
+    /// The objects to copy, by their paths relative to the lake.
     objects: Vec<Path>,
 }
 
-impl Past {
-    async fn read(lake: &Lake, wiring: &Wiring) -> Result<Past, RebuildError> {
-        let snapshot = Snapshot::open(lake, None).await?;
-        let mut past = Past {
+impl OldLake {
+    async fn read(lake: &Lake, wiring: &Wiring) -> Result<OldLake, RebuildError> {
+        let snapshot = LakeSnapshot::open(lake, None).await?;
+        let mut past = OldLake {
             epoch: snapshot.epoch(),
             progress: serve::progress(lake, Some(snapshot.epoch())).await?,
             bronze: vec![],
@@ -214,7 +215,7 @@ impl Past {
                 past.take_archived(&snapshot, &spec.name).await?;
             }
         }
-        // What records are decoded by, and the columns that inputs take.
+        // Schemas: decoding Bronze needs them, and they decide which columns inputs have.
         let mut schemas = lake.store.list(Some(&Path::from("_alluvium/schemas")));
         while let Some(schema) = schemas.next().await {
             let listed = schema.map_err(|source| RebuildError::List {
@@ -251,9 +252,9 @@ impl Past {
         Ok(())
     }
 
-    /// The archived drops that a Bronze table refers to.
-    async fn take_archived(&mut self, snapshot: &Snapshot, table: &str) -> Result<(), QueryError> {
-        let (_, input) = table.split_once('.').expect("a Bronze table is called bronze.<input>");
+    /// Adds the archived files that a Bronze table refers to.
+    async fn take_archived(&mut self, snapshot: &LakeSnapshot, table: &str) -> Result<(), QueryError> {
+        let input = bronze_input(table).expect("it is called with Bronze tables alone");
         let sql = format!(
             "SELECT DISTINCT arrow_cast(reference, 'Utf8') FROM bronze.\"{input}\" WHERE reference IS NOT NULL"
         );
@@ -265,22 +266,21 @@ impl Past {
     }
 }
 
-/// Copies objects from lake to lake under their names.
-struct Copy {
+/// Copies objects from one lake to another under the same names.
+struct ObjectCopier {
     from: Lake,
     to: Lake,
-    durable: bool,
     runtime: Handle,
     copied: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Copy {
-    fn all(&self, objects: &[Path], told: &mut impl FnMut(String)) -> Result<(), RebuildError> {
+impl ObjectCopier {
+    fn copy_all(&self, objects: &[Path], told: &mut impl FnMut(String)) -> Result<(), RebuildError> {
         let next = AtomicU64::new(0);
         let copy = || {
             while let Some(object) = objects.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                self.one(object).map_err(|source| RebuildError::Copy {
+                self.copy_one(object).map_err(|source| RebuildError::Copy {
                     object: object.to_string(),
                     source,
                 })?;
@@ -303,29 +303,29 @@ impl Copy {
         })
     }
 
-    fn one(&self, object: &Path) -> io::Result<()> {
+    fn copy_one(&self, object: &Path) -> io::Result<()> {
         let found = self.runtime.block_on(self.from.store.get(object))?;
         let size = found.meta.size;
-        let mut bytes = Stored {
+        let mut bytes = ObjectReader {
             runtime: self.runtime.clone(),
             stream: found.into_stream(),
             chunk: Bytes::new(),
         };
-        self.to.put_stream(object, &mut bytes, self.durable, &self.runtime)?;
+        self.to.put_stream(object, &mut bytes, &self.runtime)?;
         self.copied.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(size, Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// An object's bytes as they come.
-struct Stored {
+/// A stored object as a blocking reader.
+struct ObjectReader {
     runtime: Handle,
     stream: BoxStream<'static, object_store::Result<Bytes>>,
     chunk: Bytes,
 }
 
-impl Read for Stored {
+impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
             match self.runtime.block_on(self.stream.try_next())? {
@@ -340,46 +340,47 @@ impl Read for Stored {
 }
 
 /// Commits the first snapshot of the new lake.
-fn seed(dataflow: &Dataflow, wiring: &Wiring, past: Past, lake: &Lake, runtime: &Handle) -> Result<(), RebuildError> {
+fn seed(
+    dataflow: &Dataflow,
+    wiring: &Wiring,
+    past: OldLake,
+    lake: &Lake,
+    runtime: &Handle,
+) -> Result<(), RebuildError> {
     let specs: Vec<TableSpec> = wiring.specs[..wiring.first_table].to_vec();
-    let settings = Settings {
-        retention: dataflow.history,
-        guard: dataflow.guard,
-        ..Settings::new(&dataflow.name, 1, dataflow.durable)
-    };
+    let mut settings = CommitSettings::new(&dataflow.name, 1);
+    settings.policy.retention = dataflow.history;
+    settings.policy.guard = dataflow.guard;
     let (committer, restored) = Committer::open(lake.clone(), specs.clone(), settings, runtime.clone())?;
-    let mut writer = Writer::new(
+    let mut writer = SinkWriter::new(
         WriterConfig {
             writer: 0,
             writers: 1,
             generation: restored.generation,
             specs: Arc::new(specs),
-            store: lake.store.clone(),
-            root: Path::default(),
-            local: lake.local.clone(),
-            durable: dataflow.durable,
+            lake: lake.clone(),
             runtime: runtime.clone(),
-            limits: Limits::default(),
+            limits: WriterLimits::default(),
             relocations: committer.relocations(),
         },
-        Loaded::default(),
+        LoadedWriter::default(),
     )?;
     let epoch = past.epoch;
-    writer.observe(Arrival::Rows {
+    writer.observe(WriterMessage::Rows {
         table: wiring.dead_letters,
         updates: past.letters.into_iter().map(|letter| (letter, epoch, 1)).collect(),
     })?;
-    let prepared = writer.observe(Arrival::Seal { epoch })?;
+    let prepared = writer.observe(WriterMessage::Seal { epoch })?;
     let mut prepared = prepared.expect("a seal is answered");
     let bronze = past.bronze.into_iter().map(|(table, files)| {
         let adds = files.into_iter().map(|file| AddFile {
             data_change: true,
             ..file
         });
-        let batch = Batch {
+        let batch = TableBatch {
             adds: adds.collect(),
             data_change: true,
-            ..Batch::default()
+            ..TableBatch::default()
         };
         (table, batch)
     });

@@ -1,14 +1,14 @@
-//! Threads beside the workers, whose end the conductor hears of however they end. It waits for what they say: one that died
-//! without a word would leave the run waiting for ever.
+//! Threads beside the workers, whose end always reaches the conductor, even when they panic. The conductor waits for
+//! their messages, so one that died silently would leave the run waiting forever.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::RunError;
 use crate::contain;
 
-/// Runs the body of a thread, which is called `what`; says why it failed, if it did.
+/// Runs the body of the thread `what`. Returns its failure or its panic, if any.
 ///
-/// What the body was about to change is given up with the run, so that nobody sees it half changed.
+/// Unwind safety is asserted: a failure ends the run, so nobody sees a value that the body left half changed.
 pub fn failure_of<E: Into<RunError>>(what: &'static str, body: impl FnOnce() -> Result<(), E>) -> Option<RunError> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => None,

@@ -1,7 +1,7 @@
-//! Which table of the sink is which: the list of tables the sink keeps, and how the graph's outputs reach them.
+//! Lays out the tables that the sink keeps, and connects the graph's outputs to them.
 //!
-//! Order of the sink's tables: Bronze of every input, dead letters, the definition's tables, every table behind those it
-//! reads, then what the graph holds ([`states`]).
+//! The order of the sink's tables is: Bronze of every input, dead letters, the definition's tables (each after those
+//! that it reads), then the state tables ([`states`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,64 +15,63 @@ use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::{ProbeHandle, Scope};
 
 use super::RunError;
-use super::past::{First, InputSource, Sources, TableSource};
-use super::shared::Shared;
+use super::board::Board;
+use super::past::{InputSource, PastSources, StatefulParts, TableSource};
 use crate::definition::{Dataflow, Deletes};
 use crate::plan::{Graph, NodeId, Op};
-use crate::render::arrange::Pairs;
-use crate::render::{Built, Counters, Rows, tap};
-use crate::repr::{Diff, Epoch, Row, Update};
-use crate::sink::dead_letters::{self, Envelope};
+use crate::render::{BuiltGraph, Counters, tap};
+use crate::repr::{Diff, Epoch, Pairs, Row, Rows, Update};
+use crate::sink::dead_letters::{self, DeadLetterBuilder};
 use crate::sink::states::{self, StateCodec};
-use crate::sink::{Arrival, TableSpec, bronze, owner, sums};
+use crate::sink::{TableSpec, WriterMessage, bronze, owner, sums};
 
-/// The definition, its plan, and where everything goes.
+/// The definition, its plan, and the sink's tables.
 pub struct Wiring {
-    /// As loaded.
+    /// The definition as loaded.
     pub dataflow: Arc<Dataflow>,
-    /// As planned.
+    /// The plan.
     pub graph: Arc<Graph>,
     /// The sink's tables.
     pub specs: Arc<Vec<TableSpec>>,
-    /// By input: its Bronze table in `specs`.
+    /// The index of each input's Bronze table in `specs`; `None` without Bronze.
     pub bronze: Vec<Option<usize>>,
-    /// The dead letters in `specs`.
+    /// The index of the dead letters in `specs`.
     pub dead_letters: usize,
-    /// The definition's first table in `specs`; the others follow.
+    /// The index of the definition's first table in `specs`; the others follow it.
     pub first_table: usize,
-    /// What the graph holds and the lake keeps.
-    pub first: First,
-    /// Where that is.
+    /// The parts of the graph whose state the lake keeps.
+    pub first: StatefulParts,
+    /// The state tables.
     pub states: StateTables,
-    /// Over a lake with a past: where it comes from.
-    pub sources: Option<Sources>,
-    /// What operators count for people.
+    /// Over a lake with a past, how each input, table and aggregate is restored.
+    pub sources: Option<PastSources>,
+    /// Counters of operators, for reports.
     pub counters: Arc<Counters>,
 }
 
-/// Where what leaves a worker's graph goes.
-pub struct Ends<'a> {
-    /// To the worker's writer.
-    pub writer: &'a Sender<Arrival>,
-    pub shared: &'a Arc<Shared>,
-    /// Behind all of it.
+/// The ends of a worker's graph.
+pub struct GraphEnds<'a> {
+    /// The channel to the worker's writer.
+    pub writer: &'a Sender<WriterMessage>,
+    pub board: &'a Arc<Board>,
+    /// A probe behind all outputs.
     pub probe: &'a ProbeHandle<Epoch>,
 }
 
-/// Where states are among the sink's tables.
+/// The indexes of the state tables in `specs`.
 pub struct StateTables {
-    /// Each of [`First::inputs`], and its table.
+    /// For each of [`StatefulParts::inputs`], its table.
     pub inputs: Vec<(usize, usize)>,
-    /// The log of [`First::sums`]; none where there are none.
+    /// The log of the sums of [`StatefulParts::sums`]; `None` if there are no such aggregates.
     pub sums: Option<usize>,
-    /// Each of them, and its number in the log.
+    /// For each of these aggregates, its number in the log.
     pub numbers: Vec<(NodeId, i64)>,
-    /// The table of the errors before those.
+    /// The table of the errors of these aggregates.
     pub errors: Option<usize>,
 }
 
 impl StateTables {
-    fn add(dataflow: &Dataflow, first: &First, specs: &mut Vec<TableSpec>) -> Self {
+    fn add(dataflow: &Dataflow, first: &StatefulParts, specs: &mut Vec<TableSpec>) -> Self {
         let mut add = |spec| {
             specs.push(spec);
             specs.len() - 1
@@ -90,8 +89,8 @@ impl StateTables {
     }
 }
 
-/// Each of [`First::sums`], and its number: by the epoch that the log has it from.
-fn numbers(first: &First, since: impl Fn(NodeId) -> Epoch) -> Vec<(NodeId, i64)> {
+/// Numbers each of [`StatefulParts::sums`]. The number depends on the epoch since which the log holds the aggregate.
+fn numbers(first: &StatefulParts, since: impl Fn(NodeId) -> Epoch) -> Vec<(NodeId, i64)> {
     let number = |node: &NodeId| (*node, sums::number(first.meanings[*node], since(*node)));
     first.sums.iter().map(number).collect()
 }
@@ -128,14 +127,14 @@ impl Wiring {
                 schema: planned.schema.clone(),
                 partition_by: planned.partition_by.clone(),
                 append_only: planned.append_only,
-                fold: None,
+                summation: None,
                 deletes: table.deletes,
-                // What goes to a topic is what the feed tells.
+                // Topics are published from the change data feed.
                 change_data_feed: table.change_data_feed || table.output.is_some(),
                 description: table.description.clone(),
             }
         }));
-        let first = First::of(&dataflow, &graph);
+        let first = StatefulParts::from_graph(&dataflow, &graph);
         let states = StateTables::add(&dataflow, &first, &mut specs);
         let counters = Arc::new(Counters::default());
         Wiring {
@@ -152,18 +151,18 @@ impl Wiring {
         }
     }
 
-    /// Leads every table's rows, all errors as dead letters, and what the graph holds to the worker's writer.
+    /// Sends the rows of every table, all errors as dead letters, and the state to the worker's writer.
     pub fn connect<'scope>(
         &self,
         scope: Scope<'scope, Epoch>,
-        mut built: Built<'scope>,
+        mut built: BuiltGraph<'scope>,
         mut inputs: Vec<Option<Pairs<'scope>>>,
         letters: Rows<'scope>,
-        ends: &Ends<'_>,
+        ends: &GraphEnds<'_>,
     ) -> Result<(), RunError> {
         let mut all_letters = vec![letters];
         for (planned, collections) in self.graph.tables.iter().zip(built.tables) {
-            let envelope = Envelope::of_table(&planned.name)?;
+            let envelope = DeadLetterBuilder::of_table(&planned.name)?;
             all_letters.push(collections.errs.map(move |error| envelope.seal(&error)));
             self.keep(collections.oks, self.first_table + planned.table, ends);
         }
@@ -187,41 +186,42 @@ impl Wiring {
         if let Some(table) = self.states.errors {
             self.keep(concatenate(scope, errors), table, ends);
         }
-        let shared = ends.shared.clone();
+        let board = ends.board.clone();
         let failures = built
             .failures
-            .inspect(move |(error, epoch, diff)| shared.observe_violation(error, *epoch, *diff));
+            .inspect(move |(error, epoch, diff)| board.violations.observe(error, *epoch, *diff));
         failures.probe_with(ends.probe);
         self.keep(concatenate(scope, all_letters), self.dead_letters, ends);
         Ok(())
     }
 
-    fn keep(&self, rows: Rows<'_>, table: usize, ends: &Ends<'_>) {
+    fn keep(&self, rows: Rows<'_>, table: usize, ends: &GraphEnds<'_>) {
         tap::tap(rows, &self.specs[table].name, owner, hand_over(ends.writer, table)).probe_with(ends.probe);
     }
 
-    /// Of the growth of an aggregate no row is ever taken back, so it goes to this worker's writer, wherever its keys belong.
-    fn log_growth(&self, growth: Pairs<'_>, number: i64, ends: &Ends<'_>) {
+    /// Sends the growth of an aggregate's sums to this worker's writer. The log is append-only, so no writer has to
+    /// own a key and no exchange is needed.
+    fn log_growth(&self, growth: Pairs<'_>, number: i64, ends: &GraphEnds<'_>) {
         let table = self.states.sums.expect("sums have a log");
         let writer = ends.writer.clone();
         let log = move |growth: Vec<((Row, Row), Epoch, Diff)>| {
-            let mut rows: BTreeMap<Epoch, sums::Rows> = BTreeMap::new();
+            let mut rows: BTreeMap<Epoch, sums::SumRows> = BTreeMap::new();
             for ((key, grew), epoch, _) in growth {
                 rows.entry(epoch).or_default().push(number, key.bytes(), grew.bytes());
             }
             for (epoch, mut rows) in rows {
                 let batch = rows.finish();
                 // A writer that is gone has reported why; the conductor stops the run.
-                let _ = writer.send(Arrival::Columns { table, epoch, batch });
+                let _ = writer.send(WriterMessage::Columns { table, epoch, batch });
             }
         };
         tap::end(growth.inner, Pipeline, &self.specs[table].name, log).probe_with(ends.probe);
     }
 
-    /// The past comes from these sources: says which of the sink's tables are audited. Such a table cannot do without
-    /// knowing its rows; one that only ever grew takes no deletion vectors: what is moved or corrected in it is written
-    /// anew.
-    pub fn observe_past(&mut self, sources: Sources) -> Vec<usize> {
+    /// Takes note of how the past is restored. Returns the indexes of the tables that are audited. An audited table
+    /// needs to know its rows, so it is not append-only; one that was gets no deletion vectors, and files with
+    /// corrected or moved rows are rewritten.
+    pub fn observe_past(&mut self, sources: PastSources) -> Vec<usize> {
         let audited = self.audited(&sources);
         let mut specs = self.specs.to_vec();
         for table in &audited {
@@ -240,19 +240,19 @@ impl Wiring {
         audited
     }
 
-    /// The log of sums, where the lake has one of which nothing is loaded.
+    /// The log of sums, if the lake has one and nothing of it is loaded.
     pub fn void_log(&self) -> Option<usize> {
         let sources = self.sources.as_ref()?;
         self.states.sums.filter(|_| sources.sums.is_empty())
     }
 
-    /// Whether what an input holds is loaded as it stands in the lake.
+    /// Whether the rows of an input are loaded from its state table unchanged.
     pub fn loads_input(&self, input: usize) -> bool {
         let sources = self.sources.as_ref();
         sources.is_some_and(|sources| sources.inputs[input] == InputSource::State { reformed: false })
     }
 
-    fn audited(&self, sources: &Sources) -> Vec<usize> {
+    fn audited(&self, sources: &PastSources) -> Vec<usize> {
         let tables = self.graph.tables.iter().zip(&sources.tables);
         let computed = tables.filter(|(_, source)| **source == TableSource::Graph);
         let computed = computed.map(|(table, _)| self.first_table + table.table);
@@ -262,11 +262,11 @@ impl Wiring {
         let mut audited: Vec<usize> = vec![self.dead_letters];
         audited.extend(computed);
         audited.extend(fed_again.map(|(_, table)| *table));
-        audited.extend(self.states.errors); // all of them are fed
+        audited.extend(self.states.errors); // errors are always fed again
         audited
     }
 
-    /// Whether rows enter or leave as time passes.
+    /// Whether rows appear or disappear by the passing of time alone.
     pub fn temporal(&self) -> bool {
         let retained = self.dataflow.inputs.iter().any(|i| i.retention.is_some())
             || self.dataflow.tables.iter().any(|t| t.retention.is_some());
@@ -274,7 +274,7 @@ impl Wiring {
     }
 }
 
-/// States as rows of their table.
+/// Encodes states as rows of their table.
 fn encoded<'s>(states: Pairs<'s>, name: &str) -> Result<Rows<'s>, RunError> {
     let codec = StateCodec::new()?;
     let rows = states.inner.unary(Pipeline, &format!("{name}: encode"), move |_, _| {
@@ -293,10 +293,10 @@ fn encoded<'s>(states: Pairs<'s>, name: &str) -> Result<Rows<'s>, RunError> {
     Ok(rows.as_collection())
 }
 
-fn hand_over(writer: &Sender<Arrival>, table: usize) -> impl FnMut(Vec<Update>) + 'static {
+fn hand_over(writer: &Sender<WriterMessage>, table: usize) -> impl FnMut(Vec<Update>) + 'static {
     let writer = writer.clone();
     move |updates| {
         // A writer that is gone has reported why; the conductor stops the run.
-        let _ = writer.send(Arrival::Rows { table, updates });
+        let _ = writer.send(WriterMessage::Rows { table, updates });
     }
 }

@@ -1,9 +1,10 @@
-//! Every table of a lake compared with the same table of another lake, each at its newest snapshot.
+//! Compares every table of a lake with the same table of another lake, each at its newest snapshot.
 //!
-//! Tables are multisets of rows. Both sides are streamed; what is held is one number for each row that was met on one
-//! side and not yet on the other, of a slice of the rows at a time ([`SLICE`]), so that memory does not grow with the
-//! table. Doubles count as equal to nine digits, as `verify` has it. Left out is what tells when Alluvium took a record, which
-//! two lakes fed by the same feeds do not share: the epochs of Bronze and of dead letters, and Bronze's time of arrival.
+//! Tables are compared as multisets of rows. Both sides are streamed. Memory holds one count for each row that
+//! occurred on one side and not yet on the other, for a slice of the rows at a time ([`SLICE`]), so it does not grow
+//! with the table. Doubles that agree to nine digits count as equal, as in `verify`. Columns that say when Alluvium
+//! took a record are left out, because two lakes fed by the same feeds differ in them: the epochs of Bronze and of
+//! dead letters, and Bronze's `ingest_time`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,63 +16,66 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use twox_hash::XxHash3_128;
 
-use super::query::{QueryError, Snapshot};
+use super::query::{LakeSnapshot, QueryError};
 use super::verify::{Difference, VerifyError, differences, nullable, rounded, runtime};
 use crate::definition::Dataflow;
+use crate::lake::{Lake, LakeLayer, bronze_input, bronze_table, schema_and_name};
 use crate::repr::{Epoch, RowCodec, normalise_batch, normalise_schema};
-use crate::sink::Lake;
 
-/// Rows of a table that are compared in one pass, about: at some 40 bytes each, 160 MB where no two of them meet.
+/// About the number of rows that are compared in one pass: at some 40 bytes each, 160 MB if no two of them match.
 const SLICE: u64 = 4 << 20;
-/// Differing rows of a table that are fetched to be shown.
+/// The most differing rows of a table that are fetched for examples.
 const SHOWN: usize = 10_000;
 
-/// What two lakes differ by.
+/// The differences between two lakes.
 #[derive(Debug)]
-pub struct Comparison {
+pub struct LakeComparison {
     /// The snapshot of the dataflow's lake.
     pub epoch: Epoch,
-    /// The snapshot of the other.
+    /// The snapshot of the other lake.
     pub other: Epoch,
-    /// By table, in the order of commits.
+    /// The tables, in the order of commits.
     pub tables: Vec<Compared>,
 }
 
-/// What a table differs by.
+/// The differences between two tables.
 #[derive(Debug)]
 pub struct Compared {
-    /// `bronze.orders`, `dead_letters`, `gold.sums`.
+    /// The name: `bronze.orders`, `dead_letters`, `gold.sums`.
     pub table: String,
-    /// How many rows it has in the dataflow's lake, and in the other; none: it is not there.
+    /// The number of rows in the dataflow's lake, and in the other; none if the lake lacks the table.
     pub rows: [Option<u64>; 2],
     /// Columns that only one of the two has.
     pub columns: Vec<String>,
-    /// Columns that were left out.
+    /// Columns that were not compared.
     pub left_out: &'static [&'static str],
-    /// How many distinct rows differ.
+    /// The number of distinct rows that differ.
     pub differing: u64,
-    /// Some of them; `expected` is how often the other lake has the row.
+    /// Some of these rows; `expected` is how often the other lake has the row.
     pub examples: Vec<Difference>,
 }
 
 impl Compared {
-    /// Whether the two are alike. A table that is in neither is.
+    /// Whether the tables are equal. A table that neither lake has counts as equal.
     pub fn is_equal(&self) -> bool {
         let [ours, theirs] = self.rows;
-        // One that was never made, and an empty one: no reader could tell more.
+        // A missing table counts as empty, because no reader can tell the two apart.
         self.differing == 0 && self.columns.is_empty() && ours.unwrap_or(0) == theirs.unwrap_or(0)
     }
 }
 
 /// Compares the tables of a dataflow's lake with those of another lake.
-pub fn against(dataflow: &Dataflow, other: &str) -> Result<Comparison, VerifyError> {
+pub fn against(dataflow: &Dataflow, other: &str) -> Result<LakeComparison, VerifyError> {
     let ours = Lake::open(&dataflow.lake, &dataflow.store_options)?;
     let theirs = Lake::open(other, &dataflow.store_options)?;
     runtime()?.block_on(async {
-        let sides = [Snapshot::open(&ours, None).await?, Snapshot::open(&theirs, None).await?];
+        let sides = [
+            LakeSnapshot::open(&ours, None).await?,
+            LakeSnapshot::open(&theirs, None).await?,
+        ];
         let bronze = dataflow.inputs.iter().filter(|input| input.bronze);
         let names = bronze
-            .map(|input| format!("bronze.{}", input.name))
+            .map(|input| bronze_table(&input.name))
             .chain(["dead_letters".to_string()])
             .chain(dataflow.tables.iter().map(|table| table.qualified_name()));
         let mut tables = Vec::new();
@@ -79,7 +83,7 @@ pub fn against(dataflow: &Dataflow, other: &str) -> Result<Comparison, VerifyErr
             tables.push(compare(&sides, name, SLICE).await?);
         }
         let [ours, theirs] = sides;
-        Ok(Comparison {
+        Ok(LakeComparison {
             epoch: ours.epoch(),
             other: theirs.epoch(),
             tables,
@@ -88,14 +92,14 @@ pub fn against(dataflow: &Dataflow, other: &str) -> Result<Comparison, VerifyErr
 }
 
 fn left_out(table: &str) -> &'static [&'static str] {
-    match table.split_once('.') {
-        Some(("bronze", _)) => &["ingest_time", "epoch"],
-        None => &["epoch"],
-        Some(_) => &[],
+    match LakeLayer::of_table(table) {
+        LakeLayer::Base if bronze_input(table).is_some() => &["ingest_time", "epoch"],
+        LakeLayer::Base => &["epoch"],
+        LakeLayer::Silver | LakeLayer::Gold => &[],
     }
 }
 
-async fn has_values(side: &Snapshot, table: &str, column: &str) -> Result<bool, VerifyError> {
+async fn has_values(side: &LakeSnapshot, table: &str, column: &str) -> Result<bool, VerifyError> {
     let sql = format!("SELECT 1 FROM {} WHERE \"{column}\" IS NOT NULL LIMIT 1", quoted(table));
     let found = side.query(&sql).await?.1;
     Ok(found.iter().any(|batch| batch.num_rows() > 0))
@@ -103,14 +107,14 @@ async fn has_values(side: &Snapshot, table: &str, column: &str) -> Result<bool, 
 
 /// One table on two sides.
 struct Pair<'a> {
-    sides: &'a [Snapshot; 2],
-    /// What each is asked for.
+    sides: &'a [LakeSnapshot; 2],
+    /// The query that each side runs.
     sql: String,
     schema: SchemaRef,
     codec: RowCodec,
 }
 
-async fn compare(sides: &[Snapshot; 2], table: String, slice: u64) -> Result<Compared, VerifyError> {
+async fn compare(sides: &[LakeSnapshot; 2], table: String, slice: u64) -> Result<Compared, VerifyError> {
     let left_out = left_out(&table);
     let mut compared = Compared {
         rows: [None, None],
@@ -138,7 +142,8 @@ async fn compare(sides: &[Snapshot; 2], table: String, slice: u64) -> Result<Com
     };
     for (side, names) in [alone(&mine, &others), alone(&others, &mine)].into_iter().enumerate() {
         for name in names {
-            // A column that no row has yet may still be on its way: it comes with the first rows that change.
+            // A new column comes with the first rows that change, so the other lake may lack it only because it has no
+            // values yet.
             if has_values(&sides[side], &compared.table, &name).await? {
                 compared.columns.push(name);
             }
@@ -178,7 +183,7 @@ async fn compare(sides: &[Snapshot; 2], table: String, slice: u64) -> Result<Com
         let [ours, theirs] = [pair.rows(0, &differing).await?, pair.rows(1, &differing).await?];
         let shown = differing.len() as u64;
         let examples = differences(&compared.table, &pair.schema, &theirs, &ours)?;
-        // Rows that are told apart by the last digits of a double alone are no difference.
+        // Rows that differ only in the last digits of a double are equal.
         if compared.differing == shown {
             compared.differing = examples.len() as u64;
         }
@@ -188,11 +193,11 @@ async fn compare(sides: &[Snapshot; 2], table: String, slice: u64) -> Result<Com
 }
 
 impl Pair<'_> {
-    /// By hash, how many more rows of a slice one side has than the other, where they differ.
+    /// For each hash, how many more rows of a slice the first side has than the second, where they differ.
     async fn surplus(&self, pass: u64, passes: u64) -> Result<HashMap<u128, i64>, VerifyError> {
         let mut surplus: HashMap<u128, i64> = HashMap::new();
         let mut streams = [(self.stream(0).await?, 1), (self.stream(1).await?, -1)];
-        // By turns: equal rows that stand at like places meet soon.
+        // The streams are read in turns, so that equal rows at similar places match soon.
         let mut open = 2;
         while open > 0 {
             open = 0;
@@ -216,7 +221,7 @@ impl Pair<'_> {
         Ok(surplus)
     }
 
-    /// The rows of one side whose hashes are among these.
+    /// The rows of one side with these hashes.
     async fn rows(&self, side: usize, wanted: &HashMap<u128, i64>) -> Result<RecordBatch, VerifyError> {
         let mut stream = self.stream(side).await?;
         let mut found = Vec::new();
@@ -251,7 +256,7 @@ impl Pair<'_> {
     }
 }
 
-async fn count(snapshot: &Snapshot, table: &str) -> Result<u64, VerifyError> {
+async fn count(snapshot: &LakeSnapshot, table: &str) -> Result<u64, VerifyError> {
     let (_, batches) = snapshot
         .query(&format!("SELECT COUNT(*) FROM {}", quoted(table)))
         .await?;
@@ -262,7 +267,7 @@ async fn count(snapshot: &Snapshot, table: &str) -> Result<u64, VerifyError> {
     Ok(count as u64)
 }
 
-async fn shape(snapshot: &Snapshot, table: &str) -> Result<SchemaRef, VerifyError> {
+async fn shape(snapshot: &LakeSnapshot, table: &str) -> Result<SchemaRef, VerifyError> {
     let frame = snapshot
         .context()
         .sql(&format!("SELECT * FROM {}", quoted(table)))
@@ -271,7 +276,7 @@ async fn shape(snapshot: &Snapshot, table: &str) -> Result<SchemaRef, VerifyErro
 }
 
 fn quoted(table: &str) -> String {
-    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+    let (schema, name) = schema_and_name(table);
     format!("\"{schema}\".\"{name}\"")
 }
 
@@ -284,7 +289,7 @@ mod tests {
     use crate::definition::load;
     use crate::run::{self, Options};
 
-    /// A lake made of these lines (id, amount, share).
+    /// A lake with these lines (id, amount, share) as input.
     fn lake(folder: &Path, name: &str, lines: &str) -> Dataflow {
         let write = |path: &str, text: &str| {
             let path = folder.join(path);
@@ -327,8 +332,8 @@ mod tests {
         let [one, two] = [&one, &two].map(|flow| Lake::open(&flow.lake, &flow.store_options).unwrap());
         runtime().unwrap().block_on(async {
             let sides = [
-                Snapshot::open(&one, None).await.unwrap(),
-                Snapshot::open(&two, None).await.unwrap(),
+                LakeSnapshot::open(&one, None).await.unwrap(),
+                LakeSnapshot::open(&two, None).await.unwrap(),
             ];
             for slice in [1, 7, SLICE] {
                 let compared = compare(&sides, "silver.rows".into(), slice).await.unwrap();

@@ -1,8 +1,9 @@
-//! An input's past: its Bronze rows, decoded again by the same decoders that saw them arrive.
+//! Replays an input's past: decodes its Bronze rows again, with the decoders that decoded them on arrival.
 //!
-//! Records come in the order of their epochs (a portion of them at a time, see [`super::portions`]), and inside an epoch by feed, partition and offset; each with the
-//! epoch it arrived in, so that versions of a key are ordered as they were. Bronze holds refused records too:
-//! they are refused again. So are those that `run --skip` passed by: the dead letters of the snapshot name them.
+//! Records come in the order of their epochs (a portion at a time, see [`super::portions`]), and within an epoch by
+//! feed, partition and offset. Each has the epoch at which it arrived, so that versions of a key are ordered as they
+//! were. Bronze also holds refused records, which are refused again. Records that `run --skip` left out are left out
+//! again: the snapshot's dead letters name them.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -10,36 +11,32 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use arrow::error::ArrowError;
-use bytes::{Buf, Bytes};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use thiserror::Error;
 
-use super::Snapshot;
-use super::portions::{Portion, PortionLimits, Portions};
-use crate::decode::avro::read_container;
+use super::LakeSnapshot;
+use super::archive::{Archive, archived_rows};
+use super::portions::{EpochRange, PortionLimits, Portions};
 use crate::decode::skip::{REASON, Skip, Skips};
-use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, FilePlace, Payloads, Raw, parquet};
-use crate::definition::{Format, Input};
+use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, Payloads, Raw};
+use crate::definition::Input;
+use crate::lake::{Lake, bronze_table, table_folder};
 use crate::registry::{Registries, Unready};
 use crate::repr::{CodecError, Epoch, batch_slices, normalise_batch};
-use crate::sink::Lake;
-use crate::sink::bronze::{self, Content, Run};
+use crate::sink::bronze::{self, BronzeContent, BronzeRun};
 
 /// Records that arrived together.
-pub struct Past {
-    /// When.
+pub struct PastDelivery {
+    /// The epoch at which they arrived.
     pub epoch: Epoch,
-    /// See [`Input::feed`].
+    /// The feed's index, see [`Input::feed`].
     pub feed: usize,
     /// The partition.
     pub partition: Arc<str>,
-    /// The records and what they change.
+    /// The records, and the changes that they make.
     pub decoded: Decoded,
 }
 
@@ -55,7 +52,7 @@ pub enum HistoryError {
         #[source]
         source: DataFusionError,
     },
-    /// Its columns are not Bronze's.
+    /// The table's columns are not those of Bronze.
     #[error("could not read bronze.{input} as Bronze")]
     Columns {
         /// Which input.
@@ -64,7 +61,7 @@ pub enum HistoryError {
         #[source]
         source: CodecError,
     },
-    /// A feed of Bronze is not in the definition.
+    /// Bronze holds records of a feed that is not in the definition.
     #[error(
         "bronze.{input} holds records of feed {feed:?}, which the definition does not name; put the feed back, or start a new lake"
     )]
@@ -74,7 +71,7 @@ pub enum HistoryError {
         /// Which feed.
         feed: String,
     },
-    /// A decoder could not be made.
+    /// A decoder could not be created.
     #[error("could not decode bronze.{input}")]
     Decoder {
         /// Which input.
@@ -83,7 +80,7 @@ pub enum HistoryError {
         #[source]
         source: DecodeError,
     },
-    /// Schemas of records are neither in the lake nor to be had.
+    /// Schemas of records are not in the lake, and the registry does not return them.
     #[error("could not decode bronze.{input}: its schemas are not all in the lake")]
     Schemas {
         /// Which input.
@@ -105,12 +102,13 @@ pub enum HistoryError {
     },
 }
 
-/// Gives an input's past to `each`, in order, as of a snapshot that has the input's Bronze. Says how many records there were.
+/// Passes an input's past to `each`, in order, as of a snapshot that has the input's Bronze table. Returns the number
+/// of records.
 pub async fn replay(
-    snapshot: &Snapshot,
+    snapshot: &LakeSnapshot,
     lake: &Lake,
     input: &Input,
-    mut each: impl AsyncFnMut(Past),
+    mut each: impl AsyncFnMut(PastDelivery),
 ) -> Result<u64, HistoryError> {
     replay_where(snapshot, lake, input, "TRUE", async |past| {
         each(past).await;
@@ -119,32 +117,32 @@ pub async fn replay(
     .await
 }
 
-/// Gives those records of an input's past that meet a condition on Bronze's columns (the table is called `b`), until
-/// `each` has had enough.
+/// Passes the records of an input's past that meet a condition on Bronze's columns (the table is called `b`), until
+/// `each` breaks.
 pub async fn replay_where(
-    snapshot: &Snapshot,
+    snapshot: &LakeSnapshot,
     lake: &Lake,
     input: &Input,
     condition: &str,
-    each: impl AsyncFnMut(Past) -> ControlFlow<()>,
+    each: impl AsyncFnMut(PastDelivery) -> ControlFlow<()>,
 ) -> Result<u64, HistoryError> {
     replay_portions(snapshot, lake, input, (condition, PortionLimits::default()), each).await
 }
 
 async fn replay_portions(
-    snapshot: &Snapshot,
+    snapshot: &LakeSnapshot,
     lake: &Lake,
     input: &Input,
     (condition, limits): (&str, PortionLimits),
-    mut each: impl AsyncFnMut(Past) -> ControlFlow<()>,
+    mut each: impl AsyncFnMut(PastDelivery) -> ControlFlow<()>,
 ) -> Result<u64, HistoryError> {
     let table = |source| HistoryError::Table {
         input: input.name.clone(),
         source,
     };
-    let bronze = format!("bronze.{}", input.name);
+    let bronze = bronze_table(&input.name);
     let version = snapshot.versions().get(&bronze).copied().unwrap_or_default();
-    let portions = Portions::read(lake, &bronze.replacen('.', "/", 1), version, limits).await;
+    let portions = Portions::read(lake, &table_folder(&bronze), version, limits).await;
     let portions = portions.map_err(|error| table(DataFusionError::External(Box::new(error))))?;
     let session = portions.session(snapshot.context()).map_err(table)?;
     let skips: Skips = skipped(snapshot.context(), Some(input))
@@ -159,23 +157,19 @@ async fn replay_portions(
             registries: Registries::new(Some(lake.clone())),
             decoders: HashMap::new(),
         },
-        archive: Archive {
-            input,
-            lake,
-            open: vec![],
-        },
+        archive: Archive::new(lake, archived_rows),
         skips,
         records: 0,
     };
     for portion in &portions.portions {
         let sql = sorted(input, condition, *portion);
         let mut batches = opened(&session, &sql).await.map_err(table)?;
-        // Rows that were given, and how many of those come again.
+        // Rows that were passed on, and how many of them will be repeated.
         let (mut given, mut again, mut in_memory) = (0, 0, false);
         while let Some(batch) = batches.next().await {
             let mut batch = match batch {
-                // A sort may need more than its share for rows that are large: better slow on memory than not at all. The order
-                // has no ties, so the rows that were given come first again.
+                // A sort of large rows may need more than its share of memory: slow in memory is better than not at
+                // all. The order has no ties, so the rows that were passed on come first again.
                 Err(error) if !in_memory && is_exhausted(&error) => {
                     tracing::warn!(
                         input = input.name,
@@ -194,7 +188,7 @@ async fn replay_portions(
                 continue;
             }
             given += batch.num_rows();
-            match past.give(batch, &mut each).await? {
+            match past.pass_on(batch, &mut each).await? {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(()) => return Ok(past.records),
             }
@@ -203,8 +197,8 @@ async fn replay_portions(
     Ok(past.records)
 }
 
-/// What asks for a portion of an input's past, in order.
-fn sorted(input: &Input, condition: &str, Portion { from, until }: Portion) -> String {
+/// The query for a portion of an input's past, in order.
+fn sorted(input: &Input, condition: &str, EpochRange { from, until }: EpochRange) -> String {
     let mut within = String::new();
     if from > i64::MIN {
         within += &format!(" AND epoch >= {from}");
@@ -226,26 +220,26 @@ fn is_exhausted(error: &DataFusionError) -> bool {
     matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
 }
 
-/// A past that is being replayed.
+/// A replay in progress.
 struct Replay<'a> {
     input: &'a Input,
     decoders: Decoders<'a>,
     archive: Archive<'a>,
     skips: Skips,
-    /// How many were given.
+    /// The number of records that were passed on.
     records: u64,
 }
 
 impl Replay<'_> {
-    /// Gives the records of some rows of Bronze to `each`, until it has had enough.
-    async fn give(
+    /// Passes the records of some rows of Bronze to `each`, until it breaks.
+    async fn pass_on(
         &mut self,
         batch: RecordBatch,
-        each: &mut impl AsyncFnMut(Past) -> ControlFlow<()>,
+        each: &mut impl AsyncFnMut(PastDelivery) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, HistoryError> {
         let input = self.input;
         let batch = bronze::completed(batch);
-        // Columns of views become columns that hold less than 2 GiB.
+        // Normalising turns view columns into columns whose arrays hold less than 2 GiB.
         for slice in batch_slices(&batch, SLICE) {
             let slice = normalise_batch(&bronze::schema(), &slice).map_err(|source| HistoryError::Columns {
                 input: input.name.clone(),
@@ -262,18 +256,18 @@ impl Replay<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    async fn decode(&mut self, run: Run) -> Result<Past, HistoryError> {
+    async fn decode(&mut self, run: BronzeRun) -> Result<PastDelivery, HistoryError> {
         let input = self.input;
-        let Run {
+        let BronzeRun {
             feed,
             partition,
             epoch,
             content,
         } = run;
-        let (feed, decoder) = self.decoders.of(&feed)?;
+        let (feed, decoder) = self.decoders.decoder_of(&feed)?;
         let raw = match content {
-            Content::Records(raw) => raw,
-            Content::Archived {
+            BronzeContent::Records(raw) => raw,
+            BronzeContent::Archived {
                 reference,
                 first,
                 records,
@@ -281,15 +275,25 @@ impl Replay<'_> {
                 place,
             } => {
                 let format = input.feed(feed).format;
-                let raw = self
+                let rows = self
                     .archive
-                    .read(format, reference, (place.base, first), records)
-                    .await?;
+                    .rows(format, &reference, first.saturating_sub(place.base), records);
+                let batch = rows.await.map_err(|source| HistoryError::Archive {
+                    input: input.name.clone(),
+                    reference: reference.clone(),
+                    source,
+                })?;
                 let cut = cut_from.map(|length| CutRecord { record: 0, length });
                 Raw {
+                    offsets: (first..first + batch.num_rows() as u64).collect(),
+                    payloads: Payloads::Columns {
+                        batch,
+                        path: reference.into(),
+                        tag: "".into(),
+                    },
+                    header: None,
                     cut: cut.into_iter().collect(),
                     place,
-                    ..raw
                 }
             }
         };
@@ -299,7 +303,7 @@ impl Replay<'_> {
         })?;
         self.skips
             .apply((&input.name, input.feed_name(feed)), &partition, &mut decoded);
-        Ok(Past {
+        Ok(PastDelivery {
             epoch,
             feed,
             partition,
@@ -308,10 +312,10 @@ impl Replay<'_> {
     }
 }
 
-/// Records that the dead letters say are skipped: of one input, or of all.
+/// The records of one input, or of all, that the dead letters name as skipped.
 ///
 /// # Errors
-/// Dead letters that cannot be read.
+/// The dead letters cannot be read.
 pub async fn skipped(context: &SessionContext, input: Option<&Input>) -> Result<Vec<Skip>, DataFusionError> {
     if !context.table_exist("dead_letters")? {
         return Ok(vec![]);
@@ -336,7 +340,7 @@ pub async fn skipped(context: &SessionContext, input: Option<&Input>) -> Result<
     Ok(skips)
 }
 
-/// One decoder for each feed, made when it is first needed.
+/// One decoder per feed, created when it is first needed.
 struct Decoders<'a> {
     input: &'a Input,
     registries: Registries,
@@ -344,7 +348,7 @@ struct Decoders<'a> {
 }
 
 impl Decoders<'_> {
-    fn of(&mut self, name: &str) -> Result<(usize, &mut Decoder), HistoryError> {
+    fn decoder_of(&mut self, name: &str) -> Result<(usize, &mut Decoder), HistoryError> {
         let input = self.input;
         let Some(feed) = input.feed_index(name) else {
             return Err(HistoryError::UnknownFeed {
@@ -365,159 +369,8 @@ impl Decoders<'_> {
     }
 }
 
-/// Bytes of Bronze that are taken apart at once, but for one record among them.
+/// About the most bytes of Bronze that are processed at once, unless a single record has more.
 const SLICE: u64 = 64 << 20;
-/// What is read of an archived file at once: rows, and about how many bytes of them.
-const ROWS: usize = 1024;
-const BYTES: u64 = 8 << 20;
-
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
-
-type Unreadable = Box<dyn std::error::Error + Send + Sync>;
-
-/// Archived files that are open at once: as many as are read at the same time, in common. Each is in memory.
-const OPEN_FILES: usize = 4;
-
-/// Reads rows of archived files; rows of a file are asked for in order, so its reader stays open in between.
-struct Archive<'a> {
-    input: &'a Input,
-    lake: &'a Lake,
-    /// By reference; what was read last is the last.
-    open: Vec<(String, OpenFile)>,
-}
-
-struct OpenFile {
-    next: u64,
-    batches: Batches,
-    /// What is left of the batch that was read last.
-    rest: Option<RecordBatch>,
-}
-
-impl Archive<'_> {
-    /// Records of a file whose first row has the number `base`.
-    async fn read(
-        &mut self,
-        format: Format,
-        reference: String,
-        (base, first): (u64, u64),
-        records: u64,
-    ) -> Result<Raw, HistoryError> {
-        let batch = self
-            .rows(format, &reference, first.saturating_sub(base), records as usize)
-            .await
-            .map_err(|source| HistoryError::Archive {
-                input: self.input.name.clone(),
-                reference: reference.clone(),
-                source,
-            })?;
-        let offsets = (first..first + batch.num_rows() as u64).collect();
-        Ok(Raw {
-            payloads: Payloads::Columns {
-                batch,
-                path: reference.into(),
-                tag: "".into(),
-            },
-            offsets,
-            header: None,
-            cut: Vec::new(),
-            place: FilePlace::default(),
-        })
-    }
-
-    /// Rows of a file, from those that are read on where the file is open. What is read in batches may meet damage that is
-    /// behind the rows asked for; so a batch that fails is read again as it was when it was archived: these rows alone.
-    async fn rows(
-        &mut self,
-        format: Format,
-        reference: &str,
-        first: u64,
-        records: usize,
-    ) -> Result<RecordBatch, Unreadable> {
-        if let Ok(rows) = self.next_rows(format, reference, first, records).await {
-            return Ok(rows);
-        }
-        self.open.retain(|(open, _)| open != reference);
-        let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
-        let mut alone = OpenFile {
-            next: first,
-            batches: open(format, bytes, first, records)?,
-            rest: None,
-        };
-        alone.rows(first, records)
-    }
-
-    async fn next_rows(
-        &mut self,
-        format: Format,
-        reference: &str,
-        first: u64,
-        records: usize,
-    ) -> Result<RecordBatch, Unreadable> {
-        let known = self.open.iter().position(|(open, _)| open == reference);
-        let known = known
-            .map(|at| self.open.remove(at))
-            .filter(|(_, file)| file.next <= first);
-        let mut file = match known {
-            Some((_, file)) => file,
-            None => {
-                if self.open.len() >= OPEN_FILES {
-                    self.open.remove(0);
-                }
-                let bytes = self.lake.store.get(&Path::from(reference)).await?.bytes().await?;
-                OpenFile {
-                    next: first,
-                    batches: open(format, bytes, first, ROWS)?,
-                    rest: None,
-                }
-            }
-        };
-        let rows = file.rows(first, records)?;
-        self.open.push((reference.to_string(), file));
-        Ok(rows)
-    }
-}
-
-impl OpenFile {
-    /// Rows that come next, or later.
-    fn rows(&mut self, first: u64, records: usize) -> Result<RecordBatch, Unreadable> {
-        let mut taken: Vec<RecordBatch> = Vec::new();
-        let mut wanted = records;
-        while wanted > 0 {
-            let batch = match self.rest.take() {
-                Some(rest) => Some(rest),
-                None => self.batches.next().transpose()?,
-            };
-            let Some(batch) = batch else {
-                return Err(format!("it has {} rows, {} were archived", self.next, first + records as u64).into());
-            };
-            let skip = (first.saturating_sub(self.next) as usize).min(batch.num_rows());
-            let take = wanted.min(batch.num_rows() - skip);
-            if take > 0 {
-                taken.push(batch.slice(skip, take));
-                wanted -= take;
-            }
-            self.next += (skip + take) as u64;
-            if skip + take < batch.num_rows() {
-                self.rest = Some(batch.slice(skip + take, batch.num_rows() - skip - take));
-            }
-        }
-        let schema = taken.first().map(RecordBatch::schema).ok_or("no rows were asked for")?;
-        Ok(arrow::compute::concat_batches(&schema, &taken)?)
-    }
-}
-
-/// Rows of an archived file from row `next` on, by the rules that its feed was read by.
-fn open(format: Format, bytes: Bytes, next: u64, rows: usize) -> Result<Batches, Unreadable> {
-    // By its feed, as it was first read: damage may have changed the bytes that would tell.
-    if format == Format::Parquet {
-        return Ok(Box::new(parquet::batches(
-            move || Ok(bytes.clone()),
-            next,
-            (rows, BYTES),
-        )?));
-    }
-    Ok(Box::new(read_container(bytes.reader(), next, rows)?))
-}
 
 #[cfg(test)]
 mod tests {
@@ -525,15 +378,15 @@ mod tests {
     use crate::definition::load;
     use crate::run::{self, Options};
 
-    /// The offsets of records by epoch and partition, and how many portions they came in.
+    /// The offsets of records by epoch and partition, in the order of the replay.
     async fn past(
-        snapshot: &Snapshot,
+        snapshot: &LakeSnapshot,
         lake: &Lake,
         input: &Input,
         limits: PortionLimits,
     ) -> Vec<(Epoch, String, Vec<u64>)> {
         let mut records: Vec<(Epoch, String, Vec<u64>)> = vec![];
-        let each = async |past: Past| {
+        let each = async |past: PastDelivery| {
             let offsets = past.decoded.raw.offsets;
             match records.last_mut() {
                 Some((epoch, partition, known)) if (*epoch, partition.as_str()) == (past.epoch, &*past.partition) => {
@@ -554,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_past_comes_in_one_order_whatever_the_portions() {
-        // All of Bronze was sorted at once, in memory.
+        // All of Bronze was once sorted at once, in memory.
         let folder = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = folder.path().join(path);
@@ -570,7 +423,7 @@ mod tests {
             "[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\nformat = \"csv\"\npath = \"drops/*.csv\"\n",
         );
         write("silver/rows.sql", "SELECT * FROM rows");
-        // Each run adds a file, and snapshots of its own.
+        // Each run adds a file and its own snapshots.
         for run in 0..6 {
             write(&format!("drops/{run}.csv"), &format!("id\n{run}1\n{run}2\n{run}3\n"));
             let options = Options {
@@ -582,7 +435,7 @@ mod tests {
         let dataflow = load(folder.path(), &|_| None).unwrap();
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options).unwrap();
         tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let snapshot = Snapshot::open(&lake, None).await.unwrap();
+            let snapshot = LakeSnapshot::open(&lake, None).await.unwrap();
             let version = snapshot.versions()["bronze.rows"];
             let small = PortionLimits { enough: 1, most: 1 };
             let portions = Portions::read(&lake, "bronze/rows", version, small).await.unwrap();

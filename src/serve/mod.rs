@@ -1,9 +1,9 @@
-//! Snapshots to people: queries over one, and the audit of one.
+//! Serves snapshots to people: queries, dead letters, and the audit of `verify`.
 
 pub mod against;
-pub mod cases;
+mod archive;
+mod dead_letters;
 pub mod history;
-mod letters;
 mod portions;
 mod printed;
 mod progress;
@@ -13,9 +13,9 @@ mod reader;
 pub mod verify;
 mod zeros;
 
-pub use letters::{LetterClass, LetterCounts, Letters, letter_classes, literal};
-pub use printed::{OutputFormat, render};
+pub use dead_letters::{DeadLetterClass, DeadLetterCounts, DeadLetterRows, letter_classes, literal};
+pub use printed::{PrintFormat, render};
 pub use progress::progress;
-pub use query::{QueryError, Snapshot, epochs};
+pub use query::{LakeSnapshot, QueryError, epochs};
 pub use question::{QuestionError, QuestionLimits};
-pub use reader::Reader;
+pub use reader::LakeReader;

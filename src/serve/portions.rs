@@ -1,9 +1,10 @@
-//! The past of an input in portions: epochs that are read and sorted together, so that what is sorted at once has a bound
-//! whatever the past has grown to.
+//! Cuts an input's past into portions: ranges of epochs that are read and sorted together, so that a sort has a
+//! bounded size however large the past has grown.
 //!
-//! Each file of Bronze holds the records of a few snapshots, and its statistics say of which epochs. Files are gone through
-//! in that order; a portion ends where it is large enough and no file reaches over its end, or where it would be much larger.
-//! What a portion takes in spite of that is bounded by the memory that its session has: sorts go to disk above it.
+//! Each file of Bronze holds the records of a few snapshots, and its statistics give their range of epochs. The files
+//! are taken in that order; a portion ends when it is large enough and no file reaches past its end, or when it would
+//! become much too large. The memory limit of its session bounds whatever a portion holds in spite of that: sorts
+//! spill to disk above it.
 
 use std::sync::Arc;
 
@@ -14,21 +15,22 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionContext;
 use serde::Deserialize;
 
-use crate::sink::{AddFile, Lake, LogError, log};
+use crate::lake::Lake;
+use crate::sink::{AddFile, LogError, log};
 
-/// Bytes that sorting may take before it goes on on disk.
+/// Bytes that sorting may take before it spills to disk.
 const SORTING: usize = 256 << 20;
-/// Bytes of rows that are decoded at once, about.
+/// About the number of bytes of rows that are decoded at once.
 const AT_ONCE: u64 = 8 << 20;
-/// How much larger than its file a row is, about.
+/// About how many times larger a row is in memory than in its file.
 const PACKED: u64 = 8;
 
-/// How large portions become. In memory their rows are several times as many bytes as their files.
+/// The sizes of portions, in bytes of files; their rows take several times as much memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PortionLimits {
-    /// Bytes of files after which a portion ends where none reaches over its end.
+    /// Bytes of files after which a portion ends as soon as no file reaches past its end.
     pub enough: u64,
-    /// Bytes of files after which a portion ends even so; the files that reach over its end are read again.
+    /// Bytes of files after which a portion ends in any case; files that reach past its end are read again.
     pub most: u64,
 }
 
@@ -41,22 +43,22 @@ impl Default for PortionLimits {
     }
 }
 
-/// The epochs from `from` on, up to and without `until`.
+/// The epochs from `from` up to, but without, `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Portion {
+pub(super) struct EpochRange {
     pub from: i64,
     pub until: i64,
 }
 
 /// How a table's past is read.
 pub(super) struct Portions {
-    /// In their order; together they are all epochs.
-    pub portions: Vec<Portion>,
-    /// Rows that are decoded at once.
+    /// The portions in order; together they cover all epochs.
+    pub portions: Vec<EpochRange>,
+    /// The number of rows that are decoded at once.
     pub batch_rows: usize,
 }
 
-/// What statistics say of a file.
+/// The parts of a file's statistics that are needed here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Stats {
@@ -70,11 +72,11 @@ struct Epochs {
     epoch: i64,
 }
 
-/// A file: its first and last epoch, and its bytes.
+/// A file's first epoch, last epoch, and bytes.
 type Extent = (i64, i64, u64);
 
 impl Portions {
-    /// Those of a Bronze table at a version.
+    /// Computes the portions of a Bronze table at a version.
     ///
     /// # Errors
     /// The table's log cannot be read.
@@ -100,15 +102,15 @@ impl Portions {
         })
     }
 
-    /// A session with the tables of another, whose sorts stay within memory.
+    /// A session with the tables of `whole`, in which sorts stay within a memory limit.
     ///
     /// # Errors
-    /// There is no place for what does not fit.
+    /// The runtime cannot be created.
     pub fn session(&self, whole: &SessionContext) -> Result<SessionContext, DataFusionError> {
         let runtime = RuntimeEnvBuilder::from_runtime_env(&whole.runtime_env())
             .with_memory_pool(Arc::new(FairSpillPool::new(SORTING)))
             .build_arc()?;
-        // The tables are there; a new catalog would stand in their place.
+        // The existing catalog has the tables; a new one would replace it.
         let config = whole
             .copied_config()
             .with_batch_size(self.batch_rows)
@@ -121,9 +123,9 @@ impl Portions {
     }
 }
 
-fn cut(mut files: Vec<Extent>, limits: PortionLimits) -> Vec<Portion> {
+fn cut(mut files: Vec<Extent>, limits: PortionLimits) -> Vec<EpochRange> {
     files.sort_unstable();
-    let mut portions = vec![Portion {
+    let mut portions = vec![EpochRange {
         from: i64::MIN,
         until: i64::MAX,
     }];
@@ -134,7 +136,7 @@ fn cut(mut files: Vec<Extent>, limits: PortionLimits) -> Vec<Portion> {
         let is_clean = newest < first;
         if first > oldest && (bytes >= limits.enough && is_clean || bytes + size > limits.most) {
             open.until = first;
-            portions.push(Portion {
+            portions.push(EpochRange {
                 from: first,
                 until: i64::MAX,
             });
@@ -165,7 +167,7 @@ mod tests {
         assert_eq!(bounds(vec![]), [0; 0]);
         let files = (0..6).map(|n| (10 * n, 10 * n + 9, SMALL)).collect();
         assert_eq!(bounds(files), [20, 40]);
-        // Two workers' files of each snapshot.
+        // These are files of two workers in each snapshot.
         let files = (0..8)
             .map(|n| (10 * (n / 2), 10 * (n / 2) + 9 - n % 2, SMALL))
             .collect();
@@ -174,10 +176,10 @@ mod tests {
 
     #[test]
     fn a_portion_ends_amid_a_file_where_it_would_be_too_large() {
-        // Each reaches into the next.
+        // Each file reaches into the next.
         let files = (0..20).map(|n| (10 * n, 10 * n + 15, SMALL)).collect();
         assert_eq!(bounds(files), [60, 120, 180]);
-        // One epoch is not cut.
+        // A single epoch is never cut.
         let files = (0..20).map(|_| (5, 5, SMALL)).collect();
         assert_eq!(bounds(files), [0; 0]);
     }

@@ -1,9 +1,9 @@
-//! Rows as text: aligned columns, CSV, JSON.
+//! Prints rows as aligned columns, CSV or JSON.
 //!
-//! Arrow's writers do most of it. What they refuse, or write as something else than it is, is encoded here: lists, structs
-//! and maps in CSV (as JSON text), doubles that are no numbers in JSON (as the texts "NaN", "Infinity", "-Infinity"), maps
-//! whose keys are no texts (as objects, keys as they print), values of JSON functions; and what they cannot show at all
-//! ([`crate::repr::unshown_texts`]). In a table for people nothing of a value acts on the terminal.
+//! Arrow's writers do most of it. This module encodes what they refuse or misrepresent: lists, structs and maps in CSV
+//! (as JSON text), doubles that are not finite in JSON (as the texts "NaN", "Infinity", "-Infinity"), maps whose keys
+//! are not texts (as objects, with the keys' printed form), values of JSON functions, and values that they cannot show
+//! at all ([`crate::repr::unshown_texts`]). In a table for people, no part of a value can control the terminal.
 
 use std::sync::Arc;
 
@@ -20,25 +20,25 @@ use arrow::util::pretty::pretty_format_batches_with_schema;
 use crate::repr::{TextEncoder, ValueTexts, unshown_texts};
 use crate::shown::shown_lines;
 
-/// How rows are printed.
+/// The output formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// For people.
+pub enum PrintFormat {
+    /// Aligned columns for people.
     Table,
-    /// With a header line.
+    /// CSV with a header line.
     Csv,
-    /// One array of objects; nulls are written.
+    /// One JSON array of objects; nulls are written.
     Json,
 }
 
-/// Rows as text; always ends in a newline.
+/// Prints rows as text, which always ends in a newline.
 ///
 /// # Errors
-/// Rows of a type that has no text.
-pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat) -> Result<String, ArrowError> {
+/// A column's type has no text form.
+pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: PrintFormat) -> Result<String, ArrowError> {
     let mut bytes = Vec::new();
     match format {
-        OutputFormat::Table => {
+        PrintFormat::Table => {
             let names = schema
                 .fields()
                 .iter()
@@ -51,7 +51,7 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
             let table = pretty_format_batches_with_schema(names, &rows)?;
             return Ok(format!("{table}\n"));
         }
-        OutputFormat::Csv => {
+        PrintFormat::Csv => {
             let header = RecordBatch::new_empty(schema.clone());
             let mut writer = CsvWriter::new().with_header(true).build(&mut bytes);
             writer.write(&flat(&header)?)?;
@@ -59,7 +59,7 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
                 writer.write(&flat(batch)?)?;
             }
         }
-        OutputFormat::Json => {
+        PrintFormat::Json => {
             let options = JsonWriter::new()
                 .with_explicit_nulls(true)
                 .with_encoder_factory(Arc::new(Plain));
@@ -78,7 +78,7 @@ pub fn render(schema: &SchemaRef, batches: &[RecordBatch], format: OutputFormat)
     Ok(String::from_utf8(bytes).expect("Arrow's writers write UTF-8"))
 }
 
-/// Every value as people are shown it. The lines of a value stay: a table frames them.
+/// Every value as text that is safe to show. Line breaks in a value stay, because the table's frame handles them.
 fn cells(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| {
         let values = ValueTexts::new(column.as_ref())?;
@@ -88,7 +88,7 @@ fn cells(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowEr
     RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, ArrowError>>()?)
 }
 
-/// The rows with columns that CSV can hold.
+/// The rows with every column in a type that CSV supports.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = batch.schema();
     let columns = schema
@@ -105,7 +105,7 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
 }
 
-/// A column's values as JSON.
+/// A column's values as JSON texts.
 fn json_texts(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let options = EncoderOptions::default()
         .with_explicit_nulls(true)
@@ -125,7 +125,7 @@ fn json_texts(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef, ArrowErro
     Ok(Arc::new(texts.finish()))
 }
 
-/// Encodes what Arrow's JSON does not.
+/// Encodes the values that Arrow's JSON writer does not.
 #[derive(Debug)]
 struct Plain;
 
@@ -160,7 +160,7 @@ impl EncoderFactory for Plain {
                     .downcast_ref::<UnionArray>()
                     .expect("its type is a union");
                 let members = fields.iter().map(|(id, field)| {
-                    // JSON functions keep lists and objects as the text that they are.
+                    // Unions of JSON functions store lists and objects as JSON text already.
                     let raw = matches!(field.name().as_str(), "array" | "object");
                     let encoder = make_encoder(field, union.child(id).as_ref(), options)?;
                     let text = raw.then(|| union.child(id).as_string_opt::<i32>()).flatten();
@@ -181,7 +181,7 @@ fn text(value: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("a text is written to memory");
 }
 
-/// A number, or the text of what is none.
+/// Writes a number, or the text for a double that is not finite.
 fn double(value: f64, out: &mut Vec<u8>) {
     match value {
         value if value.is_nan() => text("NaN", out),
@@ -269,7 +269,7 @@ mod tests {
             .unwrap()
     }
 
-    fn printed(batch: &RecordBatch, format: OutputFormat) -> String {
+    fn printed(batch: &RecordBatch, format: PrintFormat) -> String {
         render(&batch.schema(), std::slice::from_ref(batch), format).unwrap()
     }
 
@@ -288,11 +288,11 @@ mod tests {
         maps.append(true).unwrap();
         let rows = batch(vec![("l", Arc::new(lists.finish())), ("m", Arc::new(maps.finish()))]);
         assert_eq!(
-            printed(&rows, OutputFormat::Csv),
+            printed(&rows, PrintFormat::Csv),
             "l,m\n\"[1.5,null,\"\"NaN\"\"]\",\"{\"\"7\"\":\"\"a\\\"\"b\"\"}\"\n,{}\n"
         );
         assert_eq!(
-            printed(&rows, OutputFormat::Json),
+            printed(&rows, PrintFormat::Json),
             "[{\"l\":[1.5,null,\"NaN\"],\"m\":{\"7\":\"a\\\"b\"}},{\"l\":null,\"m\":{}}]\n"
         );
     }
@@ -305,17 +305,17 @@ mod tests {
         lists.append(true);
         lists.append(false);
         let rows = batch(vec![("a\u{7}", texts), ("l", Arc::new(lists.finish()))]);
-        let table = printed(&rows, OutputFormat::Table);
+        let table = printed(&rows, PrintFormat::Table);
         let acts = table.chars().filter(|c| c.is_control() && *c != '\n');
         assert_eq!(acts.count(), 0, "{table}");
         assert!(table.contains("\\u{1b}[2Jx\\r"), "{table}");
         assert!(table.contains("| two ") && table.contains("| lines "), "{table}");
     }
 
-    /// `ERROR: ...` stood in the place of values that Arrow cannot show: dates beyond its calendar, and lists of those.
+    /// `ERROR: ...` was printed for values that Arrow cannot show: dates beyond its calendar, and lists of such dates.
     #[test]
     fn no_value_of_any_type_is_printed_as_an_error() {
-        for format in [OutputFormat::Table, OutputFormat::Csv, OutputFormat::Json] {
+        for format in [PrintFormat::Table, PrintFormat::Csv, PrintFormat::Json] {
             for column in crate::repr::extremes() {
                 let text = printed(&batch(vec![("x", column.clone())]), format);
                 assert!(!text.contains("ERROR"), "{}: {text}", column.data_type());
@@ -323,7 +323,7 @@ mod tests {
         }
         let days: ArrayRef = Arc::new(arrow::array::Date32Array::from(vec![i32::MAX, i32::MIN, 0]));
         assert_eq!(
-            printed(&batch(vec![("d", days)]), OutputFormat::Csv),
+            printed(&batch(vec![("d", days)]), PrintFormat::Csv),
             "d\n+5881580-07-11\n-5877641-06-23\n1970-01-01\n"
         );
     }
@@ -334,15 +334,15 @@ mod tests {
         let moments: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX, 0, i64::MIN]));
         let rows = batch(vec![("x", doubles), ("t", moments)]);
         assert_eq!(
-            printed(&rows, OutputFormat::Json),
+            printed(&rows, PrintFormat::Json),
             "[{\"x\":\"Infinity\",\"t\":\"+294247-01-10T04:00:54.775807\"},\
              {\"x\":-0.0,\"t\":\"1970-01-01T00:00:00\"},\
              {\"x\":\"-Infinity\",\"t\":\"-290308-12-21T19:59:05.224192\"}]\n"
         );
         assert_eq!(
-            printed(&rows, OutputFormat::Csv),
+            printed(&rows, PrintFormat::Csv),
             "x,t\ninf,+294247-01-10T04:00:54.775807\n-0.0,1970-01-01T00:00:00\n-inf,-290308-12-21T19:59:05.224192\n"
         );
-        assert!(printed(&rows, OutputFormat::Table).contains("| inf  | +294247-01-10T04:00:54.775807 |"));
+        assert!(printed(&rows, PrintFormat::Table).contains("| inf  | +294247-01-10T04:00:54.775807 |"));
     }
 }

@@ -1,19 +1,20 @@
-//! How far feeds were read as of a snapshot, for readers that are not the lake's committer.
+//! Reads how far feeds had been read as of a snapshot, without being the lake's committer.
 
-use crate::repr::Epoch;
-use crate::sink::ledger::{self, Entry};
-use crate::sink::{Lake, LedgerError};
-use crate::source::Progress;
+use crate::lake::Lake;
+use crate::repr::{Epoch, FeedPositions};
+use crate::sink::LedgerError;
+use crate::sink::ledger::{self, LedgerEntry};
 
-/// The progress as of the newest intent, or the newest at or before `epoch`. Empty where there is none.
-pub async fn progress(lake: &Lake, epoch: Option<Epoch>) -> Result<Progress, LedgerError> {
+/// The progress as of the newest intent, or as of the newest one at or before `epoch`. Empty if there is none.
+pub async fn progress(lake: &Lake, epoch: Option<Epoch>) -> Result<FeedPositions, LedgerError> {
     let mut newest_first = Vec::new();
     for seq in ledger::list(lake).await?.into_iter().rev() {
-        // An entry that vanishes now is cleaned up: then a full one follows it, which was met already.
+        // An entry that vanishes while we read was cleaned up: then an entry with full progress comes after it, and
+        // has been read already.
         let Some(entry) = ledger::read(lake, seq).await? else {
             break;
         };
-        let Entry::Intent(intent) = entry else { continue };
+        let LedgerEntry::Intent(intent) = entry else { continue };
         if epoch.is_some_and(|epoch| intent.epoch > epoch) {
             continue;
         }
@@ -22,7 +23,7 @@ pub async fn progress(lake: &Lake, epoch: Option<Epoch>) -> Result<Progress, Led
             break;
         }
     }
-    let mut progress = Progress::new();
+    let mut progress = FeedPositions::new();
     for moved in newest_first.into_iter().rev() {
         progress.extend(moved);
     }

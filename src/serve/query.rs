@@ -1,7 +1,7 @@
-//! SQL over one snapshot: every table as of one epoch.
+//! Runs SQL over one snapshot: every table as of one epoch.
 //!
-//! [`Snapshot::open`] finds out which version each table has in the snapshot and opens it there with
-//! deltalake, so that a query sees all tables at one epoch, however far they go on meanwhile. It only reads.
+//! [`LakeSnapshot::open`] determines which version each table has in the snapshot, and opens the table at that version
+//! with deltalake. So a query sees all tables at one epoch, while they may change meanwhile. Nothing here writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,26 +21,27 @@ use thiserror::Error;
 
 use super::question::{self, QuestionError, QuestionLimits};
 use super::zeros::OneZero;
+use crate::lake::{Lake, LakeError, schema_and_name, table_folder};
 use crate::plan;
 use crate::repr::{CodecError, Epoch};
-use crate::sink::ledger::{self, Entry, Intent};
+use crate::sink::ledger::{self, Intent, LedgerEntry};
 use crate::sink::states::is_state;
-use crate::sink::{Lake, LakeError, LedgerError, LogError, history, log};
+use crate::sink::{LedgerError, LogError, history, log};
 
-/// A query that could not be answered.
+/// Why a query could not be answered.
 #[derive(Debug, Error)]
 pub enum QueryError {
-    /// Nothing was ever committed there.
+    /// Nothing was ever committed to the lake.
     #[error("the lake {0} holds no snapshot yet; start the dataflow with `alluvium run` and ask again")]
     Empty(String),
-    /// The epoch is older than anything kept, or from the future.
+    /// No kept snapshot is at or before the epoch.
     #[error("the lake holds no snapshot at or before epoch {wanted}; kept are {oldest} to {newest}")]
     NoSuchSnapshot {
-        /// As asked.
+        /// The epoch that was asked for.
         wanted: Epoch,
-        /// The oldest kept.
+        /// The oldest kept epoch.
         oldest: Epoch,
-        /// The newest.
+        /// The newest epoch.
         newest: Epoch,
     },
     /// A table of the snapshot cannot be opened at its version.
@@ -58,35 +59,35 @@ pub enum QueryError {
         #[source]
         source: Box<DeltaTableError>,
     },
-    /// A table's checkpoint does not read, which a run makes good.
+    /// A table's checkpoint cannot be read; the next run repairs it.
     #[error(
         "could not read {file} of table {table}: {reason}; run the dataflow once: a run passes a damaged checkpoint over and writes a new one"
     )]
     Checkpoint {
         /// Which table.
         table: String,
-        /// Below `_delta_log`.
+        /// The file, relative to `_delta_log`.
         file: String,
         /// Why.
         reason: String,
     },
-    /// The SQL names what is not there.
+    /// The SQL names a table that does not exist.
     #[error("there is no table {wanted}; known are {known}")]
     UnknownTable {
-        /// As written.
+        /// The name, as written.
         wanted: String,
-        /// By commas.
+        /// The existing tables, separated by commas.
         known: String,
     },
     /// See [`QuestionError`].
     #[error(transparent)]
     Question(#[from] QuestionError),
-    /// The answer is longer than memory may hold.
+    /// The answer takes more memory than allowed.
     #[error(
         "could not hold the answer: its first {rows} rows take more than {limit}; ask for fewer rows or columns (a LIMIT, a GROUP BY), or allow more with --memory"
     )]
     TooMuch {
-        /// How many rows were there by then.
+        /// How many rows had been gathered by then.
         rows: usize,
         /// The limit, for people.
         limit: String,
@@ -98,26 +99,26 @@ pub enum QueryError {
     OutOfMemory {
         /// The limit, for people.
         limit: String,
-        /// What took it.
+        /// DataFusion's error.
         #[source]
         source: Box<DataFusionError>,
     },
-    /// Its time is over.
+    /// The query took longer than allowed.
     #[error("could not answer the query within {limit}; ask for less, or allow more with --timeout")]
     TooLong {
         /// The limit, for people.
         limit: String,
     },
-    /// A kernel panicked.
+    /// The query panicked.
     #[error("could not run the query: {0}")]
     Panicked(String),
     /// The SQL is wrong, or failed.
     #[error("could not run the query")]
     Sql(#[source] Box<DataFusionError>),
-    /// The rows have no such form.
+    /// The rows cannot be printed in the wanted format.
     #[error("could not print the rows")]
     Output(#[from] ArrowError),
-    /// Rows are not what the table's schema says.
+    /// Rows do not match the table's schema.
     #[error("could not take the rows")]
     Rows(#[from] CodecError),
     /// See [`LedgerError`].
@@ -126,10 +127,10 @@ pub enum QueryError {
     /// See [`LogError`].
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The lake's address.
+    /// The lake cannot be opened.
     #[error(transparent)]
     Lake(#[from] LakeError),
-    /// No threads to read with.
+    /// The runtime for reading could not be started.
     #[error("could not start a runtime to read with")]
     Runtime(#[source] std::io::Error),
 }
@@ -147,42 +148,43 @@ impl From<DataFusionError> for QueryError {
 }
 
 /// All tables of a lake as of one epoch.
-pub struct Snapshot {
+pub struct LakeSnapshot {
     epoch: Epoch,
     versions: BTreeMap<String, i64>,
     context: SessionContext,
     limits: QuestionLimits,
 }
 
-impl Snapshot {
-    /// The newest snapshot that is applied in full, or the newest at or before `epoch`.
-    pub async fn open(lake: &Lake, epoch: Option<Epoch>) -> Result<Snapshot, QueryError> {
-        Snapshot::open_tables(lake, epoch, |_| true).await
+impl LakeSnapshot {
+    /// Opens the newest snapshot that is applied in full, or the newest one at or before `epoch`.
+    pub async fn open(lake: &Lake, epoch: Option<Epoch>) -> Result<LakeSnapshot, QueryError> {
+        LakeSnapshot::open_tables(lake, epoch, |_| true).await
     }
 
-    /// The same, of these tables alone.
+    /// Like [`LakeSnapshot::open`], for the wanted tables only.
     pub async fn open_tables(
         lake: &Lake,
         epoch: Option<Epoch>,
         wanted: impl Fn(&str) -> bool,
-    ) -> Result<Snapshot, QueryError> {
-        Snapshot::open_within(lake, epoch, wanted, QuestionLimits::default()).await
+    ) -> Result<LakeSnapshot, QueryError> {
+        LakeSnapshot::open_within(lake, epoch, wanted, QuestionLimits::default()).await
     }
 
-    /// The same, for questions within limits. That of time is the caller's to keep: a computation is given up from outside.
+    /// Like [`LakeSnapshot::open_tables`], with limits for queries. The caller must enforce the time limit, because a
+    /// computation can only be given up from outside.
     pub async fn open_within(
         lake: &Lake,
         epoch: Option<Epoch>,
         wanted: impl Fn(&str) -> bool,
         limits: QuestionLimits,
-    ) -> Result<Snapshot, QueryError> {
+    ) -> Result<LakeSnapshot, QueryError> {
         let (epoch, mut versions) = find(lake, epoch).await?;
         versions.retain(|table, _| !is_state(table) && wanted(table));
         let context = context(&limits)?;
         for (table, version) in &versions {
             register(&context, lake, table, *version, epoch).await?;
         }
-        Ok(Snapshot {
+        Ok(LakeSnapshot {
             epoch,
             versions,
             context,
@@ -190,33 +192,40 @@ impl Snapshot {
         })
     }
 
-    /// Its epoch.
+    /// Adds a table that the snapshot does not have, as of one of its versions.
+    pub async fn add_table(&mut self, lake: &Lake, table: &str, version: i64) -> Result<(), QueryError> {
+        register(&self.context, lake, table, version, self.epoch).await?;
+        self.versions.insert(table.to_string(), version);
+        Ok(())
+    }
+
+    /// The snapshot's epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// Every table's version, by name.
+    /// The version of every table, by name.
     pub fn versions(&self) -> &BTreeMap<String, i64> {
         &self.versions
     }
 
-    /// The session its tables are registered in, for more than one query or other tables besides.
+    /// The session in which the tables are registered, for further queries or additional tables.
     pub fn context(&self) -> &SessionContext {
         &self.context
     }
 
-    /// Whether the snapshot holds this table, named as in SQL.
+    /// Whether the snapshot has this table, by its name in SQL.
     pub fn has(&self, table: &str) -> bool {
         self.versions.contains_key(table)
     }
 
-    /// All rows of a table, named as in SQL.
+    /// All rows of a table, by its name in SQL.
     pub async fn rows(&self, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
-        let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+        let (schema, name) = schema_and_name(table);
         self.query(&format!("SELECT * FROM \"{schema}\".\"{name}\"")).await
     }
 
-    /// The same, as they are read.
+    /// Streams all rows of a table.
     pub async fn stream(&self, table: &str) -> Result<SendableRecordBatchStream, QueryError> {
         Ok(self.table(table).await?.execute_stream().await?)
     }
@@ -227,7 +236,7 @@ impl Snapshot {
     }
 
     async fn table(&self, table: &str) -> Result<DataFrame, QueryError> {
-        let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+        let (schema, name) = schema_and_name(table);
         Ok(self.context.table(TableReference::partial(schema, name)).await?)
     }
 
@@ -260,7 +269,7 @@ impl Snapshot {
         }
     }
 
-    /// DataFusion says which table it lacks, but not which there are.
+    /// Adds the existing tables to the error: DataFusion names only the missing one.
     fn explain(&self, error: DataFusionError) -> QueryError {
         let text = error.strip_backtrace();
         let wanted = text
@@ -284,11 +293,11 @@ impl Snapshot {
     }
 }
 
-/// The epochs of all snapshots that the ledger names and whose commits all exist, ascending.
+/// The epochs of all snapshots in the ledger whose commits all exist, ascending.
 pub async fn epochs(lake: &Lake) -> Result<Vec<Epoch>, QueryError> {
     let mut epochs = Vec::new();
     for seq in ledger::list(lake).await? {
-        if let Some(Entry::Intent(intent)) = ledger::read(lake, seq).await?
+        if let Some(LedgerEntry::Intent(intent)) = ledger::read(lake, seq).await?
             && resolve(lake, &intent).await?.is_some()
         {
             epochs.push(intent.epoch);
@@ -297,7 +306,8 @@ pub async fn epochs(lake: &Lake) -> Result<Vec<Epoch>, QueryError> {
     Ok(epochs)
 }
 
-/// A session like the one tables are planned in: unquoted names are lower case, JSON functions are known.
+/// A session configured like the one that plans the dataflow's tables: unquoted names are lower case, JSON functions
+/// are known.
 fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
     let mut config = SessionConfig::new().with_information_schema(true);
     plan::read_decimals(&mut config);
@@ -309,6 +319,7 @@ fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
     let context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
     let mut context = plan::exact_numbers(&context);
     datafusion_functions_json::register_all(&mut context).expect("a new session takes functions");
+    plan::register_json_numbers(&context);
     plan::register_calendar(&context);
     context.add_optimizer_rule(Arc::new(OneZero));
     plan::keep_within_bounds(&context, limits.max_value);
@@ -324,16 +335,16 @@ async fn register(
     version: i64,
     epoch: Epoch,
 ) -> Result<(), QueryError> {
-    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+    let (schema, name) = schema_and_name(table);
     let failed = |source| QueryError::Table {
         table: table.to_string(),
         version,
         epoch,
         source: Box::new(source),
     };
-    let mut handle = lake.delta_table(&folder(table));
+    let mut handle = lake.delta_table(&table_folder(table));
     if let Err(source) = handle.load_version(version as u64).await {
-        let damaged = log::load(lake, &folder(table), Some(version)).await?;
+        let damaged = log::load(lake, &table_folder(table), Some(version)).await?;
         let damage = damaged.and_then(|loaded| loaded.damaged.into_iter().next());
         return Err(damage.map_or_else(
             || failed(source),
@@ -359,21 +370,16 @@ async fn register(
     Ok(())
 }
 
-/// Where a table is below the lake: its name with slashes.
-fn folder(table: &str) -> String {
-    table.replacen('.', "/", 1)
-}
-
-/// Which snapshot, and every table's version in it.
+/// The epoch of the wanted snapshot, and every table's version in it.
 async fn find(lake: &Lake, wanted: Option<Epoch>) -> Result<(Epoch, BTreeMap<String, i64>), QueryError> {
     let mut oldest: Option<Epoch> = None;
     let mut newest: Option<Epoch> = None;
     for seq in ledger::list(lake).await?.into_iter().rev() {
-        // An entry that vanishes now is cleaned up, and so are those before it.
+        // An entry that vanishes while we read was cleaned up, and so were those before it.
         let Some(entry) = ledger::read(lake, seq).await? else {
             break;
         };
-        let Entry::Intent(intent) = entry else { continue };
+        let LedgerEntry::Intent(intent) = entry else { continue };
         newest = newest.or(Some(intent.epoch));
         oldest = Some(intent.epoch);
         if wanted.is_none_or(|wanted| intent.epoch <= wanted)
@@ -394,7 +400,7 @@ async fn find(lake: &Lake, wanted: Option<Epoch>) -> Result<(Epoch, BTreeMap<Str
     }
 }
 
-/// Every table's version behind an intent; none if it is not applied in full.
+/// Every table's version after an intent; none if the intent is not applied in full.
 async fn resolve(lake: &Lake, intent: &Intent) -> Result<Option<BTreeMap<String, i64>>, QueryError> {
     let mut versions = intent.versions.clone();
     for change in &intent.tables {
@@ -404,8 +410,8 @@ async fn resolve(lake: &Lake, intent: &Intent) -> Result<Option<BTreeMap<String,
                 version += 1;
                 match log::read(lake, &change.path, version).await? {
                     None => return Ok(None),
-                    Some(actions) if log::is_ours(&actions, &commit.app_id, intent.epoch as i64) => break,
-                    Some(_) => {} // An append of another writer that was passed by.
+                    Some(actions) if log::carries_transaction(&actions, &commit.app_id, intent.epoch as i64) => break,
+                    Some(_) => {} // Another writer's append came in between.
                 }
             }
         }
@@ -414,7 +420,7 @@ async fn resolve(lake: &Lake, intent: &Intent) -> Result<Option<BTreeMap<String,
     Ok(Some(versions))
 }
 
-/// What the table of snapshots knows of epochs that the ledger has forgotten.
+/// Looks up, in the table of snapshots, a snapshot that the ledger no longer has.
 async fn recorded(lake: &Lake, wanted: Epoch) -> Result<Option<(Epoch, BTreeMap<String, i64>)>, QueryError> {
     let context = context(&QuestionLimits::default())?;
     let Some(loaded) = log::load(lake, history::PATH, None).await? else {

@@ -1,12 +1,12 @@
-//! What may be asked: one statement that only reads, within limits of memory and time.
+//! Restricts queries: one statement that only reads, within limits of memory and time.
 //!
-//! 1. A statement is looked at before it is planned: one SELECT, VALUES, WITH, EXPLAIN, SHOW or DESCRIBE, and no other
-//!    inside of it. What writes, sets or opens files is refused by its name; the session knows no table functions that
-//!    read files, and takes no path for a table.
-//! 2. A type TIMESTAMP has microseconds, as a lake's columns have: with DataFusion's nanoseconds a moment after the year
-//!    2262 could not be written in a condition.
-//! 3. A question runs on threads of its own. When its time is over the answer is given up, whether or not a kernel of it
-//!    ever hands back its thread; such a thread ends with the process.
+//! 1. A statement is checked before it is planned: it must be one SELECT, VALUES, WITH, EXPLAIN, SHOW or DESCRIBE,
+//!    with no other kind inside. Statements that write, set or open files are refused by name. The session has no
+//!    table functions that read files, and does not treat a path as a table.
+//! 2. The type TIMESTAMP has microseconds, like the lake's columns: with DataFusion's nanoseconds, a condition could
+//!    not name a moment after the year 2262.
+//! 3. A query runs on threads of its own. When its time is over it is given up, whether or not one of its kernels ever
+//!    returns; such a thread ends with the process.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -22,17 +22,17 @@ use thiserror::Error;
 use crate::definition::Bounds;
 use crate::plan::{
     PARSER_DEPTH, Standard, asked_at, asof_asked, decimals, fetch_as_limit, flatten_asked, laterals_asked, lengths,
-    marked, microseconds, operators, windows_asked, without_using, write_out,
+    marked, microseconds, operators, places_asked, windows_asked, without_using, write_out,
 };
 
-/// What a question may take.
+/// The limits of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuestionLimits {
-    /// How long it may take; none: as long as it takes.
+    /// The most time; none: no limit.
     pub time: Option<Duration>,
-    /// Bytes of memory for what it computes, and as many for its answer; none: without bound.
+    /// The most bytes of memory for the computation, and the same again for the answer; none: no limit.
     pub memory: Option<u64>,
-    /// Bytes that one computed value may take.
+    /// The most bytes of one computed value.
     pub max_value: u64,
 }
 
@@ -46,35 +46,40 @@ impl Default for QuestionLimits {
     }
 }
 
-/// SQL that is not asked.
+/// Why a statement is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum QuestionError {
-    /// It would do something else than read.
+    /// It would do something other than read.
     #[error("could not run {0}: a query only reads; tables change by the dataflow's SQL and its feeds alone")]
     NotRead(String),
     /// There is no statement, or there are several.
     #[error("could not run {0} statements at once")]
     NotOne(usize),
-    /// Its operations are nested or chained too deep: what, and what to do.
+    /// Its operations are nested or chained too deep: the problem, and the remedy.
     #[error("{0}; {1}")]
     TooDeep(String, String),
-    /// A named window is not there, or says again what the one says that it builds on: what, and what to do.
+    /// A constant of DISTINCT ON does not name a column of the SELECT list: the problem, and the remedy.
+    #[error("{0}; {1}")]
+    Place(String, String),
+    /// A named window does not exist, or repeats a clause of the window that it builds on: the problem, and the
+    /// remedy.
     #[error("{0}; {1}")]
     Window(String, String),
-    /// A function of FROM or an ASOF JOIN that cannot be told what it yields: what, and what to do.
+    /// The result columns of a function in FROM, or of an ASOF JOIN, cannot be determined: the problem, and the
+    /// remedy.
     #[error("{0}; {1}")]
     Lateral(String, String),
 }
 
-/// The plan of a statement that only reads.
+/// Plans a statement that only reads.
 ///
 /// # Errors
-/// SQL that is wrong, or that does anything else.
+/// The SQL is wrong, or does something other than read.
 pub(super) async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalPlan, DataFusionError> {
     let statement = statement(context, sql)?;
     let plan = marked(context.state().statement_to_plan(statement).await?)?;
     let plan = asked_at(plan, u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default())?;
-    // The same once more of the plan, where new kinds of statements would show.
+    // The plan is checked too: it would reveal kinds of statements that the first check does not know.
     let reads = SQLOptions::new()
         .with_allow_ddl(false)
         .with_allow_dml(false)
@@ -83,7 +88,7 @@ pub(super) async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalP
     Ok(plan)
 }
 
-/// The statement, which only reads, as it is planned.
+/// Parses the statement, checks that it only reads, and returns it in the form that is planned.
 fn statement(context: &SessionContext, sql: &str) -> Result<Parsed, DataFusionError> {
     let refused = |refused: QuestionError| DataFusionError::External(Box::new(refused));
     let builder = match asof_asked(sql) {
@@ -109,6 +114,7 @@ fn statement(context: &SessionContext, sql: &str) -> Result<Parsed, DataFusionEr
             flatten_asked(query).map_err(|(what, help)| refused(QuestionError::TooDeep(what, help)))?;
             windows_asked(query.as_mut()).map_err(|(what, help)| refused(QuestionError::Window(what, help)))?;
         }
+        places_asked(statement.as_mut()).map_err(|(what, help)| refused(QuestionError::Place(what, help)))?;
         laterals_asked(statement.as_mut()).map_err(|(what, help)| refused(QuestionError::Lateral(what, help)))?;
         fetch_as_limit(statement.as_mut());
         write_out(statement.as_mut());
@@ -123,24 +129,24 @@ fn statement(context: &SessionContext, sql: &str) -> Result<Parsed, DataFusionEr
     Ok(statement)
 }
 
-/// See (1).
+/// Checks (1).
 fn only_reads(statement: &Parsed) -> Result<(), QuestionError> {
     match statement {
-        Parsed::Statement(statement) => reads(statement),
+        Parsed::Statement(statement) => check_reads_only(statement),
         Parsed::Explain(explain) => only_reads(&explain.statement),
         Parsed::CreateExternalTable(_) => Err(QuestionError::NotRead("CREATE EXTERNAL TABLE".to_string())),
         Parsed::CopyTo(_) => Err(QuestionError::NotRead("COPY".to_string())),
-        other => Err(refused(other)),
+        other => Err(not_read(other)),
     }
 }
 
-fn reads(statement: &Statement) -> Result<(), QuestionError> {
+fn check_reads_only(statement: &Statement) -> Result<(), QuestionError> {
     match statement {
-        Statement::Query(query) => match Visit::visit(query.as_ref(), &mut Writes) {
+        Statement::Query(query) => match Visit::visit(query.as_ref(), &mut WriteFinder) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(what) => Err(QuestionError::NotRead(what)),
         },
-        Statement::Explain { statement, .. } => reads(statement),
+        Statement::Explain { statement, .. } => check_reads_only(statement),
         Statement::ExplainTable { .. }
         | Statement::ShowTables { .. }
         | Statement::ShowColumns { .. }
@@ -150,19 +156,19 @@ fn reads(statement: &Statement) -> Result<(), QuestionError> {
         | Statement::ShowViews { .. }
         | Statement::ShowSchemas { .. }
         | Statement::ShowDatabases { .. } => Ok(()),
-        other => Err(refused(other)),
+        other => Err(not_read(other)),
     }
 }
 
-fn refused(statement: &impl ToString) -> QuestionError {
+fn not_read(statement: &impl ToString) -> QuestionError {
     let text = statement.to_string();
     QuestionError::NotRead(text.split_whitespace().next().unwrap_or_default().to_uppercase())
 }
 
-/// Looks for statements inside a query that do something else than read.
-struct Writes;
+/// Finds statements inside a query that do something other than read.
+struct WriteFinder;
 
-impl Visitor for Writes {
+impl Visitor for WriteFinder {
     type Break = String;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {

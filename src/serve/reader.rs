@@ -1,4 +1,4 @@
-//! A snapshot for callers outside of an asynchronous runtime: it brings its own.
+//! Opens a snapshot for callers outside an asynchronous runtime; it owns the runtime.
 
 use std::sync::Arc;
 
@@ -6,55 +6,52 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use tokio::runtime::Runtime;
 
-use super::printed::{OutputFormat, render};
-use super::query::{QueryError, Snapshot};
+use super::printed::{PrintFormat, render};
+use super::query::{LakeSnapshot, QueryError};
 use super::question::QuestionLimits;
+use crate::contain;
 use crate::definition::Dataflow;
+use crate::lake::Lake;
 use crate::repr::Epoch;
-use crate::sink::Lake;
-use crate::{contain, deep};
+use crate::runtime::query_runtime;
 
 /// All tables of a dataflow's lake as of one epoch.
-pub struct Reader {
-    snapshot: Arc<Snapshot>,
+pub struct LakeReader {
+    snapshot: Arc<LakeSnapshot>,
     limits: QuestionLimits,
-    /// Always there but while it is dropped.
+    /// None only while the reader is dropped.
     runtime: Option<Runtime>,
 }
 
-impl Drop for Reader {
+impl Drop for LakeReader {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A question that was given up may still compute: nobody waits for it.
-            runtime.shutdown_background();
+            // A query that was given up may still compute, and nobody waits for it.
+            crate::runtime::end(runtime);
         }
     }
 }
 
-impl Reader {
-    /// The newest snapshot, or the newest at or before `epoch`.
-    pub fn open(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<Reader, QueryError> {
+impl LakeReader {
+    /// Opens the newest snapshot, or the newest one at or before `epoch`.
+    pub fn open(dataflow: &Dataflow, epoch: Option<Epoch>) -> Result<LakeReader, QueryError> {
         let limits = QuestionLimits {
             max_value: dataflow.bounds.max_value,
             ..QuestionLimits::default()
         };
-        Reader::open_within(dataflow, epoch, limits)
+        LakeReader::open_within(dataflow, epoch, limits)
     }
 
-    /// The same, for questions within limits.
+    /// Like [`LakeReader::open`], with limits for queries.
     pub fn open_within(
         dataflow: &Dataflow,
         epoch: Option<Epoch>,
         limits: QuestionLimits,
-    ) -> Result<Reader, QueryError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .thread_stack_size(deep::STACK)
-            .build()
-            .map_err(QueryError::Runtime)?;
+    ) -> Result<LakeReader, QueryError> {
+        let runtime = query_runtime().map_err(QueryError::Runtime)?;
         let lake = Lake::open(&dataflow.lake, &dataflow.store_options)?;
-        let snapshot = runtime.block_on(Snapshot::open_within(&lake, epoch, |_| true, limits))?;
-        Ok(Reader {
+        let snapshot = runtime.block_on(LakeSnapshot::open_within(&lake, epoch, |_| true, limits))?;
+        Ok(LakeReader {
             snapshot: Arc::new(snapshot),
             limits,
             runtime: Some(runtime),
@@ -67,15 +64,15 @@ impl Reader {
             .expect("the runtime is taken when the reader is dropped")
     }
 
-    /// Its epoch and every table's version.
-    pub fn snapshot(&self) -> &Snapshot {
+    /// The snapshot: its epoch, and the version of every table.
+    pub fn snapshot(&self) -> &LakeSnapshot {
         &self.snapshot
     }
 
-    /// Runs one statement that only reads, and gathers its rows; when its time is over, it is given up.
+    /// Runs one statement that only reads, and gathers its rows; gives it up when its time is over.
     pub fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
         let (snapshot, sql) = (self.snapshot.clone(), sql.to_string());
-        // On a thread of the runtime, so that this one can stop waiting whatever the other does.
+        // The query runs on a thread of the runtime, so that this thread can stop waiting whatever the other one does.
         let asked = self.runtime().spawn(async move { snapshot.query(&sql).await });
         let answered = match self.limits.time {
             None => self.runtime().block_on(asked),
@@ -103,12 +100,12 @@ impl Reader {
     }
 
     /// Runs one statement and prints its rows.
-    pub fn print(&self, sql: &str, format: OutputFormat) -> Result<String, QueryError> {
+    pub fn print(&self, sql: &str, format: PrintFormat) -> Result<String, QueryError> {
         let (schema, rows) = self.query(sql)?;
         Ok(render(&schema, &rows, format)?)
     }
 
-    /// All rows of a table, named as in SQL.
+    /// All rows of a table, by its name in SQL.
     pub fn rows(&self, table: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
         self.runtime().block_on(self.snapshot.rows(table))
     }

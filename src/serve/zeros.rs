@@ -1,5 +1,5 @@
-//! One zero in filters. Tables hold no -0.0 (`repr::canonical_floats`), but DataFusion compares floats by their bits: a
-//! filter for -0.0 would find nothing.
+//! Makes filters treat the two zeros as one. Tables hold no -0.0 (`repr::canonical_floats`), but DataFusion compares
+//! floats by their bits, so a filter for -0.0 would find nothing.
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -7,7 +7,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::scalar::ScalarValue;
 
-/// Makes -0.0 in conditions 0.0. It runs behind the rules that compute constants.
+/// Replaces -0.0 by 0.0 in conditions. It runs after the rules that evaluate constants.
 #[derive(Debug)]
 pub(super) struct OneZero;
 
@@ -22,7 +22,7 @@ impl OptimizerRule for OneZero {
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         match plan {
-            // Elsewhere a constant is part of a column's name.
+            // In other nodes, a constant is part of a column's name.
             LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::TableScan(_) => {
                 plan.map_expressions(|expr| expr.transform_up(|e| Ok(one_zero(e))))
             }

@@ -1,19 +1,19 @@
-//! Bronze: what arrived, as it arrived. One append-only table for each input, a row for each record.
+//! Bronze keeps every record as it arrived: one append-only table for each input, one row for each record.
 //!
 //! | column | meaning |
 //! |---|---|
-//! | feed, partition, offset | where the record was; offset is a byte in a log, a record's number in a file |
-//! | records | 1; for a columnar file the number of its rows that this line stands for |
+//! | feed, partition, offset | where the record was; the offset counts bytes in a log and records in a file |
+//! | records | 1; for a columnar file the number of the file's rows that this row stands for |
 //! | key, payload | the record's bytes; a null payload without `reference` is a tombstone |
-//! | header | what the bytes need to be read: the header line of a CSV file |
-//! | reference | for columnar files: where the file is kept, relative to the lake |
-//! | event_time | when the source made the change, where it says so |
-//! | ingest_time, epoch | when Alluvium took it |
-//! | headers | what came with the record beside key and payload, as a JSON object; of a columnar file, what is known of the file |
-//! | whole_length | of a record longer than `max_record`, how many bytes it has; `payload` then holds its first bytes alone |
+//! | header | what a reader needs besides the bytes: the header line of a CSV file |
+//! | reference | for columnar files: the path of the archived file, relative to the lake |
+//! | event_time | when the source made the change, if the source says so |
+//! | ingest_time, epoch | the wall clock and the epoch at which Alluvium took the record |
+//! | headers | all that comes beside key and payload, as a JSON object; for a columnar file, its metadata |
+//! | whole_length | the length in bytes of a record longer than `max_record`; `payload` then holds its first bytes |
 //!
-//! Bronze and the definition are enough to rebuild everything: [`runs`] gives back the batches that the
-//! decoder saw, with the epoch they arrived in.
+//! Bronze and the definition suffice to rebuild everything: [`runs`] returns the batches as the decoder saw them, with
+//! the epochs at which they arrived.
 
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, 
 use super::TableSpec;
 use crate::decode::{CutRecord, FilePlace, Payloads, Raw, columnar_note, columnar_place};
 use crate::definition::{Deletes, Input};
+use crate::lake::{bronze_table, table_folder};
 use crate::repr::Epoch;
 use crate::source::Delivery;
 
@@ -60,7 +61,7 @@ pub fn schema() -> SchemaRef {
         Field::new("event_time", moment.clone(), true),
         Field::new("ingest_time", moment, false),
         Field::new("epoch", DataType::Int64, false),
-        // Tables of earlier versions have all but the last, or the last two.
+        // The last two columns came in later versions, one after the other: older tables lack one or both.
         Field::new("headers", DataType::Utf8, true),
         Field::new("whole_length", DataType::Int64, true),
     ]))
@@ -68,20 +69,21 @@ pub fn schema() -> SchemaRef {
 
 /// The Bronze table of an input.
 pub fn spec(input: &Input) -> TableSpec {
+    let name = bronze_table(&input.name);
     TableSpec {
-        name: format!("bronze.{}", input.name),
-        path: format!("bronze/{}", input.name),
+        path: table_folder(&name),
+        name,
         schema: schema(),
         partition_by: vec![],
         append_only: true,
-        fold: None,
+        summation: None,
         deletes: Deletes::Auto,
         change_data_feed: false,
         description: Some(format!("Records of input {} as they arrived", input.name)),
     }
 }
 
-/// A delivery's Bronze rows. `feed` is its name, `ingest_micros` the wall clock.
+/// The Bronze rows of a delivery. `feed` is the feed's name, `ingest_micros` the wall clock in Unix microseconds.
 pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -> RecordBatch {
     let raw = &delivery.decoded.raw;
     let micros = |ms: &Option<i64>| ms.map(|ms| ms.saturating_mul(1000));
@@ -128,7 +130,7 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
     };
     let mut lengths = vec![None; n];
     for cut in &raw.cut {
-        // A row of a columnar file that is cut stands alone.
+        // A columnar row that was cut is delivered alone, so the only Bronze row (`n - 1`) is its row.
         lengths[(cut.record as usize).min(n - 1)] = i64::try_from(cut.length).ok();
     }
     let columns: Vec<ArrayRef> = vec![
@@ -149,7 +151,7 @@ pub fn rows(delivery: &Delivery, feed: &str, epoch: Epoch, ingest_micros: i64) -
     RecordBatch::try_new(schema(), columns).expect("columns are made of the schema's types and one length")
 }
 
-/// Rows of a Bronze table with all columns of [`schema`]: tables of earlier versions lack the last ones.
+/// Adds the columns of [`schema`] that `batch` lacks, as nulls: tables written by earlier versions lack the last ones.
 pub fn completed(batch: RecordBatch) -> RecordBatch {
     let schema = schema();
     let added = &schema.fields()[column::HEADERS..];
@@ -171,43 +173,43 @@ pub fn completed(batch: RecordBatch) -> RecordBatch {
 
 /// Consecutive Bronze rows of one feed, partition, header and epoch.
 #[derive(Debug)]
-pub struct Run {
+pub struct BronzeRun {
     /// The feed's name.
     pub feed: String,
     /// The partition.
     pub partition: Arc<str>,
-    /// When it arrived.
+    /// The epoch at which the records arrived.
     pub epoch: Epoch,
-    /// What is in it.
-    pub content: Content,
+    /// The records themselves.
+    pub content: BronzeContent,
 }
 
-/// What a [`Run`] holds.
+/// The content of a [`BronzeRun`].
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "a run is taken apart where it is made, never stored"
 )]
-pub enum Content {
+pub enum BronzeContent {
     /// Records, as the decoder takes them.
     Records(Raw),
-    /// Records `first..first + records` of an archived file.
+    /// Rows of an archived columnar file, from number `first` on.
     Archived {
-        /// Relative to the lake.
+        /// The path of the archived file, relative to the lake.
         reference: String,
-        /// Number of the first; the file's own first row has the number that `place` says.
+        /// Number of the first row; `place` says which number the file's own first row has.
         first: u64,
-        /// How many.
+        /// How many rows.
         records: u64,
-        /// Of a single row that is longer than `max_record`, how many bytes it has.
+        /// The full length in bytes of a row longer than `max_record`, which then is the only row.
         cut_from: Option<u64>,
-        /// What is known of the file.
+        /// The file's metadata.
         place: FilePlace,
     },
 }
 
-/// Cuts a batch of [`schema`] into runs, in its order.
-pub fn runs(batch: &RecordBatch) -> Vec<Run> {
+/// Cuts a batch of [`schema`] into runs, in the order of its rows.
+pub fn runs(batch: &RecordBatch) -> Vec<BronzeRun> {
     let text = |c: usize| batch.column(c).as_string::<i32>();
     let number = |c: usize| batch.column(c).as_primitive::<Int64Type>();
     let (feed, partition, header, reference) = (
@@ -245,14 +247,14 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
         }
         let length = end - start;
         let content = match optional(reference, start) {
-            Some(reference) => Content::Archived {
+            Some(reference) => BronzeContent::Archived {
                 reference,
                 first: offset.value(start) as u64,
                 records: records.value(start) as u64,
                 cut_from: cut_from(start),
                 place: columnar_place(partition.value(start), optional(headers, start).as_deref()),
             },
-            None => Content::Records(Raw {
+            None => BronzeContent::Records(Raw {
                 payloads: Payloads::Records {
                     values: values.slice(start, length),
                     keys: (keys.slice(start, length).null_count() < length).then(|| keys.slice(start, length)),
@@ -279,7 +281,7 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
                 },
             }),
         };
-        runs.push(Run {
+        runs.push(BronzeRun {
             feed: feed.value(start).to_string(),
             partition: partition.value(start).into(),
             epoch: epoch.value(start) as Epoch,
@@ -294,7 +296,7 @@ pub fn runs(batch: &RecordBatch) -> Vec<Run> {
 mod tests {
     use super::*;
     use crate::decode::Decoded;
-    use crate::source::Position;
+    use crate::repr::Position;
     use std::time::Instant;
 
     #[test]
@@ -349,7 +351,7 @@ mod tests {
             (runs[0].feed.as_str(), runs[0].partition.as_ref(), runs[0].epoch),
             ("live", "p0", 77)
         );
-        let Content::Records(back) = &runs[0].content else {
+        let BronzeContent::Records(back) = &runs[0].content else {
             panic!("records came back as {:?}", runs[0].content)
         };
         assert_eq!(format!("{back:?}"), format!("{raw:?}"));

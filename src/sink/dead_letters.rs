@@ -1,11 +1,12 @@
-//! Dead letters: input that could not be used, with its bytes, its place and the reason.
+//! Dead letters keep input that could not be used, with its bytes, its place and the reason.
 //!
-//! One table for the whole dataflow. A letter is a record that did not decode (`kind` = `record`), a file
-//! that could not be read (`file`), or a row that a table's SQL, key or expectation refuses (`row`; its
-//! payload is the row as JSON, as that of a refused row of a columnar file is). A row's letter leaves the table when the row is repaired or removed.
+//! One table serves the whole dataflow. A letter is a record that failed to decode (`kind` = `record`), a file that
+//! could not be read (`file`), or a row that a table's SQL, key or expectation refuses (`row`). The payload of such a
+//! row is JSON, as is that of a refused row of a columnar file. A row's letter leaves the table when the row is
+//! repaired or removed.
 //!
-//! Reason and payload stand side by side in the order of the graph's error rows, so that an error becomes
-//! a letter by putting constant bytes around it.
+//! Reason and payload are adjacent, in the order of the graph's error rows, so that constant bytes before and after
+//! turn an error row into a letter.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::decode::{ContainerJson, Payloads, Raw, Reject};
 use crate::definition::Deletes;
 use crate::repr::{CodecError, Epoch, Row, RowCodec, row_json};
 
-/// The columns in front of reason and payload.
+/// The columns before reason and payload.
 fn place() -> Vec<Field> {
     vec![
         Field::new("kind", DataType::Utf8, false),
@@ -29,7 +30,7 @@ fn place() -> Vec<Field> {
     ]
 }
 
-/// The columns behind reason and payload.
+/// The columns after reason and payload.
 fn arrival() -> Vec<Field> {
     vec![
         Field::new("epoch", DataType::Int64, true),
@@ -38,8 +39,8 @@ fn arrival() -> Vec<Field> {
     ]
 }
 
-/// The columns of the dead letters. `epoch` is set for records and files: when they arrived; `key` and `headers` for records
-/// that had them.
+/// The columns of the dead letters. `epoch` is set for records and files, and says when they arrived; `key` and
+/// `headers` are set for records that had them.
 pub fn schema() -> SchemaRef {
     let mut fields = place();
     fields.push(Field::new("reason", DataType::Utf8, false));
@@ -56,21 +57,21 @@ pub fn spec() -> TableSpec {
         schema: schema(),
         partition_by: vec![],
         append_only: false,
-        fold: None,
+        summation: None,
         deletes: Deletes::Auto,
         change_data_feed: false,
         description: Some("Input that could not be used: its bytes, its place and the reason".into()),
     }
 }
 
-/// Makes letters of a table's error rows.
-pub struct Envelope {
+/// Turns the error rows of one table into letters.
+pub struct DeadLetterBuilder {
     before: Row,
     after: Row,
 }
 
-impl Envelope {
-    /// For the errors of this table.
+impl DeadLetterBuilder {
+    /// A builder for the errors of this table.
     pub fn of_table(table: &str) -> Result<Self, CodecError> {
         let text = |value: Option<&str>| Arc::new(StringArray::from(vec![value])) as ArrayRef;
         let number = || Arc::new(Int64Array::from(vec![None::<i64>])) as ArrayRef;
@@ -86,7 +87,7 @@ impl Envelope {
             let mut rows = RowCodec::new(Arc::new(Schema::new(fields)))?.encode_rows(columns, 1)?;
             Ok(rows.pop().expect("one row was encoded"))
         };
-        Ok(Envelope {
+        Ok(DeadLetterBuilder {
             before: one(place(), &columns)?,
             after: one(
                 arrival(),
@@ -106,21 +107,26 @@ impl Envelope {
     }
 }
 
-/// Where and when refused records arrived.
+/// The source of refused records, and when they arrived.
 #[derive(Clone, Copy)]
-pub struct Origin<'a> {
+pub struct DeadLetterOrigin<'a> {
     /// The input's name.
     pub input: &'a str,
     /// The feed's name.
     pub feed: &'a str,
     /// The partition.
     pub partition: &'a str,
-    /// When.
+    /// The epoch at which they arrived.
     pub epoch: Epoch,
 }
 
-/// The letters of refused records of a delivery, or of a file as a whole.
-pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<'_>) -> Result<Vec<Row>, CodecError> {
+/// The letters for refused records of a delivery, or for a file as a whole.
+pub fn of_rejects(
+    codec: &RowCodec,
+    rejects: &[Reject],
+    raw: &Raw,
+    from: DeadLetterOrigin<'_>,
+) -> Result<Vec<Row>, CodecError> {
     let n = rejects.len();
     let offset = |record: u32| raw.offsets[record as usize] as i64;
     let (values, keys, headers) = match &raw.payloads {
@@ -153,7 +159,8 @@ pub fn of_rejects(codec: &RowCodec, rejects: &[Reject], raw: &Raw, from: Origin<
     codec.encode_rows(&columns, n)
 }
 
-/// Refused rows of a columnar file as JSON; a row above `max_record` is left out, for it may be of any length.
+/// The refused rows of a columnar file as JSON. A row longer than `max_record` is left out, because its length is
+/// unbounded.
 fn rows_shown(rejects: &[Reject], raw: &Raw, batch: &RecordBatch) -> BinaryArray {
     let container = ContainerJson::new(batch);
     BinaryArray::from_iter(rejects.iter().map(|reject| {
@@ -161,13 +168,13 @@ fn rows_shown(rejects: &[Reject], raw: &Raw, batch: &RecordBatch) -> BinaryArray
             .record
             .filter(|row| raw.cut.iter().all(|cut| cut.record != *row))? as usize;
         match &container {
-            Some(container) => container.of(row),
+            Some(container) => container.json(row),
             None => Some(row_json(&batch.slice(row, 1))),
         }
     }))
 }
 
-/// What a column of records has of the refused ones, in their order.
+/// The values of a column of records at the refused records, in their order.
 fn refused<A: ArrayAccessor + Copy>(rejects: &[Reject], column: Option<A>) -> impl Iterator<Item = Option<A::Item>> {
     rejects.iter().map(move |reject| {
         let (column, record) = (column?, reject.record? as usize);
@@ -192,7 +199,9 @@ mod tests {
             Arc::new(BinaryArray::from(vec![&b"{\"n\":0}"[..]])),
         ];
         let row = error.encode_rows(&columns, 1).expect("one error").remove(0);
-        let letter = Envelope::of_table("gold.ratio").expect("constant columns").seal(&row);
+        let letter = DeadLetterBuilder::of_table("gold.ratio")
+            .expect("constant columns")
+            .seal(&row);
         let batch = RowCodec::new(schema())
             .expect("the letters' schema")
             .decode([letter.bytes()])

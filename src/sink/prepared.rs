@@ -1,49 +1,49 @@
-//! What a writer hands to the committer for one snapshot: files already written, rows to remove by place.
+//! What a writer hands to the committer for one snapshot: files that are already stored, and the places of rows to
+//! remove.
 //!
-//! Writers own rows and where they are; the committer owns each table's live files with their deletion
-//! vectors and log entries. So a writer names the rows it removes by file and position, and only the
-//! committer turns them into deletion vectors: two writers may remove rows of one file in one snapshot
-//! (after a restart with another number of workers).
+//! Writers own rows and know their places; the committer owns each table's live files with their deletion vectors, and
+//! the log entries. So a writer names the rows to remove by file and position, and only the committer makes deletion
+//! vectors of them: two writers may remove rows of one file in one snapshot (after a restart with another number of
+//! workers).
 
 use std::collections::BTreeMap;
 
 use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
 
-use crate::repr::Epoch;
-use crate::source::{PartitionId, Position};
+use crate::repr::{Epoch, PartitionId, Position};
 
 /// One writer's part of a snapshot.
 #[derive(Debug)]
 pub struct Prepared {
-    /// Which writer (the worker's index).
+    /// The writer: the worker's index.
     pub writer: usize,
     /// The snapshot's epoch.
     pub epoch: Epoch,
-    /// By table (index into the sink's specs), only those that change.
-    pub tables: Vec<(usize, Batch)>,
-    /// How far partitions are read as of `epoch`, only those that moved.
+    /// The changed tables: index into the sink's specs, and the batch.
+    pub tables: Vec<(usize, TableBatch)>,
+    /// How far partitions have been read as of `epoch`, only for those that moved.
     pub progress: Vec<(PartitionId, Position)>,
-    /// The newest relocation that it has learned of: its places are as of then.
+    /// The newest relocation that the writer has learned: the part names places as of that relocation.
     pub learned: u64,
 }
 
 /// One writer's change of one table.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct TableBatch {
     /// New data files, written and complete.
     pub adds: Vec<AddFile>,
-    /// Rows that go: the file's path as in its `AddFile`, and row positions in it (Parquet row order).
+    /// Rows to remove: the file's path as in its `AddFile`, and row positions in it (Parquet row order).
     pub deletes: Vec<(String, RoaringTreemap)>,
-    /// Files that go as a whole, because their live rows are in `adds` or nowhere.
+    /// Files to remove as a whole: their live rows are in `adds`, or removed too.
     pub removes: Vec<String>,
     /// Change data files, where the table keeps a change data feed.
     pub changes: Vec<ChangeFile>,
-    /// Whether rows change; false for compaction alone. (A batch is one or the other.)
+    /// Whether rows change; false for a compaction. (A batch is one or the other.)
     pub data_change: bool,
 }
 
-impl Batch {
+impl TableBatch {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.adds.is_empty() && self.deletes.is_empty() && self.removes.is_empty()
@@ -67,7 +67,7 @@ pub struct AddFile {
     /// JSON: numRecords (physical rows, exact), minValues, maxValues, nullCount, tightBounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<String>,
-    /// Rows of the file that are gone. Set by the committer only.
+    /// Rows of the file that are gone; only the committer sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_vector: Option<DeletionVector>,
 }
@@ -112,9 +112,9 @@ pub struct LiveFile {
     pub partition_values: BTreeMap<String, Option<String>>,
     /// `add.size`.
     pub size: u64,
-    /// Rows in it, deleted or not: `numRecords` of `add.stats`; 0 if those are missing (then an
-    /// append-only file is left alone by compaction).
+    /// Physical rows, deleted or not: `numRecords` of `add.stats`, or 0 if the statistics are missing (then compaction
+    /// leaves an append-only file alone).
     pub rows: u64,
-    /// Positions its deletion vector holds.
+    /// The positions in the file's deletion vector.
     pub deleted: RoaringTreemap,
 }

@@ -1,14 +1,14 @@
-//! Rows that another writer's OPTIMIZE moved to other files, and how our writers come to know.
+//! Rows that another writer's OPTIMIZE moved to other files, and how our writers learn of it.
 //!
 //! ```text
-//! committer: finds the rewrite, maps places --Relocations--> writers: move index entries, when between two parts
-//!            ^ translates parts of writers that do not know yet --Prepared::learned--/
+//! committer: finds the rewrite, maps places --Relocations--> writers: move index entries, between two parts
+//!            ^ translates parts of writers that have not learned of it yet --Prepared::learned--/
 //! ```
-//! 1. A relocation maps every row that was live in the files that went. Equal rows are mapped one to one, and committer
-//!    and writers use the same map: a row has one place.
-//! 2. A writer's part speaks of places as of the relocations it has learned (`Prepared::learned`), all of it.
-//! 3. A part that has not learned a relocation is translated by the committer, so writers may be late, or never learn
-//!    (those of another process): that costs the map's memory, 32 bytes a row, until all have learned.
+//! 1. A relocation maps every row that was live in the removed files. Equal rows are mapped one to one, and committer
+//!    and writers use the same map, so a row has one place.
+//! 2. All places in a writer's part are as of the relocations that the writer has learned (`Prepared::learned`).
+//! 3. The committer translates a part whose writer has not learned a relocation. So writers may be late, or never
+//!    learn of it (those of another process); this costs the map's memory, 32 bytes a row, until all have learned.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,60 +17,62 @@ use std::sync::{Arc, Mutex};
 use roaring::RoaringTreemap;
 
 use super::writer::RowHash;
-use super::{Batch, LiveFile};
+use super::{LiveFile, TableBatch};
 
-/// Where one row went.
+/// The old and new place of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moved {
-    /// Its position in the file that went.
+pub struct MovedRow {
+    /// The row's position in the removed file.
     pub position: u32,
-    /// What it is.
+    /// The row's hash.
     pub hash: RowHash,
-    /// The writer that keeps it.
+    /// The writer that owns the row.
     pub owner: u32,
-    /// The file it is in now: index into [`Relocation::came`].
+    /// The file that holds the row now: index into [`Relocation::came`].
     pub file: u32,
-    /// Its position there.
+    /// The row's position in that file.
     pub to: u32,
 }
 
-/// Files of one table that another writer wrote anew.
+/// Files of one table that another writer rewrote.
 #[derive(Clone, Debug, Default)]
 pub struct Relocation {
-    /// Counts the run's relocations from 1.
+    /// The relocation's number, from 1 in each run; 0 before the committer has numbered it.
     pub seq: u64,
     /// Index into the sink's tables.
     pub table: usize,
-    /// Files that went, by path.
+    /// Paths of the removed files.
     pub gone: Vec<String>,
-    /// Files that came. What the log says is gone of them is not in `moved`'s places, or is by the newest snapshot.
+    /// The added files. Their deleted positions are either places that `moved` does not name, or were removed by the
+    /// newest snapshot.
     pub came: Vec<LiveFile>,
-    /// By file that went: its rows, by position.
-    pub moved: Vec<Vec<Moved>>,
+    /// The rows of each removed file, in the order of `gone`, each ordered by position.
+    pub moved: Vec<Vec<MovedRow>>,
 }
 
-/// A batch in the places of a relocation.
+/// A batch whose places are as of a relocation.
 #[derive(Debug)]
 pub struct Translated {
-    /// What it says.
-    pub batch: Batch,
-    /// Of files that were to go as a whole: places of all of their rows. Those still live go.
+    /// The translated batch.
+    pub batch: TableBatch,
+    /// For files that the batch removes as a whole: the places of all of their rows. Those that are still live are
+    /// removed.
     pub sweeps: Vec<(String, RoaringTreemap)>,
 }
 
 impl Translated {
-    /// A batch as it is.
-    pub fn plain(batch: Batch) -> Translated {
+    /// A batch that needs no translation.
+    pub fn plain(batch: TableBatch) -> Translated {
         Translated { batch, sweeps: vec![] }
     }
 
-    /// In the places of one more relocation.
+    /// Translates the batch further, by one more relocation.
     pub fn again(self, relocation: &Relocation) -> Translated {
         let Translated { batch, mut sweeps } = relocation.translate(self.batch);
         for (path, rows) in self.sweeps {
-            let all = Batch {
+            let all = TableBatch {
                 deletes: vec![(path, rows)],
-                ..Batch::default()
+                ..TableBatch::default()
             };
             sweeps.extend(relocation.translate(all).batch.deletes);
         }
@@ -79,13 +81,13 @@ impl Translated {
 }
 
 impl Relocation {
-    /// The rows of a file that went.
-    pub fn rows_of(&self, path: &str) -> Option<&[Moved]> {
+    /// The moved rows of a removed file.
+    pub fn rows_of(&self, path: &str) -> Option<&[MovedRow]> {
         let file = self.gone.iter().position(|gone| gone == path)?;
         Some(&self.moved[file])
     }
 
-    /// This one, and then the next: what both together moved.
+    /// Combines this relocation with a later one.
     pub fn then(self, next: Relocation) -> Relocation {
         let mut came: Vec<LiveFile> = Vec::new();
         let mut number: HashMap<String, u32> = HashMap::new();
@@ -100,22 +102,25 @@ impl Relocation {
             let further = rows.iter().filter_map(|row| {
                 let file = &self.came[row.file as usize];
                 match next.rows_of(&file.path) {
-                    None => Some(Moved {
+                    None => Some(MovedRow {
                         file: numbered(file),
                         ..*row
                     }),
-                    // A row that is not there any more went between the two.
-                    Some(rows) => rows.binary_search_by_key(&row.to, |r| r.position).ok().map(|at| Moved {
-                        file: numbered(&next.came[rows[at].file as usize]),
-                        to: rows[at].to,
-                        ..*row
-                    }),
+                    // A row that the second relocation does not know was removed between the two.
+                    Some(rows) => rows
+                        .binary_search_by_key(&row.to, |r| r.position)
+                        .ok()
+                        .map(|at| MovedRow {
+                            file: numbered(&next.came[rows[at].file as usize]),
+                            to: rows[at].to,
+                            ..*row
+                        }),
                 }
             });
             moved.push(further.collect());
         }
         for rows in &next.moved {
-            let rows = rows.iter().map(|row| Moved {
+            let rows = rows.iter().map(|row| MovedRow {
                 file: numbered(&next.came[row.file as usize]),
                 ..*row
             });
@@ -131,8 +136,8 @@ impl Relocation {
         }
     }
 
-    /// Says a batch in the places of now.
-    pub fn translate(&self, batch: Batch) -> Translated {
+    /// Translates a batch to places as of this relocation.
+    pub fn translate(&self, batch: TableBatch) -> Translated {
         let mut deletes: BTreeMap<String, RoaringTreemap> = BTreeMap::new();
         for (path, positions) in batch.deletes {
             match self.rows_of(&path) {
@@ -159,7 +164,7 @@ impl Relocation {
             }
         }
         Translated {
-            batch: Batch {
+            batch: TableBatch {
                 deletes: deletes.into_iter().collect(),
                 removes,
                 ..batch
@@ -172,25 +177,25 @@ impl Relocation {
     }
 }
 
-/// The board on which the committer posts relocations, and writers look between two parts.
+/// The board on which the committer posts relocations; writers look at it between two parts.
 #[derive(Clone, Default)]
-pub struct Relocations(Arc<Board>);
+pub struct Relocations(Arc<PostedRelocations>);
 
 #[derive(Default)]
-struct Board {
+struct PostedRelocations {
     newest: AtomicU64,
     posted: Mutex<Vec<Arc<Relocation>>>,
 }
 
 impl Relocations {
-    /// Posts one more; numbers ascend.
+    /// Posts a relocation; numbers must ascend.
     pub fn post(&self, relocation: Arc<Relocation>) {
         let newest = relocation.seq;
         self.board().push(relocation);
         self.0.newest.store(newest, Ordering::Release);
     }
 
-    /// Those behind `learned`, in order.
+    /// The relocations after `learned`, in order.
     pub fn behind(&self, learned: u64) -> Vec<Arc<Relocation>> {
         if !self.is_behind(learned) {
             return Vec::new();
@@ -198,12 +203,12 @@ impl Relocations {
         self.board().iter().filter(|r| r.seq > learned).cloned().collect()
     }
 
-    /// Whether there are any behind `learned`.
+    /// Whether there are relocations after `learned`.
     pub fn is_behind(&self, learned: u64) -> bool {
         self.0.newest.load(Ordering::Acquire) > learned
     }
 
-    /// Forgets those up to `learned`, which every writer has.
+    /// Forgets the relocations up to `learned`, which every writer has learned.
     pub fn forget(&self, learned: u64) {
         self.board().retain(|r| r.seq > learned);
     }
@@ -230,10 +235,10 @@ mod tests {
         }
     }
 
-    fn moved(position: u32, file: u32, to: u32) -> Moved {
-        Moved {
+    fn moved(position: u32, file: u32, to: u32) -> MovedRow {
+        MovedRow {
             position,
-            hash: RowHash::of(&position.to_be_bytes()),
+            hash: RowHash::of_row(&position.to_be_bytes()),
             owner: 0,
             file,
             to,
@@ -252,7 +257,7 @@ mod tests {
                 vec![moved(0, 0, 2), moved(1, 1, 0)],
             ],
         };
-        // Position 3 of g went before the second rewrite.
+        // Position 3 of g was removed before the second rewrite.
         let second = Relocation {
             seq: 2,
             table: 0,
@@ -262,14 +267,14 @@ mod tests {
         };
         let both = first.then(second);
         assert_eq!(both.gone, ["a", "b", "g"]);
-        let batch = Batch {
+        let batch = TableBatch {
             deletes: vec![
                 ("a".into(), [0].into_iter().collect()),
                 ("z".into(), [9].into_iter().collect()),
             ],
             removes: vec!["b".into(), "y".into()],
             data_change: true,
-            ..Batch::default()
+            ..TableBatch::default()
         };
         let said = both.translate(batch);
         let places = |list: &[(String, RoaringTreemap)]| -> Vec<(String, Vec<u64>)> {

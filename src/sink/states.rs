@@ -1,5 +1,5 @@
-//! What the graph holds, kept in the lake as tables that only Alluvium reads: a key and a state a row, both opaque.
-//! They are written by the same sink in the same snapshots as the tables they belong to.
+//! State tables keep the graph's state in the lake; only Alluvium reads them. A row holds a key and a state, both
+//! opaque. The same sink writes them in the same snapshots as the tables that they belong to.
 
 use std::sync::Arc;
 
@@ -8,23 +8,24 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::TableSpec;
 use crate::definition::Deletes;
+use crate::plan::{PlanHash, meaning_text};
 use crate::render::error::error_schema;
 use crate::repr::{CodecError, Row, RowCodec};
 
-/// Names of state tables start so.
+/// The common prefix of the names of state tables.
 pub(super) const PREFIX: &str = "state.";
 
-/// Whether a table of the sink is one of these.
+/// Whether a table of the sink is a state table.
 pub fn is_state(table: &str) -> bool {
     table.starts_with(PREFIX)
 }
 
-/// The rows of an input that holds rows.
+/// The state table of an input with current rows.
 pub fn of_input(input: &str) -> TableSpec {
     spec(&format!("inputs/{input}"), keyed_schema())
 }
 
-/// The errors of rows that aggregates were made from: which aggregate, and the error row.
+/// The state table of errors in rows that aggregates consumed: each row names the aggregate and holds the error row.
 pub fn of_errors() -> TableSpec {
     let mut fields = vec![Field::new("meaning", DataType::Utf8, false)];
     fields.extend(error_schema().fields().iter().map(|field| field.as_ref().clone()));
@@ -38,7 +39,7 @@ fn spec(place: &str, schema: SchemaRef) -> TableSpec {
         schema,
         partition_by: vec![],
         append_only: false,
-        fold: None,
+        summation: None,
         deletes: Deletes::Auto,
         change_data_feed: false,
         description: None,
@@ -50,7 +51,7 @@ fn keyed_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![bytes("key"), bytes("state")]))
 }
 
-/// Makes rows of states, and states of rows.
+/// Encodes states as rows.
 pub struct StateCodec(RowCodec);
 
 impl StateCodec {
@@ -59,7 +60,7 @@ impl StateCodec {
         Ok(StateCodec(RowCodec::new(keyed_schema())?))
     }
 
-    /// The rows of (key, state)s.
+    /// Encodes pairs of key and state as rows.
     pub fn encode<'a>(&self, states: impl Iterator<Item = &'a (Row, Row)> + Clone) -> Vec<Row> {
         let keys = BinaryArray::from_iter_values(states.clone().map(|(key, _)| key.bytes()));
         let values = BinaryArray::from_iter_values(states.map(|(_, state)| state.bytes()));
@@ -69,7 +70,7 @@ impl StateCodec {
     }
 }
 
-/// The (key, state)s of a batch of a keyed state table.
+/// The pairs of key and state in a batch of a keyed state table.
 pub fn states(batch: &RecordBatch) -> Vec<(Row, Row)> {
     let [keys, states] = [0, 1].map(|column| batch.column(column).as_binary::<i32>());
     let rows = 0..batch.num_rows();
@@ -77,20 +78,20 @@ pub fn states(batch: &RecordBatch) -> Vec<(Row, Row)> {
         .collect()
 }
 
-/// What stands in front of an error row of an aggregate in [`of_errors`].
-pub fn errors_of(meaning: u64) -> Result<Row, CodecError> {
+/// The encoded column of [`of_errors`] that precedes an aggregate's error rows.
+pub fn errors_of(meaning: PlanHash) -> Result<Row, CodecError> {
     let schema = Schema::new(vec![of_errors().schema.field(0).clone()]);
-    let meaning: ArrayRef = Arc::new(StringArray::from(vec![format!("{meaning:016x}")]));
+    let meaning: ArrayRef = Arc::new(StringArray::from(vec![meaning_text(meaning)]));
     let mut rows = RowCodec::new(Arc::new(schema))?.encode_rows(&[meaning], 1)?;
     Ok(rows.pop().expect("one row was encoded"))
 }
 
 /// The error rows of a batch of [`of_errors`], each with the meaning of its aggregate.
-pub fn errors(batch: &RecordBatch) -> Result<Vec<(u64, Row)>, CodecError> {
+pub fn errors(batch: &RecordBatch) -> Result<Vec<(PlanHash, Row)>, CodecError> {
     let meanings = batch.column(0).as_string::<i32>();
     let rows = RowCodec::new(error_schema())?.encode_rows(&batch.columns()[1..], batch.num_rows())?;
     let meanings = meanings
         .iter()
-        .map(|meaning| meaning.and_then(|m| u64::from_str_radix(m, 16).ok()).unwrap_or(0));
+        .map(|meaning| meaning.and_then(|m| PlanHash::from_str_radix(m, 16).ok()).unwrap_or(0));
     Ok(meanings.zip(rows).collect())
 }

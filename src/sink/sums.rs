@@ -1,18 +1,19 @@
-//! What aggregates hold, as a log ([`Fold`]): each row says by how much the accumulators of a group grew.
+//! The state of aggregates, as a log ([`LogSummation`]): each row says by how much the accumulators of a group grew.
 //!
 //! | column | type | |
 //! |---|---|---|
-//! | bucket | Utf8, partition | which groups, by the first bits of their hash: `b` all, `b011` an eighth |
-//! | sum | Int64 | which aggregate, by its [`number`] |
+//! | bucket | Utf8, partition | the groups in the file, by the first bits of their hash: `b` all, `b011` an eighth |
+//! | sum | Int64 | the aggregate, by its [`number`] |
 //! | key | Binary | the group |
 //! | grew | Binary | accumulators, [`Accumulators`] |
 //!
-//! 1. Rows may be read in any order and added up in any way, and none is ever taken back: a commit costs one file for
-//!    all aggregates of a worker, without an index, and without vectors. (As tables of one row a group, with both, the sums
-//!    of the retail dataflow took four files of each worker and commit.)
-//! 2. An aggregate that is made again is told under another number. Rows of numbers that nobody has any more count for
-//!    nothing, and go when their files are merged.
-//! 3. A bucket whose groups are too many for one file is split, so that merging takes bounded memory, however many there are.
+//! 1. Rows may be read and added up in any order, and no row is ever taken back: a commit costs one file for all
+//!    aggregates of a worker, without an index and without deletion vectors. (Tables with one row per group, which
+//!    need both, cost four files per worker and commit for the sums of the retail dataflow.)
+//! 2. An aggregate that is computed anew gets another number. Rows with a number that no aggregate has any more do not
+//!    count, and disappear when their files are merged.
+//! 3. A bucket with too many groups for one file is split, so that merging takes bounded memory, however many groups
+//!    there are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,15 +22,15 @@ use arrow::array::{ArrayRef, AsArray, BinaryBuilder, Int64Builder, RecordBatch, 
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use twox_hash::XxHash3_64;
 
-use super::fold::Fold;
+use super::summation::LogSummation;
 use super::{TableSpec, states};
 use crate::definition::Deletes;
-use crate::render::Accumulators;
-use crate::repr::{Epoch, Row};
+use crate::plan::PlanHash;
+use crate::repr::{Accumulators, Epoch, Row};
 
 /// The bucket of all groups.
 const ALL: &str = "b";
-/// A bucket is split in eight.
+/// A full bucket is split into 2^3 parts.
 const SPLIT_BITS: usize = 3;
 
 mod column {
@@ -48,7 +49,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// The log of the aggregates of these numbers.
+/// The log of the aggregates with these numbers.
 pub fn spec(live: BTreeSet<i64>) -> TableSpec {
     TableSpec {
         name: format!("{}sums", states::PREFIX),
@@ -56,24 +57,24 @@ pub fn spec(live: BTreeSet<i64>) -> TableSpec {
         schema: schema(),
         partition_by: vec![column::BUCKET],
         append_only: true,
-        fold: Some(Arc::new(Sums { live })),
+        summation: Some(Arc::new(LiveSums { live })),
         deletes: Deletes::Auto,
         change_data_feed: false,
         description: None,
     }
 }
 
-/// Under which an aggregate of this meaning is told that was made from nothing in an epoch, by (2).
-pub fn number(meaning: u64, since: Epoch) -> i64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&meaning.to_le_bytes());
-    bytes[8..].copy_from_slice(&since.to_le_bytes());
+/// The number of an aggregate of this meaning that was computed from nothing in epoch `since`, by (2).
+pub fn number(meaning: PlanHash, since: Epoch) -> i64 {
+    let mut bytes = [0; 24];
+    bytes[..16].copy_from_slice(&meaning.to_le_bytes());
+    bytes[16..].copy_from_slice(&since.to_le_bytes());
     XxHash3_64::oneshot(&bytes) as i64
 }
 
-/// Rows of the log in the making.
+/// Builds batches of the log.
 #[derive(Default)]
-pub struct Rows {
+pub struct SumRows {
     buckets: StringBuilder,
     sums: Int64Builder,
     keys: BinaryBuilder,
@@ -81,11 +82,11 @@ pub struct Rows {
     bytes: usize,
 }
 
-/// Bytes of a batch that is full: an array of Arrow's holds less than twice as many.
+/// Bytes at which a batch is full: the offsets of an Arrow array allow less than twice as many.
 const FULL: usize = 1 << 30;
 
-impl Rows {
-    /// A group of an aggregate grew by these accumulators.
+impl SumRows {
+    /// Adds a row: a group of an aggregate grew by these accumulators.
     pub fn push(&mut self, sum: i64, key: &[u8], grew: &[u8]) {
         self.push_to(ALL, sum, key, grew);
     }
@@ -98,12 +99,12 @@ impl Rows {
         self.bytes += bucket.len() + key.len() + grew.len();
     }
 
-    /// Whether it is time to begin another batch.
+    /// Whether the batch should be finished and another one begun.
     pub fn is_full(&self) -> bool {
         self.bytes >= FULL
     }
 
-    /// All of them; the next begin a batch of their own.
+    /// Returns the batch; the next rows go to a new one.
     pub fn finish(&mut self) -> RecordBatch {
         self.bytes = 0;
         let columns: [ArrayRef; 4] = [
@@ -116,47 +117,48 @@ impl Rows {
     }
 }
 
-/// Of a batch of the log: aggregate, group, and what it grew by.
+/// The rows of a batch of the log: aggregate, group, and what it grew by.
 pub fn rows(batch: &RecordBatch) -> impl Iterator<Item = (i64, Row, Row)> + '_ {
-    grown(batch).map(|row| (row.sum, Row::new(row.key), Row::new(row.grew)))
+    growths(batch).map(|row| (row.sum, Row::new(row.key), Row::new(row.grew)))
 }
 
 #[derive(Debug)]
-struct Sums {
+struct LiveSums {
     live: BTreeSet<i64>,
 }
 
-/// A row.
-struct Grown<'a> {
+/// A row of the log.
+struct SumGrowth<'a> {
     sum: i64,
     key: &'a [u8],
     grew: &'a [u8],
 }
 
-impl Grown<'_> {
-    /// Of the group.
+impl SumGrowth<'_> {
+    /// The hash of the group, of which the bucket is a prefix.
     fn hash(&self) -> u64 {
         XxHash3_64::oneshot_with_seed(self.sum as u64, self.key)
     }
 }
 
-fn grown(batch: &RecordBatch) -> impl Iterator<Item = Grown<'_>> {
+fn growths(batch: &RecordBatch) -> impl Iterator<Item = SumGrowth<'_>> {
     let sums = batch.column(column::SUM).as_primitive::<Int64Type>();
     let [keys, grew] = [column::KEY, column::GREW].map(|column| batch.column(column).as_binary::<i32>());
-    (0..batch.num_rows()).map(move |row| Grown {
+    (0..batch.num_rows()).map(move |row| SumGrowth {
         sum: sums.value(row),
         key: keys.value(row),
         grew: grew.value(row),
     })
 }
 
-impl Fold for Sums {
-    fn fold(&self, batches: &[RecordBatch], most: usize) -> Vec<RecordBatch> {
-        let counts = |row: &Grown<'_>| self.live.contains(&row.sum);
-        let mut grown: Vec<Grown<'_>> = batches.iter().flat_map(grown).filter(counts).collect();
-        // Stable, because that finds what is sorted already: an epoch's rows of an aggregate are, and a file's.
+impl LogSummation for LiveSums {
+    fn add_up(&self, batches: &[RecordBatch], most: usize) -> Vec<RecordBatch> {
+        let counts = |row: &SumGrowth<'_>| self.live.contains(&row.sum);
+        let mut grown: Vec<SumGrowth<'_>> = batches.iter().flat_map(growths).filter(counts).collect();
+        // The sort is stable because that algorithm uses presorted runs: rows of one aggregate and epoch are sorted,
+        // and so is a file.
         grown.sort_by(|a, b| (a.sum, a.key).cmp(&(b.sum, b.key)));
-        let same = |a: &Grown<'_>, b: &Grown<'_>| (a.sum, a.key) == (b.sum, b.key);
+        let same = |a: &SumGrowth<'_>, b: &SumGrowth<'_>| (a.sum, a.key) == (b.sum, b.key);
         let groups = grown.chunk_by(same).count();
         let bucket = batches.iter().find(|batch| batch.num_rows() > 0);
         let bucket = bucket.map_or(ALL, |batch| batch.column(column::BUCKET).as_string::<i32>().value(0));
@@ -168,11 +170,11 @@ impl Fold for Sums {
                 .collect(),
             false => vec![bucket.to_string()],
         };
-        let part = |group: &Grown<'_>| match split {
+        let part = |group: &SumGrowth<'_>| match split {
             true => (group.hash() << bits >> (u64::BITS as usize - SPLIT_BITS)) as usize,
             false => 0,
         };
-        let (mut rows, mut folded) = (Rows::default(), Vec::new());
+        let (mut rows, mut folded) = (SumRows::default(), Vec::new());
         for group in grown.chunk_by(same) {
             if rows.is_full() {
                 folded.push(rows.finish());
@@ -204,30 +206,32 @@ mod tests {
 
     use super::*;
 
-    type Told = BTreeMap<(i64, Vec<u8>), BTreeMap<u32, i64>>;
+    type Totals = BTreeMap<(i64, Vec<u8>), BTreeMap<u32, i64>>;
 
-    fn batch(told: &[(i64, u8, i64)]) -> RecordBatch {
-        let mut rows = Rows::default();
-        for (sum, key, value) in told {
+    fn batch(given: &[(i64, u8, i64)]) -> RecordBatch {
+        let mut rows = SumRows::default();
+        for (sum, key, value) in given {
             let grew = Accumulators::from_entries([(0, 1), (9, *value)]).into_row();
             rows.push(*sum, &[*key], grew.bytes());
         }
         rows.finish()
     }
 
-    fn said(batches: &[RecordBatch], live: &BTreeSet<i64>) -> Told {
-        let mut told = Told::new();
+    fn totals(batches: &[RecordBatch], live: &BTreeSet<i64>) -> Totals {
+        let mut totals = Totals::new();
         for (sum, key, grew) in batches.iter().flat_map(rows).filter(|(sum, ..)| live.contains(sum)) {
-            let group = told.entry((sum, key.bytes().to_vec())).or_default();
+            let group = totals.entry((sum, key.bytes().to_vec())).or_default();
             for (position, value) in Accumulators::from_row(grew).entries() {
                 *group.entry(position).or_default() += value;
             }
         }
-        told.values_mut().for_each(|group| group.retain(|_, value| *value != 0));
-        told
+        totals
+            .values_mut()
+            .for_each(|group| group.retain(|_, value| *value != 0));
+        totals
     }
 
-    /// By bucket.
+    /// Splits a batch by bucket.
     fn parts(batch: &RecordBatch) -> BTreeMap<String, RecordBatch> {
         let buckets = batch.column(column::BUCKET).as_string::<i32>();
         let mut parts: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -241,26 +245,26 @@ mod tests {
     proptest! {
         #[test]
         fn folding_changes_nothing_that_is_said(
-            told in prop::collection::vec((0i64..4, any::<u8>(), -50i64..50), 1..400),
+            given in prop::collection::vec((0i64..4, any::<u8>(), -50i64..50), 1..400),
             cut in 1usize..50,
             most in 1usize..60,
         ) {
             let live: BTreeSet<i64> = [0, 1, 2].into();
-            let log = Sums { live: live.clone() };
-            let batches: Vec<RecordBatch> = told.chunks(cut).map(batch).collect();
-            let expected = said(&batches, &live);
-            let once = log.fold(&batches, most);
+            let log = LiveSums { live: live.clone() };
+            let batches: Vec<RecordBatch> = given.chunks(cut).map(batch).collect();
+            let expected = totals(&batches, &live);
+            let once = log.add_up(&batches, most);
             prop_assert_eq!(once.iter().map(RecordBatch::num_rows).sum::<usize>(), expected.len());
-            prop_assert_eq!(said(&once, &live), expected.clone());
-            // Again and again, each bucket by itself, until all are small: no bucket's groups stray.
+            prop_assert_eq!(totals(&once, &live), expected.clone());
+            // Folds each bucket by itself, again and again, until all are small: no group may leave its bucket.
             let mut whole: BTreeMap<String, RecordBatch> = once.iter().flat_map(parts).collect();
             for _ in 0..20 {
-                let folded = whole.values().flat_map(|part| log.fold(std::slice::from_ref(part), most));
+                let folded = whole.values().flat_map(|part| log.add_up(std::slice::from_ref(part), most));
                 whole = folded.flat_map(|part| parts(&part)).collect();
             }
             prop_assert!(whole.values().all(|part| part.num_rows() <= most));
             let whole: Vec<RecordBatch> = whole.into_values().collect();
-            prop_assert_eq!(said(&whole, &live), expected);
+            prop_assert_eq!(totals(&whole, &live), expected);
         }
     }
 

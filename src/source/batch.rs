@@ -6,12 +6,12 @@ use arrow::array::{BinaryArray, NullBufferBuilder, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema};
 
-use super::ReaderOptions;
+use super::options::ReaderOptions;
 use crate::decode::{CutRecord, Decoded, FIRST_BYTES, FilePlace, Payloads, Raw, Reject};
 use crate::definition::{Feed, Input};
 use crate::repr::batch_bytes;
 
-/// The most room that a column begins with.
+/// The initial capacity of a column is at most this many bytes.
 const MOST_ROOM: usize = 8 << 20;
 
 /// A growing column of bytes.
@@ -39,7 +39,7 @@ impl Bytes {
         self.present.append(value.is_some());
     }
 
-    /// The column so far; what follows starts anew, with room for as much again, unless that is much.
+    /// Takes the column out and starts an empty one with the same capacity, capped at [`MOST_ROOM`].
     fn take(&mut self, rows: usize) -> BinaryArray {
         let next = Bytes {
             bytes: Vec::with_capacity(self.bytes.len().min(MOST_ROOM)),
@@ -51,12 +51,13 @@ impl Bytes {
     }
 }
 
-/// How large a batch may grow before it is handed over: by at most one record beyond `bytes`.
+/// Limits at which a batch is handed over. A batch exceeds `bytes` by at most one record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchLimits {
     pub rows: usize,
     pub bytes: usize,
-    /// Of a record with more bytes, its key and headers counted, only the first ones are taken: it is a dead letter.
+    /// The most bytes of a record, key and headers included. Of a longer record only the first bytes are kept,
+    /// and it becomes a dead letter.
     pub record: usize,
 }
 
@@ -72,8 +73,8 @@ impl BatchLimits {
 
 /// A record as its source has it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Record<'a> {
-    /// Where it is in its partition; must grow from record to record.
+pub(crate) struct SourceRecord<'a> {
+    /// Its position in the partition, which must grow from record to record.
     pub offset: u64,
     pub key: Option<&'a [u8]>,
     /// None is a tombstone.
@@ -82,20 +83,20 @@ pub(crate) struct Record<'a> {
     pub headers: Option<&'a str>,
     /// Unix milliseconds.
     pub ts_ms: Option<i64>,
-    /// How many bytes the record has, where `value` is only the first of them.
+    /// The record's full length in bytes, if `value` holds only its beginning.
     pub cut_from: Option<u64>,
-    /// The line that it begins on, from 1; told of all records of a batch, or of none.
+    /// The line on which the record begins, from 1. Either all records of a batch have it or none.
     pub line: Option<u64>,
 }
 
-impl Record<'_> {
-    /// How many bytes are here.
+impl SourceRecord<'_> {
+    /// The number of bytes held here, which is less than the record's length if it was cut.
     fn bytes(&self) -> usize {
         self.value.map_or(0, <[u8]>::len) + self.key.map_or(0, <[u8]>::len) + self.headers.map_or(0, str::len)
     }
 }
 
-/// A column that few sources fill: there is none until a record has a value for it.
+/// A column that few sources fill. It is allocated with the first record that has a value for it.
 struct Rare {
     bytes: Bytes,
     any: bool,
@@ -109,7 +110,7 @@ impl Rare {
         }
     }
 
-    /// Adds the value of the record behind `before` others.
+    /// Adds the value of a record that comes after `before` others, which had none if this is the first value.
     fn push(&mut self, value: Option<&[u8]>, before: usize) {
         if value.is_some() && !self.any {
             self.any = true;
@@ -151,8 +152,9 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds a record; of one that is longer than the limit, its first bytes, and its key and headers where they are short.
-    pub fn push(&mut self, mut record: Record<'_>) {
+    /// Adds a record. If the record is longer than the limit, only its first bytes are kept, and its key and
+    /// headers only if they are short.
+    pub fn push(&mut self, mut record: SourceRecord<'_>) {
         let before = self.offsets.len();
         let too_long = record.bytes() > self.limits.record;
         if let Some(length) = record.cut_from.or(too_long.then(|| record.bytes() as u64)) {
@@ -187,11 +189,11 @@ impl BatchBuilder {
     }
 
     /// The records so far, as a batch.
-    pub fn take(&mut self, header: Option<Arc<str>>) -> Raw {
+    pub fn finish(&mut self, header: Option<Arc<str>>) -> Raw {
         let rows = self.limits.rows;
         let headers = self.headers.take().map(|headers| {
             let (offsets, bytes, nulls) = headers.into_parts();
-            StringArray::new(offsets, bytes, nulls) // of whole texts
+            StringArray::new(offsets, bytes, nulls) // each value is a whole `str`
         });
         Raw {
             payloads: Payloads::Records {
@@ -211,7 +213,7 @@ impl BatchBuilder {
     }
 }
 
-/// How many bytes a batch brings.
+/// The payload of a batch in bytes: keys, values and headers.
 pub(crate) fn payload_bytes(raw: &Raw) -> u64 {
     match &raw.payloads {
         Payloads::Records {
@@ -225,7 +227,7 @@ pub(crate) fn payload_bytes(raw: &Raw) -> u64 {
     }
 }
 
-/// What no records decode to: progress alone, or the rejection of a file as a whole. Decoders are not asked.
+/// A delivery without records: progress alone, or the rejection of a whole file. No decoder is called for it.
 pub(crate) fn nothing(input: &Input, rejection: Option<String>) -> Decoded {
     let fields = input
         .schema()
@@ -250,11 +252,11 @@ mod tests {
 
     #[test]
     fn keys_headers_and_tombstones_keep_their_places() {
-        let record = |offset, key: Option<&'static [u8]>, value: Option<&'static [u8]>| Record {
+        let record = |offset, key: Option<&'static [u8]>, value: Option<&'static [u8]>| SourceRecord {
             offset,
             key,
             value,
-            ..Record::default()
+            ..SourceRecord::default()
         };
         let mut batch = BatchBuilder::new(BatchLimits {
             rows: 3,
@@ -262,7 +264,7 @@ mod tests {
             record: 1 << 20,
         });
         batch.push(record(0, None, Some(b"a")));
-        batch.push(Record {
+        batch.push(SourceRecord {
             ts_ms: Some(7),
             headers: Some("{}"),
             ..record(5, Some(b"k"), None)
@@ -270,7 +272,7 @@ mod tests {
         assert!(!batch.is_full());
         batch.push(record(9, None, Some(b"")));
         assert!(batch.is_full());
-        let raw = batch.take(None);
+        let raw = batch.finish(None);
         let Payloads::Records {
             values,
             keys: Some(keys),
@@ -289,7 +291,7 @@ mod tests {
         batch.push(record(10, None, Some(b"b")));
         let Payloads::Records {
             values, keys, headers, ..
-        } = batch.take(None).payloads
+        } = batch.finish(None).payloads
         else {
             unreachable!()
         };

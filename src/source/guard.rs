@@ -1,10 +1,12 @@
-//! Opens files of folders that others write to.
+//! Opens files in folders to which others can write.
 //!
-//! 1. Only regular files are opened: to open a FIFO waits for its writer, and to open a device may do anything.
-//! 2. Where links must not leave a folder, what counts is the file that was opened, not the name: between a look at a
-//!    name and its opening, whoever writes to the folder can put a link in the file's place. The system tells the path
-//!    of an open file, and that path must be in the folder.
-//! 3. Where somebody else named the file, whoever lets it be read is asked once it is open, for the same reason.
+//! 1. Only regular files are opened: opening a FIFO blocks until it has a writer, and opening a device may do
+//!    anything.
+//! 2. If links must not leave a folder, the check is on the opened file and not on its name: between a check of a
+//!    name and its opening, somebody who can write to the folder may replace the file with a link. The system reports
+//!    the path of an open file, and that path must be in the folder.
+//! 3. If somebody else named the file, a [`Vetting`] is asked whether it may be read, after it was opened and for the
+//!    same reason.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -15,28 +17,30 @@ use std::sync::Arc;
 
 use crate::shown::shown_path;
 
-/// What to do about a link that leaves its folder.
+/// The advice for a link that leaves its folder.
 pub(crate) const ALLOW_LINKS: &str = "set follow_links = true in the feed if that is meant";
 
-/// Says whether a file may be read, by what is open and by its real path; why it may not is an error of kind `InvalidInput`.
+/// Checks whether a file may be read, by the opened file's metadata and real path. It refuses with an error of kind
+/// `InvalidInput`.
 pub(crate) type Vetting = Arc<dyn Fn(&Metadata, &Path) -> io::Result<()> + Send + Sync>;
 
-/// Opens a file for reading, if it may be read; by (3).
+/// Opens a file for reading if the vetting permits it; by (3).
 ///
 /// # Errors
-/// As [`open_regular`], and those of the vetting.
+/// Those of [`open_regular`], and those of the vetting.
 pub(crate) fn open_vetted(path: &Path, within: Option<&Path>, vetting: &Vetting) -> io::Result<File> {
     let file = open_regular(path, within)?;
     vetting(&file.metadata()?, &real_path(&file, path)?)?;
     Ok(file)
 }
 
-/// Opens a file for reading; `within` is the real path of the folder that its links must not leave, if there is one.
+/// Opens a file for reading; `within`, if given, is the real path of the folder that links must not leave.
 ///
 /// # Errors
 /// Those of the system; `InvalidInput` for what is no regular file, and for a link that leaves the folder.
 pub(crate) fn open_regular(path: &Path, within: Option<&Path>) -> io::Result<File> {
-    // By (1) it is looked at first; and again once it is open, for it may have changed its kind.
+    // By (1) the kind is checked before the file is opened, and again afterwards, because the file may have been
+    // replaced.
     refuse_special(std::fs::metadata(path)?.file_type())?;
     let file = OpenOptions::new()
         .read(true)
@@ -58,7 +62,7 @@ pub(crate) fn open_regular(path: &Path, within: Option<&Path>) -> io::Result<Fil
     Ok(file)
 }
 
-/// What a path is that is no regular file.
+/// What kind of thing a path is, if it is no regular file.
 pub(crate) fn kind_of(kind: FileType) -> Option<&'static str> {
     match kind {
         kind if kind.is_file() => None,
@@ -81,12 +85,12 @@ fn refuse_special(kind: FileType) -> io::Result<()> {
     }
 }
 
-/// Where an open file is.
+/// The real path of an open file.
 fn real_path(file: &File, path: &Path) -> io::Result<PathBuf> {
     if let Ok(real) = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) {
         return Ok(real);
     }
-    // Without procfs: the path without its links, if it is of this very file.
+    // Without procfs, the canonical path serves if it belongs to this very file.
     let real = path.canonicalize()?;
     let (opened, named) = (file.metadata()?, real.symlink_metadata()?);
     match (opened.dev(), opened.ino()) == (named.dev(), named.ino()) {
@@ -104,7 +108,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
-    /// A FIFO without a writer kept whoever opened it for ever.
+    /// Opening a FIFO without a writer blocked forever.
     #[test]
     fn what_is_no_file_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
-//! Partitions of a feed are texts, and names of files are bytes: how one stands for the other.
+//! Maps between names of partitions, which are texts, and names of files, which are bytes.
 //!
-//! A path whose bytes are UTF-8 is its own partition. Another one is `./` and its bytes, with those that are not UTF-8 and
-//! every `%` as `%FF`. No path below a folder begins with `./`, so a partition names one file, and every file has one.
+//! A path that is valid UTF-8 is its own partition. Any other path becomes `./` and its bytes, in which every `%` and
+//! every byte that is not UTF-8 is percent-encoded as `%FF`. No path below a folder begins with `./`, so the mapping
+//! is one-to-one.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

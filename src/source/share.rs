@@ -1,23 +1,24 @@
-//! Which process reads a partition: with several processes each is read by exactly one.
+//! Assigns partitions to processes: with several processes, exactly one reads each partition.
 //!
-//! 1. A hash of its name says which, the same in every process; with another number of processes it may be another.
-//! 2. Feeds whose source's transactions stay whole are read by process 0, which opens epochs.
-//! 3. Requests come to process 0, and are read where they come.
-//! 4. Files of an input where the order of arrival decides (a key without `order_by`, or a `dedup_key`) are read by one
-//!    process, one after the other.
+//! 1. A hash of the partition's name decides, the same in every process. The assignment changes with the number of
+//!    processes.
+//! 2. Feeds whose source transactions are kept whole are read by process 0, which opens epochs.
+//! 3. HTTP requests come to process 0, and are read there.
+//! 4. Files of an input for which the order of arrival matters (a key without `order_by`, or a `dedup_key`) are read
+//!    by one process, one after another.
 
-use crate::definition::{Duplicates, FeedKind, Input};
+use crate::definition::{Division, Input};
 
-/// One of several processes.
+/// A process among several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Which.
+    /// The process's index.
     pub process: usize,
-    /// Of how many.
+    /// The number of processes.
     pub processes: usize,
 }
 
-/// The only one.
+/// The only process of a run.
 impl Default for Share {
     fn default() -> Self {
         Share {
@@ -28,30 +29,21 @@ impl Default for Share {
 }
 
 impl Share {
-    /// Whether a partition of a feed is read here.
+    /// Whether this process reads a partition of a feed.
     pub fn holds(&self, input: &Input, feed: usize, partition: &str) -> bool {
-        self.processes == 1 || self.of(input, feed, partition).0 == self.process
+        self.processes == 1 || self.place(input, feed, partition).0 == self.process
     }
 
-    /// Whether files of this feed must be read one after the other.
-    pub fn in_order(input: &Input) -> bool {
-        (!input.key.is_empty() && input.order_by.is_empty()) || !input.dedup_key.is_empty()
-    }
-
-    /// The process that reads a partition, and a number that tells its partitions apart.
-    pub fn of(&self, input: &Input, feed: usize, partition: &str) -> (usize, u64) {
+    /// The process that reads a partition, and a number by which that process spreads partitions over its workers.
+    pub fn place(&self, input: &Input, feed: usize, partition: &str) -> (usize, u64) {
         let name = &input.feeds[feed].name;
         let hash = hash(&[&input.name, name, partition]);
         let processes = self.processes as u64;
-        if input.feeds[feed].keeps_transactions() || matches!(input.feeds[feed].kind, FeedKind::Http) {
-            return (0, hash);
-        }
-        // Whoever is to know a file by its bytes must have met the others.
-        let one = match &input.feeds[feed].kind {
-            FeedKind::Files { rules, .. } => Share::in_order(input) || rules.duplicates == Duplicates::Skip,
-            _ => false,
+        let process = match input.feeds[feed].kind.contract().division(input) {
+            Division::First => return (0, hash),
+            Division::OneOfInput => self::hash(&[&input.name]) % processes,
+            Division::Partitions => hash % processes,
         };
-        let process = if one { self::hash(&[&input.name]) } else { hash } % processes;
         (process as usize, hash / processes)
     }
 }
@@ -61,7 +53,7 @@ fn hash(parts: &[&str]) -> u64 {
     let mut hasher = twox_hash::XxHash64::with_seed(0);
     for part in parts {
         hasher.write(part.as_bytes());
-        hasher.write_u8(0xff); // no UTF-8 text holds it: ("a", "bc") and ("ab", "c") differ
+        hasher.write_u8(0xff); // 0xff is not in UTF-8, so ("a", "bc") and ("ab", "c") differ
     }
     hasher.finish()
 }
@@ -69,7 +61,7 @@ fn hash(parts: &[&str]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition::{Feed, Format};
+    use crate::definition::{Feed, FeedKind, FileFeed, Format, LogFeed};
 
     fn input(order_by: &[&str]) -> Input {
         let feed = |name: &str, kind| Feed {
@@ -93,17 +85,17 @@ mod tests {
             feeds: vec![
                 feed(
                     "drops",
-                    FeedKind::Files {
+                    FeedKind::Files(FileFeed {
                         path: "drops/*".into(),
                         rules: Default::default(),
-                    },
+                    }),
                 ),
                 feed(
                     "live",
-                    FeedKind::Log {
+                    FeedKind::Log(LogFeed {
                         path: "live".into(),
                         rules: Default::default(),
-                    },
+                    }),
                 ),
             ],
             file: "accounts.toml".into(),
@@ -147,7 +139,9 @@ mod tests {
         };
         let of = |feed: usize| (0..50).map(move |n| (feed, format!("{n}.csv")));
         let processes = |feed| {
-            let mut found: Vec<usize> = of(feed).map(|(feed, name)| share.of(&ordered, feed, &name).0).collect();
+            let mut found: Vec<usize> = of(feed)
+                .map(|(feed, name)| share.place(&ordered, feed, &name).0)
+                .collect();
             found.sort_unstable();
             found.dedup();
             found.len()
@@ -155,7 +149,7 @@ mod tests {
         assert_eq!(processes(0), 1, "files");
         assert_eq!(processes(1), 3, "a log's partitions are in order by themselves");
         let workers: std::collections::BTreeSet<u64> = of(0)
-            .map(|(feed, name)| share.of(&ordered, feed, &name).1 % 2)
+            .map(|(feed, name)| share.place(&ordered, feed, &name).1 % 2)
             .collect();
         assert_eq!(workers.len(), 2);
     }

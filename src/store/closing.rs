@@ -1,10 +1,10 @@
-//! A local file system that keeps no small file open for whoever asked for it.
+//! A local file system that does not keep small files open after a request.
 //!
-//! Who replays a table's log asks for hundreds of its entries before it looks at the first: deltalake's kernel for up to a
-//! thousand. [`LocalFileSystem`] answers each with an open file. So a log of 750 entries since its newest checkpoint took 750
-//! descriptors for as long as it was read, of 1,024 that a process has unless told otherwise; and where none is left, a commit
-//! fails. Here a file of at most [`SMALL`] bytes is read and closed before it is answered, [`AT_ONCE`] at a time. Larger
-//! ones, data and checkpoints, are few.
+//! A reader that replays a table's log asks for hundreds of its entries before it reads the first one; deltalake's
+//! kernel asks for up to a thousand. [`LocalFileSystem`] answers each request with an open file. So a log with 750
+//! entries since its newest checkpoint took 750 descriptors while it was read, of the 1,024 that a process has by
+//! default, and without a free descriptor a commit fails. Here a file of at most [`SMALL`] bytes is read and closed
+//! before the request is answered, at most [`AT_ONCE`] files at a time. Larger files, data and checkpoints, are few.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,9 +20,9 @@ use object_store::{
 };
 use tokio::sync::Semaphore;
 
-/// Bytes of a file that is held instead of being kept open.
+/// The greatest size in bytes of a file that is read into memory instead of being kept open.
 const SMALL: u64 = 128 << 10;
-/// Files that are read at once.
+/// How many files are read at the same time.
 const AT_ONCE: usize = 16;
 
 /// See the module's header.
@@ -33,7 +33,7 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// The same files.
+    /// Wraps a local file system.
     pub fn new(inner: LocalFileSystem) -> Closing {
         Closing {
             inner,
@@ -122,7 +122,7 @@ mod tests {
         targets.filter(|target| target.starts_with(folder)).count()
     }
 
-    /// A run whose tables had logs of 750 entries held 783 descriptors.
+    /// Regression: a run whose tables had logs of 750 entries held 783 descriptors.
     #[tokio::test]
     async fn answers_that_wait_to_be_read_hold_no_small_file_open() {
         let folder = tempfile::tempdir().expect("a folder");

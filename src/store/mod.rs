@@ -1,7 +1,7 @@
-//! Object stores by URL: one way to open them, for lakes and feeds alike.
+//! Opens object stores by URL, in one way for lakes and feeds.
 
 mod closing;
-mod patient;
+mod retrying;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,23 +11,24 @@ use object_store::path::Path;
 use url::Url;
 
 pub use closing::Closing;
-pub use patient::{Patience, Patient, Sleep};
+pub use retrying::{RetryPolicy, RetryingStore, Sleep};
 
-/// The store that a URL names, and the path within it. `options` are the store's own (`aws_region`,
-/// `azure_storage_account_key`, ...), and beat the environment's. A failure that may pass is waited for ([`Patient`]).
+/// Opens the store that a URL names, and returns it with the path within it. `options` are the store's own
+/// (`aws_region`, `azure_storage_account_key`, ...), and take precedence over the environment's. Operations that fail
+/// for reasons that may pass are tried again ([`RetryingStore`]).
 ///
 /// # Errors
-/// A URL of an unknown kind, or options that the store refuses. Nothing is contacted.
+/// The URL is of an unknown kind, or the store refuses an option. Nothing is contacted.
 pub fn open(
     url: &Url,
     options: &BTreeMap<String, String>,
 ) -> Result<(Arc<dyn ObjectStore>, Path), object_store::Error> {
     let (store, path) = object_store::parse_url_opts(url, with_environment(options))?;
     let store: Arc<dyn ObjectStore> = store.into();
-    Ok((Arc::new(Patient::new(store, Patience::default())), path))
+    Ok((Arc::new(RetryingStore::new(store, RetryPolicy::default())), path))
 }
 
-/// The environment's settings of the clouds' stores, then the user's own.
+/// Adds the cloud stores' settings from the environment to the user's options, which take precedence.
 fn with_environment(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = std::env::vars()
         .filter(|(name, _)| ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|p| name.starts_with(p)))

@@ -1,4 +1,4 @@
-//! `verify` where DataFusion alone would refuse a plan, or answer otherwise than the run.
+//! Tests `verify` where DataFusion alone refuses a plan, or gives another answer than the run.
 
 use alluvium::serve::verify;
 
@@ -21,7 +21,7 @@ path = "live"
 format = "json"
 "#;
 
-/// A dataflow of rows and of these Gold tables.
+/// A dataflow with the input `rows` and these Gold tables.
 fn folder(name: &str, tables: &[(&str, &str)]) -> Folder {
     let folder = Folder::new(name, &[("inputs/rows.toml", ROWS)]);
     for (table, sql) in tables {
@@ -30,7 +30,7 @@ fn folder(name: &str, tables: &[(&str, &str)]) -> Folder {
     folder
 }
 
-/// `[id, k, a, b, v, d]`, as JSON.
+/// Appends rows, each `id,k,a,b,v,d` as JSON values.
 fn append(folder: &Folder, rows: &[&str]) {
     for row in rows {
         let cells: Vec<&str> = row.split(',').collect();
@@ -41,7 +41,7 @@ fn append(folder: &Folder, rows: &[&str]) {
     }
 }
 
-/// Runs, and verifies the newest snapshot.
+/// Runs, then verifies the newest snapshot.
 fn audit(folder: &Folder, workers: usize, what: &str) {
     let dataflow = folder.load("lake");
     catch_up(&dataflow, workers);
@@ -50,7 +50,7 @@ fn audit(folder: &Folder, workers: usize, what: &str) {
     assert_exact(&report, what);
 }
 
-/// `verify` ended with "Conflicting ordering requirements", where the run had kept the table all along.
+/// `verify` failed with "Conflicting ordering requirements", although the run had maintained the table all along.
 #[test]
 fn aggregates_of_different_orders_in_one_group_are_verified() {
     let tables = [
@@ -97,8 +97,8 @@ fn aggregates_of_different_orders_in_one_group_are_verified() {
     audit(&folder, 1, "lists of changed groups");
 }
 
-/// COUNT(x) beside COUNT(CAST(x AS ...)) was refused, as DataFusion calls both `count(x)`; a CUBE over such columns with a
-/// message that blamed a name nobody had given.
+/// COUNT(x) beside COUNT(CAST(x AS ...)) was refused, because DataFusion names both `count(x)`; a CUBE over such
+/// columns failed with a message about a name that was not in the SQL.
 #[test]
 fn expressions_that_differ_in_casts_alone_are_told_apart() {
     let tables = [
@@ -138,8 +138,8 @@ fn expressions_that_differ_in_casts_alone_are_told_apart() {
     assert_eq!(ask(&dataflow, "SELECT text FROM gold.having"), "9");
 }
 
-/// SUM over a window wrapped around: a table showed a negative running total. A mean of large decimals failed the whole
-/// partition, and `verify` with it.
+/// SUM over a window wrapped around: a table showed a negative running total. A mean of large decimals failed for its
+/// whole partition, and so did `verify`.
 #[test]
 fn a_sum_or_mean_that_does_not_fit_is_a_dead_letter_over_windows_too() {
     let tables = [
@@ -192,7 +192,7 @@ fn a_sum_or_mean_that_does_not_fit_is_a_dead_letter_over_windows_too() {
         ask(&dataflow, letters),
         "gold.mean,1\ngold.means,3\ngold.running,1\ngold.sliding,1"
     );
-    // They fit again.
+    // With smaller values, the sums fit again.
     append(
         &folder,
         &[

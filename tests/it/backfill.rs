@@ -1,19 +1,22 @@
-//! Requests to a graph: files and history fed beside live feeds, dead letters tried again, kills in between.
+//! Tests requests to a running graph: files and history that are fed beside live feeds, and dead letters that are
+//! replayed, with kills in between.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium::backfill::{FileState, Inlet, Outcome, Request, Requests, Server, Serving, Work};
+use alluvium::backfill::{
+    BackfillChannel, BackfillOutcome, FileState, Request, RequestBoard, Server, ServerContext, Work,
+};
 use alluvium::definition::Dataflow;
+use alluvium::lake::Lake;
 use alluvium::serve::verify;
-use alluvium::sink::Lake;
 
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::restart::parquet_of;
 use crate::support::{Folder, Process, Running, catch_up, chain, snapshots};
 
-/// Every line counts.
+/// An input without a key, in which every line counts.
 const EVENTS: &str = r#"
 [columns]
 id = { type = "BIGINT", nullable = false }
@@ -31,7 +34,7 @@ path = "live/events"
 format = "json"
 "#;
 
-/// The newest version of an order by its number; deletions without one.
+/// An input with the newest version of each order; deletions have no version.
 const ORDERS: &str = r#"
 key = ["id"]
 order_by = ["version"]
@@ -98,11 +101,16 @@ fn at(folder: &Folder, path: &str) -> String {
     folder.path().join(path).display().to_string()
 }
 
-/// Puts a request for whoever runs.
-fn put(dataflow: &Dataflow, input: &str, work: Work, rate: Option<f64>) -> impl Fn() -> Option<Outcome> + use<> {
+/// Puts a request into the lake, for whichever run serves it.
+fn put(
+    dataflow: &Dataflow,
+    input: &str,
+    work: Work,
+    rate: Option<f64>,
+) -> impl Fn() -> Option<BackfillOutcome> + use<> {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let lake = Lake::make(&dataflow.lake, &dataflow.store_options).expect("the lake");
-    let requests = Requests::new(lake, false);
+    let requests = RequestBoard::new(lake);
     let request = Request::new(input, work, rate);
     runtime.block_on(requests.put(&request)).expect("the request is put");
     move || {
@@ -120,15 +128,15 @@ fn files(paths: &[String], again: bool) -> Work {
     }
 }
 
-/// What a request comes to, served by a run.
+/// Puts a request, and returns its outcome after the run has served it.
 #[track_caller]
-fn served(running: &Running, dataflow: &Dataflow, input: &str, work: Work) -> Outcome {
+fn served(running: &Running, dataflow: &Dataflow, input: &str, work: Work) -> BackfillOutcome {
     let outcome = put(dataflow, input, work, None);
     running.wait_until(|| outcome().is_some());
     outcome().expect("the run has ended early")
 }
 
-fn states(outcome: &Outcome) -> Vec<FileState> {
+fn states(outcome: &BackfillOutcome) -> Vec<FileState> {
     outcome.files.iter().map(|file| file.state.clone()).collect()
 }
 
@@ -178,7 +186,8 @@ fn a_file_is_fed_once_whatever_its_name_beside_live_records() {
         );
         live.join().expect("the records are appended");
     });
-    running.wait_until(|| count() == "20304"); // 20,000 and 2 of files, one of the folder, 301 live
+    // 20,000 and 2 rows come from files, one from the folder, and 301 from the live feed.
+    running.wait_until(|| count() == "20304");
     let known = served(
         &running,
         &dataflow,
@@ -199,7 +208,7 @@ fn a_file_is_fed_once_whatever_its_name_beside_live_records() {
     assert!(refused.error.is_some_and(|error| error.contains("no input nothing")));
     running.stop();
     assert_newest_is_exact(&dataflow, "fed beside live records");
-    // A restart has it all from Bronze; and knows the files.
+    // A restart has all rows from Bronze, and knows which files were read.
     for workers in [1, 3] {
         let outcome = catch_up(&dataflow, workers);
         assert_eq!(outcome.corrections, Some(vec![]));
@@ -249,7 +258,7 @@ fn formats_that_no_feed_has_are_read_by_the_columns_of_the_input_and_replayed() 
         ]),
         0,
     );
-    // Another file under a name that is archived already.
+    // This is another file, under a name that is archived already.
     std::fs::write(folder.path().join("old/a.parquet"), parquet_of(5000, 10)).expect("a written file");
     exits(
         &run(&[
@@ -277,8 +286,8 @@ fn formats_that_no_feed_has_are_read_by_the_columns_of_the_input_and_replayed() 
     }
 }
 
-/// History was fed again with its first arrival in mind: a deletion that took what was there when it came took what came
-/// later, and rows before a truncation came back.
+/// Replayed history carries its first arrival, which was ignored: a deletion that removes the present row also removed
+/// rows that had come later, and rows from before a truncation came back.
 #[test]
 fn history_that_is_fed_again_changes_nothing() {
     let folder = folder("history");
@@ -292,7 +301,7 @@ fn history_that_is_fed_again_changes_nothing() {
     let change = |line: &str| folder.append("live/changes/0.ndjson", &format!("{{\"value\": {line}}}\n"));
     let dataflow = folder.load("lake");
     let running = Running::start(Arc::clone(&dataflow), 2);
-    // Each step in epochs of its own.
+    // Each step has epochs of its own.
     for step in 0..3 {
         for id in 0..20 {
             order(&format!(
@@ -356,7 +365,7 @@ fn letters_of_files_leave_once_their_files_are_repaired() {
     catch_up(&dataflow, 2);
     let letters = "SELECT kind, COUNT(*) FROM dead_letters GROUP BY kind ORDER BY kind";
     assert_eq!(ask(&dataflow, letters), "file,1\nrecord,1");
-    // Nothing is repaired: all of it stays, once.
+    // The definition is unchanged, so both letters stay, once each.
     let tried = run(&["dead-letters", ".", "--replay", "--lake", "lakes/lake"]);
     exits(&tried, 1);
     assert!(
@@ -371,7 +380,7 @@ fn letters_of_files_leave_once_their_files_are_repaired() {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut packed, csv(0, 5000).as_bytes()).expect("packed");
     std::fs::write(folder.path().join("drops/a.csv.gz"), packed.finish().expect("packed")).expect("a written file");
-    // The feed reads what the file has become; the replay waits for that, and takes the letter away.
+    // The feed reads the repaired file; the replay waits for that, and removes the letter.
     let served = run(&[
         "dead-letters",
         ".",
@@ -415,11 +424,11 @@ fn records_that_pass_now_go_with_their_letters_and_as_of_their_arrival() {
     });
     let (portions_in, portions) = crossbeam_channel::bounded(1);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let server = Server::start(Serving {
+    let server = Server::start(ServerContext {
         dataflow: repaired.clone(),
         lake: Lake::open(&broken.lake, &broken.store_options).expect("the lake"),
         runtime: runtime.handle().clone(),
-        workers: vec![Inlet {
+        workers: vec![BackfillChannel {
             portions: portions_in,
             wake: Arc::new(|| ()),
         }],
@@ -442,7 +451,7 @@ fn records_that_pass_now_go_with_their_letters_and_as_of_their_arrival() {
     let epoch = ask(&broken, "SELECT DISTINCT epoch FROM dead_letters");
     assert_eq!(portion.arrived.map(|epoch| epoch.to_string()), Some(epoch));
     assert!(outcome().is_none(), "nothing is committed");
-    portion.receipt.take(50, (0, 0));
+    portion.receipt.record(50, (0, 0));
     let started = Instant::now();
     while outcome().is_none() {
         assert!(started.elapsed() < Duration::from_secs(60), "no outcome");
@@ -512,7 +521,7 @@ fn the_commands_say_what_they_cannot_do() {
     exits(&run(&["verify", "."]), 0);
 }
 
-/// How long a run serves a request before it is killed.
+/// How long a run may serve a request before it is killed.
 const SERVED: Duration = Duration::from_millis(700);
 
 #[test]
@@ -552,11 +561,11 @@ fn a_backfill_is_fed_exactly_once_over_kills_beside_live_records() {
             taken()
         );
         let status = dataflow.lake.clone() + "/_alluvium/requests/status";
-        // What a killed run told.
+        // Removes the status that a killed run wrote.
         let _ = std::fs::remove_dir_all(&status);
         let _process = Process::start(&folder, 1 + kills % 3);
         let (begun, mut serving) = (Instant::now(), None);
-        // Killed a moment after it takes up a request; the last one ends the work.
+        // The process is killed shortly after it takes up a request; the last one may finish the work.
         while history().is_none() && (kills >= 8 || serving.is_none_or(|since: Instant| since.elapsed() < SERVED)) {
             id += 1;
             event(&folder, id, "live");

@@ -1,6 +1,6 @@
-//! Several processes as one run: the same tables as one process makes, strangers kept out, lost peers noticed. Processes
-//! are the real binary where they are killed, stopped, refused or asked by a signal, and threads with real sockets
-//! elsewhere.
+//! Tests several processes as one run: they make the same tables as one process, keep strangers out, and notice lost
+//! peers. Where a test kills, stops, refuses or signals processes, they are the real binary; elsewhere they are
+//! threads with real sockets.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -16,9 +16,9 @@ use crate::support::{Folder, Running, catch_up, chain, free_hosts, run_all, snap
 use crate::testing::checkout;
 
 const SECRET: &str = "the secret of these processes";
-/// The longest that a process may take to start or to end in order.
+/// The most time for a process to start, or to end in order.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-/// What a lost peer may cost.
+/// The most time in which the others must notice a lost peer.
 const LOST: Duration = Duration::from_secs(5);
 
 const ACCOUNTS: &str = r#"
@@ -44,7 +44,7 @@ format = "json"
 const BY_OWNER: &str =
     "SELECT owner, COUNT(*) AS accounts, SUM(balance) AS balance FROM silver.accounts GROUP BY owner";
 
-/// Accounts that change and go, in six files and six partitions of a log.
+/// Accounts that change and are deleted, in six files and six partitions of a log.
 fn accounts(name: &str) -> Folder {
     let folder = Folder::new(
         name,
@@ -70,7 +70,7 @@ fn accounts(name: &str) -> Folder {
     folder
 }
 
-/// A round of changes: new versions, deletions, late old versions.
+/// Appends a round of changes: new versions, deletions, and old versions that come late.
 fn change(folder: &Folder, round: i64) {
     for part in 0..6 {
         let mut rows = String::from("id,version,owner,balance\n");
@@ -79,7 +79,8 @@ fn change(folder: &Folder, round: i64) {
             let id = part * 50 + n;
             let version = round * 10 + n % 3;
             let updated = (id + round) % 4 == 0;
-            // A deletion has no version: beside a row of a file, the one that is read first would lose.
+            // A deletion has no version: if a file has a row of the same key, the outcome depends on which is read
+            // first.
             let deleted = !updated && (id + round) % 17 == 0;
             if !deleted {
                 rows += &format!("{id},{version},o{},{}\n", (id + round) % 7, (id * 37 + round) % 11);
@@ -87,7 +88,7 @@ fn change(folder: &Folder, round: i64) {
             if updated {
                 lines += &format!(
                     "{{\"key\": {{\"id\": {id}}}, \"value\": {{\"id\": {id}, \"version\": {}, \"owner\": \"o{}\", \"balance\": {}}}}}\n",
-                    version + 3 - 2 * (id % 5), // never the file's
+                    version + 3 - 2 * (id % 5), // The version differs from the file's.
                     id % 5,
                     id % 13 + round
                 );
@@ -119,7 +120,7 @@ fn processes_share_the_feeds_and_make_what_one_process_makes_whatever_their_numb
             .into_iter()
             .map(|o| o.unwrap_or_else(|e| panic!("{size:?}: {}", chain(&e))))
             .collect();
-        // Process 0 tells of all.
+        // Process 0 reports for all.
         let records: Vec<u64> = outcomes.iter().map(|o| o.records).collect();
         taken += records[0];
         assert_eq!(
@@ -153,8 +154,8 @@ fn processes_share_the_feeds_and_make_what_one_process_makes_whatever_their_numb
     assert_all_are_exact(&together);
 }
 
-/// What the graph held is loaded epoch by epoch; the other processes were not told of those epochs, and a restart over more
-/// than two of them never ended.
+/// The state of the graph is loaded epoch by epoch. The other processes were not told of these epochs, and a restart
+/// with more than two of them never ended.
 #[test]
 fn a_restart_loads_more_than_an_epoch_takes_however_many_processes_there_are() {
     let folder = accounts("loads");
@@ -226,7 +227,7 @@ fn an_expectation_that_fails_in_another_process_stops_all_and_is_told_there() {
     );
 }
 
-/// The binary as several processes; what is left of them ends with the test.
+/// The binary as several processes; those still running are killed at the end of the test.
 pub struct Processes {
     folder: PathBuf,
     dataflow: PathBuf,
@@ -251,13 +252,13 @@ impl Drop for Processes {
 }
 
 impl Processes {
-    /// Of the dataflow in `folder`.
+    /// Processes for the dataflow in `folder`.
     pub fn new(folder: &Folder, processes: usize, workers: usize) -> Processes {
         folder.write("cluster.secret", &format!("{SECRET}\n"));
         Self::over(folder.path(), folder.path(), processes, workers)
     }
 
-    /// Of another dataflow; logs and hosts are in `folder`.
+    /// Processes for another dataflow; logs and hosts are in `folder`.
     pub fn over(folder: &Path, dataflow: &Path, processes: usize, workers: usize) -> Processes {
         let hosts = free_hosts(processes);
         std::fs::write(
@@ -275,7 +276,7 @@ impl Processes {
         }
     }
 
-    /// With these variables.
+    /// Sets these environment variables.
     pub fn with(mut self, environment: Vec<(&'static str, String)>) -> Processes {
         self.environment = environment;
         self
@@ -333,7 +334,7 @@ impl Processes {
         assert!(sent.success(), "{signal}");
     }
 
-    /// Waits until a process has ended.
+    /// Waits until a process has ended; returns its status.
     pub fn end(&mut self, process: usize, within: Duration) -> ExitStatus {
         let started = Instant::now();
         loop {
@@ -358,7 +359,7 @@ impl Processes {
     }
 }
 
-/// Committed, and every process at work.
+/// Waits until something is committed, and every process has started.
 fn commit_something(processes: &mut Processes, dataflow: &alluvium::definition::Dataflow) {
     let before = snapshots(dataflow);
     processes.wait_until("a snapshot", |p| {
@@ -370,7 +371,7 @@ fn commit_something(processes: &mut Processes, dataflow: &alluvium::definition::
 fn a_killed_or_hanging_process_ends_all_within_five_seconds_and_a_restart_goes_on() {
     let folder = accounts("lost");
     let dataflow = folder.load("lake");
-    // Who is hurt, and how.
+    // The process that is hurt, and the signal.
     for (round, (victim, signal)) in [(1, "-KILL"), (0, "-KILL"), (2, "-STOP"), (0, "-STOP")]
         .into_iter()
         .enumerate()
@@ -424,7 +425,7 @@ fn processes_end_together_when_all_is_caught_up_or_the_time_is_over() {
     for (arguments, round) in [(["--until-caught-up", "--lake"], 1), (["--for=3s", "--lake"], 2)] {
         change(&folder, round);
         let mut processes = Processes::new(&folder, 2, 1);
-        // What process 0 is told counts.
+        // The arguments of process 0 count for all.
         let mut leader = processes.command(0);
         leader.args(arguments).arg(&dataflow.lake);
         processes.start(0, leader);
@@ -515,7 +516,7 @@ fn who_does_not_know_the_secret_or_runs_something_else_is_told_and_refused() {
     processes.start(1, more);
     processes.assert_ends(1, PATIENCE, 1, &["with -w 3 -n 2", "with -w 1 -n 2"]);
 
-    // All the while process 0 has waited for the right one.
+    // Meanwhile, process 0 has waited for the right process.
     let mut right = processes.command(1);
     right.args(lake);
     processes.start(1, right);
@@ -567,7 +568,7 @@ fn arguments_that_do_not_fit_together_are_wrong_usage() {
     assert!(run(&["-n", "2", "-h", "hosts.txt"]).contains("twice"));
 }
 
-/// Opens connections to an address until it is told to stop: silent ones, dribbling ones, garbage.
+/// Opens connections to an address until it is stopped: silent ones, slow ones, and garbage. Returns how many.
 fn pester(address: &str, stop: &AtomicBool) -> usize {
     let mut held: Vec<TcpStream> = Vec::new();
     let mut opened = 0;
@@ -577,7 +578,7 @@ fn pester(address: &str, stop: &AtomicBool) -> usize {
             continue;
         };
         opened += 1;
-        // Who is cut off meanwhile has been refused.
+        // The other side may have closed the connection, which is how it refuses.
         let _ = match opened % 4 {
             0 => stream.write_all(&[0xff; 4096]),
             1 => stream.write_all(b"GET / HTTP/1.1\r\nHost: alluvium\r\n"),
@@ -613,7 +614,7 @@ fn garbage_and_slow_connections_keep_nobody_from_joining_or_running() {
                 self.0.store(true, Ordering::Release);
             }
         }
-        let stopping = Stop(&stop); // also when an assertion fails
+        let stopping = Stop(&stop); // This also stops the thread if an assertion fails.
         let mut leader = processes.command(0);
         leader.args(["--lake", &dataflow.lake]);
         processes.start(0, leader);
@@ -648,7 +649,7 @@ fn the_script_starts_shows_and_stops_a_local_cluster() {
     let folder = accounts("script");
     let dataflow = folder.load("lake");
     let at = folder.path().join("cluster");
-    // Two ports in a row: the second is free as a rule.
+    // The script needs two consecutive ports; the second is usually free.
     let port = free_hosts(1)[0].rsplit_once(':').expect("a port").1.to_string();
     let script = |arguments: &[&str]| {
         let mut command = Command::new(checkout().join("scripts/cluster"));

@@ -1,4 +1,5 @@
-//! The binary as a user and a script meet it: exit codes, messages, a new dataflow's first hour.
+//! Tests the binary as a user or a script experiences it: exit codes, messages, and the first hour with a new
+//! dataflow.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -42,7 +43,7 @@ fn a_new_dataflow_runs_answers_and_passes_its_own_test() {
     exits(&alluvium(&["init", "shop"], at), 2);
     exits(&alluvium(&["fly", "shop"], at), 2);
 
-    // Another question of the same data: one Gold file is edited, the next run recomputes it from Bronze.
+    // Then one Gold file is edited, and the next run recomputes it from Bronze.
     let gold = std::fs::read_dir(at.join("shop/gold"))
         .expect("a Gold folder")
         .flatten()
@@ -84,7 +85,8 @@ fn a_new_dataflow_runs_answers_and_passes_its_own_test() {
     assert_eq!(String::from_utf8_lossy(&after.stdout), "n\n0\n");
 }
 
-/// `query`, `verify` and `dead-letters` made the folder of a lake that no run had made, so that a misspelt one looked empty.
+/// `query`, `verify` and `dead-letters` created the folder of a lake that no run had made, so a misspelt lake looked
+/// empty.
 #[test]
 fn who_only_reads_makes_no_lake_and_says_what_makes_one() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -114,7 +116,8 @@ fn who_only_reads_makes_no_lake_and_says_what_makes_one() {
     }
 }
 
-/// Who asked a lake had to set the passwords of all feeds, and could not ask while a table's SQL was being changed.
+/// To query a lake, users had to set the passwords of all feeds, and could not query while a table's SQL had a
+/// mistake.
 #[test]
 fn who_only_asks_needs_no_variables_of_feeds_and_no_right_sql() {
     let folder = Folder::new(
@@ -158,7 +161,7 @@ fn who_only_asks_needs_no_variables_of_feeds_and_no_right_sql() {
     assert!(text(&asked).contains("NAME_OF_DATAFLOW is not set"), "{}", text(&asked));
 }
 
-/// What `check` tells of a dataflow, which must be all of `expected`.
+/// Asserts that `check` fails, and that its output contains all of `expected`.
 #[track_caller]
 fn tells(folder: &Folder, expected: &[&str]) {
     let told = alluvium(&["check", "."], folder.path());
@@ -263,7 +266,7 @@ fn mistakes_in_sql_are_told_with_the_word_that_is_wrong_and_what_to_write() {
     );
 }
 
-/// `check` let a change data feed have two columns of one name, and the run wrote a table that no engine reads.
+/// `check` accepted a change data feed with two columns of one name, and the run wrote a table that no engine reads.
 #[test]
 fn columns_that_a_change_data_feed_adds_itself_are_refused() {
     let folder = Folder::new("feed", &[("inputs/orders.toml", ORDERS)]);

@@ -1,16 +1,15 @@
-//! New fields of registered schemas become columns while a run goes on: no value is lost, older rows are null, nobody else's
-//! rows are written again, and all of it is made again from Bronze without the registry.
+//! Tests that new fields of registered schemas become columns while a run goes on: no value is lost, older rows have
+//! null, rows of other tables are not rewritten, and everything can be recomputed from Bronze without the registry.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use alluvium::definition::Dataflow;
 use alluvium::run::{self, Options};
-use alluvium::serve::{OutputFormat, Reader, verify};
+use alluvium::serve::{LakeReader, PrintFormat, verify};
 use serde_json::{Value, json};
 
+use crate::avro_bytes::{line, long, text};
 use crate::cluster::{PATIENCE, Processes};
-use crate::formats::{line, long, text};
 use crate::kafka::{Broker, service};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::readers::{assert_agreed, python};
@@ -20,7 +19,7 @@ use crate::support::{Folder, Running, Size, catch_up, chain, recompute};
 
 const SUBJECT: &str = "accounts-value";
 
-/// A record `Account` of an id, a name and more.
+/// The Avro schema of a record `Account` with an id, a name, and more fields.
 fn account(more: &str) -> String {
     format!(
         r#"{{"type":"record","name":"Account","fields":[{{"name":"id","type":"long"}},{{"name":"name","type":"string"}}{more}]}}"#
@@ -41,7 +40,7 @@ fn input(url: &str, columns: &str, feed: &str) -> String {
     )
 }
 
-/// Accounts, of which one table takes all columns and one takes some.
+/// A dataflow of accounts, with one table that takes all columns and one that takes some.
 fn folder(name: &str, url: &str) -> Folder {
     let folder = Folder::new(name, &[]);
     let input = input(url, "name = \"VARCHAR\"\n", "schema = \"evolve\"\n");
@@ -55,12 +54,12 @@ fn folder(name: &str, url: &str) -> Folder {
     folder
 }
 
-/// A row of the first version.
+/// A record of the first version.
 fn plain(schema: u32, id: i64, name: &str) -> String {
     line(schema, &[long(id), text(name)])
 }
 
-/// A nullable text.
+/// A nullable text with a value, in Avro.
 fn some(value: &str) -> Vec<u8> {
     [long(1), text(value)].concat()
 }
@@ -77,8 +76,8 @@ fn log(table: &Path) -> Vec<Vec<Value>> {
 
 /// The columns of a table in the newest snapshot.
 fn columns_of(dataflow: &Dataflow, table: &str) -> String {
-    let header = Reader::open(dataflow, None)
-        .and_then(|reader| reader.print(&format!("SELECT * FROM {table} LIMIT 1"), OutputFormat::Csv))
+    let header = LakeReader::open(dataflow, None)
+        .and_then(|reader| reader.print(&format!("SELECT * FROM {table} LIMIT 1"), PrintFormat::Csv))
         .unwrap_or_else(|e| panic!("{table}: {}", chain(&e)));
     header.lines().next().unwrap_or_default().to_string()
 }
@@ -100,14 +99,14 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
         for id in 10..15 {
             let parts = [long(id), text("new"), some(&format!("city {id}"))];
             folder.append(&format!("live/{}.ndjson", id % 2), &line(second, &parts));
-            // Records of the first version go on beside them.
+            // Records of the first version still come beside them.
             folder.append(&format!("live/{}.ndjson", id % 2), &plain(first, id + 20, "beside"));
         }
         running.wait_until(|| {
             columns_of(&dataflow, "silver.accounts").contains("city")
                 && ask(&dataflow, "SELECT COUNT(*), COUNT(city) FROM silver.accounts") == "25,5"
         });
-        // And once more, from a run that is itself the second.
+        // The schema evolves once more, in a run that is itself the second one.
         let third = register(&mock, &format!("{CITY}{CREDIT}"));
         let credit = [long(1), long(2), 1234i16.to_be_bytes().to_vec()].concat();
         let parts = [long(3), text("limited"), long(0), credit];
@@ -130,7 +129,7 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
             ),
             "3,limited,,12.34,6\n4,old,,,8\n12,new,city 12,,24\n32,beside,,,64"
         );
-        // No row of the new version was ever there without its value: no commit has one that another one mends.
+        // No row of the new version ever lacked its value: no commit has one that a later commit corrects.
         let commits = log(&folder.lake("lake").join("silver/accounts"));
         let evolves = |commit: &&Vec<Value>| commit.iter().any(|action| action.get("metaData").is_some());
         assert_eq!(
@@ -138,7 +137,7 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
             2,
             "{size:?}: {commits:#?}"
         );
-        // A table that names its columns stays as it is.
+        // A table that names its columns is unchanged.
         assert_eq!(columns_of(&dataflow, "silver.names"), "id,name");
         let commits = log(&folder.lake("lake").join("silver/names"));
         assert_eq!(
@@ -160,11 +159,11 @@ fn a_new_field_is_a_column_of_the_same_snapshot_while_a_run_goes_on() {
             );
         }
 
-        // An ordinary restart: what was taken is there, and nothing is made again.
+        // An ordinary restart has the new columns, and recomputes nothing.
         let outcome = catch_up(&dataflow, Size::from(size));
         assert_eq!((outcome.replayed, outcome.corrections), (0, Some(vec![])), "{size:?}");
         assert_eq!(outcome.evolved.len(), 2);
-        // Bronze and the lake are enough.
+        // Bronze and the lake suffice for a recomputation.
         drop(mock);
         assert_eq!(
             recompute(&dataflow, 1).corrections,
@@ -182,7 +181,7 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
     let first = register(&mock, "");
     folder.append("live/0.ndjson", &plain(first, 1, "Ann"));
     catch_up(&folder.load("lake"), 1);
-    // Without any record of it: columns of a start; and nothing is written for them.
+    // A start takes the columns without any record that has them, and writes nothing for them.
     let both = register(&mock, &format!("{CREDIT}{CITY}"));
     let commits = || log(&folder.lake("lake").join("silver/accounts")).len();
     let before = commits();
@@ -207,7 +206,8 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
     let has = |kind: &str| newest.iter().any(|action| action.get(kind).is_some());
     assert!(has("metaData") && has("add"), "one commit with its rows: {newest:#?}");
 
-    // The file takes a column over, under its own name and type; another is declared as it is. The order of the others stays.
+    // The definition takes one column over under its own name and type, and declares another as it is. The order of
+    // the others stays.
     let columns = "name = \"VARCHAR\"\ntown = { type = \"VARCHAR\", from = \"city\" }\n";
     folder.write(
         "inputs/accounts.toml",
@@ -220,7 +220,7 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
     assert_eq!(ask(&dataflow, rows), "1,Ann,,\n2,Bob,Bonn,0.07");
     assert_newest_is_exact(&dataflow, "a column that the file takes over");
 
-    // A version that no longer fits is refused, says which it is, and takes nobody with it.
+    // A version that does not fit any more is refused by name, and does not affect other records.
     let renamed = account(CITY).replace(r#""name":"id","type":"long""#, r#""name":"id","type":"string""#);
     let third = mock.register(SUBJECT, "AVRO", &renamed, json!([]));
     folder.append("live/0.ndjson", &line(third, &[text("x"), text("Eve"), long(0)]));
@@ -234,7 +234,7 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
     );
     assert_eq!(ask(&dataflow, "SELECT town FROM silver.accounts WHERE id = 3"), "Bonn");
 
-    // Fixed again: the file's columns only.
+    // After `fixed` again, only the definition's columns remain.
     folder.write("inputs/accounts.toml", &input(&mock.url, columns, ""));
     let dataflow = folder.load("lake");
     assert!(catch_up(&dataflow, 1).evolved.is_empty());
@@ -242,7 +242,7 @@ fn a_start_takes_what_the_newest_schema_has_and_the_file_wins_over_it() {
     assert_newest_is_exact(&dataflow, "an input that is fixed again");
 }
 
-/// A format, its schema language, what two versions of a schema are, and a record of each (of the second, with a city).
+/// A format, its schema language, two versions of a schema, and the records of each (those of the second have a city).
 type Encoded = (&'static str, &'static str, [String; 2], [Vec<Vec<u8>>; 2]);
 
 fn formats() -> [Encoded; 3] {
@@ -261,7 +261,7 @@ fn formats() -> [Encoded; 3] {
     };
     let message =
         |more: &str| format!("syntax = \"proto3\"; message Account {{ int64 id = 1; string name = 2; {more} }}");
-    // A field's number and kind, then its value.
+    // A protobuf field: number and wire type, then the value.
     let proto = |city: Option<&str>| {
         let field = |number: u8, value: &str| [&[number << 3 | 2, value.len() as u8], value.as_bytes()].concat();
         let city = city.map_or(vec![], |city| field(3, city));
@@ -329,8 +329,8 @@ fn schemas_of_every_format_evolve() {
     }
 }
 
-/// The field's name is another column's behind a join: a run that took it could not be planned, and one that held its records
-/// back for it would begin anew for ever.
+/// After a join, the field's name is ambiguous with another column's: a run that took it could not be planned, and a
+/// run that held its records back would restart for ever.
 #[test]
 fn a_field_that_makes_sql_ambiguous_is_left_out_and_its_records_flow() {
     let mock = Mock::start();
@@ -390,7 +390,7 @@ fn a_rebuilt_lake_has_the_columns_without_the_registry() {
     let second = register(&mock, CITY);
     folder.append("live/0.ndjson", &line(second, &[long(2), text("Bob"), some("Bonn")]));
     catch_up(&dataflow, 1);
-    // A column that no row has yet: a table that is made has it at once, one that is there with its next rows.
+    // No row has the new column yet: a new table has it at once, an existing table gets it with its next rows.
     register(&mock, &format!("{CITY}{CREDIT}"));
     catch_up(&dataflow, 1);
     drop(mock);
@@ -406,8 +406,9 @@ fn a_rebuilt_lake_has_the_columns_without_the_registry() {
     assert_eq!(ask(&there, "SELECT city FROM silver.accounts WHERE id = 2"), "Bonn");
 }
 
-/// One dataflow's table goes to a topic as Avro, and gains a column; another one, of two processes, reads the topic meanwhile.
-/// With a real broker and registry (`scripts/services start kafka registry; eval "$(scripts/services env)"`).
+/// One dataflow publishes a table to a topic as Avro, and the table gains a column; another dataflow, with two
+/// processes, reads the topic meanwhile. Needs a real broker and registry (`scripts/services start kafka registry;
+/// eval "$(scripts/services env)"`).
 #[test]
 fn a_table_that_gains_a_column_is_followed_through_a_topic_and_its_registry() {
     let Some(broker) = Broker::connect("evolve") else {
@@ -463,7 +464,7 @@ fn a_table_that_gains_a_column_is_followed_through_a_topic_and_its_registry() {
         ("discount", "DECIMAL(9,2)", "\"1.25\""),
         ("at", "TIMESTAMP", "\"2026-11-22T10:11:12.5\""),
     ] {
-        // The columns of rounds before stay.
+        // The columns of earlier rounds stay.
         let mut more = "discount = \"DECIMAL(9,2)\"\n".to_string();
         if column != "discount" {
             more += &format!("{column} = {of:?}\n");
@@ -505,7 +506,7 @@ fn processes_begin_anew_together_and_end_by_a_signal_then_as_before() {
         processes.wait_until("a snapshot", |_| {
             verify::snapshots(&dataflow).is_ok_and(|epochs| !epochs.is_empty())
         });
-        // To each partition, so that every process meets it.
+        // One record goes to each partition, so that every process encounters the schema.
         let schema = register(&mock, &more);
         for id in 0..4 {
             let credit = if name == "credit" {
@@ -529,7 +530,7 @@ fn processes_begin_anew_together_and_end_by_a_signal_then_as_before() {
     }
 }
 
-/// A column may be in the lake's list before any table has it; its records come again.
+/// A column may be listed in the lake before any table has it; its records come again after the restart.
 #[test]
 fn a_kill_while_a_run_begins_anew_loses_no_value() {
     let mock = Mock::start();
@@ -539,7 +540,8 @@ fn a_kill_while_a_run_begins_anew_loses_no_value() {
     folder.append("live/0.ndjson", &plain(first, 0, "old"));
     catch_up(&dataflow, 1);
     let mut expected = vec!["0,old,,".to_string()];
-    // What it says in the end, and how often by then: a start itself takes a column.
+    // The log message at which the process is killed, and its number of occurrences by then: a start itself takes a
+    // column.
     let moments = [
         ("has new fields", 1),
         ("the input takes a column", 2),
@@ -551,7 +553,7 @@ fn a_kill_while_a_run_begins_anew_loses_no_value() {
             .collect();
         let schema = register(&mock, &fields);
         let mut processes = Processes::new(&folder, 1, 2);
-        // A start would ask for the newest version: the one before is there until it runs.
+        // A start asks for the newest version, so the later one is registered only while it runs.
         processes.start_all(&["--lake", &dataflow.lake]);
         processes.wait_until("the start", |p| p.said(0).contains("started"));
         let later = register(
@@ -576,68 +578,4 @@ fn a_kill_while_a_run_begins_anew_loses_no_value() {
         );
         assert_eq!(ask(&dataflow, &sql), expected[round + 1]);
     }
-}
-
-/// `cargo test --test it what_a_new_column_costs -- --ignored --nocapture`
-#[test]
-#[ignore = "measures: a million rows"]
-fn what_a_new_column_costs() {
-    let mock = Mock::start();
-    let folder = folder("costs", &mock.url);
-    folder.write(
-        "inputs/events.toml",
-        &input(&mock.url, "name = \"VARCHAR\"\n", "schema = \"evolve\"\n")
-            .replace("key = [\"id\"]\n", "")
-            .replace("\"live\"\nformat", "\"events\"\nformat"),
-    );
-    folder.write("silver/events.sql", "SELECT * FROM events");
-    let first = register(&mock, "");
-    let lines: String = (0..1_000_000).map(|id| plain(first, id, "somebody")).collect();
-    folder.append("live/0.ndjson", &lines);
-    folder.append("events/0.ndjson", &lines);
-    let dataflow = folder.load("lake");
-    let filled = catch_up(&dataflow, 2);
-    eprintln!("{} records in {:.1} s", filled.records, filled.elapsed.as_secs_f64());
-    let plain_restart = catch_up(&dataflow, 2);
-    eprintln!("a restart without a change: {:?}", plain_restart.phases);
-    let running = Running::start(dataflow.clone(), 2);
-    std::thread::sleep(Duration::from_secs(20));
-    for (input, name) in [("live", "accounts"), ("events", "events")] {
-        let more = if input == "live" {
-            CITY.to_string()
-        } else {
-            format!("{CITY}{CREDIT}")
-        };
-        let schema = register(&mock, &more);
-        let nothing = if input == "live" { vec![] } else { long(0) };
-        let began = Instant::now();
-        folder.append(
-            &format!("{input}/0.ndjson"),
-            &line(schema, &[long(-1), text("new"), some("Bonn"), nothing]),
-        );
-        running.wait_until(|| ask(&dataflow, &format!("SELECT COUNT(*) FROM silver.{name} WHERE id = -1")) == "1");
-        eprintln!(
-            "a new column of {name}: its row is there after {:.1} s",
-            began.elapsed().as_secs_f64()
-        );
-        let commits = log(&folder.lake("lake").join(format!("silver/{name}")));
-        let count = |kind: &str| {
-            commits
-                .iter()
-                .flatten()
-                .filter(|action| action.get(kind).is_some())
-                .count()
-        };
-        eprintln!(
-            "{name}: {} files added, {} removed, {} definitions",
-            count("add"),
-            count("remove"),
-            count("metaData")
-        );
-    }
-    let outcome = running.stop();
-    eprintln!(
-        "replayed {}, loaded {}: {:?}",
-        outcome.replayed, outcome.loaded, outcome.phases
-    );
 }

@@ -1,7 +1,7 @@
-//! Disks that fail under a run: it ends with a message that names the place and the remedy, and once that is done the next run
-//! goes on without a loss. As root nothing is forbidden by a mode, so a disk that is full or read-only is a small tmpfs, and
-//! a permission is taken away by `chattr +i`; where those are not to be had, the tests say that they were skipped.
-//! And a clock that is set back.
+//! Tests disks that fail during a run: the run ends with a message that names the place and the remedy, and after the
+//! remedy the next run loses nothing. Root can write in spite of file modes, so a full or read-only disk is a small
+//! tmpfs, and a missing permission is set by `chattr +i`; where these are not available, the tests report that they
+//! were skipped. Also tests a clock that is set back.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use alluvium::definition::Dataflow;
-use alluvium::run::{self, Clock, Options, Outcome, RunError};
+use alluvium::run::{self, Options, RunClock, RunError, RunOutcome};
 
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_all_are_exact, assert_newest_is_exact};
@@ -30,7 +30,7 @@ format = "json"
 
 fn folder(name: &str) -> Folder {
     let folder = Folder::new(name, &[("inputs/rows.toml", ROWS)]);
-    // Synced, so that all that writes to the disk is there.
+    // The lake is synced, so that the test includes all operations on the disk.
     folder.write(
         "dataflow.toml",
         &format!("name = \"{name}\"\nepoch = \"1ms\"\ncommit = \"5ms\"\n"),
@@ -44,7 +44,7 @@ fn folder(name: &str) -> Folder {
     folder
 }
 
-/// Rows that hardly compress.
+/// Appends rows that hardly compress.
 fn feed(folder: &Folder, ids: std::ops::Range<u64>, width: usize) {
     let mut text = String::new();
     for id in ids {
@@ -62,7 +62,7 @@ fn feed(folder: &Folder, ids: std::ops::Range<u64>, width: usize) {
     folder.append("live/rows/0.ndjson", &text);
 }
 
-fn try_to_catch_up(dataflow: &Arc<Dataflow>) -> Result<Outcome, RunError> {
+fn try_to_catch_up(dataflow: &Arc<Dataflow>) -> Result<RunOutcome, RunError> {
     let options = Options {
         workers: 2,
         until_caught_up: true,
@@ -76,7 +76,7 @@ fn refusal(dataflow: &Arc<Dataflow>) -> String {
     chain(&try_to_catch_up(dataflow).map(drop).expect_err("the run cannot go on"))
 }
 
-/// A file system of a size.
+/// A mounted file system of a limited size.
 struct Mount(PathBuf);
 
 fn succeeds(program: &str, arguments: &[&str]) -> bool {
@@ -161,7 +161,7 @@ fn a_lake_that_may_not_be_written_is_named_at_the_start_and_in_the_middle() {
     assert!(told.contains("may not be written") && told.contains(&place), "{told}");
     mount.remount("rw");
 
-    // A run is going on when it happens.
+    // The fault occurs while a run goes on.
     let before = snapshots(&dataflow);
     let running = std::thread::spawn({
         let dataflow = dataflow.clone();
@@ -292,7 +292,7 @@ fn a_damaged_log_entry_is_named_and_put_back_or_its_table_rebuilt() {
     }
 }
 
-/// A version of each row that says so, in a log and in a file.
+/// Appends a version of each row with this name, to a log and as a file.
 fn name_all(folder: &Folder, ids: std::ops::Range<u64>, name: &str) {
     let lines: String = ids
         .clone()
@@ -303,7 +303,7 @@ fn name_all(folder: &Folder, ids: std::ops::Range<u64>, name: &str) {
     folder.write(&format!("drops/{name}.csv"), &format!("id,name\n{rows}"));
 }
 
-/// Of each snapshot that the ledger knows, in its order: epoch, and when it was committed.
+/// The snapshots in the ledger, in order: epoch, and commit time.
 fn times(folder: &Folder) -> Vec<(u64, i64)> {
     let ledger = folder.lake("lake").join("_alluvium/ledger").read_dir();
     let mut entries: Vec<PathBuf> = ledger
@@ -320,7 +320,7 @@ fn times(folder: &Folder) -> Vec<(u64, i64)> {
     times.map(|time| time.expect("an intent has both")).collect()
 }
 
-/// A panic of the thread that conducts a run left a process that heard no signal.
+/// After a panic of the conductor's thread, a process was left that did not react to signals.
 #[test]
 fn a_run_whose_conductor_panics_ends_and_names_it() {
     let folder = folder("conductor");
@@ -328,7 +328,7 @@ fn a_run_whose_conductor_panics_ends_and_names_it() {
         "inputs/rows.toml",
         &format!("{ROWS}[[feeds]]\nname = \"drops\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n"),
     );
-    // The time is asked for again and again.
+    // This table makes the run read the clock again and again.
     folder.write(
         "gold/past.sql",
         "SELECT id FROM silver.rows WHERE to_timestamp(id) < now()",
@@ -339,7 +339,7 @@ fn a_run_whose_conductor_panics_ends_and_names_it() {
     let begun = Instant::now();
     let options = Options {
         duration: Some(Duration::from_secs(60)),
-        clock: Clock::new(move || {
+        clock: RunClock::new(move || {
             let is_conductor = std::thread::current().id() == main;
             assert!(
                 !is_conductor || begun.elapsed() < Duration::from_secs(5),
@@ -354,8 +354,8 @@ fn a_run_whose_conductor_panics_ends_and_names_it() {
     assert!(chain(&error).contains("the clock stopped"), "{}", chain(&error));
 }
 
-/// Epochs are milliseconds of the clock. One that was set back, between runs or under one, must take no snapshot back, and no
-/// version of a key must lose to one that came before it.
+/// Epochs are milliseconds of the clock. If the clock is set back, between runs or during one, snapshots must not go
+/// back, and no version of a key must lose to an earlier one.
 #[test]
 fn a_clock_that_is_set_back_takes_no_snapshot_back_and_loses_nothing() {
     let folder = folder("clock");
@@ -368,12 +368,12 @@ fn a_clock_that_is_set_back_takes_no_snapshot_back_and_loses_nothing() {
         "SELECT name, COUNT(*) AS n FROM silver.rows GROUP BY name",
     );
     let dataflow = folder.load("lake");
-    // Seconds that the clock is ahead of this machine's.
+    // By how many seconds the clock is ahead of this machine's.
     let ahead = Arc::new(AtomicU64::new(3600));
     let (of_clock, (stop, stopped)) = (ahead.clone(), crossbeam_channel::bounded(1));
     let options = Options {
         workers: 2,
-        clock: Clock::new(move || SystemTime::now() + Duration::from_secs(of_clock.load(Ordering::Acquire))),
+        clock: RunClock::new(move || SystemTime::now() + Duration::from_secs(of_clock.load(Ordering::Acquire))),
         ..Options::default()
     };
     let named = |name: &str| ask(&dataflow, &format!("SELECT n FROM gold.named WHERE name = '{name}'"));
@@ -385,7 +385,7 @@ fn a_clock_that_is_set_back_takes_no_snapshot_back_and_loses_nothing() {
     run::run(dataflow.clone(), &caught_up).unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert_eq!(named("first"), "300");
 
-    // An hour back, for a run that starts.
+    // For the next run, the clock is an hour back.
     name_all(&folder, 100..300, "second");
     let run = ["run", ".", "--until-caught-up", "--lake", "lakes/lake"];
     let behind = alluvium(&run, folder.path());
@@ -398,7 +398,7 @@ fn a_clock_that_is_set_back_takes_no_snapshot_back_and_loses_nothing() {
     assert!(told.contains("audited: every table is as recomputed"), "{told}");
     assert_eq!((named("first"), named("second")), ("100".into(), "200".into()));
 
-    // Two hours back, under a run.
+    // While this run goes on, the clock is set back two hours.
     ahead.store(2 * 3600, Ordering::Release);
     let running = std::thread::spawn({
         let (dataflow, options) = (dataflow.clone(), options.clone());

@@ -1,11 +1,11 @@
-//! Another engine writes to tables of a run that goes on: deltalake's own OPTIMIZE and append, as a user would run them. Whatever
-//! they do to each other, every table ends as it is to be, as deltalake reads it.
+//! Tests another engine that writes to tables of a running dataflow: deltalake's own OPTIMIZE and append, as a user
+//! would run them. Whatever the two do to each other, every table must end up right, as deltalake reads it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluvium::definition::Dataflow;
-use alluvium::sink::Lake;
+use alluvium::lake::Lake;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;
@@ -81,7 +81,7 @@ impl Other {
         handle
     }
 
-    /// Says how many files it took away; none if it met a conflict.
+    /// Runs OPTIMIZE; returns how many files it removed, or none if it met a conflict.
     fn optimize(&self, table: &str) -> Option<u64> {
         let handle = self.table(table);
         let done = self.runtime.block_on(handle.optimize().into_future());
@@ -100,7 +100,7 @@ impl Other {
             .expect("deltalake appends");
     }
 
-    /// What deltalake reads in the newest version.
+    /// The answer of deltalake for a table's newest version.
     fn ask(&self, table: &str, sql: &str) -> String {
         let handle = self.table(table);
         self.runtime.block_on(async {
@@ -155,7 +155,7 @@ fn tables_that_others_optimize_during_a_run_end_as_they_are_to_be() {
             feeding.join().expect("the feeder does not panic");
         });
     }
-    // More of the same without anybody between: what was undone or moved is used.
+    // Further changes without the other engine use what was undone or moved.
     for _ in 0..20 {
         round += 1;
         feed(&folder, round);
@@ -179,7 +179,7 @@ fn tables_that_others_optimize_during_a_run_end_as_they_are_to_be() {
         );
         assert_eq!(other.ask(table, sql), ours, "{table}");
     }
-    // A restart finds nothing to correct, also behind an OPTIMIZE while nobody runs.
+    // A restart finds nothing to correct, even after an OPTIMIZE while no run was active.
     for table in TABLES {
         other.optimize(table).expect("there is nobody to be in conflict with");
     }
@@ -190,7 +190,7 @@ fn tables_that_others_optimize_during_a_run_end_as_they_are_to_be() {
     assert_newest_is_exact(&dataflow, "after changes of what was optimized");
 }
 
-/// Rows that the graph does not know: they stay while it runs, and the next audit names and removes them.
+/// Rows that the graph does not know stay while it runs; the next audit reports and removes them.
 #[test]
 fn rows_that_others_append_are_removed_by_the_next_audit_which_says_so() {
     let folder = folder("appended");
@@ -199,8 +199,8 @@ fn rows_that_others_append_are_removed_by_the_next_audit_which_says_so() {
     let running = Running::start(dataflow.clone(), 2);
     running.wait_until(|| snapshots(&dataflow) > 0);
     let other = Other::new(&dataflow);
-    // One row is nobody's, one is there already: each row is to be there once.
-    let known: i64 = 21; // whose v is 1 from the start
+    // One of the rows is unknown to the graph, the other one exists already: each row must exist once in the end.
+    let known: i64 = 21; // Its v is 1 from the start.
     other.append("silver/rows", 1_000_000);
     other.append("silver/rows", known);
     feed(&folder, 1);

@@ -1,11 +1,11 @@
-//! Records behind schema ids from a log to tables: the registry away, a new version, and all made again without it.
+//! Tests records with schema ids, from a log to tables: with the registry away, with a new version, and recomputed
+//! without the registry.
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
+use crate::avro_bytes::{line, long, text};
 use crate::commands::{alluvium, exits, text as output_text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::registry::Mock;
@@ -18,34 +18,12 @@ const VERSIONS: [&str; 2] = [
         {"name":"city","type":["null","string"],"default":null}]}"#,
 ];
 
-/// A number as Avro.
-pub fn long(n: i64) -> Vec<u8> {
-    let (mut n, mut out) = (((n << 1) ^ (n >> 63)) as u64, Vec::new());
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-    out
-}
-
-/// A text as Avro.
-pub fn text(text: &str) -> Vec<u8> {
-    [long(text.len() as i64), text.as_bytes().to_vec()].concat()
-}
-
-/// A line of the log: a record behind a schema id.
-pub fn line(schema: u32, parts: &[Vec<u8>]) -> String {
-    let bytes = [&[0], &schema.to_be_bytes()[..], &parts.concat()].concat();
-    format!("{{\"value\": \"{}\"}}\n", STANDARD.encode(bytes))
-}
-
 fn folder(url: &str) -> Folder {
     let input = "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\nname = \"VARCHAR\"\ncity = \"VARCHAR\"\n\
                  [[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"avro\"\n";
     let folder = Folder::new("formats", &[("inputs/accounts.toml", input)]);
     folder.write("silver/accounts.sql", "SELECT id, name, city FROM accounts");
-    // Dataflow.toml's registry holds for every feed.
+    // The registry in dataflow.toml applies to every feed.
     let root = std::fs::read_to_string(folder.path().join("dataflow.toml")).expect("it was written");
     folder.write("dataflow.toml", &format!("{root}registry = {{ url = {url:?} }}\n"));
     folder
@@ -59,7 +37,7 @@ fn avro_records_wait_for_their_registry_and_are_made_again_without_it() {
     let first = mock.register("accounts-value", "AVRO", VERSIONS[0], json!([]));
     folder.append("live/0.ndjson", &line(first, &[long(1), text("Ann")]));
     folder.append("live/0.ndjson", &line(first, &[long(2), text("Bob")]));
-    // One that ends too early.
+    // This record is too short.
     folder.append("live/0.ndjson", &line(first, &[long(3), long(99)]));
     catch_up(&dataflow, 2);
     let accounts = || ask(&dataflow, "SELECT id, name, city FROM silver.accounts ORDER BY id");
@@ -71,7 +49,7 @@ fn avro_records_wait_for_their_registry_and_are_made_again_without_it() {
         letters()
     );
 
-    // The registry is out of order while a record of a new version comes: it waits, and nothing is refused.
+    // The registry fails while a record of a new version comes: the record waits, and nothing is refused.
     let second = mock.register("accounts-value", "AVRO", VERSIONS[1], json!([]));
     mock.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
     folder.append(
@@ -86,14 +64,14 @@ fn avro_records_wait_for_their_registry_and_are_made_again_without_it() {
     running.wait_until(|| accounts() == "1,Ann,\n2,Bea,Bonn");
     running.stop();
 
-    // Bronze and what the lake keeps of the registry are enough.
+    // Bronze and the registry's schemas in the lake suffice.
     drop(mock);
     assert_newest_is_exact(&dataflow, "the lake without a registry");
     recompute(&dataflow, 1);
     assert_eq!(accounts(), "1,Ann,\n2,Bea,Bonn");
 }
 
-/// A run until caught up never ended while a registry was away.
+/// A run until caught up never ended while the registry was away.
 #[test]
 fn a_run_that_ends_names_the_registry_that_is_away_and_leaves_its_records_to_the_next() {
     let mock = Mock::start();

@@ -1,4 +1,5 @@
-//! Memory bounded by bytes: large records, large values, many of them. And clients of `[http]` that would take all there is.
+//! Tests that memory is bounded by bytes, with large records and large values, many of them; and clients of `[http]`
+//! that would use up all resources.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -15,14 +16,14 @@ use parquet::arrow::ArrowWriter;
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, Running, catch_up, free_hosts, recompute};
 
-/// How long anything may take that is waited for.
+/// The most time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings(name: &str, more: &str) -> String {
     format!("name = \"{name}\"\nepoch = \"1ms\"\ncommit = \"20ms\"\ndurability = \"none\"\n{more}\n")
 }
 
-/// A dataflow of dropped files of notes, and a table of their lengths. `more`: settings of the dataflow.
+/// A dataflow of dropped files of notes, and a table of their lengths. `more`: further settings of the dataflow.
 fn notes(name: &str, format: &str, more: &str) -> Folder {
     let input = format!(
         "[columns]\nid = \"BIGINT\"\ntext = \"VARCHAR\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\n\
@@ -53,7 +54,8 @@ const LETTERS: &str =
 const CUT: &str = "SELECT \"offset\", length(encode(payload, 'hex')) / 2, whole_length FROM bronze.notes WHERE whole_length IS NOT NULL \
                    ORDER BY 1";
 
-/// The record is refused, its neighbours are not; and so it stays when all is made again, also under a larger limit.
+/// Asserts that the long record is refused and its neighbours are not, and that this stays so after a recomputation,
+/// even under a larger limit.
 #[track_caller]
 fn assert_cut_for_good(folder: &Folder, name: &str, letters: &str, cut: &str) {
     let dataflow = folder.load("lake");
@@ -89,7 +91,7 @@ fn a_record_of_text_above_max_record_is_a_dead_letter_for_good() {
     assert_cut_for_good(&folder, "cut-ndjson", "1,65536,true", &format!("1,65536,{whole}"));
 }
 
-/// One limit held for all feeds of a dataflow: who let one of them bring larger records let all of them.
+/// One limit applied to all feeds of a dataflow: to allow larger records in one feed, users had to allow them in all.
 #[test]
 fn max_record_of_a_feed_is_its_own() {
     let folder = notes("cut-feeds", "csv", "max_record = \"1 MiB\"");
@@ -148,7 +150,7 @@ fn a_lake_of_an_earlier_version_takes_records_that_are_cut() {
     folder.write("drops/a.csv", "id,text\n1,one\n");
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 1);
-    // As its log said before there was the column.
+    // The log is rewritten as it was before the column existed.
     let log = folder.lake("lake").join("bronze/notes/_delta_log");
     for entry in std::fs::read_dir(&log).expect("a log") {
         let path = entry.expect("an entry").path();
@@ -170,13 +172,13 @@ fn a_lake_of_an_earlier_version_takes_records_that_are_cut() {
     assert_newest_is_exact(&dataflow, "a lake of an earlier version");
 }
 
-/// Runs the command over a folder until it has caught up, and says the most memory that it had resident, in MiB.
+/// Runs the dataflow until it has caught up; returns the most memory that was resident, in MiB.
 fn most_resident(folder: &Folder, patience: Duration) -> u64 {
     let run = ["run", ".", "--until-caught-up", "-w", "2", "--lake", "lakes/lake"];
     most_resident_of(folder, &run, patience)
 }
 
-/// The same of any command.
+/// Like [`most_resident`], for any command.
 fn most_resident_of(folder: &Folder, args: &[&str], patience: Duration) -> u64 {
     let mut child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
         .args(args)
@@ -212,7 +214,7 @@ fn most_resident_of(folder: &Folder, args: &[&str], patience: Duration) -> u64 {
     most
 }
 
-/// Lines of CSV, or whatever else, into a file of zstd, never held as a whole.
+/// Writes CSV lines, or other data, into a zstd file, without holding all of it in memory.
 fn write_zstd(path: &Path, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) {
     let mut file = zstd::Encoder::new(File::create(path).expect("a file"), 1).expect("an encoder");
     write(&mut file)
@@ -247,7 +249,7 @@ fn a_small_file_of_huge_values_takes_bounded_memory() {
     assert!(most < 400, "{most} MiB");
 }
 
-/// Batches of 8192 rows were read, decoded and kept whatever their bytes.
+/// Batches of 8192 rows were read, decoded and kept, whatever their size in bytes.
 #[test]
 fn large_values_below_max_record_take_bounded_memory() {
     let folder = notes("large-values", "csv", "memory_limit = \"1 GiB\"\n");
@@ -274,8 +276,8 @@ fn large_values_below_max_record_take_bounded_memory() {
     assert!(most < 1400, "{most} MiB");
 }
 
-/// All of Bronze was sorted in memory, and every version of every row was held: 640 MiB for these 190 MB, and as much more
-/// for each further year.
+/// All of Bronze was sorted in memory, and every version of every row was held: 640 MiB for these 190 MB, and as much
+/// again for each further year.
 #[test]
 fn verify_holds_current_rows_and_a_portion_of_bronze() {
     let folder = notes("versions", "csv", "memory_limit = \"1 GiB\"");
@@ -342,7 +344,7 @@ fn one_line_that_uncompresses_to_gigabytes_is_one_dead_letter() {
     assert!(most < 300, "{most} MiB");
 }
 
-/// A dataflow of posted events, and where they are posted to. `more`: settings of the dataflow.
+/// A dataflow of posted events, and the address to post to. `more`: further settings of the dataflow.
 fn events(name: &str, more: &str) -> (Folder, String) {
     let input = "[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"posted\"\nkind = \"http\"\nformat = \"json\"\n";
     let folder = Folder::new(
@@ -364,7 +366,7 @@ fn events(name: &str, more: &str) -> (Folder, String) {
     (folder, listen)
 }
 
-/// A connection, and what is answered on it.
+/// A connection to the server.
 struct Talk(BufReader<TcpStream>);
 
 impl Talk {
@@ -387,7 +389,7 @@ impl Talk {
         self.0.get_mut().write_all(bytes)
     }
 
-    /// The next answer: its status and body; none: the connection has ended.
+    /// The next response's status and body; none if the connection has ended.
     fn answer(&mut self) -> Option<(u16, String)> {
         let mut line = String::new();
         self.0.read_line(&mut line).ok()?;
@@ -410,7 +412,7 @@ impl Talk {
         Some((status, String::from_utf8(body).expect("text")))
     }
 
-    /// Whether the other side ends it, within so long.
+    /// Whether the server closes the connection within this time.
     fn ends(&mut self, patience: Duration) -> bool {
         self.0.get_ref().set_read_timeout(Some(patience)).expect("a timeout");
         let mut rest = Vec::new();
@@ -440,10 +442,10 @@ fn counts(dataflow: &Dataflow) -> String {
     ask(dataflow, "SELECT n, ids FROM gold.counts")
 }
 
-/// One flipped byte in the log of posted rows dropped every acknowledged request behind it, without a word of it.
+/// One flipped byte in the log of posted rows silently dropped every acknowledged request after it.
 #[test]
 fn a_damaged_byte_in_the_log_of_posted_rows_takes_one_request_which_is_a_dead_letter() {
-    // Each one byte of the third request, by what stands before it.
+    // Each case flips one byte of the third request, found by the text before it.
     for (mark, what) in [
         ("{\"id\":", "rows"),
         ("\"body\":\"", "the head"),
@@ -457,7 +459,7 @@ fn a_damaged_byte_in_the_log_of_posted_rows_takes_one_request_which_is_a_dead_le
             assert_eq!(status, 200, "{said}");
         }
         running.stop();
-        // The log as a lake finds it that has read nothing of it.
+        // This lake has read nothing of the log yet.
         let log = folder.lake("behind").join("_alluvium/http/events.posted");
         std::fs::create_dir_all(&log).expect("a folder");
         let written = std::fs::read_dir(folder.lake("lake").join("_alluvium/http/events.posted"));
@@ -488,7 +490,7 @@ fn a_damaged_byte_in_the_log_of_posted_rows_takes_one_request_which_is_a_dead_le
         });
         assert_eq!(aside.count(), 1, "{what}");
         assert_newest_is_exact(&dataflow, what);
-        // Who posts it again has it, and the others are known.
+        // A client that posts the lost request again succeeds, and the other requests are still known.
         let running = Running::start(dataflow.clone(), 1);
         let (status, said) = posts(
             &listen,
@@ -502,7 +504,7 @@ fn a_damaged_byte_in_the_log_of_posted_rows_takes_one_request_which_is_a_dead_le
     }
 }
 
-/// 1,100 clients that sent requests and read no answer kept every other client out for as long as they stayed.
+/// 1,100 clients that sent requests and read no responses kept all other clients out, for as long as they stayed.
 #[test]
 fn clients_that_send_and_never_read_keep_nobody_out() {
     let (folder, listen) = events("unread", "");
@@ -514,7 +516,7 @@ fn clients_that_send_and_never_read_keep_nobody_out() {
     for _ in 0..1100 {
         let mut stream = TcpStream::connect(&listen).expect("a connection");
         stream.set_nonblocking(true).expect("a socket");
-        // As much as it takes.
+        // The socket takes as much as fits.
         let _ = stream.write(request.as_bytes());
         silent.push(stream);
     }
@@ -538,11 +540,11 @@ fn clients_that_say_nothing_or_little_lose_their_connections() {
     );
     let dataflow = folder.load("lake");
     let running = Running::start(dataflow.clone(), 1);
-    // Nothing, half a head, and a head that comes a byte at a time.
+    // The clients send nothing, half a head, and a head byte by byte.
     let (mut mute, mut half, mut slow) = (Talk::open(&listen), Talk::open(&listen), Talk::open(&listen));
     half.send(b"POST /v1/inputs/events HTTP/1.1\r\nHost: here\r\n")
         .expect("half a head");
-    // A body that never ends, of chunks that come; one that stops; and one that is never sent.
+    // One body has endless chunks, one stops half-way, and one is never sent.
     let chunked = "POST /v1/inputs/events HTTP/1.1\r\nHost: here\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut endless = Talk::open(&listen);
     endless.send(chunked.as_bytes()).expect("a head");
@@ -577,7 +579,7 @@ fn requests_that_are_made_to_mislead_are_refused_or_taken_once() {
     let (folder, listen) = events("mislead", "max_record = \"1 MiB\"");
     let dataflow = folder.load("lake");
     let running = Running::start(dataflow.clone(), 1);
-    // Two lengths: what the second one would hide is no request of its own.
+    // With two lengths, the text that the second one would hide must not count as a request of its own.
     let hidden = "POST /v1/inputs/events HTTP/1.1\r\nHost: here\r\nContent-Type: application/x-ndjson\r\nContent-Length: 11\r\n\r\n{\"id\":666}\n";
     let mut talk = Talk::open(&listen);
     let both = format!(
@@ -591,7 +593,7 @@ fn requests_that_are_made_to_mislead_are_refused_or_taken_once() {
         status == 400 || (status == 200 && talk.ends(Duration::from_secs(5))),
         "{status}"
     );
-    // A head of a megabyte, and one of ten thousand fields.
+    // One head has a megabyte, and one has ten thousand fields.
     for head in [
         format!("X-Long: {}\r\n", "x".repeat(1 << 20)),
         "X-Many: 1\r\n".repeat(10_000),
@@ -604,7 +606,7 @@ fn requests_that_are_made_to_mislead_are_refused_or_taken_once() {
             head.len()
         );
     }
-    // HTTP/1.0, whose connection ends behind the answer.
+    // An HTTP/1.0 connection ends after the response.
     let mut old = Talk::open(&listen);
     let request = String::from_utf8(post(b"{\"id\":1}\n", ""))
         .expect("text")
@@ -612,7 +614,7 @@ fn requests_that_are_made_to_mislead_are_refused_or_taken_once() {
     old.send(request.as_bytes()).expect("a request");
     assert_eq!(old.answer().map(|(status, _)| status), Some(200));
     assert!(old.ends(Duration::from_secs(5)));
-    // Small bodies that become large.
+    // Small compressed bodies that become large are refused.
     let plain = vec![b' '; 64 << 20];
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).expect("memory");
@@ -620,7 +622,7 @@ fn requests_that_are_made_to_mislead_are_refused_or_taken_once() {
     assert_eq!(posts(&listen, &gzip, "Content-Encoding: gzip\r\n").0, 413);
     let zstd = zstd::encode_all(&plain[..], 1).expect("memory");
     assert_eq!(posts(&listen, &zstd, "Content-Encoding: zstd\r\n").0, 413);
-    // A row above max_record.
+    // One row is longer than max_record.
     let (status, said) = posts(
         &listen,
         format!("{{\"id\":2}}\n{{\"text\":\"{}\"}}\n", "x".repeat(1 << 20)).as_bytes(),
@@ -628,7 +630,7 @@ fn requests_that_are_made_to_mislead_are_refused_or_taken_once() {
     );
     assert_eq!(status, 413, "{said}");
     assert!(said.contains("row 2 has 1048587 bytes, more than max_record"), "{said}");
-    // Deep, and many.
+    // One body is deeply nested, and one has very many rows.
     let deep = format!("{}{}\n", "[".repeat(10_000), "]".repeat(10_000));
     let (status, said) = posts(&listen, deep.as_bytes(), "");
     assert!(matches!(status, 200 | 400), "{status} {said}");
@@ -646,8 +648,8 @@ fn requests_that_are_made_to_mislead_are_refused_or_taken_once() {
     );
 }
 
-/// Each partition of a log keeps its file open: with more of them than the process may open files, the run ended, and each
-/// one after it.
+/// Each partition of a log keeps its file open: with more partitions than the process may open files, the run ended,
+/// and so did every later one.
 #[test]
 fn a_log_of_more_partitions_than_files_may_be_open_waits_and_takes_nothing_from_others() {
     let input = |kind: &str, format: &str| {

@@ -1,5 +1,5 @@
-//! Parquet, Avro, JSON and change records that are damaged, extreme or unusual: what becomes of them, and that their neighbours
-//! go on. Each is run and verified, at one worker and at two.
+//! Tests Parquet, Avro, JSON and change records that are damaged, extreme or unusual: what happens to them, and that
+//! their neighbours are still read. Each case is run and verified with one worker and with two.
 
 mod fuzz;
 pub mod samples;
@@ -8,15 +8,16 @@ use std::path::Path;
 
 use alluvium::definition::Dataflow;
 
+use crate::avro_bytes::{long, text as avro_text};
 use crate::commands::{alluvium, exits, text};
-use crate::formats::{long, text as avro_text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, catch_up, recompute};
+use crate::testing::{Prerequisite, skip};
 use samples::{
     avro_block, avro_header, bytes_as_text_file, int96_file, nested_file, parquet_file, repeated_file, uuid_file,
 };
 
-/// A dataflow of one input `t` of files, and its rows as they are.
+/// A dataflow with one input `t` of files, and a table of its unchanged rows.
 fn of_files(name: &str, format: &str, columns: &str) -> Folder {
     let ending = if format == "json" { "ndjson" } else { format };
     let input = format!(
@@ -27,7 +28,7 @@ fn of_files(name: &str, format: &str, columns: &str) -> Folder {
     folder
 }
 
-/// A dataflow of one keyed input `t` of Debezium's records in a log.
+/// A dataflow with one keyed input `t` of Debezium records in a log.
 fn of_changes(name: &str, columns: &str, records: &[&str]) -> Folder {
     let input = format!(
         "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\n{columns}\n[[feeds]]\nname = \"f\"\nkind = \"log\"\npath = \"log\"\n\
@@ -46,7 +47,8 @@ fn put(folder: &Folder, name: &str, bytes: &[u8]) {
     std::fs::write(folder.path().join("data").join(name), bytes).expect("the file is written");
 }
 
-/// Runs at one worker and at two, verifies both and makes the second again from Bronze; gives the second's dataflow.
+/// Runs with one worker and with two, verifies both, and recomputes the second lake from Bronze. Returns the second
+/// lake's dataflow.
 #[track_caller]
 fn settled(folder: &Folder, sql: &str, expected: &str) -> std::sync::Arc<Dataflow> {
     for workers in [1, 2] {
@@ -66,13 +68,13 @@ fn settled(folder: &Folder, sql: &str, expected: &str) -> std::sync::Arc<Dataflo
     dataflow
 }
 
-/// One record that nests deeper than 128 levels took the whole block with it, as damaged bytes.
+/// One record nested deeper than 128 levels made its whole block count as damaged.
 #[test]
 fn a_deep_avro_record_is_a_dead_letter_at_most_of_itself() {
     let schema = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},{"name":"tree","type":
         {"type":"record","name":"Tree","fields":[{"name":"next","type":["null","Tree"]},{"name":"of","type":
         {"type":"array","items":"Tree"}}]}}]}"#;
-    // Each tree holds the next, and behind it an array of none.
+    // Each tree holds the next one, followed by an empty array.
     let tree = |depth: usize| [long(1).repeat(depth), long(0), long(0).repeat(depth + 1)].concat();
     let record = |id: i64| [long(id), tree(if id == 7 { 200 } else { 1 })].concat();
     let records: Vec<u8> = (0..1000).flat_map(record).collect();
@@ -98,11 +100,11 @@ fn letters(dataflow: &Dataflow) -> String {
     )
 }
 
-/// The reader of Parquet looks at the bytes of texts only where they are annotated as UTF8: those of other texts reached the
+/// The Parquet reader validates texts only if they are annotated as UTF8: invalid bytes in other texts reached the
 /// writer, which panicked.
 #[test]
 fn bytes_that_a_parquet_file_calls_text_are_a_dead_letter() {
-    // ENUM is read as bytes, so that one value is refused; the others spoil their file.
+    // ENUM is read as bytes, so that only the one value is refused; with the other annotations the file is unreadable.
     let folder = of_files("as_text", "parquet", "a = \"VARCHAR\"");
     for (name, annotation) in [
         ("utf8", Some("UTF8")),
@@ -135,13 +137,14 @@ fn bytes_that_a_parquet_file_calls_text_are_a_dead_letter() {
     assert_eq!(letters.matches("is damaged: Invalid UTF8").count(), 2, "{letters}");
 }
 
-/// A byte of a page told its reader to take 255 bits at a time: the reader panicked, and so did every run after it.
+/// One byte of a page made its reader take 255 bits at a time: the reader panicked, in this run and in every later
+/// one.
 #[test]
 fn a_parquet_file_that_stops_its_reader_is_a_dead_letter() {
     let folder = of_files("stopped", "parquet", "id = \"BIGINT\"\nname = \"VARCHAR\"");
     let whole = parquet_file(0..40);
     put(&folder, "good.parquet", &whole);
-    // Whichever byte it is that stops the reader.
+    // The test tries many bytes, whichever of them stops the reader.
     for at in (0..whole.len()).step_by(5) {
         let mut damaged = whole.clone();
         damaged[at] = 0xff;
@@ -160,7 +163,7 @@ fn a_parquet_file_that_stops_its_reader_is_a_dead_letter() {
     let dataflow = folder.load("lake1");
     let good = "SELECT COUNT(*) FROM bronze.t WHERE \"partition\" = 'good.parquet'";
     assert_eq!(ask(&dataflow, good), "1");
-    // A byte that changed within a value makes another value, which nothing tells.
+    // A byte changed within a value makes another value, which nothing can detect.
     let rows = "SELECT COUNT(*) >= 40, COUNT(DISTINCT id) >= 40 FROM silver.t";
     assert_eq!(ask(&dataflow, rows), "true,true");
     let letters = letters(&dataflow);
@@ -168,11 +171,11 @@ fn a_parquet_file_that_stops_its_reader_is_a_dead_letter() {
     assert_eq!(torn, (0..whole.len()).step_by(5).count(), "{letters}");
 }
 
-/// INT96 was read by the nanosecond, whose 64 bits wrap in the year 2262: 9999 became 1816.
+/// INT96 was read as 64-bit nanoseconds, which wrap in the year 2262: 9999 became 1816.
 #[test]
 fn int96_is_a_point_in_time_up_to_the_year_9999() {
     let folder = of_files("int96", "parquet", "a = \"TIMESTAMP\"");
-    // Julian day, nanoseconds of the day.
+    // Julian day, and nanoseconds of the day.
     let days = [
         Some((2_440_588, 0)),
         Some((5_373_484, 86_399_999_999_000)),
@@ -192,7 +195,7 @@ fn int96_is_a_point_in_time_up_to_the_year_9999() {
     assert!(letters.contains("which holds the years 1 to 9999"), "{letters}");
 }
 
-/// What was finer than a microsecond was cut off without a word: in INT96, by Debezium's nanoseconds, and in every text.
+/// Digits finer than a microsecond were silently cut off: in INT96, in Debezium's nanoseconds, and in every text.
 #[test]
 fn what_is_finer_than_a_microsecond_is_refused_exact_in_a_text_or_cut_off_as_the_column_says() {
     let columns = "id = \"VARCHAR\"\na = \"TIMESTAMP\"\ntext = { type = \"VARCHAR\", from = \"a\" }";
@@ -261,8 +264,8 @@ fn what_is_finer_than_a_microsecond_is_refused_exact_in_a_text_or_cut_off_as_the
     }
 }
 
-/// Entries with null values were missing, NaN was null, and points in time beyond the calendar were `ERROR: ...`.
-/// The sixteen bytes of a UUID that happened to be UTF-8 became a text of control characters.
+/// Entries with null values were missing, NaN was null, and timestamps outside the calendar were `ERROR: ...`. The
+/// sixteen bytes of a UUID that happened to be UTF-8 became a text of control characters.
 #[test]
 fn a_uuid_is_its_text_and_in_a_binary_its_bytes() {
     let folder = of_files(
@@ -328,8 +331,8 @@ fn numbers(from: i64, to: i64) -> Vec<u8> {
     avro_block(to - from, &(from..to).flat_map(long).collect::<Vec<_>>())
 }
 
-/// A changed marker went by without a word, a block that claims more records than it has never ended, and whatever stood behind
-/// a damaged block was lost with it.
+/// A changed marker went unnoticed, a block that claims more records than it has never ended, and everything after a
+/// damaged block was lost.
 #[test]
 fn a_damaged_block_of_an_avro_file_is_a_dead_letter_and_those_behind_it_are_read() {
     let folder = of_files("avro", "avro", "id = \"BIGINT\"");
@@ -393,7 +396,8 @@ fn a_damaged_block_of_an_avro_file_is_a_dead_letter_and_those_behind_it_are_read
     assert_eq!(letters.lines().count(), 6, "{letters}");
 }
 
-/// An Avro file of other columns became rows of nulls, and so did archived files once the definition had other columns.
+/// An Avro file with other columns became rows of nulls, and so did archived files once the definition had other
+/// columns.
 #[test]
 fn files_without_the_columns_are_refused_and_so_are_their_rows_once_the_columns_are_others() {
     let avro = [avro_header(NUMBERS, "null"), numbers(0, 10)].concat();
@@ -495,7 +499,7 @@ fn avro_unions_maps_and_logical_types_fill_columns() {
     );
 }
 
-/// A file of Event Hubs Capture: what the wrapper says, its properties, and the event.
+/// A file of Event Hubs Capture has fields of the wrapper, properties, and the event.
 #[test]
 fn properties_of_captured_events_fill_columns() {
     let folder = of_files(
@@ -598,7 +602,7 @@ fn json_files_may_be_arrays_or_pretty() {
     assert_eq!(letters.lines().count(), 4, "{letters}");
 }
 
-/// Objects without a line break between them, as Kinesis Firehose writes them, were one dead letter of all.
+/// Objects without line breaks between them, as Kinesis Firehose writes them, became a single dead letter.
 #[test]
 fn json_objects_one_behind_the_other_are_records() {
     let folder = of_files(
@@ -621,7 +625,7 @@ fn json_objects_one_behind_the_other_are_records() {
         assert!(found.contains(&format!("record,{place}")), "{place}: {found}");
     }
     assert_eq!(found.lines().count(), 2, "{found}");
-    // What is written behind them is read on, once.
+    // Objects that are appended later are read, once.
     folder.append("data/firehose.ndjson", "{\"id\":12}{\"id\":13}");
     catch_up(&dataflow, 1);
     catch_up(&dataflow, 2);
@@ -631,7 +635,8 @@ fn json_objects_one_behind_the_other_are_records() {
     assert_eq!(ask(&dataflow, sql), format!("{expected}\n12,1\n13,1"));
 }
 
-/// A file that was being written was given up, and said to have changed once it was whole.
+/// A file that was read while it was being written was given up, and when it was complete its letter said that it had
+/// changed.
 #[test]
 fn columnar_files_that_were_read_half_written_are_read_once_they_are_whole() {
     let avro = of_files("half", "avro", "id = \"BIGINT\"");
@@ -671,7 +676,7 @@ fn columnar_files_that_were_read_half_written_are_read_once_they_are_whole() {
     }
 }
 
-/// Numbers of a placeholder were taken for the current value of an array.
+/// In an array, Debezium's placeholder for an unchanged value, as numbers, was taken for the current value.
 #[test]
 fn values_that_debezium_left_out_stay_as_they_are() {
     let numbers = |ending: &str| {
@@ -699,7 +704,7 @@ fn values_that_debezium_left_out_stay_as_they_are() {
     );
 }
 
-/// A point in time that no calendar has was `ERROR: ...` in a VARCHAR of a table.
+/// A timestamp outside the calendar became `ERROR: ...` in a VARCHAR column.
 #[test]
 fn change_records_keep_exact_numbers_and_refuse_times_beyond_the_calendar() {
     let folder = of_changes(
@@ -726,7 +731,7 @@ fn change_records_keep_exact_numbers_and_refuse_times_beyond_the_calendar() {
     );
 }
 
-/// The name of a test's own data, where the checkout has it beside itself.
+/// The path of a test's own data, if it exists beside the checkout.
 fn shared(name: &str) -> Option<std::path::PathBuf> {
     let folder = std::env::var_os("ALLUVIUM_CASES").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/cases/files"),
@@ -734,13 +739,14 @@ fn shared(name: &str) -> Option<std::path::PathBuf> {
     );
     let path = folder.join(name);
     if !path.exists() {
-        eprintln!("SKIPPED: there is no {}; set ALLUVIUM_CASES", path.display());
+        let why = format!("there is no {}; set ALLUVIUM_CASES", path.display());
+        skip(Prerequisite::Data, &why);
         return None;
     }
     Some(path)
 }
 
-/// Public files that were read wrong, or ended every run.
+/// Public files that were read wrongly, or ended every run.
 #[test]
 fn public_files_that_ended_runs_do_so_no_more() {
     for (case, columns, sql, expected) in [

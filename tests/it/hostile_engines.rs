@@ -1,5 +1,5 @@
-//! What engines that we did not write make of tables that hold values at the edges of their types, partitions that no path can
-//! hold, and files of a log that were damaged.
+//! Tests how engines that we did not write read tables with values at the limits of their types, with partitions that
+//! no path can express, and with damaged files in the log.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use crate::spark::{named, spark};
 use crate::support::{Folder, catch_up, chain};
 use crate::testing::checkout;
 
-/// Numbers that look random and are the same each time.
+/// Pseudo-random numbers that are the same in each run.
 struct Seeded(u64);
 
 impl Seeded {
@@ -32,17 +32,17 @@ impl Seeded {
     }
 }
 
-/// A value as the tests order it.
+/// A value, with the order that the tests expect.
 #[derive(Clone, Debug, PartialEq)]
 enum Cell {
     Double(f64),
-    /// Whole units: of a BIGINT, of a DECIMAL's last digit, microseconds, days.
+    /// Integer units: a BIGINT, units of a DECIMAL's last digit, microseconds, or days.
     Units(i128),
     Text(String),
 }
 
 impl Cell {
-    /// As Alluvium, Spark, DuckDB and Polars do: NaN is the greatest, both zeros are one.
+    /// The order of Alluvium, Spark, DuckDB and Polars: NaN is the greatest, and both zeros are equal.
     fn order(&self, other: &Cell) -> Ordering {
         match (self, other) {
             (Cell::Double(a), Cell::Double(b)) => (a.partial_cmp(b)).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan())),
@@ -53,12 +53,12 @@ impl Cell {
     }
 }
 
-/// A column, its values by row, and how they are written.
+/// A column: its values by row, and how they are written.
 struct Column {
     name: &'static str,
-    /// As `hostile_engines.py` calls its type.
+    /// The name of the column's type in `hostile_engines.py`.
     kind: &'static str,
-    /// DataFusion's literal, with `{}` for the value's text.
+    /// A DataFusion literal, with `{}` for the value's text.
     literal: &'static str,
     cells: Vec<Option<Cell>>,
 }
@@ -99,7 +99,7 @@ impl Column {
         format!("{} {op} {literal}", self.name)
     }
 
-    /// Rows that compare so with a value, by number.
+    /// The numbers of the rows whose order relative to one of the wanted values satisfies `is`.
     fn matching(&self, wanted: &[Cell], is: impl Fn(Ordering) -> bool) -> Vec<usize> {
         let rows = self.cells.iter().enumerate();
         let rows = rows.filter(|(_, cell)| {
@@ -110,7 +110,7 @@ impl Column {
     }
 }
 
-/// The columns of so many rows: one value in two is from the edges of its type, one in twelve is null.
+/// Columns with this many rows: every second value is at a limit of its type, one in twelve is null.
 fn columns(rows: usize) -> Vec<Column> {
     let random = &mut Seeded(14);
     let day = 86_400_000_000_i128;
@@ -284,7 +284,8 @@ path = "live/values"
 format = "json"
 "#;
 
-/// A lake with these columns in two tables: `files`, one or two rows in a file, so that bounds are close; `whole`, all in one.
+/// A lake with these columns in two tables: `files` has one or two rows per file, so that bounds are tight; `whole`
+/// has one file.
 fn valued(columns: &[Column]) -> Folder {
     let folder = Folder::new("statistics", &[("inputs/vals.toml", VALUES)]);
     folder.write(
@@ -315,7 +316,7 @@ fn valued(columns: &[Column]) -> Folder {
     folder
 }
 
-/// What is asked: each value by equality, some of them by order.
+/// The queries to ask: each value by equality, some of them by order.
 fn cases(columns: &[Column], tables: &[(&str, PathBuf)]) -> Vec<(String, Value)> {
     let mut cases = Vec::new();
     for column in columns {
@@ -352,7 +353,7 @@ fn cases(columns: &[Column], tables: &[(&str, PathBuf)]) -> Vec<(String, Value)>
     cases
 }
 
-/// Bounds left NaN out, and a filter for what is above them missed it; others were a little off.
+/// Bounds ignored NaN, so a filter for values above them missed it; other bounds were slightly wrong.
 #[test]
 fn every_value_is_found_by_equality_and_by_order_through_each_reader() {
     let columns = columns(96);
@@ -416,7 +417,7 @@ fn every_value_is_found_by_equality_and_by_order_through_each_reader() {
     }
 }
 
-/// Asks the engines the cases, and says what they found otherwise; nothing where there is no Python.
+/// Runs the cases in other engines; returns how their answers differ, or none if Python is not available.
 fn otherwise(folder: &Folder, engines: &str, cases: &[Value]) -> Option<String> {
     let python = python()?;
     let file = folder.path().join("cases.json");
@@ -446,7 +447,7 @@ path = "live/places"
 format = "json"
 "#;
 
-/// Texts that file systems and URLs take for something else, or cannot hold.
+/// Texts that file systems and URLs interpret or cannot hold.
 fn places() -> Vec<String> {
     let mut places: Vec<String> = [
         ".",
@@ -489,7 +490,7 @@ fn place(folder: &Folder, id: usize, p: &str, v: i64) {
     folder.append("live/places/0.ndjson", &format!("{record}\n"));
 }
 
-/// A row was accepted whose partition no file name can hold: the run ended, and each restart after it.
+/// A row was accepted although no file name can hold its partition: the run ended, and so did each restart.
 #[test]
 fn partitions_that_no_path_can_hold_are_written_read_and_changed() {
     let folder = Folder::new("places", &[("inputs/places.toml", PLACES)]);
@@ -498,7 +499,7 @@ fn partitions_that_no_path_can_hold_are_written_read_and_changed() {
         "silver/places.toml",
         "partition_by = [\"p\"]\ndeletes = \"vectors\"\nchange_data_feed = true\n",
     );
-    // So many levels that the whole path is longer than any that a system takes.
+    // With so many levels, the whole path is longer than systems allow.
     let levels: Vec<String> = (0..30).map(|n| format!("p || '{n}' AS p{n}")).collect();
     folder.write(
         "gold/deep.sql",
@@ -521,7 +522,7 @@ fn partitions_that_no_path_can_hold_are_written_read_and_changed() {
     assert_eq!(ask(&dataflow, letters), "0");
     assert!(!folder.path().join("escaped").exists() && !folder.lake("escaped").exists());
 
-    // Rows of each partition change, behind a restart that finds nothing to correct.
+    // Rows of each partition change, after a restart that finds nothing to correct.
     assert_eq!(catch_up(&dataflow, 1).corrections, Some(vec![]));
     for (id, p) in places.iter().enumerate() {
         place(&folder, id, p, 1);
@@ -562,8 +563,8 @@ fn partitions_that_no_path_can_hold_are_written_read_and_changed() {
     assert_eq!(spark.ask(&format!("{deep} {}", named(&dataflow, "gold.deep"))), ours);
 }
 
-/// Values of other types that partition a table, at their edges: what has a text that all engines read back equal is written, the rest
-/// is a dead letter. A timestamp of the year 10000 ended each restart.
+/// Values of other types at their limits, used as partition values: those whose text all engines read back equal are
+/// written, the others become dead letters. A timestamp of the year 10000 ended each restart.
 #[test]
 fn partitions_of_each_type_read_back_equal_or_are_dead_letters() {
     let columns = columns(60);
@@ -650,7 +651,7 @@ fn partitions_of_each_type_read_back_equal_or_are_dead_letters() {
     }
 }
 
-/// `query` finds the rows of a case, and no others.
+/// Asserts that `query` finds exactly the rows of a case.
 fn assert_found(dataflow: &Dataflow, table: &str, case: &Value) {
     let found = ask(
         dataflow,
@@ -668,7 +669,7 @@ fn assert_found(dataflow: &Dataflow, table: &str, case: &Value) {
     assert_eq!(found, ids.join("\n"), "{table} {}", case["sql"]);
 }
 
-/// The protocols that a table's log says, with their versions.
+/// The protocols in a table's log, with their versions.
 fn protocols(lake: &Path, table: &str) -> Vec<(String, Value)> {
     let mut entries: Vec<PathBuf> = std::fs::read_dir(lake.join(table).join("_delta_log"))
         .expect("the table has a log")
@@ -689,7 +690,7 @@ fn protocols(lake: &Path, table: &str) -> Vec<(String, Value)> {
     entries.iter().filter_map(of).collect()
 }
 
-/// Lakes of earlier versions have tables that Spark refuses: the next start lists what is in force, once.
+/// Lakes of earlier versions have tables that Spark refuses: the next start completes their list of features, once.
 #[test]
 fn tables_of_an_earlier_version_are_brought_to_a_whole_protocol_once() {
     let folder = Folder::new("earlier", &[("inputs/places.toml", PLACES)]);
@@ -746,7 +747,7 @@ fn tables_of_an_earlier_version_are_brought_to_a_whole_protocol_once() {
     );
 }
 
-/// The checkpoints of a table, by name.
+/// The names of a table's checkpoints.
 fn checkpoints(log: &Path) -> Vec<String> {
     let names = std::fs::read_dir(log).expect("the table has a log");
     let names = names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
@@ -755,9 +756,9 @@ fn checkpoints(log: &Path) -> Vec<String> {
     names
 }
 
-/// Writes a checkpoint of a table as another engine does; says where.
+/// Writes a table's checkpoint as another engine would; returns its path.
 fn checkpoint(dataflow: &Dataflow, table: &str) -> PathBuf {
-    let lake = alluvium::sink::Lake::open(&dataflow.lake, &dataflow.store_options).expect("the lake is there");
+    let lake = alluvium::lake::Lake::open(&dataflow.lake, &dataflow.store_options).expect("the lake is there");
     let runtime = tokio::runtime::Runtime::new().expect("threads start");
     runtime.block_on(async {
         let mut handle = lake.delta_table(table);
@@ -771,7 +772,7 @@ fn checkpoint(dataflow: &Dataflow, table: &str) -> PathBuf {
     log.join(newest)
 }
 
-/// A way to damage a file, and what it is called.
+/// A way to damage a file, and its name.
 type Damage = (&'static str, fn(&Path));
 
 fn damages() -> Vec<Damage> {
@@ -813,7 +814,7 @@ fn damages() -> Vec<Damage> {
     ]
 }
 
-/// One flipped byte in a checkpoint kept a lake from starting, though its whole log was there.
+/// One flipped byte in a checkpoint kept a dataflow from starting, although the whole log was there.
 #[test]
 fn a_damaged_checkpoint_is_passed_over_and_made_again() {
     let folder = Folder::new("checkpoints", &[("inputs/places.toml", PLACES)]);
@@ -828,7 +829,7 @@ fn a_damaged_checkpoint_is_passed_over_and_made_again() {
             damage(&checkpoint(&dataflow, table));
         }
         assert_eq!(catch_up(&dataflow, 1).corrections, Some(vec![]), "{how}");
-        // Readers that know no way around it read on: what deltalake opens is what a query reads.
+        // Readers without a fallback can read again: a query reads what deltalake opens.
         assert_newest_is_exact(&dataflow, how);
         place(&folder, round, "q", 2);
         assert_eq!(catch_up(&dataflow, 1).corrections, Some(vec![]), "{how}");
@@ -839,7 +840,7 @@ fn a_damaged_checkpoint_is_passed_over_and_made_again() {
     assert!(checkpoints(&log).len() > 2, "{:?}", checkpoints(&log));
 }
 
-/// Where the log does not go back behind it, the message names the file and what to do.
+/// If the log does not reach back before the checkpoint, the message names the file and the remedy.
 #[test]
 fn a_damaged_checkpoint_that_the_log_does_not_repeat_is_named() {
     let folder = Folder::new("checkpoints", &[("inputs/places.toml", PLACES)]);
@@ -864,7 +865,7 @@ fn a_damaged_checkpoint_that_the_log_does_not_repeat_is_named() {
     }
 }
 
-/// A Parquet file of one column, its rows `from..to`.
+/// Writes a Parquet file with one column of these numbers.
 fn drop_numbers(path: &Path, numbers: std::ops::Range<i64>) {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     let columns: [(&str, ArrayRef); 1] = [("n", std::sync::Arc::new(Int64Array::from_iter_values(numbers)))];
@@ -886,8 +887,9 @@ path = "drops/*.parquet"
 format = "parquet"
 "#;
 
-/// A run was killed behind the copy of a drop and before its first commit, and the drop was replaced before the restart: Bronze
-/// referred to the copy of the old one, Silver held the rows of the new one, and they stayed apart.
+/// A run was killed after copying a drop to the archive and before its first commit, and the drop was replaced before
+/// the restart: then Bronze referred to the copy of the old file, Silver had the rows of the new one, and they stayed
+/// different.
 #[test]
 fn a_drop_that_is_replaced_before_a_restart_is_archived_as_it_was_decoded() {
     let folder = Folder::new("replaced", &[("inputs/numbers.toml", NUMBERS)]);
@@ -897,7 +899,7 @@ fn a_drop_that_is_replaced_before_a_restart_is_archived_as_it_was_decoded() {
     drop_numbers(&drop, 0..5);
     let killed = folder.load("killed");
     catch_up(&killed, 1);
-    // What the killed run leaves: the archive without a snapshot.
+    // The killed run leaves the archive without a snapshot.
     let (from, to) = (
         folder.lake("killed").join("_alluvium/archive/numbers"),
         folder.lake("lake"),

@@ -1,4 +1,4 @@
-//! SQL and expressions with extreme arguments; what `query` may do.
+//! Tests SQL expressions with extreme arguments, and the restrictions of `query`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,14 +22,14 @@ path = "drops/*.csv"
 format = "csv"
 "#;
 
-/// Rows whose numbers are small, and one whose `n` is as large as can be.
+/// Rows with small numbers, and one with the largest possible `n`.
 const CSV: &str = "k,n,x,d,at\n\
     a,3,1.50,2024-01-31,2024-01-31T12:00:00\n\
     b,0,2.25,0001-01-01,0001-01-01T00:00:00\n\
     c,-1,-3.00,9999-12-31,9999-12-31T23:59:59.999999\n\
     huge,9223372036854775807,99999999.99,2024-02-29,2024-02-29T00:00:00\n";
 
-/// A dataflow of one input and these Silver tables.
+/// A dataflow with one input and these Silver tables.
 fn folder(name: &str, tables: &[(&str, &str)]) -> Folder {
     let folder = Folder::new(name, &[("inputs/rows.toml", ROWS), ("drops/a.csv", CSV)]);
     for (table, sql) in tables {
@@ -38,7 +38,7 @@ fn folder(name: &str, tables: &[(&str, &str)]) -> Folder {
     folder
 }
 
-/// Runs the dataflow and compares with batch.
+/// Runs the dataflow and compares its tables with batch.
 fn ran(folder: &Folder) -> std::sync::Arc<alluvium::definition::Dataflow> {
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 2);
@@ -53,8 +53,8 @@ fn letters(dataflow: &alluvium::definition::Dataflow, table: &str) -> String {
 
 #[test]
 fn a_rounded_decimal_is_compared_with_another_scale_by_value() {
-    // Each row was a dead letter, or a join matched what is not equal: the type of round(x, 0) was another one once the
-    // optimizer had folded the cast around the 0 than when the sides of the comparison were agreed on.
+    // Each row was a dead letter, or a join matched unequal rows: after the optimizer had folded the cast around the
+    // 0, round(x, 0) had another type than when the types of the comparison were determined.
     let folder = folder(
         "round",
         &[
@@ -144,7 +144,7 @@ fn a_rounded_decimal_is_compared_with_another_scale_by_value() {
     ] {
         assert_eq!(ask(&dataflow, sql), want, "{sql}");
     }
-    // And asked of the query's own session.
+    // The same is asked in a query's own session.
     for (sql, want) in [
         ("SELECT k FROM bronzeless WHERE round(x, 0) = x", "c"),
         (
@@ -159,7 +159,7 @@ fn a_rounded_decimal_is_compared_with_another_scale_by_value() {
 
 #[test]
 fn a_row_whose_value_would_be_huge_is_a_dead_letter_and_the_others_go_on() {
-    // A worker panicked, or the process was aborted, and each restart after it.
+    // A worker panicked or the process was aborted, and so was each restart.
     let cases = [
         ("repeated", "repeat(k, n)"),
         ("padded", "lpad(k, n, 'x')"),
@@ -219,7 +219,7 @@ fn the_limit_of_a_value_is_the_dataflows() {
     assert_eq!(ask(&dataflow, "SELECT k FROM silver.repeated ORDER BY k"), "b\nc");
     let told = letters(&dataflow, "silver.repeated");
     assert!(told.contains("may take 2.9 MiB, and max_value is 1 MiB"), "{told}");
-    // The row comes back once it may.
+    // The row comes back with a larger limit.
     folder.write("dataflow.toml", &format!("{settings}max_value = \"4 MiB\"\n"));
     let dataflow = ran(&folder);
     assert_eq!(ask(&dataflow, "SELECT k FROM silver.repeated ORDER BY k"), "a\nb\nc");
@@ -231,7 +231,7 @@ const SMALL: &str =
 
 #[test]
 fn a_row_whose_values_together_are_too_long_is_a_dead_letter() {
-    // 900,000 bytes for a, none for b, 300,000 for c.
+    // a gets 900,000 bytes, b none, and c 300,000.
     let text = "repeat(k, least(abs(n), 3) * 300000)";
     let list = "range(0, least(abs(n), 3) * 30000)";
     let cases = [
@@ -256,7 +256,7 @@ fn a_row_whose_values_together_are_too_long_is_a_dead_letter() {
             )
         })
         .collect();
-    // What is null is not long, whatever stands beside it.
+    // A null has no length, whatever its neighbours are.
     let nulls = format!("SELECT k, {text} || nullif(k, 'a') || {text} IS NULL AS v FROM rows WHERE n < 10");
     tables.push(("nulls".to_string(), nulls));
     let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
@@ -280,7 +280,7 @@ fn a_row_whose_values_together_are_too_long_is_a_dead_letter() {
 
 #[test]
 fn a_value_that_doubles_from_table_to_table_is_a_dead_letter_where_it_is_too_long() {
-    // Thirty tables of `x || x` made gigabytes of three bytes, and the process was gone.
+    // Thirty tables of `x || x` turned three bytes into gigabytes, and the process was killed.
     let mut tables = vec![("t00".to_string(), "SELECT k, k AS x FROM rows".to_string())];
     for n in 1..=30 {
         let sql = format!("SELECT k, x || x AS x FROM silver.t{:02}", n - 1);
@@ -413,7 +413,8 @@ fn a_constant_that_would_be_huge_does_not_stop_the_check_and_costs_nothing() {
         let folder = folder("constant", &[("t", sql)]);
         let started = Instant::now();
         let checked = alluvium(&["check", "."], folder.path());
-        // It may be refused as a mistake; each row may be a dead letter: never an abort.
+        // The statement may be refused as a mistake, and each row may be a dead letter, but the process must never
+        // abort.
         assert!(
             matches!(checked.status.code(), Some(0 | 2)),
             "{sql}: {}",
@@ -428,7 +429,7 @@ fn a_constant_that_would_be_huge_does_not_stop_the_check_and_costs_nothing() {
     }
 }
 
-/// Long SQL as programs write it.
+/// Long SQL, as programs generate it.
 fn generated() -> Vec<(&'static str, String)> {
     let joined = |count: usize, between: &str, one: &dyn Fn(usize) -> String| {
         (0..count).map(one).collect::<Vec<_>>().join(between)
@@ -494,7 +495,7 @@ fn generated() -> Vec<(&'static str, String)> {
 
 #[test]
 fn generated_sql_is_checked_in_seconds_and_runs() {
-    // The stack overflowed: 10,000 conditions, 20,000 summands or 3,000 UNION ALLs are a tree as deep as that.
+    // The stack overflowed: 10,000 conditions, 20,000 summands or 3,000 UNION ALLs make a tree of that depth.
     let mut slow = String::new();
     for (name, sql) in generated() {
         let folder = folder("generated", &[(name, &sql)]);
@@ -572,7 +573,7 @@ fn sql_that_is_too_deep_is_refused_by_its_limit() {
     }
 }
 
-/// A dataflow that has run, at `lake` in its folder.
+/// A dataflow that has run, with its lake at `lake` in its folder.
 fn asked() -> Folder {
     let folder = folder("asked", &[("t", "SELECT k, n, x, d, at FROM rows")]);
     exits(&alluvium(&["run", ".", "--until-caught-up"], folder.path()), 0);
@@ -587,7 +588,7 @@ fn query(folder: &Path, sql: &str, more: &[&str]) -> std::process::Output {
 
 #[test]
 fn query_only_reads() {
-    // INSERT and INSERT OVERWRITE changed tables, COPY wrote a file, CREATE EXTERNAL TABLE read one.
+    // INSERT and INSERT OVERWRITE changed tables, COPY wrote a file, and CREATE EXTERNAL TABLE read one.
     let folder = asked();
     let count = || {
         text(&query(
@@ -663,7 +664,7 @@ fn a_query_ends_when_its_time_or_memory_is_over() {
     assert!(text(&ended).contains("within 2s"), "{}", text(&ended));
     assert!(text(&ended).contains("--timeout"), "{}", text(&ended));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-    // The answer itself is bounded, and so is what is held for it.
+    // The answer itself is bounded, and so is the memory of its computation.
     for sql in [
         "SELECT * FROM range(100000000000)",
         "SELECT value FROM range(100000000000) ORDER BY value % 1000003, value",
@@ -680,7 +681,7 @@ fn a_query_ends_when_its_time_or_memory_is_over() {
 
 #[test]
 fn years_1_to_9999_can_be_asked_for() {
-    // A TIMESTAMP had nanoseconds in conditions of a query, which end in the year 2262.
+    // A TIMESTAMP in a query's conditions had nanoseconds, whose range ends in the year 2262.
     let folder = asked();
     for (condition, want) in [
         ("at = TIMESTAMP '9999-12-31 23:59:59.999999'", "c"),
@@ -709,15 +710,15 @@ fn years_1_to_9999_can_be_asked_for() {
         let answer = query(folder.path(), &sql, &["--format", "csv"]);
         assert_eq!(text(&answer), format!("k\n{want}\n"), "{condition}");
     }
-    // A condition that turned out to be NULL went into the scan, which kept every row.
+    // A condition that turned out to be NULL was pushed into the scan, which kept every row.
     let sql = "WITH q AS (SELECT 'x' AS c FROM silver.t WHERE FALSE) \
                SELECT count(*) AS n FROM q RIGHT JOIN silver.t AS d ON q.c = d.k WHERE d.k < q.c";
     let answer = query(folder.path(), sql, &["--format", "csv"]);
     assert_eq!(text(&answer), "n\n0\n");
 }
 
-/// Moments outside of the years 1677 to 2262 made errors of their rows, wherever a function or an agreement on types went
-/// through nanoseconds.
+/// Timestamps outside the years 1677 to 2262 made errors of their rows, wherever a function or a coercion used
+/// nanoseconds.
 #[test]
 fn functions_of_time_are_right_in_every_year_of_the_calendar() {
     let moments = [
@@ -726,7 +727,7 @@ fn functions_of_time_are_right_in_every_year_of_the_calendar() {
         "2263-01-01T00:00:00.000001",
         "9999-12-31T23:59:59.999999",
     ];
-    // By expression, what it is for each of the moments.
+    // Each expression, with its value for each of the timestamps.
     let functions: [(&str, [&str; 4]); 26] = [
         (
             "DATE_TRUNC('millennium', t)",
@@ -887,7 +888,7 @@ fn functions_of_time_are_right_in_every_year_of_the_calendar() {
             "CAST(t - TIMESTAMP '2000-01-01 00:00:00' < INTERVAL '0 days' AS INT)",
             ["1", "1", "0", "0"],
         ),
-        // 30 hours were less than a day, in any year.
+        // 30 hours counted as less than a day, in any year.
         (
             "CAST(t + INTERVAL '30 hours' - t > INTERVAL '1 day' AS INT)",
             ["1", "1", "1", "1"],
@@ -946,7 +947,7 @@ fn functions_of_time_are_right_in_every_year_of_the_calendar() {
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
 }
 
-/// The year 0, which PostgreSQL does not know, was taken by casts and literals.
+/// Casts and literals accepted the year 0, which PostgreSQL does not have.
 #[test]
 fn the_year_0_is_no_date_in_a_cast_or_a_literal() {
     let year = "CASE k WHEN 'a' THEN '0000-12-31' ELSE '0001-01-01' END";
@@ -986,7 +987,7 @@ fn the_year_0_is_no_date_in_a_cast_or_a_literal() {
     assert_eq!(told.matches("there is no year 0").count(), 2, "{told}");
 }
 
-/// It was a list of nulls, or none.
+/// The series was a list of nulls, or null.
 #[test]
 fn a_series_of_moments_that_cannot_be_counted_is_a_dead_letter() {
     let series = "SELECT k, CARDINALITY(RANGE(at, at + INTERVAL '3 days', INTERVAL '1 day')) AS n FROM rows";
@@ -997,7 +998,7 @@ fn a_series_of_moments_that_cannot_be_counted_is_a_dead_letter() {
     assert_eq!(letters.matches("of the years 1678 to 2261").count(), 2, "{letters}");
 }
 
-/// A day behind the last one of the calendar, and the end of its last window, were rows that Python cannot read.
+/// A day after the end of the calendar, and the end of its last window, became rows that Python cannot read.
 #[test]
 fn moments_that_leave_the_calendar_are_dead_letters() {
     let folder = Folder::new(
@@ -1065,7 +1066,7 @@ fn a_table_can_be_made_of_years_1_to_9999() {
         ],
     );
     let dataflow = ran(&folder);
-    // The day behind the last one is in no calendar.
+    // The day after the last one is outside the calendar.
     let letters = ask(&dataflow, "SELECT table_name, reason FROM dead_letters");
     assert!(
         letters.starts_with("silver.days,") && letters.contains("next is of the years 1 to 9999"),
@@ -1077,7 +1078,7 @@ fn a_table_can_be_made_of_years_1_to_9999() {
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.ever"), "3");
 }
 
-/// A row that failed below a chain of n UNIONs of a table with itself was 2^n dead letters.
+/// A row that failed below a chain of n UNIONs of a table with itself became 2^n dead letters.
 #[test]
 fn a_bad_row_below_a_chain_of_unions_is_one_letter() {
     let chain = (1..6).fold("SELECT k, 10 / n AS share FROM rows".to_string(), |below, n| {
@@ -1087,14 +1088,14 @@ fn a_bad_row_below_a_chain_of_unions_is_one_letter() {
     let dataflow = ran(&folder);
     assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 1);
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.chain"), "3");
-    // A row beside it that fails alike has a letter of its own.
+    // Another row that fails in the same way has a letter of its own.
     folder.write("drops/b.csv", "k,n,x,d,at\nb2,0,1.00,2024-01-01,2024-01-01T00:00:00\n");
     catch_up(&dataflow, 2);
     assert_eq!(letters(&dataflow, "silver.chain").lines().count(), 2);
     assert_newest_is_exact(&dataflow, "after another bad row");
 }
 
-/// `verify` ended with DataFusion's error, without a table's name, for every table of the dataflow.
+/// `verify` failed for every table of the dataflow with DataFusion's error, which did not name a table.
 #[test]
 fn a_table_whose_sql_fails_in_batch_is_named_and_the_others_are_verified() {
     let folder = folder(

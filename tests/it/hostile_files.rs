@@ -1,5 +1,6 @@
-//! Folders as they must not be: names that are no text, links that loop or lead away, FIFOs, folders without permission,
-//! the lake's own files. Whatever lies there, a run reads the rest, ends when it is asked to, and says what it left out.
+//! Tests malformed folders: names that are not text, links that loop or lead outside, FIFOs, folders without
+//! permission, the lake's own files. Whatever the folder has, a run reads the rest, ends when asked to, and reports
+//! what it left out.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +19,7 @@ use crate::lake::{ask, assert_newest_is_exact};
 use crate::poison;
 use crate::support::{Folder, Running, catch_up, recompute, snapshots};
 
-/// An input of whole numbers that files bring, with more settings of its feed.
+/// An input of whole numbers from files, with further settings of its feed.
 fn input(path: &str, format: &str, more: &str) -> String {
     format!(
         "[columns]\nn = \"BIGINT\"\n[[feeds]]\nname = \"drops\"\nkind = \"files\"\nformat = \"{format}\"\npath = \"{path}\"\n{more}\n"
@@ -33,7 +34,7 @@ fn folder(path: &str, more: &str) -> Folder {
     folder
 }
 
-/// The numbers that Silver has.
+/// The numbers in the Silver table.
 fn numbers(folder: &Folder, lake: &str) -> String {
     let dataflow = folder.load(lake);
     assert_newest_is_exact(&dataflow, lake);
@@ -44,7 +45,7 @@ fn mkfifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
 }
 
-/// A run of the binary until all is caught up, which must end by itself.
+/// Runs the binary until it has caught up; it must end by itself.
 fn run(folder: &Folder) -> Output {
     run_as(Command::new(env!("CARGO_BIN_EXE_alluvium")), folder)
 }
@@ -60,7 +61,7 @@ fn run_as(mut command: Command, folder: &Folder) -> Output {
     finish(child, Duration::from_secs(120))
 }
 
-/// Waits for a process that must end within this time.
+/// Waits for a process, which must end within this time.
 fn finish(mut child: Child, within: Duration) -> Output {
     let started = Instant::now();
     while child.try_wait().expect("the process can be asked").is_none() {
@@ -74,7 +75,7 @@ fn finish(mut child: Child, within: Duration) -> Output {
     child.wait_with_output().expect("its output")
 }
 
-/// Root for whom modes of files hold; none where that is not to be had.
+/// A command that runs as root but obeys file modes; none if that is not available.
 fn obeying() -> Option<Command> {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", "-dac_override,-dac_read_search", "--"]);
@@ -96,7 +97,8 @@ fn messages(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// One name that was not UTF-8, even hidden, even beside what the glob names, ended every run by a panic in the listing.
+/// One name that was not UTF-8, even of a hidden file or one beside the glob's files, made every run panic while
+/// listing.
 #[test]
 fn names_that_are_not_utf8_are_read_and_keep_their_rows_over_restarts() {
     let folder = folder("drops/**/*.csv", "");
@@ -129,7 +131,7 @@ fn names_that_are_not_utf8_are_read_and_keep_their_rows_over_restarts() {
     assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 6 7");
 }
 
-/// A damaged file with an escape sequence in its name wrote that sequence onto the terminal of whoever watched the run.
+/// A damaged file with an escape sequence in its name wrote that sequence to the user's terminal.
 #[test]
 fn names_with_escapes_of_terminals_are_shown_escaped() {
     let folder = folder("drops/*.csv.gz", "");
@@ -146,7 +148,7 @@ fn names_with_escapes_of_terminals_are_shown_escaped() {
     );
 }
 
-/// With one link to a folder above it rows came 41 times; with two folders that linked to each other the listing never
+/// With one link to a parent folder, rows came 41 times; with two folders that linked to each other, the listing never
 /// ended; and a link to itself ended the run.
 #[test]
 fn links_that_loop_bring_each_row_once_and_are_told() {
@@ -178,7 +180,43 @@ fn links_that_loop_bring_each_row_once_and_are_told() {
     }
 }
 
-/// Whoever could write to a drop folder had any file that the process may read copied into Bronze, by a link to it.
+/// A feed waited for folders whose paths are too long for system calls, and `run --until-caught-up` failed after 80 s.
+#[test]
+fn folders_deeper_than_a_path_reaches_are_left_out_and_told_and_the_others_are_read() {
+    for (name, levels) in [("a".to_string(), 3_000), ("n".repeat(200), 60)] {
+        let folder = folder("drops/**/*.csv", "");
+        let drops = folder.path().join("drops");
+        // A path can be only so long, so a deep chain of folders is made by moving one chain below another.
+        let at_once = 1_800 / (name.len() + 1);
+        for part in 0..levels / at_once {
+            let below = drops.join("next").join(vec![name.as_str(); at_once - 1].join("/"));
+            std::fs::create_dir_all(&below).expect("the folders are made");
+            std::fs::write(below.join("b.csv"), "n\n2\n").expect("the file is written");
+            if part > 0 {
+                std::fs::rename(drops.join(&name), below.join(&name)).expect("they are moved");
+            }
+            std::fs::rename(drops.join("next"), drops.join(&name)).expect("they are moved");
+        }
+        let ran = run(&folder);
+        let numbers = numbers(&folder, "lake");
+        let removed = Command::new("rm").arg("-rf").arg(drops.join(&name)).status();
+        assert!(removed.expect("rm runs").success());
+        exits(&ran, 0);
+        assert_eq!(numbers, "1 2 2", "of the files at three depths one lies too deep");
+        let told = messages(&ran);
+        let lines = told
+            .lines()
+            .filter(|line| line.contains("has a path of more than 4095 bytes"));
+        assert_eq!(
+            lines.map(|line| line.len() < 1_000).collect::<Vec<_>>(),
+            [true],
+            "{told}"
+        );
+    }
+}
+
+/// By a link, anybody who could write to a drop folder could have any file that the process may read copied into
+/// Bronze.
 #[test]
 fn links_out_of_the_folder_are_refused_and_told_unless_the_feed_allows_them() {
     for (more, expected) in [("", "1 2"), ("follow_links = true", "1 2 7 8")] {
@@ -203,8 +241,9 @@ fn links_out_of_the_folder_are_refused_and_told_unless_the_feed_allows_them() {
     }
 }
 
-/// Of a dataflow in a folder with brackets in its name, everything beside that folder counted as the feed's own: links to it
-/// were followed, and partitions were called after it, so that a moved dataflow read all of its files again.
+/// If the dataflow's folder had brackets in its name, the feed's folder was taken to be above it: links to anything
+/// beside it were followed, and partitions had its name in theirs, so that a moved dataflow read all of its files
+/// again.
 #[test]
 fn a_dataflow_in_a_folder_with_brackets_has_its_own_feeds_folder() {
     let around = tempfile::tempdir().expect("a temporary folder");
@@ -228,7 +267,8 @@ fn a_dataflow_in_a_folder_with_brackets_has_its_own_feeds_folder() {
     assert!(text(&asked).ends_with("\na.csv,1\n"), "{}", text(&asked));
 }
 
-/// To open a FIFO waits for its writer: the feed stood still, and neither SIGTERM nor the end of the others was heard.
+/// Opening a FIFO waits for a writer: the feed stood still, and the run reacted neither to SIGTERM nor to the end of
+/// the other feeds.
 #[test]
 fn fifos_sockets_and_devices_are_never_opened() {
     let folder = folder("drops/*", "");
@@ -261,7 +301,7 @@ fn fifos_sockets_and_devices_are_never_opened() {
         assert!(told.contains(name), "{name}: {told}");
     }
 
-    // A run without end hears that it is to stop.
+    // A run without end reacts to SIGTERM.
     let child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
         .args(["run", ".", "--lake", "lakes/lake"])
         .current_dir(folder.path())
@@ -282,7 +322,7 @@ fn fifos_sockets_and_devices_are_never_opened() {
     exits(&finish(child, Duration::from_secs(30)), 0);
 }
 
-/// One folder or file without permission ended the run; and a file without one was a dead letter that was never read.
+/// One folder or file without permission ended the run, or such a file became a dead letter and was never read.
 #[test]
 fn what_may_not_be_read_is_named_others_are_read_and_it_is_read_once_it_may_be() {
     let Some(command) = obeying() else { return };
@@ -322,7 +362,7 @@ fn what_may_not_be_read_is_named_others_are_read_and_it_is_read_once_it_may_be()
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
 }
 
-/// A run that goes on reads what is mended without being started anew.
+/// A run that goes on reads a repaired folder without a restart.
 #[test]
 fn a_run_goes_on_by_itself_once_a_folder_may_be_read_again() {
     let Some(mut command) = obeying() else { return };
@@ -360,7 +400,7 @@ fn a_feed_does_not_read_the_lakes_own_files() {
         "{}",
         text(&checked)
     );
-    // What paths do not show is left out where it is met.
+    // The lake's files are also left out when they are reached by a link.
     folder.write("inputs/rows.toml", &input("drops/**/*", "csv", "follow_links = true"));
     folder.write("drops/a.csv", "n\n1\n");
     let dataflow = folder.load("lake");
@@ -379,7 +419,7 @@ fn a_feed_does_not_read_the_lakes_own_files() {
     );
 }
 
-/// A glob that named nothing read nothing, without a word.
+/// A glob that matched nothing read nothing, silently.
 #[test]
 fn what_is_not_read_is_said_with_what_is_near() {
     let told = |path: &str, prepare: &dyn Fn(&Folder)| {
@@ -429,6 +469,14 @@ fn what_is_not_read_is_said_with_what_is_near() {
         said.contains("at byte 20, has no newline and waits: 19 bytes"),
         "{said}"
     );
+    // A log's folder has files with names similar to partitions': the feed does not read them, and says so.
+    let said = log(&|folder| {
+        ["0.ndjson", "1.NDJSON", "2.ndjson.gz"]
+            .iter()
+            .for_each(|name| folder.write(&format!("live/{name}"), "{\"value\": {\"n\": 1}}\n"));
+    });
+    let told = "2 of the files differ from <partition>.ndjson in the case of letters, or are packed";
+    assert_eq!(said.matches(told).count(), 1, "{said}");
 }
 
 /// A month that was published again under another name counted twice.
@@ -444,7 +492,7 @@ fn a_file_with_the_bytes_of_one_that_was_read_is_skipped_over_restarts_too() {
     assert_eq!(told.matches("holds the same bytes as").count(), 1, "{told}");
     folder.write("drops/c again.csv", "n\n2\n");
     folder.write("drops/d.csv", "n\n3\n");
-    folder.write("drops/c.csv", "n\n2\n"); // written anew as it was
+    folder.write("drops/c.csv", "n\n2\n"); // The file is rewritten with the same content.
     let ran = run(&folder);
     exits(&ran, 0);
     assert_eq!(numbers(&folder, "lake"), "1 2 3");
@@ -455,7 +503,7 @@ fn a_file_with_the_bytes_of_one_that_was_read_is_skipped_over_restarts_too() {
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
 }
 
-/// A file that was read before it was whole was a dead letter once the rest of it came, and the rest was never read.
+/// A file that was read before it was complete became a dead letter when the rest came, and the rest was never read.
 #[test]
 fn a_file_that_is_completed_by_appending_is_read_on() {
     let folder = folder("drops/*.csv", "");
@@ -469,7 +517,7 @@ fn a_file_that_is_completed_by_appending_is_read_on() {
     catch_up(&dataflow, 1);
     assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 10 11 20");
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "0");
-    // The last record was taken half, which is said; what is behind it is read.
+    // The last record was read half, which is reported; the records after it are read.
     folder.append("drops/torn.csv", "6\n7\n");
     folder.append("drops/a.csv", "12\n");
     catch_up(&dataflow, 2);
@@ -481,7 +529,7 @@ fn a_file_that_is_completed_by_appending_is_read_on() {
     assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 7 10 11 12 20");
 }
 
-/// Two files with a header alone hold the same bytes; the one that was skipped was said to have changed when it grew.
+/// Two files that have only a header hold the same bytes; when the skipped one grew, it was reported as changed.
 #[test]
 fn a_file_that_was_skipped_and_then_grew_is_read() {
     let folder = folder("drops/*.csv", "duplicates = \"skip\"");
@@ -495,7 +543,7 @@ fn a_file_that_was_skipped_and_then_grew_is_read() {
     folder.append("drops/d.csv", "3\n");
     catch_up(&dataflow, 1);
     assert_eq!(numbers(&folder, "lake"), "1 2 3");
-    // What came to hold the same as another by growing is known, too.
+    // A file that has become equal to another one by growing counts as known too.
     folder.append("drops/a.csv", "4\n");
     catch_up(&dataflow, 2);
     folder.write("drops/e.csv", "n\n1\n4\n");
@@ -511,8 +559,8 @@ fn packed(text: &str) -> Vec<u8> {
     packed.finish().expect("memory takes it")
 }
 
-/// A file that was refused while it was being written, or that was repaired under its own name, was said to have changed after
-/// it was read, and not one of its rows was.
+/// A file that was refused while it was being written, or that was repaired under its own name, was reported as
+/// changed after reading, and none of its rows were read.
 #[test]
 fn a_file_that_was_refused_is_read_once_it_is_whole_or_repaired() {
     let folder = folder("drops/*", "");
@@ -569,7 +617,8 @@ fn a_file_that_was_refused_is_read_once_it_is_whole_or_repaired() {
     assert_eq!(letters(), "");
 }
 
-/// Whether a record had been taken half was told by the bytes as they are stored: one that was whole was to be dropped again.
+/// Whether a record had been read half was decided by the stored bytes: for packed or UTF-16 text, a complete record
+/// had to be dropped again.
 #[test]
 fn what_is_appended_to_packed_or_utf_16_text_tears_no_record() {
     let folder = folder("drops/*", "");
@@ -602,7 +651,7 @@ fn what_is_appended_to_packed_or_utf_16_text_tears_no_record() {
     assert_eq!(letters.lines().count(), 1, "{letters}");
 }
 
-/// A corrected file was a dead letter, whatever its input made of newer versions.
+/// A corrected file became a dead letter, even if its input allows newer versions.
 #[test]
 fn a_changed_file_is_a_dead_letter_or_a_correction_as_the_feed_says() {
     let keyed = |more: &str| {
@@ -641,7 +690,7 @@ fn a_changed_file_is_a_dead_letter_or_a_correction_as_the_feed_says() {
     assert!(text(&checked).contains("cannot take changed files as corrections, for the input has no key"));
 }
 
-/// A corrected file of columns was a dead letter, and the feed could not be told to take it.
+/// A corrected columnar file became a dead letter, and no setting of the feed allowed it.
 #[test]
 fn a_changed_file_of_columns_is_a_correction_over_restarts_and_rebuilds() {
     let batch = |rows: &[(i64, &str)]| {
@@ -677,7 +726,7 @@ fn a_changed_file_of_columns_is_a_correction_over_restarts_and_rebuilds() {
         write(&first);
         catch_up(&dataflow, 1);
         assert_eq!(rows(format), "1:one@1 2:two@2 3:three@3");
-        // The same bytes, written again, are no correction.
+        // Rewriting the same bytes is not a correction.
         write(&first);
         assert_eq!(catch_up(&dataflow, 1).records, 0, "{format}");
         for (change, expected) in [
@@ -699,7 +748,7 @@ fn a_changed_file_of_columns_is_a_correction_over_restarts_and_rebuilds() {
     }
 }
 
-/// A log that was cut off ended the run, and every restart: nothing of any feed was read.
+/// A truncated log ended the run and every restart: no feed was read.
 #[test]
 fn a_log_that_lost_what_was_read_waits_while_other_feeds_are_read_and_goes_on_once_it_is_back() {
     let folder = folder("drops/*.csv", "");
@@ -731,7 +780,7 @@ fn a_log_that_lost_what_was_read_waits_while_other_feeds_are_read_and_goes_on_on
     assert_eq!(numbers(&folder, "lake"), "1 2 3 4 5 6");
 }
 
-/// Whoever rotates logs had no way on but a new lake.
+/// To rotate logs, users had to start a new lake.
 #[test]
 fn a_log_that_is_begun_anew_is_read_from_its_beginning_where_its_feed_says_so() {
     let folder = folder("drops/*.csv", "");
@@ -754,7 +803,7 @@ fn a_log_that_is_begun_anew_is_read_from_its_beginning_where_its_feed_says_so() 
     rows("1 2 3 4 5");
     std::fs::remove_file(folder.path().join("live/0.ndjson")).expect("it is removed");
     rows("1 2 3 4 5");
-    // Longer than what was read of the one before it, and written anew.
+    // The new log is longer than the part of the old one that was read, and has other content.
     folder.write(
         "live/0.ndjson",
         &format!("{{\"value\": {{\"n\": {}6}}}}\n{}", " ".repeat(40), line(7)),
@@ -797,7 +846,7 @@ fn a_log_line_above_max_record_is_a_dead_letter_and_its_neighbours_are_read() {
     assert_eq!(numbers(&folder, "lake"), "1 2");
 }
 
-/// The feed passed over all of the line before it looked at another partition.
+/// The feed skipped all of the line before it looked at another partition.
 #[test]
 fn a_line_without_end_keeps_no_other_partition_waiting() {
     let folder = folder("drops/*.csv", "");
@@ -825,7 +874,7 @@ fn a_line_without_end_keeps_no_other_partition_waiting() {
     running.stop();
 }
 
-/// 8 GB of blank lines in a small compressed file took 100 seconds without a word.
+/// 8 GB of blank lines in a small compressed file took 100 seconds, silently.
 #[test]
 fn blank_lines_without_end_are_a_dead_letter() {
     let folder = folder("drops/*", "");
@@ -844,7 +893,7 @@ fn blank_lines_without_end_are_a_dead_letter() {
     assert!(letters.contains("256 MiB of blank lines"), "{letters}");
 }
 
-/// Which file a row came from, and what its path says, no column could tell.
+/// No column could tell which file a row came from, and what the file's path says.
 #[test]
 fn rows_know_their_file_and_come_to_the_same_when_bronze_is_decoded_again() {
     let columns = "n = \"BIGINT\"\nname = { type = \"VARCHAR\", nullable = false, from = \"file.name\" }\n\
@@ -906,7 +955,7 @@ fn rows_know_their_file_and_come_to_the_same_when_bronze_is_decoded_again() {
     check("made again from Bronze");
 }
 
-/// Files were known by their names below the glob's fixed part, so a wider glob read each of them a second time, without a word.
+/// Files were identified by their names below the glob's fixed part, so a wider glob silently read each of them again.
 #[test]
 fn a_path_by_which_files_would_be_read_a_second_time_is_refused() {
     let folder = folder("drops/2024/*.csv", "");
@@ -926,13 +975,13 @@ fn a_path_by_which_files_would_be_read_a_second_time_is_refused() {
             "{said}"
         );
     }
-    // The remedy.
+    // The reported remedy works.
     let other = input("drops/2025/*.csv", "csv", "").replace("\"drops\"", "\"newer\"");
     let feed = &other[other.find("[[feeds]]").expect("a feed")..];
     folder.write("inputs/rows.toml", &(input("drops/2024/*.csv", "csv", "") + feed));
     exits(&run(&folder), 0);
     assert_eq!(numbers(&folder, "lake"), "1 2");
-    // The same files in another place keep their names; a feed that has read nothing may look anywhere.
+    // The same files in another place keep their names; a feed that has read nothing may use any path.
     std::fs::rename(folder.path().join("drops"), folder.path().join("moved")).expect("it is moved");
     let elsewhere = (input("moved/2024/*.csv", "csv", "") + feed).replace("drops/2025", "moved/2025");
     let third = feed
@@ -948,7 +997,8 @@ fn a_path_by_which_files_would_be_read_a_second_time_is_refused() {
     assert_eq!(numbers(&folder, "lake"), "1 2");
 }
 
-/// A replay read the new file behind as many records as the old one had, and took the letter away: rows were gone for good.
+/// A replay skipped as many records of the new file as the old one had, and removed the letter: rows were lost for
+/// good.
 #[test]
 fn the_letter_of_a_changed_file_stays_until_its_feed_takes_it_for_a_correction() {
     let keyed = |changed: &str| {
@@ -982,7 +1032,7 @@ fn the_letter_of_a_changed_file_stays_until_its_feed_takes_it_for_a_correction()
     assert_eq!(numbers(&folder, "lake"), "10 20 30");
 }
 
-/// `plan` said that records are replayed, and the run that came then was refused.
+/// `plan` announced that records are replayed, but the run was refused.
 #[test]
 fn a_feed_that_is_gone_is_told_by_plan_as_by_run() {
     let folder = folder("drops/*.csv", "");

@@ -1,4 +1,4 @@
-//! Headers of CSV files that are very wide, and headers that come again amid a file.
+//! Tests CSV headers that are very wide, and headers that are repeated within a file.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use crate::hostile_text::{folder, put, take};
 use crate::lake::ask;
 use crate::support::Folder;
 
-/// Each name of a header was compared with each in front of it: a file of 300,000 fields was never read, and held up its feed.
+/// Each name of a header was compared with all names before it: a file with 300,000 fields was never read, and held up
+/// its feed.
 #[test]
 fn a_header_of_300_000_fields_is_read_in_seconds_and_the_warning_names_a_few() {
     let folder = folder("");
@@ -22,7 +23,7 @@ fn a_header_of_300_000_fields_is_read_in_seconds_and_the_warning_names_a_few() {
         "wide.csv",
         format!("{header},x\n{record},1\n{record},2\n{header},x\n"),
     );
-    // A header that does not fit is looked at for what would make it fit.
+    // A header that does not fit is searched for a setting that would make it fit.
     put(
         &folder,
         "other.csv",
@@ -62,7 +63,7 @@ fn taken(settings: &str, bytes: impl AsRef<[u8]>) -> (Folder, String, String) {
     (folder, rows, letters)
 }
 
-/// Only a header that was the first line byte for byte was known: one behind a byte order mark, or quoted, became a row.
+/// A repeated header was recognised only byte for byte: after a byte order mark, or with quotes, it became a row.
 #[test]
 fn a_header_that_comes_again_is_known_by_its_names() {
     for (settings, bytes) in [
@@ -78,7 +79,7 @@ fn a_header_that_comes_again_is_known_by_its_names() {
     }
 }
 
-/// The mark of an appended file stayed in its first field, and a quote behind it opened none.
+/// The byte order mark of an appended file stayed in its first field, and a quote after it opened no field.
 #[test]
 fn a_byte_order_mark_amid_a_file_is_no_part_of_its_record() {
     let (_, rows, letters) = taken("", "k,x\na,1\n\u{feff}b,2\n\u{feff}\"c\nd\",3\n");
@@ -90,7 +91,7 @@ fn a_byte_order_mark_amid_a_file_is_no_part_of_its_record() {
     assert_eq!(rows, "a,1\nc,3");
 }
 
-/// Behind a header in another order every row had its values swapped, without a word.
+/// After a repeated header with another order, every row had its values swapped, silently.
 #[test]
 fn a_header_that_comes_again_in_another_order_ends_the_file() {
     let (folder, rows, letters) = taken("", "k,x\na,1\nx,k\n2,b\n3,c\n");
@@ -104,7 +105,7 @@ fn a_header_that_comes_again_in_another_order_ends_the_file() {
     ] {
         assert!(letters.contains(part), "{part:?}: {letters}");
     }
-    // The rows come as the letter says.
+    // The remedy in the letter works.
     put(&folder, "b.csv", "x,k\n2,b\n3,c\n");
     assert_eq!(take(&folder).0, "a,1\nb,2\nc,3");
 }

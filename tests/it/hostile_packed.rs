@@ -1,4 +1,4 @@
-//! Files that are compressed in ways that are not read, or whose compressed bytes are damaged: what their letters say.
+//! Tests the dead letters of files in unsupported compressions, and of files with damaged compressed bytes.
 
 use std::io::Write;
 
@@ -13,7 +13,8 @@ fn bytes_of(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-/// Each was a header that is no UTF-8, with the advice to set another encoding, or a row of strange characters.
+/// The letter said that the header is not UTF-8 and advised another encoding, or the bytes became a row of strange
+/// characters.
 #[test]
 fn a_compression_that_is_not_read_is_named_with_what_to_do() {
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
@@ -69,14 +70,14 @@ fn a_compression_that_is_not_read_is_named_with_what_to_do() {
     }
 }
 
-/// What damaged bytes became was judged as a header: the letter told to set an encoding.
+/// Damaged bytes were judged as a header: the letter advised to set an encoding.
 #[test]
 fn a_damaged_beginning_of_a_packed_file_is_no_header() {
     let folder = folder("");
     let mut packed = gzipped(b"k,x\na,1\nb,2\n");
     let checksum = packed.len() - 8;
     packed[checksum] ^= 1;
-    // As though a byte of its header had changed.
+    // This looks as though a byte of the header had changed.
     let mut other = gzipped(b"q,y\na,1\nb,2\n");
     let end = other.len() - 8;
     other[end..].copy_from_slice(&packed[checksum..]);
@@ -87,7 +88,8 @@ fn a_damaged_beginning_of_a_packed_file_is_no_header() {
     assert!(!letters.contains("none of the columns"), "{letters}");
 }
 
-/// Text in UTF-16 whose mark is missing was a dead letter for each of its lines, and without a header rows of strange characters.
+/// UTF-16 without a byte order mark became a dead letter for each line, or without a header rows of strange
+/// characters.
 #[test]
 fn utf_16_without_a_mark_is_one_letter_of_its_file() {
     for (settings, text) in [
@@ -106,7 +108,8 @@ fn utf_16_without_a_mark_is_one_letter_of_its_file() {
     }
 }
 
-/// A byte that changed within a gzip became another value before the checksum told, and the letter asked for the rest alone.
+/// A byte that changed within a gzip became another value before the checksum revealed it, and the letter only asked
+/// for the remaining rows.
 #[test]
 fn rows_that_no_checksum_vouches_for_are_told_with_their_number() {
     let folder = folder("");
@@ -116,7 +119,7 @@ fn rows_that_no_checksum_vouches_for_are_told_with_their_number() {
     let checksum = second.len() - 8;
     second[checksum] ^= 1;
     put(&folder, "a.csv.gz", [first, second.clone()].concat());
-    // Bytes that are missing are no wrong ones.
+    // A file with missing bytes has no wrong rows.
     put(
         &folder,
         "torn.csv.gz",
@@ -130,4 +133,43 @@ fn rows_that_no_checksum_vouches_for_are_told_with_their_number() {
         ask(&folder.load("lake"), "SELECT COUNT(*) >= 3000 FROM silver.t"),
         "true"
     );
+}
+
+/// Bytes after the end of a packed file were reported as a missing end, and the records before them as possibly wrong;
+/// a window that is too large was reported as a file to drop again.
+#[test]
+fn what_is_no_damage_of_a_packed_file_is_told_as_what_it_is() {
+    let folder = folder("");
+    let plain = b"k,x\na,1\n";
+    put(&folder, "behind.csv.gz", [&gzipped(plain)[..], b"b,2\n"].concat());
+    let zstd = zstd::encode_all(&plain[..], 1).expect("packed");
+    put(&folder, "behind.csv.zst", [&zstd[..], b"b,2\n"].concat());
+    put(&folder, "filled-up.csv.zst", [&zstd[..], &[0; 512]].concat());
+    // A stream like that of `zstd --long=31`, with a window of 2 GiB.
+    let wide = [&b"\x28\xb5\x2f\xfd\x00\xa8\x41\x00\x00"[..], plain].concat();
+    put(&folder, "long.csv.zst", &wide);
+    let (rows, letters) = take(&folder);
+    assert_eq!(rows, "a,1\na,1\na,1");
+    for (name, told) in [
+        (
+            "behind.csv.gz",
+            "behind the record of its line 2: all that gzip compressed was read, and behind its end",
+        ),
+        (
+            "behind.csv.zst",
+            "behind the record of its line 2: all that zstd compressed was read, and behind its end",
+        ),
+        (
+            "long.csv.zst",
+            "was not read: its zstd frames have a window of more than the 128 MiB that are read",
+        ),
+    ] {
+        let is_told = |line: &str| line.contains(name) && line.contains(told);
+        assert!(letters.lines().any(is_told), "{name}: {told}\n{letters}");
+    }
+    assert!(
+        !letters.contains("drop what is missing") && !letters.contains("checksum"),
+        "{letters}"
+    );
+    assert_eq!(letters.lines().count(), 3, "{letters}");
 }

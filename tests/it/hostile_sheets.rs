@@ -1,13 +1,13 @@
-//! CSV as spreadsheets export it: blank rows, cut numbers, errors, titles; and what `infer` makes of files of several languages
-//! and dialects.
+//! Tests CSV as spreadsheets export it: blank rows, truncated numbers, errors, titles; and `infer` on files in several
+//! languages and dialects.
 
 use crate::commands::{alluvium, exits, text};
 use crate::hostile_text::{define, gzipped, inferred, put, settings, take, utf16, with_columns};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, catch_up, recompute};
 
-/// `4.68769E+17`, as a spreadsheet writes the id 468768912345678901, was taken for 468769000000000000; a cut count of
-/// milliseconds was a moment of its own.
+/// `4.68769E+17`, as a spreadsheet writes the id 468768912345678901, was read as 468769000000000000; a truncated
+/// number of milliseconds was read as another timestamp.
 #[test]
 fn a_number_that_a_spreadsheet_cut_is_a_dead_letter_and_an_exact_one_is_taken() {
     let folder = with_columns(
@@ -43,7 +43,7 @@ fn a_number_that_a_spreadsheet_cut_is_a_dead_letter_and_an_exact_one_is_taken() 
     recompute(&dataflow, 2);
     assert_newest_is_exact(&dataflow, "made again from Bronze");
 
-    // Programs' JSON is exact, be it digits of a BigDecimal in a text.
+    // JSON numbers of programs are exact, even those of a BigDecimal in a text.
     let folder = with_columns("id = \"BIGINT\"\nn = \"DECIMAL(38,0)\"\n", "format = \"ndjson\"\n");
     put(
         &folder,
@@ -59,7 +59,8 @@ fn a_number_that_a_spreadsheet_cut_is_a_dead_letter_and_an_exact_one_is_taken() 
     );
 }
 
-/// What a spreadsheet shows in place of a value was told as any text: "add its pattern to the column's `format`".
+/// Errors that a spreadsheet shows in place of values were reported like any text: "add its pattern to the column's
+/// `format`".
 #[test]
 fn errors_of_spreadsheets_and_days_that_they_count_say_what_they_are() {
     let folder = with_columns(
@@ -88,7 +89,7 @@ fn errors_of_spreadsheets_and_days_that_they_count_say_what_they_are() {
     );
 }
 
-/// Rows of nothing but delimiters, as spreadsheets export them, became rows of nulls without a word.
+/// Rows with only delimiters, as spreadsheets export them, silently became rows of nulls.
 #[test]
 fn blank_rows_are_rows_of_nulls_that_are_told_or_left_out_as_the_feed_says() {
     let text_of = "k,x\na,1\n,\n\"\",\" \"\n ,\t\nb,\n";
@@ -110,7 +111,7 @@ fn blank_rows_are_rows_of_nulls_that_are_told_or_left_out_as_the_feed_says() {
     }
     assert!(!told.contains("c.csv"), "a quote is a value: {told}");
 
-    // Now the feed leaves them out: of what Bronze has, too.
+    // With the new setting the feed leaves blank rows out, including those in Bronze.
     define(&folder, columns, "blank_rows = \"skip\"\n");
     put(&folder, "d.csv", format!("{text_of}  \n"));
     let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
@@ -130,7 +131,8 @@ fn blank_rows_are_rows_of_nulls_that_are_told_or_left_out_as_the_feed_says() {
     assert_eq!(rows, "k,x\n\"\"\"\",\na,1\na,1\nb,\nb,\nc,3\nd,4\n");
     exits(&alluvium(&["verify", "."], folder.path()), 0);
 
-    // Without it, what a required column lacks is refused as ever, and no row of nulls is told of.
+    // Without that setting, a row that lacks a required column is refused as before, and not reported as a row of
+    // nulls.
     let folder = with_columns("k = { type = \"VARCHAR\", nullable = false }\nx = \"VARCHAR\"\n", "");
     put(&folder, "a.csv", text_of);
     let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
@@ -166,7 +168,7 @@ fn blank_rows_is_a_setting_of_csv_with_two_words() {
     }
 }
 
-/// In a file of decimal commas, 1152 pieces were inferred as 1.152.
+/// In a file with decimal commas, 1152 pieces were inferred as 1.152.
 #[test]
 fn infer_reads_the_points_and_commas_of_all_columns_as_one_language() {
     for (csv, line) in [
@@ -202,7 +204,7 @@ fn infer_reads_the_points_and_commas_of_all_columns_as_one_language() {
         assert!(toml.contains(line), "{csv}: {toml}");
         assert_eq!(take(&folder).1, "", "{csv}");
     }
-    // Another file of the folder tells, too; and what comes behind many plain numbers counts.
+    // Another file in the folder counts as evidence too, and so does a number after many plain ones.
     let drops = Folder::new("drops", &[]);
     put(&drops, "a.csv", "id;pieces\n1;1.152\n");
     let many: String = (0..300).map(|n| format!("{n};{}\n", 3_000_000_000u64 + n)).collect();
@@ -219,7 +221,8 @@ fn infer_reads_the_points_and_commas_of_all_columns_as_one_language() {
     );
 }
 
-/// Of files with other numbers of title lines, one was the answer for all, and records of the others were taken for headers.
+/// Of files with different numbers of title lines, one determined the settings for all, and records of the others were
+/// taken for headers.
 #[test]
 fn infer_names_the_files_that_want_other_settings_than_the_most() {
     let drops = Folder::new("drops", &[]);
@@ -265,7 +268,7 @@ fn infer_names_the_files_that_want_other_settings_than_the_most() {
         "{toml}"
     );
 
-    // Where most have titles, the one without is named.
+    // If most files have titles, the one without is named.
     let drops = Folder::new("drops", &[]);
     put(&drops, "a.csv", "Report of May\n\nk,x\na,1\nc,3\n");
     put(&drops, "b.csv", "Report of June\n\nk,x\na,1\nc,3\n");
@@ -280,7 +283,7 @@ fn infer_names_the_files_that_want_other_settings_than_the_most() {
     );
 }
 
-/// What `infer` writes reads the files that it looked at, however they are packed and called, to the same rows.
+/// The output of `infer` reads the sampled files to the same rows, however they are packed and named.
 #[test]
 fn infer_of_packed_misnamed_and_told_files_reads_them_as_it_says() {
     let plain = "k;x;n\na;1,5;1\nb;2,5;\n";
@@ -332,7 +335,7 @@ fn infer_of_packed_misnamed_and_told_files_reads_them_as_it_says() {
             "{what}: {toml}"
         );
     }
-    // Plain and told ones side by side, packed or not.
+    // Plain files and files that name their delimiter are mixed, packed or not.
     let drops = Folder::new("drops", &[]);
     put(&drops, "a.csv", plain);
     put(&drops, "b.csv", format!("sep=;\n{plain}"));
@@ -352,7 +355,7 @@ fn infer_of_packed_misnamed_and_told_files_reads_them_as_it_says() {
     );
 }
 
-/// Numbers that a spreadsheet cut and its errors were a DOUBLE and a text without a word; blank rows spoilt the key.
+/// Numbers truncated by a spreadsheet silently became a DOUBLE, and its errors a text; blank rows prevented a key.
 #[test]
 fn infer_says_what_a_spreadsheet_did_to_a_column() {
     let drops = Folder::new("drops", &[]);
@@ -376,7 +379,7 @@ fn infer_says_what_a_spreadsheet_did_to_a_column() {
     assert_eq!((rows.lines().count(), letters.as_str()), (5, ""), "{rows}");
 }
 
-/// The guess of a setting that one file of a folder wants would have spoilt all others; now its words name what mends one.
+/// The advice for one file of a folder would have broken all others; now it names a remedy for that file only.
 #[test]
 fn a_file_that_wants_a_setting_of_its_own_names_what_leaves_the_others_as_they_are() {
     let columns = "k = \"VARCHAR\"\nx = \"VARCHAR\"\n";
@@ -393,9 +396,9 @@ fn a_file_that_wants_a_setting_of_its_own_names_what_leaves_the_others_as_they_a
     ] {
         assert!(letters.contains(part), "{part}: {letters}");
     }
-    // One is repaired, which makes it readable at once; its letter goes by a replay.
+    // One file is repaired and so becomes readable; a replay removes its letter.
     put(&folder, "b.csv", "k,x\nb,2\n");
-    // The other one gets a feed.
+    // The other one gets a feed of its own.
     std::fs::create_dir_all(folder.path().join("titled")).expect("the folder is made");
     std::fs::rename(folder.path().join("drops/c.csv"), folder.path().join("titled/c.csv")).expect("it is moved");
     define(
@@ -415,7 +418,7 @@ fn a_file_that_wants_a_setting_of_its_own_names_what_leaves_the_others_as_they_a
     assert_eq!(ask(&dataflow, "SELECT k, x FROM silver.t ORDER BY k"), "a,1\nb,2\nc,3");
 }
 
-/// Letters of files told a record's number, which is no place that a person can look at; what they tell is a line of the file.
+/// Letters of files gave record numbers, which users cannot look up; now they give lines of the file.
 #[test]
 fn numbers_in_the_reasons_of_letters_are_lines_of_the_file() {
     let text_of = "title\n\nk,x\n\"a\nb\",1\n\nd,2,3\ne,4\n\"f,5\ng,6\n";
@@ -443,7 +446,7 @@ fn numbers_in_the_reasons_of_letters_are_lines_of_the_file() {
     assert_newest_is_exact(&dataflow, "made again from Bronze");
 }
 
-/// A header with a name too few (each record ends with a delimiter) was passed over without a word.
+/// A header with one name too few (each record ends with a delimiter) was silently skipped.
 #[test]
 fn infer_tells_of_a_header_whose_width_is_not_that_of_its_records() {
     let drops = Folder::new("drops", &[]);
@@ -456,7 +459,8 @@ fn infer_tells_of_a_header_whose_width_is_not_that_of_its_records() {
     assert_eq!(take(&folder), ("1,2,\n4,-5,\n7,8,".to_string(), String::new()));
 }
 
-/// Records that end with a delimiter were told to quote fields that hold delimiters, which none did.
+/// For records that end with a delimiter, the advice was to quote fields that contain delimiters, of which there were
+/// none.
 #[test]
 fn records_that_end_with_a_delimiter_say_so_and_how_they_are_read() {
     let columns = "a = \"INT\"\nb = \"INT\"\nrest = \"VARCHAR\"\n";
@@ -481,7 +485,7 @@ fn records_that_end_with_a_delimiter_say_so_and_how_they_are_read() {
     assert_eq!(take(&folder), ("1,2,\n5,6,7".to_string(), String::new()));
 }
 
-/// The second of two fields of one name was left out, and quotes behind blanks tore fields and lost the header.
+/// The second of two fields with the same name was left out, and quotes after blanks broke fields and hid the header.
 #[test]
 fn infer_takes_fields_of_one_name_and_quotes_behind_blanks() {
     let drops = Folder::new("drops", &[]);
@@ -493,7 +497,8 @@ fn infer_takes_fields_of_one_name_and_quotes_behind_blanks() {
     assert_eq!(take(&folder), ("1,a,b\n2,\"c, d\",e".to_string(), String::new()));
 }
 
-/// Where numbers had NA for null, the country NA was null, too; and a column with a list of its own lost the words of the others.
+/// If numbers had NA for null, the country code NA became null too; and a column with its own list of nulls lost the
+/// other words.
 #[test]
 fn infer_takes_a_code_that_looks_like_null_for_a_code() {
     let drops = Folder::new("drops", &[]);

@@ -1,4 +1,4 @@
-//! CSV and text files as people have them: dialects, encodings, headers, and what `infer` makes of them.
+//! Tests CSV and text files as they occur in practice: dialects, encodings, headers, and `infer` on them.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, catch_up, recompute};
 use crate::testing::real_data;
 
-/// A dataflow over files of `drops/`, with two columns of text and these settings of its feed.
+/// A dataflow over files of `drops/`, with two text columns, and these settings of its feed.
 pub fn folder(settings: &str) -> Folder {
     with_columns("k = \"VARCHAR\"\nx = \"VARCHAR\"\n", settings)
 }
@@ -33,7 +33,7 @@ pub fn define(folder: &Folder, columns: &str, settings: &str) {
     );
 }
 
-/// Drops a file of these bytes.
+/// Drops a file with these bytes.
 pub fn put(folder: &Folder, name: &str, bytes: impl AsRef<[u8]>) {
     let path = folder.path().join("drops").join(name);
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
@@ -54,7 +54,7 @@ pub fn utf16(text: &str, mark: bool) -> Vec<u8> {
         .collect()
 }
 
-/// Takes what is there; the rows of the table, and dead letters as (kind, partition, reason).
+/// Runs until caught up; returns the rows of the table, and the dead letters as (kind, partition, reason).
 #[track_caller]
 pub fn take(folder: &Folder) -> (String, String) {
     let dataflow = folder.load("lake");
@@ -69,7 +69,7 @@ pub fn take(folder: &Folder) -> (String, String) {
     )
 }
 
-/// What a file of these bytes comes to: its rows, without a dead letter.
+/// The rows of a file with these bytes, which must make no dead letter.
 #[track_caller]
 fn rows(settings: &str, name: &str, bytes: impl AsRef<[u8]>) -> String {
     let folder = folder(settings);
@@ -79,7 +79,7 @@ fn rows(settings: &str, name: &str, bytes: impl AsRef<[u8]>) -> String {
     rows
 }
 
-/// Files without any declared column became rows of nulls, and no word said so.
+/// Files without any declared column silently became rows of nulls.
 #[test]
 fn a_file_whose_header_has_no_column_is_a_dead_letter_with_a_guess_what_it_is() {
     for (name, bytes, guess) in [
@@ -157,8 +157,8 @@ fn a_file_that_lacks_a_required_column_is_one_dead_letter_and_others_go_on() {
     assert_eq!(letters.lines().count(), 1, "{letters}");
 }
 
-/// What was refused as a file is not in Bronze, so a restart and all made again leave it a dead letter; once the definition
-/// fits it is read.
+/// A file that was refused as a whole is not in Bronze, so it stays a dead letter after a restart or a recomputation;
+/// once the definition fits, it is read.
 #[test]
 fn a_refused_file_stays_refused_over_restarts_and_is_read_once_the_definition_fits() {
     let folder = folder("");
@@ -182,7 +182,7 @@ fn a_refused_file_stays_refused_over_restarts_and_is_read_once_the_definition_fi
         ask(&dataflow, "SELECT k, x FROM silver.t WHERE x <= '2' ORDER BY k"),
         "a,1\nb,2"
     );
-    // What Bronze has of the other file was written for another delimiter: its records are refused now, one by one.
+    // The other file in Bronze has another delimiter, so its records are now refused one by one.
     let letters = ask(&dataflow, "SELECT kind, reason FROM dead_letters");
     assert!(
         letters.starts_with("record,") && letters.contains("looks comma-separated"),
@@ -196,6 +196,9 @@ fn what_a_header_lacks_or_has_too_much_is_warned_of_with_the_files_name() {
     let folder = folder("");
     put(&folder, "a.csv", "k,other,k\na,1,b\n");
     put(&folder, "b.csv", "k,X\nb,1\n");
+    // Blanks around some names only made those columns null, and no message gave a remedy.
+    put(&folder, "c.csv", "k, x\nc, 1\n");
+    put(&folder, "d.csv", "k,X \nd,1\n");
     let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
     exits(&output, 0);
     let told = text(&output);
@@ -206,6 +209,8 @@ fn what_a_header_lacks_or_has_too_much_is_warned_of_with_the_files_name() {
         "several fields have these names, and the first is taken: k",
         "b.csv",
         "x (the header has \"X\": set `ignore_case = true`)",
+        "x (the header has \" x\": set `trim = true`)",
+        "x (the header has \"X \": set `trim = true` and `ignore_case = true`)",
     ] {
         assert!(told.contains(part), "{part} is not told: {told}");
     }
@@ -232,7 +237,8 @@ fn first_bytes_say_what_a_file_is_whatever_it_is_called() {
     assert_eq!(rows("", "a.xz", xz.finish().expect("packed")), "a,1");
 }
 
-/// A CSV whose header began with PARENT_ID was taken for a Parquet file, one with "mustard" at the right place for a tar archive.
+/// A CSV whose header began with PARENT_ID was taken for Parquet, and one with "mustard" at a certain place for a tar
+/// archive.
 #[test]
 fn a_text_that_begins_like_another_kind_of_file_is_read() {
     let columns = "k = { type = \"VARCHAR\", from = [\"PARENT_ID\", \"PAR1\", \"ORC\", \"k\"] }\nx = \"VARCHAR\"\n";
@@ -274,7 +280,7 @@ fn what_stands_before_a_fault_behind_a_gzip_is_read_and_padding_is_none() {
     }
 }
 
-/// Records that were counted by settings of one day were passed over, or read twice, by those of the next.
+/// If settings changed that affect how records are counted, records were skipped or read twice.
 #[test]
 fn a_file_that_grows_is_read_on_where_it_was_when_its_settings_are_others() {
     for (before, text, settings, more, expected) in [
@@ -305,7 +311,7 @@ fn a_file_that_grows_is_read_on_where_it_was_when_its_settings_are_others() {
     }
 }
 
-/// UTF-8 that is read as Windows-1252 became another text without a word.
+/// UTF-8 that was read as Windows-1252 silently became another text.
 #[test]
 fn utf_8_that_is_read_as_another_encoding_is_told() {
     let folder = folder("encoding = \"windows-1252\"\n");
@@ -323,7 +329,7 @@ fn utf_8_that_is_read_as_another_encoding_is_told() {
     assert!(told.contains("utf8.csv"), "{told}");
 }
 
-/// The header of a file that was appended to another became a row, or a dead letter.
+/// The header of a file that had been appended to another became a row, or a dead letter.
 #[test]
 fn a_header_that_comes_again_is_no_row() {
     assert_eq!(rows("", "a.csv", "k,x\na,1\nk,x\nb,2\nk,y\n"), "a,1\nb,2\nk,y");
@@ -336,7 +342,8 @@ fn a_header_that_comes_again_is_no_row() {
     assert_eq!(rows("header = false\n", "none.csv", "k,x\nk,x\n"), "k,x\nk,x");
 }
 
-/// Columns that name their fields by places fit any first line: one row of each file went without a word.
+/// Columns that name their fields by position fit any first line: one row of each file was silently taken for a
+/// header.
 #[test]
 fn a_first_line_of_data_that_is_taken_for_a_header_is_told() {
     let folder = with_columns(
@@ -358,7 +365,7 @@ fn a_first_line_of_data_that_is_taken_for_a_header_is_told() {
     assert!(!told.contains("several fields have these names"), "{told}");
 }
 
-/// Where CR alone ends lines, every record was on line 1.
+/// In files whose lines end with CR alone, every record was on line 1.
 #[test]
 fn lines_that_cr_alone_ends_have_their_numbers() {
     let folder = with_columns("k = \"BIGINT\"\nx = { type = \"BIGINT\", from = \"file.line\" }\n", "");
@@ -374,7 +381,7 @@ fn lines_that_cr_alone_ends_have_their_numbers() {
     assert_newest_is_exact(&dataflow, "made again from Bronze");
 }
 
-/// A byte order mark stayed in front of the quote, which then opened no field: the header was torn at its line break.
+/// A byte order mark stayed before the quote, which then opened no field: the header was split at its line break.
 #[test]
 fn byte_order_marks_are_no_part_of_a_header_with_a_line_break() {
     let folder = with_columns("k = { type = \"VARCHAR\", from = \"k\\nkey\" }\nx = \"VARCHAR\"\n", "");
@@ -406,7 +413,8 @@ fn other_encodings_are_read_and_bronze_holds_utf_8() {
     );
 }
 
-/// A record that is not UTF-8 is a dead letter that can be shown, and passes once the encoding is set: Bronze has its bytes.
+/// A record that is not UTF-8 is a dead letter that can be shown, and succeeds once the encoding is set, because
+/// Bronze has its bytes.
 #[test]
 fn a_record_that_is_not_utf_8_names_the_setting_and_passes_once_it_is_set() {
     let folder = folder("");
@@ -466,11 +474,11 @@ fn columns_are_taken_by_the_places_of_their_fields() {
         letters.contains("the record has 2 fields, and a column is field 3"),
         "{letters}"
     );
-    // With a header, a name comes before a place, and a field without a name has a place.
+    // With a header, a name takes precedence over a position, and a field without a name has its position.
     let folder = with_columns(columns, "");
     put(&folder, "a.csv", ",x,\n1,2,a\n");
     assert_eq!(take(&folder), ("a,2".to_string(), String::new()));
-    // In the order of the columns, their number must be that of the fields.
+    // Without names, columns match fields by order, so their numbers must agree.
     let folder = self::folder("header = false\n");
     put(&folder, "a.csv", "a,1\nb\n");
     let (rows, letters) = take(&folder);
@@ -530,7 +538,7 @@ fn a_number_that_two_patterns_read_differently_is_refused() {
     assert!(letters.contains("may be two by the column's `format`"), "{letters}");
 }
 
-/// The first of two patterns won, and days became months without a word.
+/// The first of two patterns won, so days silently became months.
 #[test]
 fn a_date_that_two_patterns_read_differently_is_refused() {
     let columns = "k = \"VARCHAR\"\nx = { type = \"DATE\", format = [\"%d/%m/%Y\", \"%m/%d/%Y\", \"%m/%d/%y\"] }\n";
@@ -631,7 +639,7 @@ fn mistakes_in_csv_settings_are_told_with_what_is_known() {
     }
 }
 
-/// What `infer` writes of these files, kept as the input `t` of a dataflow whose table is all of it, which is checked and run.
+/// Uses `infer` on these files as the input `t` of a dataflow with a table of all columns; checks it and runs it.
 #[track_caller]
 pub fn inferred(path: &Path) -> (Folder, String) {
     let folder = Folder::new("text", &[("silver/t.sql", "SELECT * FROM t")]);
@@ -643,7 +651,7 @@ pub fn inferred(path: &Path) -> (Folder, String) {
     (folder, toml)
 }
 
-/// The lines of a definition that are no comments.
+/// The lines of a definition, without comments and the path.
 pub fn settings(toml: &str) -> String {
     let lines = toml
         .lines()
@@ -757,7 +765,7 @@ fn infer_says_what_it_cannot_read_and_where_nothing_is() {
     }
 }
 
-/// An array and objects over several lines were refused, and no key of several columns was proposed.
+/// An array, and objects over several lines, were refused, and no key of several columns was proposed.
 #[test]
 fn infer_reads_json_however_it_is_written_and_proposes_keys_of_several_columns() {
     let lines: Vec<String> = (0..60)
@@ -799,10 +807,10 @@ fn infer_reads_json_however_it_is_written_and_proposes_keys_of_several_columns()
     assert!(toml.contains("# key = [\"shop\", \"day\"]"), "{toml}");
 }
 
-/// An Avro file of 124 bytes kept `infer` busy for ever, and a Parquet file could stop it.
+/// An Avro file of 124 bytes kept `infer` busy for ever, and a Parquet file could crash it.
 #[test]
 fn infer_ends_whatever_a_file_holds() {
-    use crate::formats::long;
+    use crate::avro_bytes::long;
     use crate::hostile_columnar::samples::{avro_block, avro_header, parquet_file};
     let nothing = r#"{"type":"record","name":"R","fields":[{"name":"n","type":"null"}]}"#;
     let deep = (0..20).fold("\"null\"".to_string(), |items, _| {
@@ -854,7 +862,7 @@ fn infer_ends_whatever_a_file_holds() {
     }
 }
 
-/// What is written of real files runs as it is and refuses none of their records.
+/// The result for real files runs unchanged, and refuses none of their records.
 #[test]
 fn infer_of_real_files_takes_every_record() {
     for (what, glob, records) in [

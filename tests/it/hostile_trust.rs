@@ -1,4 +1,4 @@
-//! Requests, clients and faults that somebody else causes.
+//! Tests requests, clients and faults that others cause.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -8,10 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium::backfill::{FileState, Outcome, Request, Requests, Work};
+use alluvium::backfill::{BackfillOutcome, FileState, Request, RequestBoard, Work};
 use alluvium::definition::Dataflow;
+use alluvium::lake::Lake;
 use alluvium::run::{self, Options};
-use alluvium::sink::Lake;
 
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_newest_is_exact};
@@ -44,11 +44,11 @@ fn at(folder: &Folder, path: &str) -> String {
     folder.path().join(path).display().to_string()
 }
 
-/// Puts a request, as anybody may who can write to the lake, and waits for its outcome.
-fn asked(running: &Running, dataflow: &Dataflow, work: Work) -> Outcome {
+/// Puts a request, as anybody who can write to the lake can, and waits for its outcome.
+fn asked(running: &Running, dataflow: &Dataflow, work: Work) -> BackfillOutcome {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let lake = Lake::make(&dataflow.lake, &dataflow.store_options).expect("the lake");
-    let requests = Requests::new(lake, false);
+    let requests = RequestBoard::new(lake);
     let request = Request::new("events", work, None);
     runtime.block_on(requests.put(&request)).expect("the request is put");
     let mut outcome = None;
@@ -69,7 +69,7 @@ fn files(paths: &[String]) -> Work {
     }
 }
 
-fn fails(outcome: &Outcome) -> Vec<String> {
+fn fails(outcome: &BackfillOutcome) -> Vec<String> {
     let reasons = outcome.files.iter().filter_map(|file| match &file.state {
         FileState::Failed(reason) => Some(reason.clone()),
         _ => None,
@@ -77,7 +77,8 @@ fn fails(outcome: &Outcome) -> Vec<String> {
     reasons.collect()
 }
 
-/// A request made the run read any local file, as `/etc/passwd`, and its lines were in Bronze and the dead letters.
+/// A request could make the run read any local file, such as `/etc/passwd`; its lines then were in Bronze and the dead
+/// letters.
 #[test]
 fn a_request_for_a_file_elsewhere_is_refused_and_the_run_goes_on() {
     let folder = folder("elsewhere");
@@ -131,7 +132,7 @@ fn a_request_for_a_file_elsewhere_is_refused_and_the_run_goes_on() {
     assert_newest_is_exact(&dataflow, "after the requests");
 }
 
-/// A run of root read for whoever could write to the lake.
+/// A run as root read files for anybody who could write to the lake.
 #[test]
 fn a_request_reads_what_its_user_may_read() {
     let folder = folder("users");
@@ -152,7 +153,7 @@ fn a_request_reads_what_its_user_may_read() {
     let work = format!("{{\"kind\": \"files\", \"feed\": \"drops\", \"files\": [{paths}], \"again\": false}}");
     let request = format!("{{\"id\": \"{name}\", \"input\": \"events\", \"work\": {work}}}");
     folder.write(&format!("{REQUESTS}/{name}.json"), &request);
-    // What the run tells of the request has a name that is known before: a folder there is no sign of whose the run is.
+    // The status file of the request has a predictable name: a folder there does not show whose the run is.
     let told = format!("{REQUESTS}/status/{name}.json");
     std::fs::create_dir_all(folder.path().join(&told)).expect("a folder");
     let give = |path: &str| chown(folder.path().join(path), Some(12345), Some(12345));
@@ -163,7 +164,7 @@ fn a_request_reads_what_its_user_may_read() {
     catch_up(&dataflow, 1);
     let outcome =
         std::fs::read_to_string(folder.path().join(REQUESTS).join(format!("done/{name}.json"))).expect("done");
-    let outcome: Outcome = serde_json::from_str(&outcome).expect("an outcome");
+    let outcome: BackfillOutcome = serde_json::from_str(&outcome).expect("an outcome");
     assert_eq!(outcome.files[0].state, FileState::Read, "{outcome:?}");
     assert!(
         fails(&outcome)[0].contains("the user who asked (number 12345) may not read it"),
@@ -172,7 +173,7 @@ fn a_request_reads_what_its_user_may_read() {
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.events"), "3");
 }
 
-/// The secret of a cluster, tokens of posted rows and their log were rows of Bronze.
+/// The secret of a cluster, tokens for posting rows, and the log of posted rows could become rows of Bronze.
 #[test]
 fn what_a_run_keeps_secret_is_no_data_whoever_asks() {
     let folder = folder("private");
@@ -206,7 +207,7 @@ fn what_a_run_keeps_secret_is_no_data_whoever_asks() {
     assert!(text(&refused).contains("never backfilled"), "{}", text(&refused));
 }
 
-/// One at a rate of 1e-300 kept all others out, and a run from its end; to delete it did not help.
+/// A request at a rate of 1e-300 kept all others out, and kept the run from ending; deleting it did not help.
 #[test]
 fn a_slow_request_that_is_deleted_lets_the_next_one_go() {
     let folder = folder("slow");
@@ -216,7 +217,7 @@ fn a_slow_request_that_is_deleted_lets_the_next_one_go() {
     let dataflow = folder.load("lake");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let lake = Lake::make(&dataflow.lake, &dataflow.store_options).expect("the lake");
-    let requests = Requests::new(lake, false);
+    let requests = RequestBoard::new(lake);
     let slow = |rate: f64| Request::new("events", files(&[at(&folder, "old/large.csv")]), Some(rate));
     assert!(runtime.block_on(requests.put(&slow(1e-300))).is_err());
     let slow = slow(1.0);
@@ -238,7 +239,7 @@ fn a_slow_request_that_is_deleted_lets_the_next_one_go() {
     assert_newest_is_exact(&dataflow, "after the deletion");
 }
 
-/// One of 60 MB ended the run by SIGABRT, at each start.
+/// A request of 60 MB aborted the run, at each start.
 #[test]
 fn a_request_of_millions_of_names_is_refused_and_the_run_goes_on() {
     let folder = folder("millions");
@@ -253,9 +254,10 @@ fn a_request_of_millions_of_names_is_refused_and_the_run_goes_on() {
     let elsewhere: Vec<String> = (0..5_000).map(|n| format!("/etc/{n}.csv")).collect();
     let outcome = asked(&running, &dataflow, files(&elsewhere));
     assert_eq!((outcome.files.len(), outcome.unlisted.failed), (1_000, 4_000));
-    // It has to be left alone for a while before it counts as broken.
+    // A request file must be unchanged for a while before it counts as broken.
     let done = folder.path().join(REQUESTS).join("done/1-many.json");
     running.wait_until(|| done.exists());
+    running.wait_until(|| snapshots(&dataflow) > 0);
     running.stop();
     let refused = std::fs::read_to_string(done).expect("done");
     assert!(refused.contains("more than 100000 files"), "{refused}");
@@ -286,7 +288,7 @@ fn a_file_elsewhere_is_backfilled_once_the_definition_says_so() {
     exits(&backfill(), 2);
 }
 
-/// A run did not hear that it was to end before it had looked at all of them.
+/// A run did not notice that it should end before it had looked at all files.
 #[test]
 fn a_request_of_many_files_that_were_read_keeps_no_run_from_its_end() {
     let folder = folder("many");
@@ -301,12 +303,12 @@ fn a_request_of_many_files_that_were_read_keeps_no_run_from_its_end() {
     let mut paths: Vec<String> = others.collect();
     paths.push(first.clone());
     let running = Running::start(dataflow.clone(), 1);
-    // A path that stands there again is one file.
+    // A repeated path counts as one file.
     let outcome = asked(&running, &dataflow, files(&[first.clone(), first.clone()]));
     assert_eq!(outcome.files.len(), 1, "{outcome:?}");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let lake = Lake::open(&dataflow.lake, &dataflow.store_options).expect("the lake");
-    let requests = Requests::new(lake, false);
+    let requests = RequestBoard::new(lake);
     let request = Request::new("events", files(&paths), None);
     runtime.block_on(requests.put(&request)).expect("the request is put");
     let status = folder.path().join("lakes/lake/_alluvium/requests/status");
@@ -321,7 +323,7 @@ fn a_request_of_many_files_that_were_read_keeps_no_run_from_its_end() {
     );
 }
 
-/// A letter of a file names the file, and was read wherever that led.
+/// A file's letter names the file, which was read wherever a link led.
 #[test]
 fn a_dead_letter_is_not_replayed_through_a_link_that_leads_elsewhere() {
     let folder = folder("letters");
@@ -362,7 +364,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// A request with `..` in its name hung the end of a run, and one that was no JSON ended it.
+/// A request with `..` in its name kept a run from ending, and one that was not JSON ended it.
 #[test]
 fn broken_requests_are_moved_aside_told_once_and_neither_hang_nor_end_a_run() {
     let folder = folder("broken");
@@ -379,7 +381,7 @@ fn broken_requests_are_moved_aside_told_once_and_neither_hang_nor_end_a_run() {
         ("3-later.json", "{\"version\": 7, \"id\": \"3-later\"}".to_string()),
         ("4-other.json", good("1", letters)),
         ("5-work.json", good("5-work", "{\"kind\": \"shell\"}")),
-        // These are requests, and fail as such.
+        // These are valid requests that fail.
         ("6-input.json", good("6-input", letters).replace("events", "../events")),
         (
             "7-file.json",
@@ -433,7 +435,17 @@ fn broken_requests_are_moved_aside_told_once_and_neither_hang_nor_end_a_run() {
     assert_eq!(ask(&folder.load("lake"), "SELECT SUM(n) FROM gold.kinds"), "2");
 }
 
-/// `dead-letters` failed on a record that is not UTF-8 ("Invalid UTF-8 data").
+/// The output of `dead-letters` in a format.
+fn dead_letters(folder: &Folder, format: &str) -> String {
+    let printed = alluvium(
+        &["dead-letters", ".", "--lake", "lakes/lake", "--format", format],
+        folder.path(),
+    );
+    exits(&printed, 0);
+    String::from_utf8(printed.stdout).expect("UTF-8")
+}
+
+/// `dead-letters` failed for a record that is not UTF-8 ("Invalid UTF-8 data").
 #[test]
 fn dead_letters_show_bytes_that_are_no_text() {
     let folder = folder("latin");
@@ -444,14 +456,7 @@ fn dead_letters_show_bytes_that_are_no_text() {
     .expect("a file");
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 1);
-    let print = |format: &str| {
-        let printed = alluvium(
-            &["dead-letters", ".", "--lake", "lakes/lake", "--format", format],
-            folder.path(),
-        );
-        exits(&printed, 0);
-        String::from_utf8(printed.stdout).expect("UTF-8")
-    };
+    let print = |format: &str| dead_letters(&folder, format);
     let table = print("table");
     assert!(
         table.contains("3,M\\xfcller") && table.contains("x,\\u{1b}[2J"),
@@ -465,7 +470,7 @@ fn dead_letters_show_bytes_that_are_no_text() {
             .is_some_and(|header| header.contains("payload,payload_base64")),
         "{csv}"
     );
-    // base64 of the Latin-1 line.
+    // This is the base64 of the Latin-1 line.
     assert!(csv.contains(",,MyxN/GxsZXI=,"), "{csv}");
     let json: serde_json::Value = serde_json::from_str(&print("json")).expect("JSON");
     let of = |wanted: &str| {
@@ -484,7 +489,28 @@ fn dead_letters_show_bytes_that_are_no_text() {
     );
 }
 
-/// Names of files, payloads and values went to the terminal as they were, escape sequences and all.
+/// The letter of a refused tombstone showed only a reason and an empty payload, so nobody could tell which record it
+/// was.
+#[test]
+fn letters_are_shown_with_the_keys_of_their_records() {
+    let input = "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"json\"\n";
+    let folder = Folder::new(
+        "keys",
+        &[("inputs/rows.toml", input), ("silver/rows.sql", "SELECT id FROM rows")],
+    );
+    folder.write(
+        "live/p.ndjson",
+        "{\"key\":{\"id\":\"x17\"},\"value\":null}\n{\"value\":{\"id\":\"y\"}}\n",
+    );
+    catch_up(&folder.load("lake"), 1);
+    let print = |format: &str| dead_letters(&folder, format);
+    assert!(print("table").contains("| {\"id\":\"x17\"} |"), "{}", print("table"));
+    let json: serde_json::Value = serde_json::from_str(&print("json")).expect("JSON");
+    assert_eq!(json[0]["key"], "{\"id\":\"x17\"}", "{json}");
+    assert!(json[0]["payload"].is_null() && json[1]["key"].is_null(), "{json}");
+}
+
+/// Names of files, payloads and values were written to the terminal unchanged, with their escape sequences.
 #[test]
 fn no_command_passes_terminal_escapes_on() {
     let folder = folder("escapes");
@@ -527,13 +553,13 @@ fn no_command_passes_terminal_escapes_on() {
         let (code, told) = run(arguments);
         assert_eq!(code, Some(exit), "{arguments:?}: {told}");
     }
-    // Rows that differ are printed with their values.
+    // `verify` prints rows that differ, with their values.
     folder.write("silver/texts.sql", "SELECT id, kind FROM events WHERE id < 5");
     let (code, told) = run(&["verify", "."]);
     assert!(code == Some(1) && told.contains("kind=v\\u{1b}]0;owned"), "{told}");
 }
 
-/// The summary told of records that were refused, and not of rows that a table's SQL refuses.
+/// The summary reported refused records, but not rows that a table's SQL refused.
 #[test]
 fn the_summary_of_a_run_counts_dead_letters_of_every_kind() {
     let folder = folder("summary");
@@ -558,7 +584,7 @@ fn the_summary_of_a_run_counts_dead_letters_of_every_kind() {
         "{told}"
     );
     assert!(told.contains("  silver.ratio: 2 rows: "), "{told}");
-    // Of two expectations one was told, for the rows of both.
+    // Of two expectations, one was reported for the rows of both.
     for name in ["few", "kinds"] {
         let line = format!("  silver.checked: 1 row: expectation \"{name}\"");
         assert!(told.contains(&line), "{told}");
@@ -580,7 +606,7 @@ path = "live/events"
 format = "json"
 "#;
 
-/// Rows of which an operator will not have one; answers with the offset of that.
+/// A dataflow with rows on one of which an operator panics; returns that row's offset too.
 fn folder_with_poison(name: &str, input: &str) -> (Folder, u64) {
     let folder = Folder::new(name, &[("inputs/events.toml", input)]);
     folder.write("silver/events.sql", "SELECT id, kind FROM events");
@@ -601,8 +627,8 @@ fn folder_with_poison(name: &str, input: &str) -> (Folder, u64) {
     (folder, offset)
 }
 
-/// A run up to the end of its feeds, whose operators have a bug that the poison meets.
-fn run_with_bug(dataflow: &Arc<Dataflow>, options: Options) -> Result<run::Outcome, String> {
+/// Runs to the end of the feeds; the operators have a bug that the poison triggers.
+fn run_with_bug(dataflow: &Arc<Dataflow>, options: Options) -> Result<run::RunOutcome, String> {
     let options = Options {
         workers: 2,
         until_caught_up: true,
@@ -620,7 +646,8 @@ fn skip(text: &str) -> Options {
     }
 }
 
-/// A panic in an operator ended the run, and every run after it: nothing said which record it was about, and nothing got past it.
+/// A panic in an operator ended the run and every later one: no message named the record, and nothing could get past
+/// it.
 #[test]
 fn a_fault_of_a_worker_names_its_record_and_a_skip_gets_past_it_for_good() {
     let (folder, offset) = folder_with_poison("fault", LIVE);
@@ -660,7 +687,7 @@ fn a_fault_of_a_worker_names_its_record_and_a_skip_gets_past_it_for_good() {
         assert_newest_is_exact(&dataflow, what);
     };
     right("after the skip");
-    // From here on nobody names it, and the bug is there still.
+    // From here on no option names the record, and the bug is still there.
     folder.append("live/events/0.ndjson", "{\"value\": {\"id\": 0, \"kind\": \"k\"}}\n");
     let letter_count = "SELECT COUNT(*) FROM dead_letters";
     for recompute in [false, true] {
@@ -674,7 +701,7 @@ fn a_fault_of_a_worker_names_its_record_and_a_skip_gets_past_it_for_good() {
         assert_eq!(ask(&dataflow, "SELECT n FROM gold.kinds"), "100");
         assert_newest_is_exact(&dataflow, "a restart");
     }
-    // Dead letters that are tried again: this one stays, once.
+    // When dead letters are replayed, this one stays, once.
     let replayed = alluvium(
         &["dead-letters", ".", "--replay", "--lake", "lakes/lake"],
         folder.path(),
@@ -686,7 +713,7 @@ fn a_fault_of_a_worker_names_its_record_and_a_skip_gets_past_it_for_good() {
         text(&replayed)
     );
     assert_eq!(ask(&dataflow, letter_count), "1");
-    // Another lake, made of this one's Bronze.
+    // Another lake is rebuilt from this one's Bronze.
     let into = folder.lake("rebuilt").display().to_string();
     let with_bug = Options {
         panic_on: Some(b"poison".to_vec()),
@@ -700,7 +727,7 @@ fn a_fault_of_a_worker_names_its_record_and_a_skip_gets_past_it_for_good() {
     assert_eq!(outcome.corrections, Some(vec![]));
 }
 
-/// A bug may come with a new version, and meet what is in the lake already.
+/// A bug may come with a new version, and affect records that are already in the lake.
 #[test]
 fn a_record_that_was_taken_is_skipped_by_making_its_past_again() {
     for bronze in [true, false] {
@@ -730,7 +757,7 @@ fn a_record_that_was_taken_is_skipped_by_making_its_past_again() {
             };
             let outcome = run_with_bug(&dataflow, options).unwrap_or_else(|e| panic!("{e}"));
             let corrections = outcome.corrections.expect("a restart is an audit");
-            // Without Bronze nobody knows when a record arrived, so its letter gets another epoch.
+            // Without Bronze, the time at which a record arrived is not known, so its letter gets another epoch.
             let wrong = corrections
                 .iter()
                 .filter(|(table, _)| bronze || table != "dead_letters");
@@ -778,7 +805,7 @@ fn a_skip_that_names_nothing_is_refused_or_told() {
     assert!(text(&counted).ends_with("\n3\n"), "{}", text(&counted));
 }
 
-/// The commands that only look at a lake, and whether they need a snapshot.
+/// The commands that only read a lake, and whether they need a snapshot.
 const LOOKS: [(&[&str], bool); 5] = [
     (&["query", ".", "SELECT * FROM gold.kinds"], true),
     (&["verify", "."], true),
@@ -803,7 +830,7 @@ fn commands_over_a_lake_without_a_snapshot_say_what_to_do() {
     let empty = "holds no snapshot yet; start the dataflow";
     std::fs::create_dir_all(folder.path().join("lake/_alluvium/ledger")).expect("a folder");
     look("an empty lake", empty);
-    // A run that was killed before its first snapshot.
+    // This is the state after a run was killed before its first snapshot.
     let fence = r#"{"kind":"fence","seq":0,"owner":"somebody","generation":1,"at":0}"#;
     folder.write("lake/_alluvium/ledger/00000000000000000000.json", fence);
     look("half made", empty);
@@ -820,7 +847,7 @@ fn commands_over_a_lake_that_cannot_be_read_name_the_place_and_the_remedy() {
     assert!(text(&ran).contains(&at(&folder, "file")), "{}", text(&ran));
     exits(&alluvium(&["run", ".", "--until-caught-up"], folder.path()), 0);
 
-    // As root nothing is forbidden by a mode, unless the right to pass by modes is given away.
+    // Root can read in spite of file modes, unless it gives up that capability.
     let without_rights = |arguments: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args([

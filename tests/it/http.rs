@@ -1,12 +1,11 @@
-//! Rows that clients post: answered once they are kept, refused with a reason, counted once whatever is killed, repeated or
-//! torn.
+//! Tests rows that clients post: they are acknowledged once they are stored, refused with a reason, and counted once,
+//! even if processes are killed, requests repeated or writes torn.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,50 +19,26 @@ use tokio::runtime::Runtime;
 
 use crate::cluster::Processes;
 use crate::lake::{ask, assert_all_are_exact, assert_newest_is_exact};
-use crate::support::{Folder, Running, Size, catch_up, chain, free_hosts, recompute, run_all};
+use crate::support::{Folder, POSTED_EVENTS, Running, Size, catch_up, chain, posted_events, recompute, run_all};
+use crate::testing::{Prerequisite, skip};
 
-/// How long anything may take that is waited for.
+/// The most time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const EVENTS: &str = r#"
-[columns]
-id = { type = "BIGINT", nullable = false }
-kind = "VARCHAR"
-[[feeds]]
-name = "posted"
-kind = "http"
-format = "json"
-"#;
-
-/// A dataflow of posted events, and where they are posted to. `http`: more settings of `[http]`.
+/// A dataflow of posted events, and a client of it. `http`: further settings of `[http]`.
 fn events(name: &str, http: &str) -> (Folder, Client) {
-    let folder = Folder::new(
-        name,
-        &[
-            ("inputs/events.toml", EVENTS),
-            ("silver/events.sql", "SELECT id, kind FROM events"),
-            (
-                "gold/kinds.sql",
-                "SELECT kind, COUNT(*) AS n, SUM(id) AS ids FROM silver.events GROUP BY kind",
-            ),
-        ],
-    );
-    let listen = free_hosts(1).remove(0);
-    folder.write(
-        "dataflow.toml",
-        &format!("name = \"{name}\"\nepoch = \"1ms\"\ncommit = \"20ms\"\n[http]\nlisten = \"{listen}\"\n{http}\n"),
-    );
+    let (folder, listen) = posted_events(name, http);
     (folder, Client::of(&format!("http://{listen}")))
 }
 
-/// Who posts.
+/// A client that posts rows.
 struct Client {
     runtime: Runtime,
     client: reqwest::Client,
     url: String,
 }
 
-/// What is answered.
+/// The server's response.
 #[derive(Debug)]
 struct Answered {
     status: u16,
@@ -110,7 +85,7 @@ impl Client {
         }
     }
 
-    /// None: nobody answered.
+    /// Posts a request; none if there is no response.
     async fn send(&self, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Option<Answered> {
         let mut request = self.client.post(format!("{}{path}", self.url)).body(body);
         for (name, value) in headers {
@@ -140,7 +115,7 @@ impl Client {
             .block_on(async { answered(request.send().await.ok()?).await })
     }
 
-    /// Waits until somebody listens.
+    /// Waits until the server listens.
     #[track_caller]
     fn wait(&self) {
         let started = Instant::now();
@@ -150,7 +125,7 @@ impl Client {
         }
     }
 
-    /// Behind the scheme.
+    /// The host and port of the URL.
     fn address(&self) -> &str {
         self.url.split("//").nth(1).expect("a URL")
     }
@@ -178,7 +153,7 @@ fn kinds(dataflow: &Dataflow) -> String {
     ask(dataflow, "SELECT kind, n, ids FROM gold.kinds ORDER BY kind")
 }
 
-/// The segments of the log that are there.
+/// The segments of the log of posted rows, in order.
 fn segments(dataflow: &Dataflow) -> Vec<PathBuf> {
     let folder = PathBuf::from(&dataflow.lake).join("_alluvium/http/events.posted");
     let entries = std::fs::read_dir(folder).expect("the log's folder");
@@ -218,7 +193,7 @@ fn rows_of_every_shape_are_in_the_tables_once_at_any_size() {
             .post(&[NDJSON, ("content-encoding", "zstd")], compressed)
             .assert_accepted(1000);
         client.post(&[JSON], "[]").assert_accepted(0);
-        // What does not fit the columns is taken, and goes to the dead letters.
+        // A row that does not fit the columns is accepted, and becomes a dead letter.
         client
             .post(
                 &[NDJSON],
@@ -248,7 +223,7 @@ fn rows_of_every_shape_are_in_the_tables_once_at_any_size() {
             "{size:?}"
         );
         assert!(assert_all_are_exact(&dataflow) > 1, "{size:?}");
-        // Nothing of it comes again.
+        // No row comes again.
         let outcome = catch_up(&dataflow, size);
         assert_eq!((outcome.records, outcome.corrections), (0, Some(vec![])), "{size:?}");
     }
@@ -259,7 +234,10 @@ fn changes_are_posted_as_debezium_tells_them() {
     let (folder, client) = events("changes", "");
     folder.write(
         "inputs/events.toml",
-        &format!("key = [\"id\"]\n{}", EVENTS.replace("\"json\"", "\"debezium-json\"")),
+        &format!(
+            "key = [\"id\"]\n{}",
+            POSTED_EVENTS.replace("\"json\"", "\"debezium-json\"")
+        ),
     );
     let dataflow = folder.load("lake");
     let running = Running::start(dataflow.clone(), 2);
@@ -313,7 +291,7 @@ fn every_refusal_has_its_code_and_says_what_to_do_and_takes_nothing() {
     client
         .post(&[JSON, ("content-encoding", "br")], "{\"id\": 1}")
         .assert_refused(415, "gzip, zstd");
-    // Too large: by what is told, by what comes, by what it becomes.
+    // Bodies are too large by their declared length, by their sent bytes, or by their uncompressed bytes.
     let large = lines(0..1000, "large");
     client.post(&[NDJSON], large.clone()).assert_refused(413, "10000 bytes");
     let mut unsized_body = TcpStream::connect(client.address()).expect("a connection");
@@ -338,7 +316,7 @@ fn every_refusal_has_its_code_and_says_what_to_do_and_takes_nothing() {
     client
         .post(&[NDJSON, ("content-encoding", "gzip")], small)
         .assert_refused(413, "compressed or not");
-    // A client that stops in the middle.
+    // This client stops in the middle of a request.
     let mut slow = TcpStream::connect(client.address()).expect("a connection");
     write!(
         slow,
@@ -418,7 +396,7 @@ fn rows_come_over_tls_and_a_broken_certificate_is_told_at_the_start() {
         "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
     );
     if !made {
-        eprintln!("SKIPPED: needs openssl");
+        skip(Prerequisite::Tools, "needs openssl");
         return;
     }
     let dataflow = folder.load("lake");
@@ -428,7 +406,7 @@ fn rows_come_over_tls_and_a_broken_certificate_is_told_at_the_start() {
     let url = format!("https://{}", plain.address());
     let client = Client::with(&url, reqwest::Client::builder().tls_certs_only([ca]));
     client.wait();
-    // Who shakes no hand keeps nobody waiting.
+    // A client that does not complete the TLS handshake keeps nobody waiting.
     let _silent = TcpStream::connect(plain.address()).expect("a connection");
     client.post(&[JSON], "{\"id\": 1, \"kind\": \"x\"}").assert_accepted(1);
     assert!(plain.get("/healthz", &[]).is_none(), "without TLS nobody answers");
@@ -472,10 +450,10 @@ fn a_key_that_comes_again_adds_nothing_at_once_later_and_behind_a_restart() {
         client
             .post(&with("first"), "{\"id\": 5, \"kind\": \"other\"}")
             .assert_refused(422, "another body");
-        // Also compressed: what counts is what was sent.
+        // A compressed body counts as equal: only its uncompressed content matters.
         let headers = [NDJSON, ("idempotency-key", "first"), ("content-encoding", "gzip")];
         assert!(client.post(&headers, gzip(body)).replayed());
-        // All at once.
+        // Many equal requests are sent at once.
         let key = format!("together-{life}");
         let answers = client.runtime.block_on(async {
             let headers = [NDJSON, ("idempotency-key", &*key)];
@@ -494,7 +472,7 @@ fn a_key_that_comes_again_adds_nothing_at_once_later_and_behind_a_restart() {
         assert_newest_is_exact(&dataflow, "keys");
         assert!(segments(&dataflow).len() <= 2, "what a snapshot holds is removed");
     }
-    // Keys are forgotten when their time is over, and what came with them counts anew.
+    // A key is forgotten after its time, and then its rows count again.
     folder.write(
         "dataflow.toml",
         &std::fs::read_to_string(folder.path().join("dataflow.toml"))
@@ -515,7 +493,7 @@ fn a_key_that_comes_again_adds_nothing_at_once_later_and_behind_a_restart() {
 fn a_feed_that_is_not_read_puts_requests_off_and_loses_none() {
     let (folder, client) = events("full", "max_waiting = \"0.1 MB\"\n");
     let settings = std::fs::read_to_string(folder.path().join("dataflow.toml")).expect("the settings");
-    // Any process takes more than this: nothing is read.
+    // Any process takes more memory than this, so nothing is read.
     folder.write(
         "dataflow.toml",
         &settings.replace("[http]", "memory_limit = \"1 MiB\"\n[http]"),
@@ -546,7 +524,7 @@ fn a_feed_that_is_not_read_puts_requests_off_and_loses_none() {
 #[test]
 fn without_bronze_the_log_stays_and_an_input_is_made_of_it_again() {
     let (folder, client) = events("no-bronze", "folder = \"requests\"\n");
-    folder.write("inputs/events.toml", &format!("bronze = false\n{EVENTS}"));
+    folder.write("inputs/events.toml", &format!("bronze = false\n{POSTED_EVENTS}"));
     let dataflow = folder.load("lake");
     for life in 1..4u64 {
         let running = Running::start(dataflow.clone(), 1);
@@ -564,7 +542,7 @@ fn without_bronze_the_log_stays_and_an_input_is_made_of_it_again() {
     assert_eq!(logs.count(), 3);
     assert_eq!(recompute(&dataflow, 2).corrections, Some(vec![]));
     assert_eq!(ask(&dataflow, "SELECT n FROM gold.kinds"), "3000");
-    // A part of the log that is gone is not taken for rows that were taken back.
+    // If a part of the log is missing, its rows do not count as retracted.
     std::fs::remove_file(folder.path().join("requests/events.posted/00000000000000000000.log")).expect("removed");
     let again = Options {
         recompute: true,
@@ -577,7 +555,7 @@ fn without_bronze_the_log_stays_and_an_input_is_made_of_it_again() {
     assert_eq!(ask(&dataflow, "SELECT n FROM gold.kinds"), "3000");
 }
 
-/// The real binary, alone.
+/// The real binary, as a single process.
 struct Process {
     child: Child,
     log: PathBuf,
@@ -650,7 +628,7 @@ fn a_run_that_is_to_end_answers_what_is_under_way_and_commits_it() {
         body.len()
     )
     .expect("sent");
-    // It is under way.
+    // The request is under way.
     client.post(&[NDJSON], "no JSON").assert_refused(400, "line 1");
     client.post(&[NDJSON], lines(0..3, "early")).assert_accepted(3);
     let started = Instant::now();
@@ -684,7 +662,8 @@ fn a_run_that_is_to_end_answers_what_is_under_way_and_commits_it() {
     assert_eq!(kinds(&dataflow), "early,3,3\nlate,1000,499500");
 }
 
-/// Clients that post rows of their own, again and again until they are answered, each request with its key.
+/// Posts a client's rows, each request with a key, and repeats each request until it is acknowledged. Returns the
+/// acknowledged ids.
 fn insist(client: &Client, who: u64, stop: &AtomicBool, answered: &AtomicU64) -> BTreeSet<u64> {
     let mut rng = StdRng::seed_from_u64(who);
     let mut accepted = BTreeSet::new();
@@ -695,7 +674,7 @@ fn insist(client: &Client, who: u64, stop: &AtomicBool, answered: &AtomicU64) ->
         next += rows;
         let (key, body) = (format!("{who}-{}", ids.start), lines(ids.clone(), "row"));
         let headers = [NDJSON, ("idempotency-key", &*key)];
-        let mut lost = rng.random_bool(0.2); // an answer that the client does not get
+        let mut lost = rng.random_bool(0.2); // The client may lose the first response.
         loop {
             let sent = client.send("/v1/inputs/events", &headers, body.clone());
             match client.runtime.block_on(sent) {
@@ -713,7 +692,7 @@ fn insist(client: &Client, who: u64, stop: &AtomicBool, answered: &AtomicU64) ->
     accepted
 }
 
-/// What is in the table is what was answered, once each.
+/// Asserts that the table has exactly the acknowledged rows, once each.
 fn assert_has(dataflow: &Dataflow, accepted: &BTreeSet<u64>) {
     let count = ask(
         dataflow,
@@ -763,7 +742,7 @@ fn what_was_answered_is_in_the_tables_once_whatever_is_killed_and_repeated() {
             process.signal("-KILL");
             assert_eq!(process.end(), None);
             if kill % 3 == 1 {
-                // A write that the kill tore.
+                // This simulates a write that the kill tore.
                 let newest = segments(&dataflow).pop().expect("a segment");
                 let mut log = std::fs::OpenOptions::new().append(true).open(newest).expect("the log");
                 log.write_all(b"5f3a09c1 {\"rows\":1,\"bytes\":10,\"at\":17952")
@@ -775,7 +754,7 @@ fn what_was_answered_is_in_the_tables_once_whatever_is_killed_and_repeated() {
         drop(stopping);
         let sets = threads.into_iter().map(|thread| thread.join().expect("clients agree"));
         let accepted: BTreeSet<u64> = sets.flatten().collect();
-        // What snapshots hold goes, however much there was.
+        // Segments whose rows are in snapshots are deleted, however many there are.
         let started = Instant::now();
         while segments(&dataflow).len() > 2 {
             assert!(started.elapsed() < PATIENCE, "{:?}", segments(&dataflow));
@@ -820,43 +799,4 @@ fn of_two_processes_the_first_listens_and_what_it_answered_outlives_both() {
         unreachable!("the last life returns")
     });
     assert_has(&dataflow, &accepted);
-}
-
-/// Requests and rows a second over loopback, each synced: `cargo test --test it http::how_many -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures"]
-fn how_many_requests_and_rows_a_second() {
-    let (folder, client) = events("measured", "");
-    let dataflow = folder.load("lake");
-    let running = Running::start(dataflow.clone(), 1);
-    client.wait();
-    let client = Arc::new(client);
-    for rows in [1u64, 100, 10_000] {
-        for together in [1usize, 32] {
-            let body = lines(0..rows, "row");
-            let (started, until) = (Instant::now(), Duration::from_secs(5));
-            let requests = client.runtime.block_on(async {
-                let one = || async {
-                    let mut requests = 0u64;
-                    while started.elapsed() < until {
-                        let answer = client.send("/v1/inputs/events", &[NDJSON], body.clone()).await;
-                        match answer.expect("an answer").status {
-                            200 => requests += 1,
-                            429 => tokio::time::sleep(Duration::from_millis(20)).await,
-                            other => panic!("{other}"),
-                        }
-                    }
-                    requests
-                };
-                futures::future::join_all((0..together).map(|_| one())).await
-            });
-            let (requests, took) = (requests.iter().sum::<u64>() as f64, started.elapsed().as_secs_f64());
-            println!(
-                "{rows:>6} rows a request, {together:>2} clients: {:>7.0} requests/s {:>8.0} rows/s",
-                requests / took,
-                requests * rows as f64 / took
-            );
-        }
-    }
-    running.stop();
 }

@@ -1,5 +1,5 @@
-//! Topics of a real broker: transactions, retention, compaction, TLS and SASL, consumer groups. Without a broker
-//! (`scripts/services start kafka; eval "$(scripts/services env)"`) these tests say that they skip.
+//! Tests topics of a real broker: transactions, retention, compaction, TLS and SASL, consumer groups. Without a broker
+//! (`scripts/services start kafka; eval "$(scripts/services env)"`) these tests report that they skip.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,29 +18,31 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, Running, Size, catch_up, run_all, unread};
+use crate::testing::{Prerequisite, skip};
 
-/// How long anything may take that is waited for.
+/// The most time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where a service is; none where it is not started.
+/// The address of a service; none if it is not started.
 pub fn service(variable: &str) -> Option<String> {
     let address = std::env::var(variable).ok();
     if address.is_none() {
-        eprintln!("SKIPPED: {variable} is not set; scripts/services start, then eval \"$(scripts/services env)\"");
+        let why = format!("{variable} is not set; scripts/services start, then eval \"$(scripts/services env)\"");
+        skip(Prerequisite::Services, &why);
     }
     address
 }
 
-/// A broker, and topics of a test's own.
+/// A broker, with topics that only this test uses.
 pub struct Broker {
     pub address: String,
     admin: AdminClient<DefaultClientContext>,
-    /// In front of all names.
+    /// The prefix of all names.
     prefix: String,
 }
 
 impl Broker {
-    /// None where there is no broker.
+    /// None if there is no broker.
     pub fn connect(test: &str) -> Option<Broker> {
         let address = service("ALLUVIUM_KAFKA")?;
         let admin = ClientConfig::new().set("bootstrap.servers", &address).create();
@@ -51,7 +53,7 @@ impl Broker {
         })
     }
 
-    /// Makes a topic; answers its whole name.
+    /// Creates a topic; returns its full name.
     pub fn topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> String {
         let topic = self.name(name);
         let mut new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(1));
@@ -90,7 +92,7 @@ impl Broker {
         producer.flush(PATIENCE).expect("the broker takes records");
     }
 
-    /// Forgets a partition's records before an offset, as retention would.
+    /// Deletes a partition's records before an offset, as retention would.
     fn forget(&self, topic: &str, partition: i32, before: i64) {
         let mut offsets = TopicPartitionList::new();
         offsets
@@ -100,7 +102,7 @@ impl Broker {
         assert_eq!(gone.count(), 1);
     }
 
-    /// What is committed of a group.
+    /// The committed offset of a group.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.address)
@@ -130,7 +132,7 @@ fn put(producer: &BaseProducer, topic: &str, partition: i32, records: &[(&str, O
     }
 }
 
-/// A table of current rows that a topic's JSON records make, and how many there are.
+/// A dataflow with a table of the current rows from a topic's JSON records, and a table that counts them.
 fn folder(name: &str, broker: &str, topic: &str, more: &str) -> Folder {
     Folder::new(
         name,
@@ -152,7 +154,7 @@ fn folder(name: &str, broker: &str, topic: &str, more: &str) -> Folder {
     )
 }
 
-/// What a query answers, a line for each row.
+/// The lines of a query's answer, one for each row.
 fn rows(dataflow: &Dataflow, sql: &str) -> Vec<String> {
     ask(dataflow, sql).lines().map(str::to_string).collect()
 }
@@ -200,7 +202,8 @@ fn only_committed_records_count_and_a_restart_finds_nothing_missing_where_marks_
     assert_eq!(catch_up(&dataflow, 1).records, 3);
     let states = || rows(&dataflow, "SELECT id, state FROM silver.orders ORDER BY id");
     assert_eq!(states(), ["1,new", "2,paid"]);
-    // Records and marks that were read are removed: a position in front of a mark would seem to lack it.
+    // Records and transaction markers that were read are removed: a position before a marker would look as if records
+    // were missing.
     transaction(&[(9, "lost")], false);
     let running = Running::start(dataflow.clone(), 1);
     let told = || broker.committed("alluvium-transactions", &topic, 0);
@@ -258,7 +261,7 @@ fn records_that_retention_removed_are_named_or_counted() {
     );
 }
 
-/// What users would have lost: the audit took every row whose record retention had removed for one that is gone.
+/// Users would have lost data: the audit took every row whose record retention had removed for a deleted one.
 #[test]
 fn without_bronze_a_topic_that_lost_records_is_not_taken_for_the_past() {
     let Some(broker) = Broker::connect("retention_no_bronze") else {
@@ -311,7 +314,7 @@ fn a_compacted_topic_has_gaps_and_a_tombstone_deletes_its_row() {
         &[("1", None), ("3", Some("{\"id\": 3, \"state\": \"paid\"}"))],
     );
     let folder = folder("compaction", &broker.address, &topic, "");
-    // Compacted or not, what is left makes the same table.
+    // Whether compacted or not, the remaining records make the same table.
     for lake in ["at once", "later"] {
         let dataflow = folder.load(lake);
         catch_up(&dataflow, 2);
@@ -343,7 +346,7 @@ fn partitions_that_are_added_are_read_and_offsets_are_told_to_the_group() {
     let dataflow = folder.load("lake");
     let running = Running::start(dataflow.clone(), 2);
     running.wait_until(|| broker.committed(&group, &topic, 0) == Some(1));
-    // Some of the new ones are a reader's that had none before.
+    // Some of the new partitions go to a reader that had none before.
     const PARTITIONS: usize = 9;
     let more = NewPartitions::new(&topic, PARTITIONS);
     let made = block_on(broker.admin.create_partitions([&more], &AdminOptions::new())).expect("the broker answers");
@@ -398,7 +401,7 @@ fn a_feed_speaks_tls_with_sasl_and_a_wrong_password_is_told() {
             assert!(started.elapsed() < Duration::from_secs(120));
         }
     }
-    // A token of librdkafka's own making; one of an OIDC server is asked for by the same code.
+    // librdkafka creates this token itself; a token from an OIDC server would be requested by the same code.
     let token = format!(
         "[feeds.options]\n\"security.protocol\" = \"SASL_SSL\"\n\"ssl.ca.location\" = \"{ca}\"\n\
          \"sasl.mechanism\" = \"OAUTHBEARER\"\n\"enable.sasl.oauthbearer.unsecure.jwt\" = true\n\

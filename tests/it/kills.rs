@@ -1,8 +1,9 @@
-//! Processes that are killed at random moments, restarted each time in another number: nothing is lost, nothing is counted
-//! twice, and who reads meanwhile always sees tables that agree.
+//! Kills processes at random moments, and restarts a different number of them each time: nothing may be lost or
+//! counted twice, and readers must always see tables that agree.
 //!
-//! The retail example over its year of daily files, which are dropped bit by bit, while made-up products, customers and
-//! stock change and go. `ALLUVIUM_KILLS=300` for more kills than by default, `ALLUVIUM_KILLS_SEED=7` for other moments.
+//! The dataflow is the retail example over its year of daily files, which are dropped bit by bit, while generated
+//! products, customers and stock change. `ALLUVIUM_KILLS=300` makes more kills than by default,
+//! `ALLUVIUM_KILLS_SEED=7` other moments.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use alluvium::definition::{self, Dataflow};
-use alluvium::serve::{OutputFormat, Reader};
+use alluvium::serve::{LakeReader, PrintFormat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -20,14 +21,14 @@ use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{chain, number, snapshots};
 use crate::testing::{checkout, real_data};
 
-/// Processes and workers in each; each life is of another size than the one before.
+/// The number of processes, and of workers in each; the sizes change from life to life.
 const SIZES: [(usize, usize); 5] = [(1, 2), (2, 2), (1, 1), (2, 1), (1, 3)];
-/// The longest life before a kill: of every second one from its start, of the others from its first commit.
+/// The longest life before a kill: for every second life from its start, for the others from its first commit.
 const LIFE: Duration = Duration::from_millis(3000);
-/// What ending may take once a process is lost.
+/// The most time in which the others must end after a process is lost.
 const LOST: Duration = Duration::from_secs(5);
 
-/// What spans tables: at every snapshot all are one number.
+/// A sum that spans tables: at every snapshot all three must agree.
 const AGREE: [(&str, &str); 3] = [
     ("silver.order_lines", "SELECT SUM(amount) AS x FROM t"),
     ("gold.sales_by_hour", "SELECT SUM(revenue) AS x FROM t"),
@@ -71,7 +72,7 @@ impl Shop {
         for day in &self.days[from..to] {
             let name = day.file_name().expect("a name");
             let target = self.folder.path().join("drops").join(name);
-            // A link is an old file, which is read at once; a copy is looked at twice.
+            // A hard link is an old file, which is read at once; a copy would be checked twice.
             if std::fs::hard_link(day, &target).is_err() {
                 let hidden = target.with_file_name(format!(".{}", name.to_string_lossy()));
                 std::fs::copy(day, &hidden).expect("copied");
@@ -102,7 +103,7 @@ impl Shop {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Lines of the logs of a feed.
+    /// The number of lines in the logs of a feed.
     fn logged(&self, input: &str) -> usize {
         let folder = self.folder.path().join("live").join(input);
         let entries = std::fs::read_dir(folder)
@@ -113,13 +114,14 @@ impl Shop {
     }
 }
 
-/// Asks our own reader; none where there is no snapshot yet. Says which snapshot it was.
+/// Asserts that our own reader sees tables that agree; returns the snapshot's epoch, or none if there is no snapshot
+/// yet.
 fn assert_agreed(dataflow: &Dataflow) -> Option<u64> {
-    let reader = Reader::open(dataflow, None).ok()?;
+    let reader = LakeReader::open(dataflow, None).ok()?;
     let answers: Vec<String> = AGREE
         .iter()
         .map(|(table, sql)| {
-            let printed = reader.print(&sql.replace("FROM t", &format!("FROM {table}")), OutputFormat::Csv);
+            let printed = reader.print(&sql.replace("FROM t", &format!("FROM {table}")), PrintFormat::Csv);
             printed.unwrap_or_else(|e| panic!("{table}: {}", chain(&e)))
         })
         .collect();
@@ -131,7 +133,7 @@ fn assert_agreed(dataflow: &Dataflow) -> Option<u64> {
     Some(epoch)
 }
 
-/// Asks DuckDB, Polars and deltalake, at one snapshot that they find.
+/// Asserts that DuckDB, Polars and deltalake see tables that agree, at one snapshot that they find.
 fn assert_agreed_elsewhere(python: &str, dataflow: &Dataflow) -> Option<u64> {
     let output = Command::new(python)
         .arg(checkout().join("tests/it/readers.py"))
@@ -186,7 +188,7 @@ fn processes_killed_at_random_moments_lose_nothing_and_no_reader_sees_tables_tha
         }
     }
     std::thread::scope(|scope| {
-        let stopping = Stop(&stop); // also when an assertion fails
+        let stopping = Stop(&stop); // This also stops the threads if an assertion fails.
         let feeding = scope.spawn(|| {
             let mut round = 0;
             while !stop.load(Ordering::Acquire) {
@@ -197,7 +199,8 @@ fn processes_killed_at_random_moments_lose_nothing_and_no_reader_sees_tables_tha
         });
         let reading = scope.spawn(|| {
             let python = std::env::var("ALLUVIUM_PYTHON").ok();
-            // By our reader and by the others, who find snapshots where they are recorded, behind their commits.
+            // Both our reader and the others read; the others find snapshots where they are recorded, which is after
+            // their commits.
             let mut newest = [0, 0];
             while !stop.load(Ordering::Acquire) {
                 let others = newest[0] > 0 && read.load(Ordering::Acquire) % 4 == 3;
@@ -249,8 +252,8 @@ fn processes_killed_at_random_moments_lose_nothing_and_no_reader_sees_tables_tha
     }
 }
 
-/// Starts processes, kills one of them at a random moment, and waits until all have ended. Says whether they committed
-/// anything.
+/// Starts processes, kills one of them at a random moment, and waits until all have ended. Returns whether they
+/// committed anything.
 fn live_and_kill(shop: &Shop, dataflow: &Dataflow, kill: usize, rng: &mut StdRng) -> bool {
     let (processes, workers) = SIZES[(kill + usize::from(kill % 7 == 3)) % SIZES.len()];
     let before = snapshots(dataflow);
@@ -267,7 +270,7 @@ fn live_and_kill(shop: &Shop, dataflow: &Dataflow, kill: usize, rng: &mut StdRng
     life.signal(victim, "-KILL");
     assert_eq!(life.end(victim, LOST).code(), None, "it ran: {}", life.said(victim));
     for process in (0..processes).filter(|p| *p != victim) {
-        // Before all have found each other, the others wait for a process that comes again.
+        // Until all have connected, the others wait for a lost process to come again.
         if joined(&life, processes) {
             life.assert_ends(process, LOST, 1, &["lost process"]);
         } else {
@@ -278,7 +281,7 @@ fn live_and_kill(shop: &Shop, dataflow: &Dataflow, kill: usize, rng: &mut StdRng
     snapshots(dataflow) > before
 }
 
-/// Whether all processes had found each other.
+/// Whether all processes had connected.
 fn joined(life: &Processes, processes: usize) -> bool {
     (0..processes).any(|process| life.said(process).contains("started"))
 }

@@ -1,21 +1,22 @@
-//! Dead letters of records tried again: a definition is repaired, and what passes now is in the tables as if it had passed
-//! when it arrived. Letters of whole files are in [`crate::backfill`].
+//! Tests the replay of records' dead letters: after the definition is repaired, records that now pass are in the
+//! tables as if they had passed when they arrived. Letters of whole files are tested in [`crate::backfill`].
 
 use std::sync::Arc;
 
 use alluvium::definition::Dataflow;
+use alluvium::lake::Lake;
 use alluvium::run::is_running;
-use alluvium::sink::Lake;
 
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, Running, catch_up, recompute};
 
-/// How a day is read, at first and once the definition is repaired.
+/// The formats of a day, at first and after the definition is repaired.
 const NARROW: &str = "\"%Y-%m-%d\"";
 const WIDE: &str = "[\"%Y-%m-%d\", \"%d.%m.%Y\"]";
 
-/// Every line counts, a version wins, the first line of an id stays; of a log and, for events, of CSV files.
+/// Defines three inputs: one without a key, one with versions, one that keeps the first line of an id; from a log and,
+/// for events, from CSV files too.
 fn define(folder: &Folder, days: &str, amount: &str) {
     let columns = |more: &str| {
         format!(
@@ -44,7 +45,7 @@ fn folder(name: &str) -> Folder {
     let folder = Folder::new(
         name,
         &[
-            // A table that stands as it is, sums that are kept, and what is made of what inputs hold.
+            // The tables are one that stands as it is, sums that are kept, and tables from the inputs' state.
             ("silver/events.sql", "SELECT id, day, amount FROM events"),
             (
                 "gold/days.sql",
@@ -70,8 +71,8 @@ fn send(folder: &Folder, input: &str, values: &[&str]) {
     folder.append(&format!("live/{input}/0.ndjson"), &lines);
 }
 
-/// Of each input, records that are refused: some for a day that a wider reading takes, one for good. What passes decides
-/// otherwise once they do, and does not.
+/// For each input, sends records that are refused: some because of a day that the wider format reads, one for good. Of
+/// those that pass later, some change the result, and some do not.
 fn records(folder: &Folder) {
     folder.write(
         "drops/a.csv",
@@ -91,13 +92,13 @@ fn records(folder: &Folder) {
         folder,
         "orders",
         &[
-            // The newest version, refused before an older one comes.
+            // This is the newest version, refused before an older one comes.
             "\"id\": 1, \"day\": \"05.02.2026\", \"version\": 5, \"state\": \"newest\"",
             "\"id\": 1, \"day\": \"2026-02-03\", \"version\": 3, \"state\": \"older\"",
-            // An older one that would change nothing.
+            // This older version would change nothing.
             "\"id\": 2, \"day\": \"01.02.2026\", \"version\": 1, \"state\": \"older\"",
             "\"id\": 2, \"day\": \"2026-02-02\", \"version\": 2, \"state\": \"newest\"",
-            // One version twice: the later one stays.
+            // Of two records with the same version, the later one stays.
             "\"id\": 3, \"day\": \"01.02.2026\", \"version\": 7, \"state\": \"earlier\"",
             "\"id\": 3, \"day\": \"2026-02-02\", \"version\": 7, \"state\": \"later\"",
             "\"id\": 4, \"day\": \"soon\", \"version\": 1, \"state\": \"never\"",
@@ -119,13 +120,13 @@ fn records(folder: &Folder) {
 const LETTERS: &str = "SELECT input, feed, \"offset\", reason, epoch FROM dead_letters ORDER BY 1, 2, 3";
 const BY_INPUT: &str = "SELECT input, COUNT(*) FROM dead_letters GROUP BY input ORDER BY input";
 
-/// `alluvium verify` exits with this code.
+/// Asserts that `alluvium verify` exits with this code.
 #[track_caller]
 fn verifies(folder: &Folder, code: i32) {
     exits(&alluvium(&["verify", ".", "--lake", "lakes/lake"], folder.path()), code);
 }
 
-/// `alluvium dead-letters --replay` succeeds; what it says.
+/// Runs `alluvium dead-letters --replay`, which must succeed; returns its output.
 #[track_caller]
 fn replay(folder: &Folder, more: &[&str]) -> String {
     let arguments = [&["dead-letters", ".", "--replay", "--lake", "lakes/lake"], more].concat();
@@ -134,8 +135,8 @@ fn replay(folder: &Folder, more: &[&str]) -> String {
     text(&output)
 }
 
-/// A wider type is another column: its input is made again of Bronze by the restart itself, which leaves nothing to ask for.
-/// What still fails stays, once.
+/// A wider type makes another column: the restart itself recomputes the input from Bronze, so nothing is left to
+/// replay. Letters of records that still fail stay, once each.
 #[test]
 fn letters_go_with_the_restart_that_makes_their_input_again() {
     let folder = folder("retyped");
@@ -165,7 +166,7 @@ fn letters_go_with_the_restart_that_makes_their_input_again() {
     verifies(&folder, 0);
     define(&folder, WIDE, "DOUBLE");
     let dataflow = folder.load("lake");
-    // The restart is the request's own here.
+    // Here the request itself starts the run.
     let told = replay(&folder, &[]);
     assert!(
         told.contains("events: 2 dead letters tried again, 2 there now"),
@@ -176,7 +177,7 @@ fn letters_go_with_the_restart_that_makes_their_input_again() {
     verifies(&folder, 0);
 }
 
-/// What records say once all but those that say nothing pass.
+/// Asserts the tables after all repairable records have passed.
 #[track_caller]
 fn assert_repaired(dataflow: &Dataflow) {
     assert_eq!(
@@ -193,8 +194,8 @@ fn assert_repaired(dataflow: &Dataflow) {
     );
 }
 
-/// The lake says that it was computed by the definition of now: a version of Alluvium that reads more of the same
-/// definition than the one before leaves it so. Then states and tables stand, and letters with them.
+/// Makes the lake claim that it was computed by the present definition, as if a new version of Alluvium read more
+/// under the same definition. Then states and tables stand, and letters with them.
 fn take_for_its_own(folder: &Folder) {
     let twin = folder.load("twin");
     catch_up(&twin, 1);
@@ -273,7 +274,7 @@ fn repaired_on_request(name: &str, live: bool) {
         "{after}\n\nof\n\n{before}"
     );
     assert_eq!(ask(&dataflow, BY_INPUT), left);
-    // Once more changes nothing, and restarts neither.
+    // Another replay changes nothing, and neither do restarts.
     replay(&folder, &[]);
     assert_eq!(ask(&dataflow, LETTERS), after);
     for workers in [1, 3] {
@@ -295,7 +296,8 @@ fn letters_that_pass_now_go_without_a_run() {
     repaired_on_request("without", false);
 }
 
-/// Rows that break an expectation, and records of the past that a new definition refuses, were "no new dead letters".
+/// Rows that break an expectation, and records of the past that a new definition refuses, were reported as "no new
+/// dead letters".
 #[test]
 fn a_runs_summary_counts_letters_of_rows_and_of_the_past() {
     let folder = Folder::new("summary", &[]);
@@ -321,7 +323,7 @@ fn a_runs_summary_counts_letters_of_rows_and_of_the_past() {
     assert!(told.contains("no new dead letters;"), "{told}");
 }
 
-/// The error used to tell only how many rows break the expectation.
+/// The error told only how many rows break the expectation.
 #[test]
 fn an_expectation_that_must_hold_names_a_row_that_breaks_it() {
     let folder = Folder::new("must-hold", &[]);

@@ -1,6 +1,7 @@
-//! The one integration binary: each module is a room of tests.
+//! The only integration binary; each module tests one area.
 
 mod audits;
+mod avro_bytes;
 mod backfill;
 mod cluster;
 mod commands;
@@ -26,6 +27,7 @@ mod kafka;
 mod kills;
 mod lake;
 mod letters;
+mod map;
 mod memory;
 mod newcomer;
 mod oracle;

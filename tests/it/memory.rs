@@ -1,4 +1,4 @@
-//! `memory_limit`: a run that is above it reads no feed, and loses nothing.
+//! Tests `memory_limit`: a run above the limit reads no feed, and loses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +27,11 @@ fn above_its_memory_a_run_takes_nothing_and_loses_nothing() {
     };
     append(0, 10);
     catch_up(&folder.load("lake"), 1);
-    // Any process takes more than this.
+    // Any process takes more memory than this.
     folder.write("dataflow.toml", &format!("{settings}memory_limit = \"1 MiB\"\n"));
     let bounded = folder.load("lake");
     let running = Running::start(Arc::clone(&bounded), 2);
-    // Its past is loaded all the same; the snapshot of it changes nothing.
+    // The past is loaded nevertheless; its snapshot changes nothing.
     std::thread::sleep(Duration::from_millis(3000));
     append(10, 5000);
     std::thread::sleep(Duration::from_millis(1500));

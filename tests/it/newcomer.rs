@@ -1,7 +1,8 @@
-//! What somebody met who had the README alone: silences, words that misled, and commands that refused what feeds accept.
+//! Tests problems of a user who had only the README: silent failures, misleading messages, and commands that refused
+//! what feeds accept.
 
+use crate::avro_bytes::long;
 use crate::commands::{alluvium, exits, text};
-use crate::formats::long;
 use crate::hostile_columnar::NUMBERS;
 use crate::hostile_columnar::samples::{avro_block, avro_header};
 use crate::hostile_text::{define, folder, gzipped, inferred, put, take, with_columns};
@@ -9,7 +10,7 @@ use crate::lake::ask;
 use crate::restart::parquet_of;
 use crate::support::{Folder, catch_up};
 
-/// A run of the command until it is caught up, and what it says.
+/// Runs the command until it has caught up; returns its output.
 #[track_caller]
 fn said(folder: &Folder, code: i32) -> String {
     let output = alluvium(&["run", ".", "--until-caught-up"], folder.path());
@@ -17,7 +18,8 @@ fn said(folder: &Folder, code: i32) -> String {
     text(&output)
 }
 
-/// `infer` wrote the path of a file without an ending, which a feed takes for a folder's; and `backfill` took such a path so, too.
+/// For a file without an extension, `infer` wrote a path that a feed takes for a folder, and `backfill` took it for
+/// one too.
 #[test]
 fn a_file_without_an_ending_is_read_by_what_infer_writes_and_by_backfill() {
     for name in ["datafile", "05", "a[1]"] {
@@ -37,7 +39,7 @@ fn a_file_without_an_ending_is_read_by_what_infer_writes_and_by_backfill() {
         exits(&output, 0);
         assert!(text(&output).contains("fed 2 records"), "{}", text(&output));
     }
-    // Who writes the path by hand is told how.
+    // If the user writes the path, the error gives the remedy.
     let folder = folder("");
     put(&folder, "05", "k,x\na,1\n");
     let input = std::fs::read_to_string(folder.path().join("inputs/t.toml")).expect("it is there");
@@ -58,7 +60,7 @@ fn a_file_without_an_ending_is_read_by_what_infer_writes_and_by_backfill() {
     assert_eq!(take(&folder), ("a,1".to_string(), String::new()));
 }
 
-/// A second format in the files took away the word on the first one's days and months.
+/// A second format in the files suppressed the note on the first one's days and months.
 #[test]
 fn infer_writes_lists_of_formats_and_tells_which_may_be_meant() {
     let drops = Folder::new("drops", &[]);
@@ -78,7 +80,7 @@ fn infer_writes_lists_of_formats_and_tells_which_may_be_meant() {
     );
 }
 
-/// An export that failed leaves a file of nothing, which was read without a word.
+/// A failed export leaves an empty file, which was read silently.
 #[test]
 fn files_of_nothing_and_names_in_another_case_are_said_once() {
     let folder = folder("");
@@ -113,7 +115,7 @@ fn files_of_nothing_and_names_in_another_case_are_said_once() {
         told.contains("2 of the names differ") && told.contains("drops/X.CSV;"),
         "{told}"
     );
-    // Once it holds something it is read.
+    // Once the file has content, it is read.
     put(&folder, "empty.csv", "k,x\nb,2\n");
     let dataflow = definition(&folder);
     catch_up(&dataflow, 1);
@@ -127,12 +129,12 @@ fn files_of_nothing_and_names_in_another_case_are_said_once() {
     }
 }
 
-/// The dataflow with the lake that commands use.
+/// Loads the dataflow with the lake that commands use.
 fn definition(folder: &Folder) -> std::sync::Arc<alluvium::definition::Dataflow> {
     std::sync::Arc::new(alluvium::definition::load(folder.path(), &|_| None).expect("it loads"))
 }
 
-/// `--format json` was refused, and files under a wrong format or by other names became rows of nulls without a word.
+/// `--format json` was refused, and files in another format or with other column names silently became rows of nulls.
 #[test]
 fn a_backfill_takes_the_formats_of_feeds_and_says_which_columns_are_null_throughout() {
     let folder = with_columns("k = \"VARCHAR\"\nx = \"VARCHAR\"\ny = \"VARCHAR\"\n", "");
@@ -164,7 +166,8 @@ fn a_backfill_takes_the_formats_of_feeds_and_says_which_columns_are_null_through
     );
 }
 
-/// A null key was to be made nullable, which no key can be; a name that came twice was said to be taken by no column.
+/// The advice for a null key was to make it nullable, which no key can be; a repeated name was reported as taken by no
+/// column.
 #[test]
 fn what_is_said_of_keys_and_names_is_true() {
     let folder = folder("");
@@ -207,7 +210,7 @@ fn what_is_said_of_keys_and_names_is_true() {
     assert!(!letters.contains("nullable"), "{letters}");
 }
 
-/// The letter of a row of a Parquet or Avro file said nothing of the row.
+/// The letter for a row of a Parquet or Avro file did not show the row.
 #[test]
 fn the_letter_of_a_row_of_a_columnar_file_has_the_row_as_json() {
     let bad = 5_000_000_000;
@@ -232,7 +235,7 @@ fn the_letter_of_a_row_of_a_columnar_file_has_the_row_as_json() {
     }
 }
 
-/// `test` said nothing of rows that it refused, and warned of its own folders.
+/// `test` did not report rows that it refused, and warned of its own folders.
 #[test]
 fn tests_name_the_rows_that_they_refuse_and_nothing_of_their_own_folders() {
     let folder = with_columns("k = { type = \"VARCHAR\", nullable = false }\nx = \"INT\"", "");
@@ -253,7 +256,7 @@ fn tests_name_the_rows_that_they_refuse_and_nothing_of_their_own_folders() {
     assert!(!told.contains("names nothing"), "{told}");
 }
 
-/// A replay that changed nothing named a snapshot that was not there.
+/// A replay that changed nothing named a snapshot that did not exist.
 #[test]
 fn a_replay_that_changes_nothing_says_so() {
     let folder = with_columns("k = \"VARCHAR\"\nx = \"INT\"", "");

@@ -1,5 +1,5 @@
-//! Poison: input that cannot be used, of many kinds, beside good input of the same folders. Each piece says what must become
-//! of it: how many good rows are in it, and how many dead letters.
+//! Poison: unusable input of many kinds, beside good input in the same folders. Each piece says what must become of
+//! it: how many good rows it has, and how many dead letters it makes.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -16,33 +16,33 @@ use crate::support::Folder;
 /// Kinds of poison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
-    /// A line of a log that is no JSON.
+    /// A log line that is not JSON.
     NoJson,
-    /// A line of a log with bytes that are not UTF-8.
+    /// A log line with bytes that are not UTF-8.
     NoUtf8,
-    /// A line of a log with a value of another type.
+    /// A log line with a value of a wrong type.
     WrongType,
     /// Good lines of a CSV file around bad ones: a word for a number, bytes that are not UTF-8.
     BadRows,
-    /// A gzip that breaks off.
+    /// A truncated gzip.
     CutGzip,
-    /// A file that is called gzip and is none.
+    /// A file that is named as gzip but is not.
     NoGzip,
-    /// A Parquet file without its middle, and bytes that are no Parquet.
+    /// A Parquet file without its middle part, and bytes that are not Parquet.
     DamagedParquet,
-    /// An Avro file that breaks off, and one without a header.
+    /// A truncated Avro file, and one without a header.
     DamagedAvro,
-    /// A folder below the glob that no one may look into, FIFOs and sockets in place of files.
+    /// A folder below the glob that may not be read, and FIFOs and sockets instead of files.
     NoFiles,
-    /// Links to themselves, in rings, and to the folder above.
+    /// Links to themselves, in cycles, and to a parent folder.
     LinkLoops,
-    /// A good file whose name is not UTF-8, and one whose name a terminal obeys.
+    /// A good file whose name is not UTF-8, and one whose name contains terminal escapes.
     OddNames,
-    /// A CSV file without the header that it needs.
+    /// A CSV file without the required header.
     WrongHeader,
-    /// Values that a partition's folder cannot be called by.
+    /// Values that cannot be the name of a partition's folder.
     LongPartitions,
-    /// What is no request, in the folder of requests; and requests for what nobody may read.
+    /// Files in the folder of requests that are not requests, and requests for files that may not be read.
     BrokenRequests,
 }
 
@@ -64,16 +64,16 @@ pub const ALL: [Poison; 14] = [
     Poison::BrokenRequests,
 ];
 
-/// What must become of what was put.
+/// The expected outcome of all input so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// Good rows, each with an id of its own.
+    /// The number of good rows, each with an id of its own.
     pub rows: u64,
     /// The sum of their ids.
     pub ids: u64,
-    /// Dead letters of records.
+    /// The number of dead letters of records.
     pub records: u64,
-    /// Dead letters of files.
+    /// The number of dead letters of files.
     pub files: u64,
 }
 
@@ -103,7 +103,7 @@ path = "avro/*.avro"
 format = "avro"
 "#;
 
-/// A dataflow that reads all of it.
+/// Writes the dataflow that reads all of this input.
 pub fn dataflow(folder: &Folder) {
     folder.write("inputs/events.toml", INPUT);
     folder.write("silver/events.sql", "SELECT id, kind FROM events");
@@ -141,7 +141,7 @@ impl<'f> Hand<'f> {
         }
     }
 
-    /// A round of good input in every feed, with these kinds among it.
+    /// Puts a round of good input into every feed, with these kinds of poison among it.
     pub fn put(&mut self, kinds: &[Poison]) {
         self.round += 1;
         let (lines, rows) = (self.lines(40), self.csv(40));
@@ -253,7 +253,7 @@ impl<'f> Hand<'f> {
         self.folder.path().join(path)
     }
 
-    /// A new good row.
+    /// The id of a new good row.
     fn row(&mut self) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -299,7 +299,7 @@ impl<'f> Hand<'f> {
         self.file_at(&self.at(path), content);
     }
 
-    /// A file appears whole.
+    /// Makes a file appear complete.
     fn file_at(&self, path: &Path, content: &[u8]) {
         let staged = self.at("staging/next");
         std::fs::write(&staged, content).expect("it is written");
@@ -316,7 +316,7 @@ fn batch_of(ids: Vec<i64>) -> RecordBatch {
     RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(ids)), Arc::new(kinds)]).expect("two columns")
 }
 
-/// Rows that count for nothing: they lie in files that cannot be used.
+/// Rows that do not count, because they are in unusable files.
 fn sample(count: i64) -> RecordBatch {
     batch_of((0..count).map(|id| -1 - id).collect())
 }

@@ -1,5 +1,5 @@
-//! Runs that are killed while poison is among their input: every good row is there once, every bad record or file is one dead
-//! letter, and all readers see the same. At times a second run takes the lake over from one that goes on.
+//! Kills runs while poison is in their input: every good row must exist once, every bad record or file must be one
+//! dead letter, and all readers must agree. Sometimes a second run takes the lake over from one that still runs.
 //!
 //! `ALLUVIUM_POISONED_KILLS=100` for more kills than by default, `ALLUVIUM_KILLS_SEED=7` for other moments.
 
@@ -15,8 +15,8 @@ use crate::poison::{self, ALL, Hand};
 use crate::readers;
 use crate::support::{Folder, Process, catch_up, number, snapshots};
 
-/// Another run starts over the lake of one that goes on. The later of the two takes it over; the other one stops for good
-/// when it commits again. Answers with the one that is left.
+/// Starts another run over the lake of a running one. The later one takes the lake over; the other one stops for good
+/// when it tries to commit again. Returns the one that is left.
 fn rival(first: Process, folder: &Folder, mut put: impl FnMut()) -> Process {
     let mut both = [first, Process::start(folder, 2)];
     put();
@@ -49,7 +49,7 @@ fn runs_killed_over_poison_keep_every_good_row_once_and_every_bad_one_as_one_let
     for kill in 0..kills {
         let before = snapshots(&dataflow);
         let mut process = Process::start(&folder, 1 + (kill % 3) as u32);
-        // Every second one lives up to its first commit, and all of them a moment beyond.
+        // Every second run lives until its first commit, and all of them a moment longer.
         let started = Instant::now();
         hand.put(&ALL);
         while kill.is_multiple_of(2) && snapshots(&dataflow) == before {
@@ -134,7 +134,7 @@ fn runs_killed_over_poison_keep_every_good_row_once_and_every_bad_one_as_one_let
         &alluvium(&["dead-letters", ".", "--lake", "lakes/lake"], folder.path()),
         0,
     );
-    // Polars reads no table of partitions whose folder is called by a hash: see docs/readers.md.
+    // Polars cannot read a table with partition folders named by a hash: see docs/src/reading/engines.md.
     if let Some(python) = readers::python() {
         let questions = [
             ("silver.events", "SELECT COUNT(*) AS n, SUM(id) AS ids FROM t"),

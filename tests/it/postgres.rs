@@ -1,15 +1,16 @@
-//! Tables of a real PostgreSQL server: first rows, transactions, kills, broken connections, changes of tables. Without a
-//! server (`scripts/services start postgres; eval "$(scripts/services env)"`) these tests say that they skip.
+//! Tests tables of a real PostgreSQL server: first rows, transactions, kills, broken connections, changes of tables.
+//! Without a server (`scripts/services start postgres; eval "$(scripts/services env)"`) these tests report that they
+//! skip.
 //!
-//! The shop's transactions write an audit row each, of what the source holds behind them: a snapshot is of a moment of the
-//! source exactly if its tables agree with the audit row in it.
+//! Each of the shop's transactions also updates an audit row with the totals of the source: a snapshot shows one
+//! moment of the source exactly if its tables agree with the audit row in it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use alluvium::definition::Dataflow;
-use alluvium::serve::{OutputFormat, Reader, verify};
+use alluvium::serve::{LakeReader, PrintFormat, verify};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -18,7 +19,7 @@ use crate::kafka::service;
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, Running, Size, catch_up, chain, snapshots, unread};
 
-/// A session, by psql.
+/// A session of psql.
 struct Session {
     child: Child,
     input: ChildStdin,
@@ -40,7 +41,7 @@ impl Session {
         }
     }
 
-    /// Runs SQL, and answers with what it prints.
+    /// Runs SQL, and returns its output.
     #[track_caller]
     fn run(&mut self, sql: &str) -> String {
         writeln!(self.input, "{sql};\n\\echo ==done").expect("psql reads");
@@ -64,7 +65,7 @@ impl Drop for Session {
     }
 }
 
-/// A schema of a test's own, with its slot and publication.
+/// A schema for one test, with its slot and publication.
 struct Shop {
     url: String,
     name: String,
@@ -72,7 +73,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// None where there is no server.
+    /// None if there is no server.
     fn open(test: &str) -> Option<Shop> {
         let url = service("ALLUVIUM_POSTGRES")?;
         let name = format!("{test}_{:x}", rand::random::<u32>());
@@ -81,7 +82,7 @@ impl Shop {
         Some(Shop { url, name, admin })
     }
 
-    /// Orders, their lines and the audit row, and what changes them.
+    /// Creates orders, their lines and the audit row, and the procedures that change them.
     fn stock(&mut self) {
         let name = &self.name;
         self.admin.run(&format!(
@@ -126,7 +127,7 @@ impl Shop {
         ));
     }
 
-    /// Changes the shop so many times, in a session of its own.
+    /// Changes the shop this many times, in a separate session.
     fn work(&self, steps: u32, pause: f64) -> std::thread::JoinHandle<()> {
         let (url, name) = (self.url.clone(), self.name.clone());
         std::thread::spawn(move || {
@@ -145,7 +146,7 @@ impl Shop {
         )
     }
 
-    /// A dataflow of the shop.
+    /// The dataflow of the shop.
     fn folder(&self) -> Folder {
         let required = "{ type = \"BIGINT\", nullable = false }";
         let folder = Folder::new(
@@ -192,7 +193,7 @@ impl Shop {
         folder
     }
 
-    /// What the source holds, as the lake is asked.
+    /// The totals of the source, in the form of the lake's queries.
     fn truth(&mut self) -> String {
         self.admin.run(
             "SELECT (SELECT count(*) FROM orders) || ',' || (SELECT coalesce(sum(total), 0) FROM orders) || ',' ||
@@ -200,7 +201,7 @@ impl Shop {
         )
     }
 
-    /// Ends the connections that read the slot. Says how many there were.
+    /// Terminates the connections that read the slot; returns their number.
     fn cut(&mut self) -> usize {
         let name = self.name.clone();
         self.cut_slot(&name)
@@ -214,7 +215,7 @@ impl Shop {
         self.admin.run(&sql).parse().expect("a number")
     }
 
-    /// Waits until nothing reads the slot: the server ends a session after its client.
+    /// Waits until nothing reads the slot, because the server ends a session later than its client.
     fn until_free(&mut self) {
         let until = Instant::now() + Duration::from_secs(20);
         let sql = format!(
@@ -261,20 +262,20 @@ const SUMS: &str = "SELECT * FROM (SELECT COUNT(*) AS orders, COALESCE(SUM(total
 const AUDIT: &str = "SELECT orders, total, lines, amount FROM silver.audit";
 
 fn ask_at(dataflow: &Dataflow, epoch: Option<u64>, sql: &str) -> String {
-    let rows = Reader::open(dataflow, epoch).and_then(|reader| reader.print(sql, OutputFormat::Csv));
+    let rows = LakeReader::open(dataflow, epoch).and_then(|reader| reader.print(sql, PrintFormat::Csv));
     let rows = rows.unwrap_or_else(|e| panic!("{sql}: {}", chain(&e)));
     rows.lines().skip(1).collect::<Vec<_>>().join("\n")
 }
 
-/// What a query answers of the newest snapshot; empty where there is none.
+/// The answer of a query over the newest snapshot; empty if there is none.
 fn newest(dataflow: &Dataflow, sql: &str) -> String {
-    let rows = Reader::open(dataflow, None).and_then(|reader| reader.print(sql, OutputFormat::Csv));
+    let rows = LakeReader::open(dataflow, None).and_then(|reader| reader.print(sql, PrintFormat::Csv));
     rows.map_or(String::new(), |rows| {
         rows.lines().skip(1).collect::<Vec<_>>().join("\n")
     })
 }
 
-/// Every snapshot is of a moment of the source. Says how many there are.
+/// Asserts that every snapshot shows a moment of the source; returns the number of snapshots.
 #[track_caller]
 fn assert_moments(dataflow: &Dataflow) -> usize {
     let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
@@ -284,7 +285,7 @@ fn assert_moments(dataflow: &Dataflow) -> usize {
             ask_at(dataflow, Some(*epoch), SUMS),
             ask_at(dataflow, Some(*epoch), AUDIT),
         );
-        // A snapshot before any rows is of no moment, and holds nothing.
+        // A snapshot before any rows shows no moment, and is empty.
         if sums != audit && !(audit.is_empty() && sums == "0,0,0,0") {
             wrong.push(format!("{epoch}: {sums} and not {audit}"));
         }
@@ -299,7 +300,7 @@ fn assert_moments(dataflow: &Dataflow) -> usize {
     epochs.len()
 }
 
-/// No first row and no change was read twice: a record says of which transaction it is, and which change of it.
+/// Asserts that no first row and no change was read twice: a record names its transaction, and its number in it.
 #[track_caller]
 fn assert_nothing_twice(dataflow: &Dataflow) {
     for table in ["orders", "lines", "audit"] {
@@ -308,7 +309,7 @@ fn assert_nothing_twice(dataflow: &Dataflow) {
     }
 }
 
-/// The lake has come to where the source is.
+/// Whether the lake shows the present state of the source.
 fn reached(dataflow: &Dataflow, truth: &str) -> bool {
     newest(dataflow, SUMS) == truth && newest(dataflow, AUDIT) == truth
 }
@@ -317,7 +318,7 @@ fn reached(dataflow: &Dataflow, truth: &str) -> bool {
 fn first_rows_and_what_follows_are_whole_at_every_snapshot_over_restarts_and_sizes() {
     let Some(mut shop) = Shop::open("follows") else { return };
     shop.stock();
-    // Several batches of first rows.
+    // The first rows need several batches.
     shop.admin.run("CALL add_order(30000); CALL audit(); CALL work(50, 0);");
     let stocked = shop.admin.run("SELECT pg_current_wal_lsn()");
     let folder = shop.folder();
@@ -329,7 +330,7 @@ fn first_rows_and_what_follows_are_whole_at_every_snapshot_over_restarts_and_siz
         let truth = shop.truth();
         running.wait_until(|| reached(&dataflow, &truth));
         running.stop();
-        shop.admin.run("CALL work(20, 0)"); // while nobody reads
+        shop.admin.run("CALL work(20, 0)"); // Nobody reads at this time.
     }
     catch_up(&dataflow, 2);
     let truth = shop.truth();
@@ -338,7 +339,7 @@ fn first_rows_and_what_follows_are_whole_at_every_snapshot_over_restarts_and_siz
     assert!(snapshots > 20, "{snapshots} snapshots show little");
     assert_newest_is_exact(&dataflow, "the newest snapshot");
     assert_nothing_twice(&dataflow);
-    // What a committed snapshot holds is forgotten at the source.
+    // The source may forget what committed snapshots hold.
     let behind = format!(
         "SELECT confirmed_flush_lsn > '{}' FROM pg_replication_slots WHERE slot_name = '{}'",
         stocked.trim(),
@@ -364,7 +365,8 @@ fn broken_connections_are_made_again_and_nothing_is_lost_or_twice() {
         cuts += shop.cut();
     }
     work.join().expect("the shop is changed");
-    // Of transactions larger than what waits, behind small ones that go along with their beginning, at several places.
+    // The connection is cut at several places within transactions that are larger than the bound on waiting changes;
+    // they follow small transactions that are delivered with their beginning.
     for _ in 0..3 {
         shop.admin
             .run("CALL work(3, 0); BEGIN; CALL add_order(60000); CALL audit(); COMMIT; CALL work(3, 0);");
@@ -400,7 +402,7 @@ fn processes_that_are_killed_amid_first_rows_and_transactions_commit_whole_ones_
         let work = shop.work(120, 0.005);
         let mut life = Processes::over(folder.path(), folder.path(), processes, workers).with(environment());
         life.start_all(&[]);
-        // The first lives end before or amid first rows, the later ones amid what follows.
+        // The first lives end before or during the first rows, the later ones during changes.
         if kill > 4 {
             life.wait_until("a snapshot", |_| snapshots(&dataflow) > before);
             let mut large = Session::open(&shop.url);
@@ -438,7 +440,7 @@ fn processes_that_are_killed_amid_first_rows_and_transactions_commit_whole_ones_
     assert_nothing_twice(&dataflow);
 }
 
-/// One table of many types.
+/// A dataflow of one table with many types.
 fn folder_of(shop: &Shop, columns: &str, silver: &str, more: &str) -> Folder {
     let input = format!("{more}\n[columns]\n{columns}\n{}", shop.feed(&["t"], ""));
     Folder::new("types", &[("inputs/t.toml", &input), ("silver/t.sql", silver)])
@@ -477,7 +479,7 @@ fn values_of_every_type_come_alike_by_first_rows_and_by_changes() {
             "SELECT id - {from} AS id, b, s, CAST(d AS VARCHAR) AS d, n, p, x, encode(y, 'hex') AS y, day, at, atz, j, u, m, ints, texts, moods, prices \
              FROM silver.t WHERE id >= {from} AND id < {from} + 3 ORDER BY id"
         );
-        let rows = Reader::open(&dataflow, None).and_then(|reader| reader.print(&sql, OutputFormat::Json));
+        let rows = LakeReader::open(&dataflow, None).and_then(|reader| reader.print(&sql, PrintFormat::Json));
         rows.unwrap_or_else(|e| panic!("{sql}: {}", chain(&e)))
     };
     let first = rows(1);
@@ -535,7 +537,7 @@ fn keys_long_values_truncation_and_tables_that_change_are_followed() {
         "UPDATE t SET x = 'same long' WHERE id = 1; UPDATE t SET id = 9, x = 'moved', long = 'm' WHERE id = 2; DELETE FROM t WHERE id = 3;
          UPDATE t SET id = id + 10, long = 'short' WHERE id = 4; UPDATE t SET id = 70 WHERE id = 7;",
     );
-    // The last is refused: PostgreSQL does not tell the long value of the row that moves.
+    // The last update is refused: PostgreSQL does not send the long value of the row that moves.
     expect("1,same long,5000,1, 5,x5,5000,5, 7,x7,5000,7, 9,moved,1,2, 14,x4,5,4,");
     let letter = newest(&dataflow, "SELECT reason FROM dead_letters");
     assert!(letter.contains("its long values are not told"), "{letter}");
@@ -614,7 +616,7 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 1);
     shop.admin.run("INSERT INTO t VALUES (2, 'b')");
-    // Another program moves the slot.
+    // Another program advances the slot.
     let name = shop.name.clone();
     shop.until_free();
     shop.admin.run(&format!(
@@ -628,7 +630,7 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
         said.contains("it does not exist") && said.contains("another `slot`"),
         "{said}"
     );
-    // A new slot begins with the rows again: what went meanwhile goes.
+    // A new slot begins with all rows again: a row that was deleted meanwhile disappears.
     shop.admin
         .run("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 'c');");
     let input = std::fs::read_to_string(folder.path().join("inputs/t.toml")).expect("the input");
@@ -640,14 +642,14 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     assert_newest_is_exact(&again, "the tables' rows again");
     shop.drop_slot(&format!("{name}_1"));
     folder.write("inputs/t.toml", &input);
-    // A key that updates do not tell.
+    // The key is a column that updates do not contain.
     let by_code = folder_of(&shop, columns, silver, "key = [\"code\"]");
     let said = unread(&by_code.load("lake"));
     assert!(
         said.contains("do not tell column \"code\"") && said.contains("REPLICA IDENTITY FULL"),
         "{said}"
     );
-    // A user who may little.
+    // The user has few rights.
     let role = format!("{name}_reader");
     shop.admin.run(&format!(
         "CREATE ROLE {role} LOGIN REPLICATION PASSWORD 's3cret'; GRANT USAGE ON SCHEMA {name} TO {role};"
@@ -685,7 +687,8 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.t"), "2");
     shop.drop_slot(&format!("{name}_2"));
     shop.admin.run(&format!("DROP OWNED BY {role}; DROP ROLE {role};"));
-    // Tables whose updates PostgreSQL would refuse to everybody, once they are published; and their partitions.
+    // Once they are published, PostgreSQL would refuse all updates of such a table; so too for a partitioned table's
+    // partitions.
     shop.admin.run(
         "CREATE TABLE mute(id int, code text); CREATE TABLE parts(id int, code text) PARTITION BY LIST (id);
          CREATE TABLE part PARTITION OF parts FOR VALUES IN (1)",
@@ -700,7 +703,7 @@ fn what_cannot_be_read_is_named_with_what_to_do() {
         shop.admin.run("UPDATE mute SET id = 2; UPDATE parts SET code = 'b'"),
         ""
     );
-    // A database that is not there.
+    // The database does not exist.
     let input = std::fs::read_to_string(folder.path().join("inputs/t.toml")).expect("the input");
     let port = shop
         .url
@@ -788,13 +791,13 @@ fn what_was_not_read_for_a_while_begins_with_its_rows_again() {
         ask(&dataflow, "SELECT id, x FROM silver.t ORDER BY id").replace('\n', " ")
     };
     assert_eq!(rows(&both), "1,a 2,b 11,u");
-    // A table that is taken out, and comes back without a row that went meanwhile.
+    // A table is removed from the input, and comes back without a row that was deleted meanwhile.
     assert_eq!(rows(&alone), "1,a 2,b 11,u");
     shop.admin
         .run("DELETE FROM u; INSERT INTO u VALUES (12, 'v'); DELETE FROM t WHERE id = 2");
     assert_eq!(rows(&alone), "1,a 11,u");
     assert_eq!(rows(&both), "1,a 12,v");
-    // Another slot, and the first one again, which still has all that was told by the other.
+    // Another slot is used, and then the first one again, which still has all changes that the other one delivered.
     shop.admin.run("UPDATE t SET x = 'old' WHERE id = 1");
     assert_eq!(rows(&elsewhere), "1,old 12,v");
     shop.admin.run("DELETE FROM u; UPDATE t SET x = 'new' WHERE id = 1");
@@ -843,7 +846,7 @@ fn connections_are_encrypted_as_sslmode_says() {
         let columns = "id = { type = \"INT\", nullable = false }";
         folder_of(&shop, columns, "SELECT id FROM t", "key = [\"id\"]")
     };
-    // The certificate is for localhost alone.
+    // The certificate is valid for localhost only.
     for (host, parameters, refused) in [
         ("127.0.0.1", "sslmode=disable".to_string(), None),
         ("127.0.0.1", "sslmode=require".to_string(), None),
@@ -872,7 +875,7 @@ fn connections_are_encrypted_as_sslmode_says() {
         ),
     ] {
         let dataflow = folder(host, &parameters).load("lake");
-        let found = alluvium::source::check_postgres(&dataflow, Duration::from_secs(20));
+        let found = alluvium::source::check(&dataflow, Duration::from_secs(20));
         let said: Vec<&str> = found.iter().filter(|m| m.refuses).map(|m| m.message.as_str()).collect();
         match refused {
             None => assert!(said.is_empty(), "{parameters}: {said:?}"),

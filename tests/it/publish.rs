@@ -1,5 +1,5 @@
-//! Tables that go to topics: a consumer of committed records sees each snapshot's changes once, over restarts. Needs a
-//! broker, like [`crate::kafka`].
+//! Tests tables that are published to topics: a consumer of committed records sees each snapshot's changes once, in
+//! spite of restarts. Needs a broker, like [`crate::kafka`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::kafka::{Broker, service};
 use crate::lake::ask;
 use crate::support::{Folder, Running, catch_up, chain, run_all};
 
-/// A topic's committed records: key, and value or none.
+/// A topic's committed records: the key, and the value or none.
 fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option<String>)> {
     let records = consume_all(broker, topic, partitions).into_iter();
     records.map(|(key, value, _)| (key.expect("a key"), value)).collect()
@@ -25,7 +25,7 @@ fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option
 
 type Headers = BTreeMap<String, String>;
 
-/// The same with headers.
+/// A topic's committed records, with headers.
 fn consume_all(broker: &Broker, topic: &str, partitions: i32) -> Vec<(Option<String>, Option<String>, Headers)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &broker.address)
@@ -60,7 +60,7 @@ fn consume_all(broker: &Broker, topic: &str, partitions: i32) -> Vec<(Option<Str
     records
 }
 
-/// What a topic's records leave by key.
+/// The newest value of each key.
 fn table(records: &[(String, Option<String>)]) -> BTreeMap<&str, &str> {
     let mut table = BTreeMap::new();
     for (key, value) in records {
@@ -103,7 +103,7 @@ fn a_topic_has_each_change_of_its_table_once_over_restarts_and_from_whenever_it_
     append(&(order(1, "new") + &order(2, "new")));
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 2);
-    // Live, over several snapshots.
+    // Further changes are published live, over several snapshots.
     let running = Running::start(dataflow.clone(), 2);
     for id in 3..40 {
         append(&order(id, "new"));
@@ -112,7 +112,7 @@ fn a_topic_has_each_change_of_its_table_once_over_restarts_and_from_whenever_it_
     append(&(order(1, "paid") + "{\"key\": 2, \"value\": null}\n"));
     running.wait_until(|| consume(&broker, &orders, 2).len() >= 41);
     running.stop();
-    // Again with nothing new, and with another table that goes to a topic from now on.
+    // The next run has no changes; the run after that also publishes another table.
     catch_up(&dataflow, 1);
     folder.write("gold/states.toml", &format!("key = [\"state\"]\n{}", to(&states)));
     let dataflow = folder.load("lake");
@@ -222,7 +222,7 @@ fn a_dead_letter_goes_to_its_topic_as_it_came_with_the_reason_once() {
     assert_eq!(kept, "true,\"{\"\"trace\"\":\"\"00-1\"\"}\"");
 }
 
-/// Has a registry take something.
+/// Sends a request to a registry, which must succeed.
 fn tell(method: Method, url: &str, body: &str) {
     let request = reqwest::Client::new()
         .request(method, url)
@@ -235,7 +235,8 @@ fn tell(method: Method, url: &str, body: &str) {
         .expect("the registry takes it");
 }
 
-/// One dataflow writes a topic as Avro, another reads it: both tables are the same, whatever the columns are.
+/// One dataflow publishes a topic as Avro, and another reads it: both tables must be equal, whatever their columns
+/// are.
 #[test]
 fn a_topic_of_avro_is_read_as_the_table_it_is_of_and_an_incompatible_one_is_told() {
     let Some(broker) = Broker::connect("publish_avro") else {
@@ -310,7 +311,7 @@ fn a_topic_of_avro_is_read_as_the_table_it_is_of_and_an_incompatible_one_is_told
     append(&record(2, full));
     agree("1\n2");
 
-    // The same table under a subject that other readers have another schema of.
+    // The same table is published under a subject that already has another schema.
     let taken = broker.topic("taken", 1, &[]);
     tell(
         Method::POST,
@@ -341,7 +342,7 @@ fn a_topic_of_avro_is_read_as_the_table_it_is_of_and_an_incompatible_one_is_told
 const ORDERS: &str = "key = [\"id\"]\n[columns]\nid = { type = \"BIGINT\", nullable = false }\nstate = \"VARCHAR\"\n\
     [[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"json\"\n";
 
-/// `[kafka]` of a table.
+/// The settings `[kafka]` of a table.
 fn to(address: &str, topic: &str) -> String {
     format!("[kafka]\nbrokers = \"{address}\"\ntopic = \"{topic}\"\n")
 }
@@ -353,8 +354,8 @@ fn until_caught_up() -> alluvium::run::Options {
     }
 }
 
-/// A table that did not change fell behind the others' snapshots until what its topic had could not be read any more: no
-/// run started then.
+/// A table that did not change fell behind the snapshots of the others, until the snapshot in its topic could not be
+/// read any more: then no run could start.
 #[test]
 fn a_quiet_table_does_not_fall_behind_what_the_lake_remembers() {
     let Some(broker) = Broker::connect("publish_quiet") else {
@@ -391,7 +392,7 @@ fn a_quiet_table_does_not_fall_behind_what_the_lake_remembers() {
     };
     let running = Running::start(dataflow.clone(), 1);
     let mut last = 1;
-    // Until the ledger has forgotten the snapshot that the quiet table changed in last.
+    // This waits until the ledger has forgotten the snapshot in which the quiet table changed last.
     running.wait_until(|| {
         for _ in 0..10 {
             last += 1;
@@ -412,8 +413,8 @@ fn a_quiet_table_does_not_fall_behind_what_the_lake_remembers() {
     assert_eq!(committed(&orders), committed(&quiet));
 }
 
-/// A transaction that brokers refuse is begun anew, and a record that is too large holds up what comes behind it no longer
-/// than its topic does not take it.
+/// A transaction that brokers refuse is begun anew. A record that is too large delays the records after it only until
+/// its topic accepts it.
 #[test]
 fn records_that_are_too_large_are_told_and_letters_go_without_their_values() {
     let Some(broker) = Broker::connect("publish_large") else {
@@ -457,7 +458,7 @@ fn records_that_are_too_large_are_told_and_letters_go_without_their_values() {
         "{headers:?}"
     );
     assert_eq!(headers.get("alluvium.feed").map(String::as_str), Some("live"));
-    // A row is all there is of it: its topic has to take it.
+    // A row cannot be shortened, so its topic must accept it.
     append(&(order(4, &large) + &order(5, "new")));
     std::thread::sleep(Duration::from_secs(2));
     append(&order(6, "new"));
@@ -472,8 +473,8 @@ fn records_that_are_too_large_are_told_and_letters_go_without_their_values() {
     assert_eq!(keys.len(), 5, "each once: {keys:?}");
 }
 
-/// Brokers end a transaction that takes longer than it said, as if another run had begun one: that ended this run, at
-/// each start. Its remedy is told.
+/// Brokers end a transaction that takes longer than announced, as if another run had begun one: that ended this run,
+/// at each start. The message must give the remedy.
 #[test]
 fn a_table_that_takes_longer_than_a_transaction_is_told_the_remedy() {
     let Some(broker) = Broker::connect("publish_slow") else {
@@ -489,14 +490,14 @@ fn a_table_that_takes_longer_than_a_transaction_is_told_the_remedy() {
     );
     let rows: String = (0..150_000).map(|id| order(id, "new")).collect();
     folder.append("live/0.ndjson", &rows);
-    // One record a request; brokers look every ten seconds which transactions take too long.
+    // There is one record per request; brokers check only every ten seconds which transactions take too long.
     let slow = "options = { \"transaction.timeout.ms\" = \"2000\", \"batch.num.messages\" = \"1\", \
         \"max.in.flight.requests.per.connection\" = \"1\", \"linger.ms\" = \"0\" }\n";
     let output = to(&broker.address, &orders);
     folder.write("silver/orders.toml", &format!("key = [\"id\"]\n{output}{slow}"));
     let run = || alluvium(&["run", ".", "--until-caught-up"], folder.path());
     let ended = run();
-    // The lake has it, and a later run sends it.
+    // The lake has the snapshot, and a later run publishes it.
     exits(&ended, 0);
     let last = text(&ended);
     let last = last.lines().rfind(|line| line.contains("not published yet"));
@@ -513,7 +514,7 @@ fn a_table_that_takes_longer_than_a_transaction_is_told_the_remedy() {
     assert_eq!(consume(&broker, &orders, 1).len(), 150_000);
 }
 
-/// Two spellings of one cluster would be two producers of one id, of which each ends the other.
+/// Two names of one cluster would be two producers with one id, of which each ends the other.
 #[test]
 fn brokers_that_turn_out_to_be_one_cluster_are_told() {
     let Some(broker) = Broker::connect("publish_spelled") else {
@@ -555,8 +556,8 @@ fn brokers_that_turn_out_to_be_one_cluster_are_told() {
     assert_eq!(consume(&broker, &states, 1).len(), 1);
 }
 
-/// Keys that an edit filters out stayed in the topic where the same edit gave a column another type; a column that came and
-/// may not be null stopped every start.
+/// Keys that an edit filtered out stayed in the topic if the same edit changed the type of a column; a new column that
+/// must not be null stopped every start.
 #[test]
 fn a_table_that_is_rebuilt_says_which_of_its_keys_are_gone() {
     let Some(broker) = Broker::connect("publish_rebuilt") else {
@@ -621,7 +622,7 @@ fn a_table_that_is_rebuilt_says_which_of_its_keys_are_gone() {
     assert_eq!(found, expected, "{records:?}");
 }
 
-/// A letter without a key does not go to a topic that is compacted: it waits until that is set otherwise.
+/// A compacted topic refuses a letter without a key: it waits until the topic has another policy.
 #[test]
 fn a_letter_without_a_key_waits_for_a_topic_that_takes_it() {
     let Some(broker) = Broker::connect("publish_keyless") else {

@@ -1,25 +1,29 @@
-//! Readers we did not write: DuckDB, Polars and deltalake for Python read every table as `query` does, while a
-//! run goes on and after it.
+//! Tests with readers that we did not write: DuckDB, Polars and deltalake for Python must read every table as `query`
+//! does, while a run goes on and after it.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 use alluvium::definition::Dataflow;
-use alluvium::serve::{OutputFormat, Reader};
+use alluvium::serve::{LakeReader, PrintFormat};
 
 use crate::support::{Folder, Running, catch_up, chain, snapshots};
-use crate::testing::checkout;
+use crate::testing::{Prerequisite, checkout, skip};
 
-/// The Python with the readers (`scripts/readers.sh` installs it and names it).
+/// The Python that has the readers (`scripts/readers.sh` installs it and prints its path).
 pub fn python() -> Option<String> {
     let python = std::env::var("ALLUVIUM_PYTHON").ok();
     if python.is_none() {
-        eprintln!("SKIPPED: no Python with DuckDB, Polars and deltalake: scripts/test installs one");
+        skip(
+            Prerequisite::Tools,
+            "no Python with DuckDB, Polars and deltalake: scripts/test installs one",
+        );
     }
     python
 }
 
-const ROWS: &str = r#"
+/// An input of keyed rows, which other programs read as tables.
+pub const ROWS: &str = r#"
 key = ["id"]
 [columns]
 id = { type = "BIGINT", nullable = false }
@@ -33,7 +37,7 @@ path = "live/rows"
 format = "json"
 "#;
 
-/// A table, its SQL and settings, and what is asked of it.
+/// A table, its SQL and settings, and a query over it.
 const TABLES: [(&str, &str, &str, &str); 5] = [
     (
         "silver.rows",
@@ -77,7 +81,7 @@ fn folder() -> Folder {
     folder
 }
 
-/// Changes of many rows: updates, and some deletions.
+/// Appends changes of many rows: updates, and some deletions.
 fn feed(folder: &Folder, round: u32) {
     let mut lines = String::new();
     for id in 0..600 {
@@ -94,13 +98,13 @@ fn feed(folder: &Folder, round: u32) {
     folder.append("live/rows/0.ndjson", &lines);
 }
 
-/// Each table, and what is asked of it.
+/// Each table, with a query over it.
 fn questions() -> Vec<(&'static str, &'static str)> {
     TABLES.iter().map(|(table, _, _, sql)| (*table, *sql)).collect()
 }
 
-/// Asks the other engines for the newest snapshot that they find, and `query` for the same one; `questions` are tables, and
-/// what is asked of each as `t`. Says which it was.
+/// Asks the other engines about the newest snapshot that they find, and `query` about the same one. `questions` are
+/// tables, each with a query over it as `t`. Returns the snapshot's epoch.
 pub fn assert_agreed(python: &str, dataflow: &Dataflow, questions: &[(&str, &str)]) -> u64 {
     let script = checkout().join("tests/it/readers.py");
     let output = Command::new(python)
@@ -114,7 +118,7 @@ pub fn assert_agreed(python: &str, dataflow: &Dataflow, questions: &[(&str, &str
     let (first, answers) = said.split_once('\n').expect("a snapshot and answers");
     let epoch: u64 = first.trim_start_matches("snapshot ").parse().expect("an epoch");
 
-    let reader = Reader::open(dataflow, Some(epoch)).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let reader = LakeReader::open(dataflow, Some(epoch)).unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert_eq!(
         reader.snapshot().epoch(),
         epoch,
@@ -123,7 +127,7 @@ pub fn assert_agreed(python: &str, dataflow: &Dataflow, questions: &[(&str, &str
     let expected: BTreeMap<&str, String> = questions
         .iter()
         .map(|(table, sql)| {
-            let printed = reader.print(&sql.replace("FROM t", &format!("FROM {table}")), OutputFormat::Csv);
+            let printed = reader.print(&sql.replace("FROM t", &format!("FROM {table}")), PrintFormat::Csv);
             let printed = printed.unwrap_or_else(|e| panic!("{}", chain(&e)));
             (*table, printed.lines().nth(1).expect("one row").to_string())
         })
@@ -146,7 +150,7 @@ fn duckdb_polars_and_deltalake_agree_with_query_deletion_vectors_included() {
     let folder = folder();
     let root = std::fs::read_to_string(folder.path().join("dataflow.toml")).expect("it was written");
     for round in 0..4u32 {
-        // A guard that comes and goes keeps no reader out.
+        // A guard that is switched on and off must keep no reader out.
         folder.write("dataflow.toml", &format!("{root}guard = {}\n", round.is_multiple_of(2)));
         let dataflow = folder.load("lake");
         feed(&folder, round);
@@ -167,7 +171,7 @@ fn they_agree_with_query_while_a_run_commits() {
     feed(&folder, 0);
     let running = Running::start(dataflow.clone(), 2);
     running.wait_until(|| snapshots(&dataflow) > 0);
-    // The readers take seconds: meanwhile there are always further commits, which remove rows of the files being read.
+    // The readers take seconds: meanwhile there are always further commits that remove rows of the files being read.
     let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
     let mut seen = vec![];
     std::thread::scope(|scope| {
@@ -180,7 +184,7 @@ fn they_agree_with_query_while_a_run_commits() {
                 feed(&folder, round);
             }
         });
-        let stop = stop; // hangs up also when an assertion fails
+        let stop = stop; // The sender is dropped even if an assertion fails.
         for _ in 0..4 {
             let before = snapshots(&dataflow);
             seen.push(assert_agreed(&python, &dataflow, &questions()));

@@ -1,5 +1,5 @@
-//! Real input: a year of invoices, air of twelve stations, trips with header drift, captured events. The figures
-//! are those of the data's own documentation (`shared/data/README.md`), not of an earlier run.
+//! Tests real input: a year of invoices, air quality of twelve stations, trips with changing headers, captured events.
+//! The expected figures come from the data's own documentation (`shared/data/README.md`), not from an earlier run.
 
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn retail(folder: &Path, drops: &Path, live: &Path) -> Arc<Dataflow> {
     Arc::new(definition::load(&example, &settings).unwrap_or_else(|e| panic!("{e}")))
 }
 
-/// Runs until all is taken: so many records, none of them a dead letter.
+/// Runs until all input is taken; asserts that this many records came, and no dead letter.
 #[track_caller]
 fn take_all(dataflow: &Arc<Dataflow>, workers: usize, records: u64) {
     let outcome = catch_up(dataflow, workers);
@@ -61,7 +61,8 @@ fn a_year_of_invoices_dropped_as_daily_files_adds_up() {
     take_all(&dataflow, 2, 541_909);
 
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM bronze.order_lines"), "541909");
-    // The two lines with a negative price are dead letters of Silver: the year's sums are over both.
+    // The two lines with a negative price are dead letters of Silver; the documentation's sums for the year include
+    // them.
     assert_eq!(
         ask(&dataflow, "SELECT COUNT(*), SUM(quantity) FROM silver.order_lines"),
         "541907,5176448"
@@ -102,7 +103,7 @@ fn a_year_of_invoices_dropped_as_daily_files_adds_up() {
 
     assert_newest_is_exact(&dataflow, "the year");
 
-    // A restart loads what the graph held, not the year.
+    // A restart loads the state of the graph, not the year's records.
     let again = catch_up(&dataflow, 1);
     assert_eq!((again.records, again.replayed, again.corrections), (0, 0, Some(vec![])));
     // A worker takes more of the past into one epoch than of live input.
@@ -167,7 +168,8 @@ fn half_the_year_as_files_and_half_as_a_stream_gives_the_same_tables() {
     std::fs::create_dir_all(&drops).expect("a folder");
     std::fs::create_dir_all(live.join("order_lines")).expect("a folder");
     let mut log = std::fs::File::create(live.join("order_lines/0.ndjson")).expect("a log");
-    // Days in an order of no meaning: odd ones as files under other names, even ones as records, last day first.
+    // The days come in an arbitrary order: odd ones as files under other names, even ones as records, the last day
+    // first.
     for (n, day) in files(&data.join("by-day")).iter().enumerate().rev() {
         if n % 2 == 1 {
             std::fs::copy(day, drops.join(format!("{:04}.csv.gz", (n * 7919) % 1000))).expect("a copied day");

@@ -1,4 +1,5 @@
-//! `rebuild --into` and `verify --against`: another lake from the Bronze of one, and what two lakes differ by.
+//! Tests `rebuild --into` and `verify --against`: a new lake from another's Bronze, and the differences between two
+//! lakes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +43,8 @@ path = "rows/*.parquet"
 format = "parquet"
 "#;
 
-/// Files, a log with changes and deletions, archived drops; letters of records, of a file and of rows.
+/// A lake with files, a log with changes and deletions, and archived drops; with letters of records, of a file and of
+/// rows.
 fn lake(name: &str) -> Folder {
     let folder = Folder::new(
         name,
@@ -87,7 +89,7 @@ fn rebuild(from: &Dataflow, into: &Dataflow, workers: usize) -> Rebuilt {
     run::rebuild(from, &into.lake, options, |_| ()).unwrap_or_else(|e| panic!("the rebuild failed: {}", chain(&e)))
 }
 
-/// Every table of two lakes is alike.
+/// Asserts that every table is equal in two lakes.
 #[track_caller]
 pub fn assert_alike(one: &Dataflow, two: &Dataflow) {
     for (ours, theirs) in [(one, two), (two, one)] {
@@ -113,7 +115,7 @@ fn a_rebuilt_lake_equals_the_old_one_and_is_run_on_where_that_stood() {
         assert_alike(&old, &new);
         assert_newest_is_exact(&new, name);
     }
-    // What comes now is all that either of them reads.
+    // Only records that come from here on are read by either of them.
     live(&folder, 3, "c1");
     live(&folder, 9000, "c2");
     folder.write("drops/c.csv", "id,customer,amount\n9001,c3,5\n");

@@ -1,8 +1,12 @@
-//! Recursive queries in runs: with verify as the judge, over restarts and 1 to 3 workers, and what a change costs.
+//! Tests recursive queries in runs: `verify` judges them, over restarts and with 1 to 3 workers; also tests the cost
+//! of a change.
+
+use std::time::{Duration, Instant};
 
 use alluvium::serve::verify;
 
 use crate::lake::ask;
+use crate::runs::Running;
 use crate::support::{Folder, assert_exact, catch_up, chain};
 
 const EDGES: &str = r#"
@@ -30,10 +34,10 @@ fn folder(name: &str, settings: &str, tables: &[(&str, &str)]) -> Folder {
     folder
 }
 
-/// Where an edge begins and ends, and its quantity; `None`: it goes.
+/// The two ends of an edge, and its quantity; `None` removes the edge.
 type Edge = Option<(i64, i64, i64)>;
 
-/// Edges by their ids.
+/// Appends edges, by their ids.
 fn append(folder: &Folder, edges: &[(i64, Edge)]) {
     for (id, edge) in edges {
         let value = match edge {
@@ -112,4 +116,46 @@ fn graphs_that_change_are_followed_over_restarts_by_any_number_of_workers() {
     assert_eq!(ask(&dataflow, walks), "2,1,2,1\n3,2,14,1\n4,2,10,1\n4,3,14,1");
     assert_eq!(ask(&dataflow, "SELECT count(*) AS n FROM gold.endless"), "5");
     audit(&folder, 2, "nothing has changed");
+}
+
+/// A query whose rounds go on for very long was computed to its end, whatever the run was told: after minutes only SIGKILL helped.
+#[test]
+fn a_signal_ends_a_run_in_the_rounds_of_a_query_and_the_next_run_reads_again() {
+    let tables = [
+        (
+            "endless",
+            "WITH RECURSIVE r (n, d) AS (SELECT a, 0 FROM edges UNION ALL SELECT n, d + 1 FROM r) SELECT n, d FROM r",
+        ),
+        ("plain", "SELECT count(*) AS n FROM edges"),
+    ];
+    let folder = folder("told", "", &tables);
+    let settings = |rounds: u32| {
+        let settings = "name = \"told\"\ncommit = \"50ms\"\ndurability = \"none\"\nlake = \"lakes/lake\"";
+        folder.write("dataflow.toml", &format!("{settings}\nmax_rounds = {rounds}\n"));
+    };
+    settings(1_000_000);
+    append(&folder, &[(1, Some((1, 2, 3))), (2, Some((2, 3, 4)))]);
+    for signal in ["-TERM", "-INT"] {
+        let run = Running::alluvium(&folder, &["-w", "2"]);
+        run.wait_for(" started ");
+        std::thread::sleep(Duration::from_secs(2));
+        let told = Instant::now();
+        run.signal(signal);
+        let (code, output) = run.end();
+        assert!(told.elapsed() < Duration::from_secs(12), "{signal}: {output}");
+        assert_eq!(code, Some(1), "{signal}: {output}");
+        assert!(
+            output.contains("which was not over: what was read since the last snapshot"),
+            "{output}"
+        );
+    }
+    // Nothing of the epoch is committed, and all of it is read again.
+    settings(3);
+    let dataflow = folder.load("lake");
+    assert!(catch_up(&dataflow, 1).records == 2, "the log is read again");
+    assert_eq!(ask(&dataflow, "SELECT n FROM gold.plain"), "2");
+    assert_eq!(
+        ask(&dataflow, "SELECT count(*) AS n, max(d) AS d FROM gold.endless"),
+        "8,3"
+    );
 }

@@ -1,12 +1,12 @@
-//! Runs over a lake with a past: what a restart keeps, corrects, rebuilds, and cannot resume.
+//! Tests runs over an existing lake: what a restart keeps, corrects, rebuilds, and cannot resume.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium::run::{self, Options, Outcome};
+use alluvium::run::{self, Options, RunOutcome};
 
 use crate::lake::{ask, assert_all_are_exact, assert_newest_is_exact};
-use crate::support::{Folder, catch_up, chain, recompute};
+use crate::support::{Folder, catch_up, catch_up_later, chain, recompute};
 
 const ORDERS: &str = r#"
 key = ["id"]
@@ -28,7 +28,7 @@ format = "json"
 
 const BY_CUSTOMER: &str = "SELECT customer, SUM(amount) AS amount FROM orders GROUP BY customer";
 
-/// Ten orders from a file, five of them changed by the log, one deleted.
+/// Ten orders from a file, of which the log changes five and deletes one.
 fn orders(name: &str, input: &str) -> Folder {
     let folder = Folder::new(
         name,
@@ -51,7 +51,7 @@ fn orders(name: &str, input: &str) -> Folder {
     folder
 }
 
-fn corrected(outcome: &Outcome) -> Vec<&str> {
+fn corrected(outcome: &RunOutcome) -> Vec<&str> {
     let corrections = outcome.corrections.as_ref().expect("a restart is an audit");
     corrections.iter().map(|(table, _)| table.as_str()).collect()
 }
@@ -70,7 +70,7 @@ fn a_restart_reports_how_many_rows_its_audit_corrected() {
     for workers in [1, 3] {
         assert_eq!(catch_up(&dataflow, workers).corrections, Some(vec![]));
     }
-    // Another question: what differs is what changed.
+    // With another query, the corrections are the rows that changed.
     folder.write(
         "gold/by_customer.sql",
         &BY_CUSTOMER.replace("SUM(amount)", "SUM(amount) + 0 * COUNT(*)"),
@@ -100,7 +100,8 @@ fn a_table_of_another_shape_is_rebuilt_within_one_snapshot() {
     folder.write("gold/untouched.sql", "SELECT id FROM orders");
     catch_up(&folder.load("lake"), 2);
     let shapes = [
-        // A new column, at the end and in the middle; another type; a column less; a column that is never null.
+        // The shapes are: a new column at the end and in the middle, another type, one column less, a column that is
+        // never null.
         (
             "SELECT customer, SUM(amount) AS amount, MAX(id) AS newest FROM orders GROUP BY customer",
             "",
@@ -143,7 +144,7 @@ fn a_table_of_another_shape_is_rebuilt_within_one_snapshot() {
         assert_newest_is_exact(&dataflow, sql);
         assert_eq!(catch_up(&dataflow, 2).corrections, Some(vec![]), "shape {n} is settled");
     }
-    // Live changes go on in the new shape.
+    // Live changes continue in the new shape.
     folder.append(
         "live/0.ndjson",
         "{\"value\": {\"id\": 3, \"customer\": \"c1\", \"amount\": 5}}\n",
@@ -168,7 +169,7 @@ fn an_input_without_bronze_is_read_again_from_its_feeds() {
             (16, Some(vec![]), before.clone())
         );
     }
-    // What came while nobody ran is new, not past.
+    // Records that came while no run was active are new, not past.
     folder.append(
         "live/0.ndjson",
         "{\"value\": {\"id\": 20, \"customer\": \"c1\", \"amount\": 1000}}\n",
@@ -177,7 +178,7 @@ fn an_input_without_bronze_is_read_again_from_its_feeds() {
     let outcome = catch_up(&dataflow, 2);
     assert_eq!(outcome.corrections, Some(vec![]));
     assert_eq!(ask(&dataflow, all), "11265,4");
-    // What is gone cannot be read again; what the lake keeps of it can.
+    // A deleted file cannot be read again, but the lake has its records.
     std::fs::remove_file(folder.path().join("drops/a.csv")).expect("the file is there");
     assert_eq!(catch_up(&dataflow, 3).corrections, Some(vec![]));
     assert_eq!(ask(&dataflow, all), "11265,4");
@@ -200,15 +201,15 @@ fn an_input_without_bronze_is_read_again_from_its_feeds() {
 
 #[test]
 fn letters_of_files_and_late_records_outlive_a_restart() {
-    // A restart recomputes dead letters from Bronze, which has no record of a torn file, and at a later time, when rows
-    // that came in time have passed theirs: the first kind of letter vanished, the second sprang up.
+    // A restart recomputes dead letters from Bronze, which has no record of a torn file, and at a later time, when
+    // rows that had come in time have expired: the first kind of letter disappeared, and the second appeared wrongly.
     let now = chrono::Utc::now();
     let folder = Folder::new(
         "letters",
         &[(
             "inputs/events.toml",
             r#"
-retention = { column = "at", keep = "8s" }
+retention = { column = "at", keep = "10m" }
 [columns]
 id = "BIGINT"
 at = { type = "TIMESTAMP", format = "epoch_ms" }
@@ -223,7 +224,7 @@ format = "ndjson"
     folder.write("gold/all.sql", "SELECT id, at FROM events");
     let event = |id: u32, back: i64| format!("{{\"id\": {id}, \"at\": {}}}\n", now.timestamp_millis() - back);
     folder.write("drops/a.ndjson", &(event(1, 0) + &event(2, 3_600_000) + &event(3, 0)));
-    // Not text either: that would be read, whatever the file is called.
+    // The bytes are not text, because text would be read, whatever the file's name.
     folder.write("drops/b.ndjson.gz", "\u{1}\u{0}this is no gzip");
     let dataflow = folder.load("lake");
     let outcome = catch_up(&dataflow, 2);
@@ -235,11 +236,8 @@ format = "ndjson"
         "{before}"
     );
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM gold.all"), "2");
-    std::thread::sleep(
-        Duration::from_millis(8500).saturating_sub((chrono::Utc::now() - now).to_std().unwrap_or_default()),
-    );
     for workers in [1, 2] {
-        let outcome = catch_up(&dataflow, workers);
+        let outcome = catch_up_later(&dataflow, workers, Duration::from_secs(11 * 60));
         assert_eq!(ask(&dataflow, letters), before, "with {workers} workers");
         assert_eq!(
             ask(&dataflow, "SELECT COUNT(*) FROM gold.all"),
@@ -250,8 +248,8 @@ format = "ndjson"
     }
 }
 
-/// A restart judged the rows of a table by its own time: those that had come in time and left since got letters that said
-/// they had come too late.
+/// A restart judged the rows of a table by its own time: rows that had come in time and expired since got letters that
+/// said they had come too late.
 #[test]
 fn a_restart_writes_no_letters_of_rows_that_reached_a_table_in_time() {
     let now = chrono::Utc::now();
@@ -272,7 +270,10 @@ format = "json"
         )],
     );
     folder.write("silver/recent.sql", "SELECT id, at FROM events");
-    folder.write("silver/recent.toml", "retention = { column = \"at\", keep = \"6s\" }\n");
+    folder.write(
+        "silver/recent.toml",
+        "retention = { column = \"at\", keep = \"10m\" }\n",
+    );
     let append = |id: u32, at: i64| {
         folder.append(
             "live/0.ndjson",
@@ -289,22 +290,19 @@ format = "json"
     let before = ask(&dataflow, &letters);
     assert_eq!(before, "row,silver.recent,true");
     assert_eq!(ask(&dataflow, "SELECT id FROM silver.recent"), "1");
-    std::thread::sleep(
-        Duration::from_millis(6500).saturating_sub((chrono::Utc::now() - now).to_std().unwrap_or_default()),
-    );
     for workers in [1, 2] {
-        let outcome = catch_up(&dataflow, workers);
+        let outcome = catch_up_later(&dataflow, workers, Duration::from_secs(11 * 60));
         assert_eq!((outcome.records, outcome.replayed), (0, 2));
         assert_eq!(ask(&dataflow, &letters), before, "with {workers} workers");
         assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM silver.recent"), "0");
         assert!(!corrected(&outcome).contains(&"dead_letters"), "{outcome:?}");
     }
-    // What comes too late now is told, beside what did then.
+    // A row that comes too late now is reported, beside the one that did before.
     append(3, now.timestamp_millis());
     let outcome = catch_up(&dataflow, 1);
     assert_eq!((outcome.records, outcome.replayed, outcome.rejected), (1, 2, 0));
     assert_eq!(ask(&dataflow, "SELECT COUNT(*) FROM dead_letters"), "2");
-    // Kept longer, all of them are there, and none is late.
+    // With a longer retention, all rows are there, and none is late.
     folder.write(
         "silver/recent.toml",
         "retention = { column = \"at\", keep = \"1 day\" }\n",
@@ -338,7 +336,7 @@ fn parquet_drops_are_replayed_from_their_archive() {
     drop_file("b.parquet", 15_000, 20_000);
     let dataflow = folder.load("lake");
     assert_eq!(catch_up(&dataflow, 2).records, 40_000);
-    // The drops are cleared away; the lake holds what they were.
+    // The drops are deleted; the lake has their content.
     std::fs::remove_dir_all(folder.path().join("drops")).expect("drops are there");
     std::fs::create_dir(folder.path().join("drops")).expect("an empty folder");
     for workers in [1, 3] {
@@ -353,7 +351,7 @@ fn parquet_drops_are_replayed_from_their_archive() {
     assert!(assert_all_are_exact(&dataflow) >= 2);
 }
 
-/// Rows (id, id * 3).
+/// A Parquet file with rows (id, id * 3).
 pub fn parquet_of(from: i64, rows: i64) -> Vec<u8> {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     let column = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;

@@ -1,4 +1,4 @@
-//! The binary while it runs: signals, the live status on a terminal, log lines without one, latency files.
+//! Tests the binary while it runs: signals, the live status on a terminal, log lines without one, latency files.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::commands::{alluvium, exits, text};
 use crate::support::{Folder, chain};
-use crate::testing::checkout;
+use crate::testing::{Prerequisite, checkout, skip};
 
 const EVENTS: &str = r#"
 [columns]
@@ -24,7 +24,7 @@ path = "live"
 format = "json"
 "#;
 
-/// A dataflow of events from a log, that commits only when it starts and when it ends.
+/// A dataflow of events from a log, which commits only when it starts and when it ends.
 fn events(name: &str) -> Folder {
     let folder = Folder::new(name, &[("inputs/events.toml", EVENTS)]);
     folder.write(
@@ -41,8 +41,8 @@ fn append(folder: &Folder, ids: std::ops::Range<u32>) {
     folder.append("live/0.ndjson", &lines);
 }
 
-/// A process whose output is gathered while it runs.
-struct Running {
+/// A process whose output is collected while it runs.
+pub struct Running {
     child: Child,
     output: Arc<Mutex<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
@@ -74,7 +74,8 @@ impl Running {
         Running { child, output, readers }
     }
 
-    fn alluvium(folder: &Folder, arguments: &[&str]) -> Running {
+    /// `alluvium run` of a dataflow.
+    pub fn alluvium(folder: &Folder, arguments: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
         Running::start(command.args(["run", "."]).args(arguments).current_dir(folder.path()))
     }
@@ -83,14 +84,24 @@ impl Running {
         self.output.lock().expect("nobody panicked").clone()
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .args([signal, &self.child.id().to_string()])
             .status();
         assert!(sent.expect("kill runs").success(), "{signal}: {}", self.output());
     }
 
-    /// Asks for reports until one tells of so many records that have closed in the graph.
+    /// Waits until its output has this part.
+    #[track_caller]
+    pub fn wait_for(&self, part: &str) {
+        let started = Instant::now();
+        while !self.output().contains(part) {
+            assert!(started.elapsed() < Duration::from_secs(60), "{part}: {}", self.output());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Requests reports until one shows that this many records are in closed epochs.
     #[track_caller]
     fn wait_for_records(&mut self, records: usize) {
         let told = |line: &str| {
@@ -99,7 +110,7 @@ impl Running {
             line.contains("input events") && closed.is_some_and(|at| words[at + 1] == records.to_string())
         };
         let started = Instant::now();
-        // Before that a signal is not ours to handle.
+        // Before its start the process does not handle the signal yet.
         while !self.output().contains(" started ") && started.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -110,8 +121,8 @@ impl Running {
         }
     }
 
-    /// Its exit code, and all that it said.
-    fn end(mut self) -> (Option<i32>, String) {
+    /// Waits for the end; returns the exit code and all output.
+    pub fn end(mut self) -> (Option<i32>, String) {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("the process can be asked") {
@@ -149,7 +160,7 @@ fn a_signal_ends_a_run_with_everything_that_was_read_committed_and_the_report() 
         let mut run = Running::alluvium(&folder, &[]);
         run.wait_for_records(10);
         append(&folder, 10..100);
-        // USR1 shows the report while it runs on.
+        // USR1 makes it print the report while it runs on.
         run.wait_for_records(100);
         assert!(!run.output().contains("took 100 records"), "{signal}: it still runs");
         run.signal(signal);
@@ -167,7 +178,34 @@ fn a_signal_ends_a_run_with_everything_that_was_read_committed_and_the_report() 
     }
 }
 
-/// What a report says of memory holds the arrangements by operator, and the index of each table.
+/// Such a run went on computing, whatever signal it got but SIGKILL.
+#[test]
+fn a_second_signal_ends_a_run_at_once_and_nothing_is_lost() {
+    let folder = events("endless");
+    let settings = "name = \"endless\"\ncommit = \"100ms\"\ndurability = \"none\"\n";
+    folder.write("dataflow.toml", &format!("{settings}max_rounds = 1000000\n"));
+    let sql =
+        "WITH RECURSIVE r AS (SELECT id AS n FROM events UNION ALL SELECT n + 1 FROM r) SELECT max(n) AS m FROM r";
+    folder.write("gold/endless.sql", sql);
+    let run = Running::alluvium(&folder, &[]);
+    run.wait_for(" started ");
+    std::thread::sleep(Duration::from_secs(2));
+    run.signal("-TERM");
+    // Long enough to be a second one, and before the run leaves the rounds by itself.
+    std::thread::sleep(Duration::from_millis(1500));
+    let told = Instant::now();
+    run.signal("-TERM");
+    let (code, output) = run.end();
+    assert_eq!(code, Some(143), "{output}");
+    assert!(told.elapsed() < Duration::from_secs(2), "{output}");
+
+    folder.write("dataflow.toml", &format!("{settings}max_rounds = 5\n"));
+    let (code, output) = Running::alluvium(&folder, &["--until-caught-up"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert_eq!(sums(&folder), "n,ids\n10,45\n");
+}
+
+/// A report's part on memory lists the arrangements by operator, and the index of each table.
 #[test]
 fn a_report_tells_what_arrangements_and_indexes_take() {
     let folder = events("reported");
@@ -201,7 +239,7 @@ fn a_report_tells_what_arrangements_and_indexes_take() {
     assert_eq!(code, Some(0), "{output}");
 }
 
-/// A topic's backlog while nothing is read: which partitions are behind, by how much, and since when.
+/// A report shows a topic's backlog while nothing is read: which partitions are behind, by how much, and since when.
 #[test]
 fn a_report_names_the_partitions_that_are_behind() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
@@ -215,7 +253,7 @@ fn a_report_names_the_partitions_that_are_behind() {
         "inputs/events.toml",
         &EVENTS.replace("kind = \"log\"\npath = \"live\"", &feed),
     );
-    // Any process takes more than this: what is fetched fills the queues, and the rest waits.
+    // Any process takes more memory than this: fetched records fill the queues, and the rest waits.
     folder.write(
         "dataflow.toml",
         "name = \"behind\"\ncommit = \"5ms\"\ndurability = \"none\"\nmemory_limit = \"1 MiB\"\n",
@@ -283,13 +321,13 @@ fn a_stall_of_the_whole_process_shows_in_the_tail() {
         .lines()
         .rfind(|line| line.starts_with("input events") && line.contains("arrival-to-closed"));
     let closed = closed.unwrap_or_else(|| panic!("no report: {output}"));
-    // Ninety of a hundred records waited through the stall; seen from when they were read, none would have.
+    // Ninety of a hundred records waited during the stall; measured from when they were read, none would have.
     assert!(closed.trim_end().ends_with(" s"), "the longest took seconds: {closed}");
     let p99: Vec<&str> = closed.split_whitespace().skip(6).take(2).collect();
     assert_eq!(p99.get(1), Some(&"s"), "99 of 100 did: {closed}");
 }
 
-/// Runs a command on a pseudo-terminal of 100 columns, and passes on what it writes there.
+/// Runs a command on a pseudo-terminal with 100 columns, and forwards its output.
 const ON_A_TERMINAL: &str = r#"
 import fcntl, os, pty, struct, sys, termios
 child, terminal = pty.fork()
@@ -361,7 +399,10 @@ fn a_terminal_shows_a_live_block_and_a_pipe_log_lines() {
 #[test]
 fn hdrhistograms_own_reader_finds_the_reports_figures_in_the_latency_files() {
     let Ok(python) = std::env::var("ALLUVIUM_PYTHON") else {
-        eprintln!("SKIPPED: no Python with hdrhistogram: scripts/test installs one");
+        skip(
+            Prerequisite::Tools,
+            "no Python with hdrhistogram: scripts/test installs one",
+        );
         return;
     };
     let folder = events("measured");
@@ -400,7 +441,7 @@ fn hdrhistograms_own_reader_finds_the_reports_figures_in_the_latency_files() {
     assert!(found.len() >= 4, "closed and committed, in both files: {found:?}");
 }
 
-/// The soft limit of open files is there for old programs; with 14 a run of one table fails.
+/// The soft limit on open files exists for old programs; with a limit of 14, a run with one table fails.
 #[test]
 fn a_run_may_open_as_many_files_as_the_system_allows() {
     let folder = events("descriptors");
@@ -419,7 +460,7 @@ fn a_run_may_open_as_many_files_as_the_system_allows() {
     exits(&limited("-S -n"), 0);
 }
 
-/// A second run took the lake from a live one without a word.
+/// A second run silently took the lake over from a live one.
 #[test]
 fn a_run_that_takes_a_lake_over_says_so() {
     let folder = events("takes-over");
@@ -440,8 +481,8 @@ fn a_run_that_takes_a_lake_over_says_so() {
     assert!(!third.contains("another run"), "{third}");
 }
 
-/// Time goes on: a run that waited for the commit of each of its moments never ended where a commit takes longer than their
-/// interval.
+/// The moments of `now()` keep coming: a run that waited for the commit of each never ended if a commit took longer
+/// than the interval between them.
 #[test]
 fn a_run_over_now_ends_however_long_its_commits_take() {
     let folder = Folder::new("moments", &[("inputs/events.toml", EVENTS)]);
@@ -472,7 +513,8 @@ fn a_run_over_now_ends_however_long_its_commits_take() {
     assert!(text(&rows).contains("\n10\n"), "{}", text(&rows));
 }
 
-/// A row that leaves by now() while nothing runs has left by the time of the next run; an audit finds no fault in that.
+/// A row that expires by now() while no run is active has left by the time of the next run; an audit must not count
+/// that as a correction.
 #[test]
 fn what_left_while_nothing_ran_is_no_correction() {
     let folder = Folder::new("pause", &[("inputs/events.toml", EVENTS)]);
@@ -482,7 +524,8 @@ fn what_left_while_nothing_ran_is_no_correction() {
     );
     let until = std::time::SystemTime::now() + Duration::from_secs(4);
     let until = until.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    // Of the first table everything leaves, of the second half; the third is what had to leave before a row came.
+    // All rows leave the first table, and half of them the second; the third has rows that had to leave before they
+    // came.
     let tables = [
         (
             "all",

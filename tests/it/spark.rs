@@ -1,22 +1,22 @@
-//! Spark with Delta, the engine most lakes are read by: it opens every table of a lake, at every snapshot, and what it writes to
-//! them meets what the README says of other writers.
+//! Tests Spark with Delta, the engine that reads most lakes: it must open every table of a lake at every snapshot, and
+//! its writes must have the effects that the README describes for other writers.
 //!
-//! Starting it takes seconds, so all tests ask one session, each when it is its turn.
+//! Starting it takes seconds, so all tests share one session, one after another.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use alluvium::definition::Dataflow;
-use alluvium::serve::{OutputFormat, Reader};
+use alluvium::serve::{LakeReader, PrintFormat};
 use serde_json::Value;
 
 use crate::lake::{ask, assert_newest_is_exact};
-use crate::readers::python;
+use crate::readers::{ROWS, python};
 use crate::support::{Folder, Running, catch_up, chain, snapshots};
-use crate::testing::checkout;
+use crate::testing::{Prerequisite, checkout, skip};
 
-/// A session of Spark. It ends with the tests: its input does.
+/// A session of Spark. It ends with the tests, because its input is closed then.
 pub struct Spark {
     _process: Child,
     questions: ChildStdin,
@@ -40,7 +40,7 @@ impl Spark {
         }
     }
 
-    /// The rows of a statement; a null is none.
+    /// The rows of a statement; a null is `None`.
     pub fn try_sql(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
         writeln!(self.questions, "{}", Value::from(sql)).expect("Spark listens");
         let mut line = String::new();
@@ -52,13 +52,13 @@ impl Spark {
         }
     }
 
-    /// The same, of a statement that Spark must take.
+    /// The rows of a statement that Spark must accept.
     #[track_caller]
     pub fn sql(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
         self.try_sql(sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
     }
 
-    /// The rows as CSV, as [`ask`] gives them.
+    /// The rows as CSV, in the format of [`ask`].
     #[track_caller]
     pub fn ask(&mut self, sql: &str) -> String {
         let rows = self.sql(sql).into_iter();
@@ -72,13 +72,16 @@ impl Spark {
     }
 }
 
-/// The one session, for this test alone while it is held; none where there is no Java or no Python.
+/// The shared session, locked for one test; none without Java or Python.
 pub fn spark() -> Option<MutexGuard<'static, Spark>> {
     static SPARK: OnceLock<Option<Mutex<Spark>>> = OnceLock::new();
     let started = SPARK.get_or_init(|| {
         let python = python()?;
         if std::env::var("ALLUVIUM_SPARK_JARS").is_err() {
-            eprintln!("SKIPPED: no Spark: scripts/test installs it where there is Java 17 or later");
+            skip(
+                Prerequisite::Tools,
+                "no Spark: scripts/test installs it where there is Java 17 or later",
+            );
             return None;
         }
         Some(Mutex::new(Spark::start(&python)))
@@ -88,26 +91,13 @@ pub fn spark() -> Option<MutexGuard<'static, Spark>> {
         .map(|spark| spark.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A table as Spark names it; `table` as in our SQL.
+/// A table's name for Spark; `table` is its name in our SQL.
 pub fn named(dataflow: &Dataflow, table: &str) -> String {
     format!("delta.`{}/{}`", dataflow.lake, table.replacen('.', "/", 1))
 }
 
-const ROWS: &str = r#"
-key = ["id"]
-[columns]
-id = { type = "BIGINT", nullable = false }
-name = "VARCHAR"
-amount = "DECIMAL(12,2)"
-at = "TIMESTAMP"
-[[feeds]]
-name = "live"
-kind = "log"
-path = "live/rows"
-format = "json"
-"#;
-
-/// Of every kind: with vectors and without, partitioned, with a change feed, with columns that may not be null.
+/// Tables of every kind: with and without deletion vectors, with partitions, with a change feed, with columns that
+/// must not be null.
 const TABLES: [(&str, &str, &str); 5] = [
     (
         "silver.rows",
@@ -146,7 +136,7 @@ fn folder(name: &str) -> Folder {
     folder
 }
 
-/// Changes of many rows: updates, some deletions, and one record that is no row.
+/// Appends changes of many rows: updates, some deletions, and one record that is not a row.
 fn feed(folder: &Folder, round: u32) {
     let mut lines = String::new();
     for id in 0..200 {
@@ -165,7 +155,7 @@ fn feed(folder: &Folder, round: u32) {
     folder.append("live/rows/0.ndjson", &lines);
 }
 
-/// Each table and what is asked of it, with `t` for its name; Bronze and the dead letters too.
+/// Each table with a query, in which `t` stands for its name; including Bronze and the dead letters.
 const QUESTIONS: [(&str, &str); 7] = [
     (
         "silver.rows",
@@ -188,13 +178,13 @@ const QUESTIONS: [(&str, &str); 7] = [
     ),
 ];
 
-/// Spark reads every table of a snapshot as `query` does.
+/// Asserts that Spark reads every table of a snapshot as `query` does.
 #[track_caller]
 fn assert_read_alike(spark: &mut Spark, dataflow: &Dataflow, epoch: Option<u64>) {
-    let reader = Reader::open(dataflow, epoch).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let reader = LakeReader::open(dataflow, epoch).unwrap_or_else(|e| panic!("{}", chain(&e)));
     for (table, sql) in QUESTIONS {
         let version = reader.snapshot().versions()[table];
-        let ours = reader.print(&sql.replace("FROM t", &format!("FROM {table}")), OutputFormat::Csv);
+        let ours = reader.print(&sql.replace("FROM t", &format!("FROM {table}")), PrintFormat::Csv);
         let ours = ours.unwrap_or_else(|e| panic!("{}", chain(&e)));
         let ours = ours.lines().skip(1).collect::<Vec<_>>().join("\n");
         let place = format!("FROM {} VERSION AS OF {version}", named(dataflow, table));
@@ -206,7 +196,7 @@ fn assert_read_alike(spark: &mut Spark, dataflow: &Dataflow, epoch: Option<u64>)
     }
 }
 
-/// Spark refused every table with a column that may not be null, Bronze and the dead letters among them.
+/// Spark refused every table with a column that must not be null, including Bronze and the dead letters.
 #[test]
 fn spark_reads_every_table_at_every_snapshot_as_query_does() {
     let Some(mut spark) = spark() else { return };
@@ -217,7 +207,7 @@ fn spark_reads_every_table_at_every_snapshot_as_query_does() {
         feed(&folder, round);
         epochs.push(catch_up(&dataflow, 1 + round as usize % 2).snapshot);
     }
-    // Time travel: by version, as the table of snapshots has them.
+    // Spark travels in time by the versions that the table of snapshots has.
     for epoch in &epochs {
         assert_read_alike(&mut spark, &dataflow, Some(*epoch));
     }
@@ -228,7 +218,7 @@ fn spark_reads_every_table_at_every_snapshot_as_query_does() {
     assert!(spark.ask(&recorded).parse::<usize>().expect("a number") >= epochs.len());
 }
 
-/// The changes that Spark reads between two snapshots, taken onto the first, make the second.
+/// The changes that Spark reads between two snapshots, applied to the first one, make the second.
 #[test]
 fn spark_reads_the_change_feed_of_a_table() {
     let Some(mut spark) = spark() else { return };
@@ -240,7 +230,7 @@ fn spark_reads_the_change_feed_of_a_table() {
     feed(&folder, 2);
     catch_up(&dataflow, 2);
     let version = |epoch| {
-        let reader = Reader::open(&dataflow, epoch).unwrap_or_else(|e| panic!("{}", chain(&e)));
+        let reader = LakeReader::open(&dataflow, epoch).unwrap_or_else(|e| panic!("{}", chain(&e)));
         reader.snapshot().versions()["silver.parts"]
     };
     let (from, to) = (version(Some(first)), version(None));
@@ -264,7 +254,8 @@ fn spark_reads_the_change_feed_of_a_table() {
     assert_eq!(differing, "0");
 }
 
-/// README, "Other writers": rows that Spark appends stay while a run goes on, and its OPTIMIZE is followed or undone.
+/// As in the book, "Other writers": rows that Spark appends stay while a run goes on, and its OPTIMIZE is followed or
+/// undone.
 #[test]
 fn a_run_goes_on_behind_what_spark_appends_and_optimizes() {
     let Some(mut spark) = spark() else { return };
@@ -308,7 +299,7 @@ fn a_run_goes_on_behind_what_spark_appends_and_optimizes() {
     assert_newest_is_exact(&dataflow, "behind what Spark wrote");
     assert_read_alike(&mut spark, &dataflow, None);
 
-    // While nobody runs: an OPTIMIZE, and so many appends that Spark writes a checkpoint.
+    // While no run is active, Spark runs OPTIMIZE, and appends so often that it writes a checkpoint.
     for table in ["silver.rows", "silver.parts", "bronze.rows"] {
         spark.sql(&format!("OPTIMIZE {}", named(&dataflow, table)));
     }
@@ -326,7 +317,7 @@ fn a_run_goes_on_behind_what_spark_appends_and_optimizes() {
     assert_read_alike(&mut spark, &dataflow, None);
 }
 
-/// `guard = true` keeps Spark from writing, and lets it read.
+/// `guard = true` prevents Spark from writing, but not from reading.
 #[test]
 fn a_guarded_table_is_read_by_spark_and_not_written() {
     let Some(mut spark) = spark() else { return };

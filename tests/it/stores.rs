@@ -1,4 +1,4 @@
-//! Feeds on an object store: a small S3 on this machine, spoken to by the real client.
+//! Tests feeds on an object store: a small S3 server in this process, with the real client.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ use crate::support::{Folder, catch_up};
 
 type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
-/// One bucket: lists, and gives objects and ranges of them.
+/// A bucket that lists objects, and serves objects and ranges of them.
 struct Bucket {
     objects: Objects,
     address: SocketAddr,
@@ -23,7 +23,7 @@ impl Bucket {
         let address = listener.local_addr().expect("a bound address");
         let objects = Objects::default();
         let shared = objects.clone();
-        // Ends with the test's process.
+        // The thread ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let objects = shared.clone();
@@ -41,7 +41,7 @@ impl Bucket {
         self.objects.lock().expect("nobody panicked").clear();
     }
 
-    /// Settings of a dataflow that reads here.
+    /// The settings of a dataflow that reads from this bucket.
     fn settings(&self) -> String {
         format!(
             "[store]\nendpoint = \"http://{}\"\nallow_http = \"true\"\nskip_signature = \"true\"\nregion = \"here\"\n",
@@ -178,7 +178,7 @@ format = "csv"
     assert_eq!(ask(&dataflow, "SELECT n FROM gold.sums"), "20102");
     assert_eq!(ask(&dataflow, "SELECT \"partition\" FROM dead_letters"), "d.csv.gz");
 
-    // The store is cleared: the lake's archive is enough.
+    // The store is emptied: the lake's archive suffices.
     bucket.clear();
     assert_eq!(catch_up(&dataflow, 3).corrections, Some(vec![]));
     assert_newest_is_exact(&dataflow, "the replayed drops");

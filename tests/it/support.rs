@@ -1,4 +1,4 @@
-//! What the rooms share: temporary dataflows, runs, and the real data beside the checkout.
+//! Helpers for all tests: temporary dataflows, runs, and the real data beside the checkout.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use alluvium::cluster::{Member, Secret};
 use alluvium::definition::{self, Dataflow};
-use alluvium::run::{self, Options, Outcome, RunError};
-use alluvium::serve::verify::{self, Report};
-use alluvium::sink::Limits;
+use alluvium::run::{self, Options, RunClock, RunError, RunOutcome};
+use alluvium::serve::verify::{self, VerifyReport};
+use alluvium::sink::WriterLimits;
 use crossbeam_channel::Sender;
 
-/// A dataflow's folder that goes away with the test.
+/// A dataflow's folder that is deleted after the test.
 pub struct Folder {
     dir: tempfile::TempDir,
 }
@@ -30,7 +30,7 @@ impl Drop for Folder {
 }
 
 impl Folder {
-    /// With a dataflow.toml of short intervals, and these files (path, content).
+    /// A folder with a dataflow.toml of short intervals, and these files (path, content).
     pub fn new(name: &str, files: &[(&str, &str)]) -> Self {
         let folder = Folder {
             dir: tempfile::tempdir().expect("a temporary folder"),
@@ -50,14 +50,14 @@ impl Folder {
         self.dir.path()
     }
 
-    /// Writes a file, making its folder.
+    /// Writes a file, and creates its folder.
     pub fn write(&self, path: &str, content: &str) {
         let path = self.path().join(path);
         std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder is made");
         std::fs::write(&path, content).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 
-    /// Appends to a file, making it.
+    /// Appends to a file, and creates it if necessary.
     pub fn append(&self, path: &str, content: &str) {
         use std::io::Write;
         let path = self.path().join(path);
@@ -70,20 +70,20 @@ impl Folder {
         file.write_all(content.as_bytes()).expect("the record is appended");
     }
 
-    /// The dataflow, with its lake at `lakes/<lake>`.
+    /// Loads the dataflow, with its lake at `lakes/<lake>`.
     pub fn load(&self, lake: &str) -> Arc<Dataflow> {
         let mut dataflow = definition::load(self.path(), &|_| None).unwrap_or_else(|e| panic!("{e}"));
         dataflow.lake = self.lake(lake).display().to_string();
         Arc::new(dataflow)
     }
 
-    /// Where that lake is.
+    /// The path of this lake.
     pub fn lake(&self, lake: &str) -> PathBuf {
         self.path().join("lakes").join(lake)
     }
 }
 
-/// How many processes, and workers in each. A process is a thread here: its sockets are real.
+/// The number of processes, and of workers in each. A process is a thread here, but its sockets are real.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub processes: usize,
@@ -102,7 +102,7 @@ impl From<(usize, usize)> for Size {
     }
 }
 
-/// Addresses at which nobody listens now.
+/// Addresses on which nothing listens now.
 pub fn free_hosts(n: usize) -> Vec<String> {
     let held: Vec<TcpListener> = (0..n)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
@@ -111,8 +111,40 @@ pub fn free_hosts(n: usize) -> Vec<String> {
     held.iter().map(address).collect()
 }
 
-/// Runs all processes, and answers with their outcomes. Only process 0 is told when to stop.
-pub fn run_all(dataflow: &Arc<Dataflow>, size: Size, options: &Options) -> Vec<Result<Outcome, RunError>> {
+/// The input `events` of [`posted_events`].
+pub const POSTED_EVENTS: &str = r#"
+[columns]
+id = { type = "BIGINT", nullable = false }
+kind = "VARCHAR"
+[[feeds]]
+name = "posted"
+kind = "http"
+format = "json"
+"#;
+
+/// A dataflow of posted events, and the address at which its runs listen. `http`: further settings of `[http]`.
+pub fn posted_events(name: &str, http: &str) -> (Folder, String) {
+    let folder = Folder::new(
+        name,
+        &[
+            ("inputs/events.toml", POSTED_EVENTS),
+            ("silver/events.sql", "SELECT id, kind FROM events"),
+            (
+                "gold/kinds.sql",
+                "SELECT kind, COUNT(*) AS n, SUM(id) AS ids FROM silver.events GROUP BY kind",
+            ),
+        ],
+    );
+    let listen = free_hosts(1).remove(0);
+    folder.write(
+        "dataflow.toml",
+        &format!("name = \"{name}\"\nepoch = \"1ms\"\ncommit = \"20ms\"\n[http]\nlisten = \"{listen}\"\n{http}\n"),
+    );
+    (folder, listen)
+}
+
+/// Runs all processes, and returns their outcomes. Only process 0 gets the conditions for its end.
+pub fn run_all(dataflow: &Arc<Dataflow>, size: Size, options: &Options) -> Vec<Result<RunOutcome, RunError>> {
     let hosts = free_hosts(if size.processes > 1 { size.processes } else { 0 });
     let of = |process: usize| {
         let member = || Member {
@@ -140,22 +172,31 @@ pub fn run_all(dataflow: &Arc<Dataflow>, size: Size, options: &Options) -> Vec<R
     })
 }
 
-/// The outcome of process 0, where no process failed.
-fn outcome(ended: Vec<Result<Outcome, RunError>>) -> Outcome {
+/// The outcome of process 0; panics if any process failed.
+fn outcome(ended: Vec<Result<RunOutcome, RunError>>) -> RunOutcome {
     let ended = ended.into_iter().enumerate();
-    let outcomes: Vec<Outcome> = ended
+    let outcomes: Vec<RunOutcome> = ended
         .map(|(process, ended)| ended.unwrap_or_else(|e| panic!("process {process} failed: {}", chain(&e))))
         .collect();
     outcomes.into_iter().next().expect("there is a process 0")
 }
 
 /// Runs until every feed is exhausted and committed.
-pub fn catch_up(dataflow: &Arc<Dataflow>, size: impl Into<Size>) -> Outcome {
+pub fn catch_up(dataflow: &Arc<Dataflow>, size: impl Into<Size>) -> RunOutcome {
     catch_up_with(dataflow, size.into(), Options::default())
 }
 
-/// The same, with all of the past made again from Bronze and the feeds.
-pub fn recompute(dataflow: &Arc<Dataflow>, workers: usize) -> Outcome {
+/// Like [`catch_up`], at a time that is so much later than the machine's.
+pub fn catch_up_later(dataflow: &Arc<Dataflow>, size: impl Into<Size>, later: Duration) -> RunOutcome {
+    let options = Options {
+        clock: RunClock::new(move || SystemTime::now() + later),
+        ..Options::default()
+    };
+    catch_up_with(dataflow, size.into(), options)
+}
+
+/// Like [`catch_up`], but recomputes all of the past from Bronze and the feeds.
+pub fn recompute(dataflow: &Arc<Dataflow>, workers: usize) -> RunOutcome {
     let options = Options {
         recompute: true,
         ..Options::default()
@@ -163,7 +204,7 @@ pub fn recompute(dataflow: &Arc<Dataflow>, workers: usize) -> Outcome {
     catch_up_with(dataflow, workers.into(), options)
 }
 
-fn catch_up_with(dataflow: &Arc<Dataflow>, size: Size, options: Options) -> Outcome {
+fn catch_up_with(dataflow: &Arc<Dataflow>, size: Size, options: Options) -> RunOutcome {
     let options = Options {
         until_caught_up: true,
         duration: Some(Duration::from_secs(300)),
@@ -174,7 +215,7 @@ fn catch_up_with(dataflow: &Arc<Dataflow>, size: Size, options: Options) -> Outc
     outcome
 }
 
-/// What feeds wait for as a run ends that was to catch up and could not.
+/// What feeds wait for, at the end of a run that was to catch up and could not.
 #[track_caller]
 pub fn unread(dataflow: &Arc<Dataflow>) -> String {
     let options = Options {
@@ -187,28 +228,28 @@ pub fn unread(dataflow: &Arc<Dataflow>) -> String {
     outcome.unread.join("\n")
 }
 
-/// How many snapshots the lake has; none where nothing was committed yet.
+/// The number of snapshots in the lake; 0 if nothing has been committed.
 pub fn snapshots(dataflow: &Dataflow) -> usize {
     verify::snapshots(dataflow).map_or(0, |epochs| epochs.len())
 }
 
-/// The longest that anything may take that is waited for.
+/// The most time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A run in a thread of its own.
+/// A run in a separate thread.
 pub struct Running {
     stop: Sender<()>,
-    thread: JoinHandle<Vec<Result<Outcome, RunError>>>,
+    thread: JoinHandle<Vec<Result<RunOutcome, RunError>>>,
 }
 
 impl Running {
-    /// Starts it; it goes on until it is stopped.
+    /// Starts a run that goes on until it is stopped.
     pub fn start(dataflow: Arc<Dataflow>, size: impl Into<Size>) -> Running {
-        Self::within(dataflow, size, Limits::default())
+        Self::within(dataflow, size, WriterLimits::default())
     }
 
-    /// Starts it with these limits.
-    pub fn within(dataflow: Arc<Dataflow>, size: impl Into<Size>, limits: Limits) -> Running {
+    /// Starts a run with these limits.
+    pub fn within(dataflow: Arc<Dataflow>, size: impl Into<Size>, limits: WriterLimits) -> Running {
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let size = size.into();
         let options = Options {
@@ -223,28 +264,28 @@ impl Running {
         }
     }
 
-    /// Waits while it runs.
+    /// Waits until `done` returns true, while the run goes on.
     pub fn wait_until(&self, mut done: impl FnMut() -> bool) {
         let started = Instant::now();
         while !done() {
             assert!(started.elapsed() < PATIENCE, "what was waited for did not come");
             if self.thread.is_finished() {
-                return; // why is told when it is joined
+                return; // The reason is reported when the thread is joined.
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Drains and ends it.
-    pub fn stop(self) -> Outcome {
-        // The run may have failed already; its result tells.
+    /// Lets the run finish what it has taken, and ends it.
+    pub fn stop(self) -> RunOutcome {
+        // The run may have failed already; then its result says so.
         let _ = self.stop.send(());
         outcome(self.thread.join().expect("the run does not panic"))
     }
 }
 
-/// No table differs.
-pub fn assert_exact(report: &Report, what: &str) {
+/// Asserts that no table differs.
+pub fn assert_exact(report: &VerifyReport, what: &str) {
     let mut text = String::new();
     for difference in report.differences.iter().take(20) {
         let _ = writeln!(text, "{difference}");
@@ -270,11 +311,11 @@ pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
-/// `alluvium run` of a folder into its lake `lakes/lake`, as a process of its own. Dropping it kills it.
+/// `alluvium run` for a folder, into its lake `lakes/lake`, as a separate process. Dropping it kills the process.
 pub struct Process(pub Child);
 
 impl Process {
-    /// With so many workers.
+    /// Starts a run with this many workers.
     pub fn start(folder: &Folder, workers: u32) -> Process {
         let child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
             .args(["run", ".", "-w", &workers.to_string(), "--lake", "lakes/lake"])

@@ -1,12 +1,12 @@
-//! Source transactions over several topics and partitions: every snapshot holds each of them wholly or not at all, however
-//! late a part of one comes. Needs a broker, like [`crate::kafka`].
+//! Tests source transactions over several topics and partitions: every snapshot must hold each transaction completely
+//! or not at all, however late a part of it comes. Needs a broker, like [`crate::kafka`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluvium::definition::Dataflow;
 use alluvium::serve::verify;
-use alluvium::serve::{OutputFormat, Reader};
+use alluvium::serve::{LakeReader, PrintFormat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rdkafka::config::ClientConfig;
@@ -16,7 +16,7 @@ use crate::kafka::Broker;
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::support::{Folder, Running, Size, catch_up, chain, unread};
 
-/// A source of orders and their lines, written as Debezium writes them.
+/// A source of orders and their lines, with records as Debezium writes them.
 struct Shop {
     producer: BaseProducer,
     orders: String,
@@ -25,12 +25,12 @@ struct Shop {
     next: u64,
 }
 
-/// A change in a transaction: the topic, the partition, the envelope without its transaction.
+/// A change in a transaction: topic, partition, and the envelope without its transaction block.
 struct Change {
     topic: String,
     partition: i32,
     envelope: String,
-    /// By default Debezium has one follow each delete.
+    /// Whether a tombstone follows, which is Debezium's default after a deletion.
     tombstone: bool,
 }
 
@@ -53,7 +53,7 @@ impl Shop {
         self.put_record(topic, partition, Some(value));
     }
 
-    /// None: a tombstone.
+    /// Sends a record; no value makes a tombstone.
     fn put_record(&self, topic: &str, partition: i32, value: Option<&str>) {
         loop {
             let mut record: BaseRecord<'_, str, str> = BaseRecord::to(topic).partition(partition).key("k");
@@ -73,7 +73,7 @@ impl Shop {
             .expect("the broker takes records");
     }
 
-    /// An order of so many lines, whose total is that of its lines.
+    /// An order with one line for each amount; its total is the sum of its lines.
     fn order(&self, id: u64, amounts: &[u64]) -> Vec<Change> {
         let total: u64 = amounts.iter().sum();
         let mut changes = vec![Change {
@@ -91,7 +91,7 @@ impl Shop {
         changes
     }
 
-    /// The same order is deleted, with its lines.
+    /// The deletion of such an order, with its lines.
     fn delete(&self, id: u64, amounts: &[u64]) -> Vec<Change> {
         let mut changes = self.order(id, amounts);
         for change in &mut changes {
@@ -103,7 +103,7 @@ impl Shop {
         changes
     }
 
-    /// An END that counts so many orders and lines.
+    /// An END marker that counts this many orders and lines.
     fn end_of(&self, id: u64, orders: usize, lines: usize) -> String {
         let events = orders + lines;
         format!(
@@ -117,7 +117,7 @@ impl Shop {
         )
     }
 
-    /// Sends the changes of a transaction in an order of the test's choice, and its BEGIN and END.
+    /// Sends the changes of a transaction in the given order, with its BEGIN and END.
     fn send(&mut self, changes: Vec<Change>, end: bool, mut pause: impl FnMut(&BaseProducer)) {
         let id = self.next;
         self.next += 1;
@@ -132,7 +132,7 @@ impl Shop {
                  \"transaction\":{{\"id\":\"{id}:{}\",\"total_order\":{},\"data_collection_order\":1}}}}",
                 change.envelope,
                 now(),
-                n + 2, // where it is in the source's log
+                n + 2, // The position in the source's log.
                 n + 1
             );
             self.put(&change.topic, change.partition, &value);
@@ -152,7 +152,7 @@ fn now() -> u64 {
     now.expect("after 1970").as_millis() as u64
 }
 
-/// A feed of an input with this key and these columns.
+/// The definition of an input with this key and these columns, and its feed.
 fn input(broker: &Broker, key: &str, columns: &str, topic: &str, transactions: &str) -> String {
     format!(
         "key = [{key}]\n[columns]\n{columns}\n[[feeds]]\nname = \"live\"\nkind = \"kafka\"\nbrokers = \"{}\"\n\
@@ -161,7 +161,7 @@ fn input(broker: &Broker, key: &str, columns: &str, topic: &str, transactions: &
     )
 }
 
-/// What reads orders.
+/// The input and table of orders.
 fn orders(broker: &Broker, topic: &str, transactions: &str) -> [(&'static str, String); 2] {
     let columns = "id = { type = \"BIGINT\", nullable = false }\ntotal = \"BIGINT\"";
     [
@@ -173,7 +173,7 @@ fn orders(broker: &Broker, topic: &str, transactions: &str) -> [(&'static str, S
     ]
 }
 
-/// What reads their lines.
+/// The input and tables of their lines.
 fn lines(broker: &Broker, topic: &str, transactions: &str) -> [(&'static str, String); 3] {
     let columns = "order_id = { type = \"BIGINT\", nullable = false }\nn = { type = \"BIGINT\", nullable = false }\n\
                    amount = \"BIGINT\"";
@@ -202,12 +202,12 @@ fn whole(shop: &Shop, wait: &str) -> String {
 }
 
 fn ask_at(dataflow: &Dataflow, epoch: u64, sql: &str) -> Vec<String> {
-    let rows = Reader::open(dataflow, Some(epoch)).and_then(|reader| reader.print(sql, OutputFormat::Csv));
+    let rows = LakeReader::open(dataflow, Some(epoch)).and_then(|reader| reader.print(sql, PrintFormat::Csv));
     let rows = rows.unwrap_or_else(|e| panic!("{sql}: {}", chain(&e)));
     rows.lines().skip(1).map(str::to_string).collect()
 }
 
-/// Orders of which a snapshot holds a part, over all snapshots; and how many snapshots there are.
+/// The orders of which some snapshot holds only a part; and the number of snapshots.
 fn halves(dataflow: &Dataflow) -> (Vec<String>, usize) {
     let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
     (halves_of(dataflow, &epochs), epochs.len())
@@ -224,7 +224,7 @@ fn halves_of(dataflow: &Dataflow, epochs: &[u64]) -> Vec<String> {
     halves
 }
 
-/// Sends orders for a while; parts of each come late, and the transactions' ends before or after them.
+/// Sends orders for a while; parts of each come late, and the ENDs before or after them.
 fn load(shop: &mut Shop, orders: std::ops::Range<u64>, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     for id in orders {
@@ -244,9 +244,9 @@ fn load(shop: &mut Shop, orders: std::ops::Range<u64>, seed: u64) {
 }
 
 fn count(dataflow: &Dataflow, table: &str) -> u64 {
-    let rows = Reader::open(dataflow, None)
-        .and_then(|reader| reader.print(&format!("SELECT COUNT(*) FROM {table}"), OutputFormat::Csv));
-    // No snapshot yet.
+    let rows = LakeReader::open(dataflow, None)
+        .and_then(|reader| reader.print(&format!("SELECT COUNT(*) FROM {table}"), PrintFormat::Csv));
+    // There may be no snapshot yet.
     rows.ok()
         .and_then(|text| text.lines().nth(1)?.parse().ok())
         .unwrap_or(0)
@@ -261,7 +261,7 @@ fn no_snapshot_holds_half_of_a_transaction_and_without_the_setting_some_do() {
     let (whole, parted) = (kept.load("lake"), free.load("lake"));
     let sizes = [Size::from(2), Size::from((2, 1)), Size::from(1)];
     for (n, size) in sizes.into_iter().enumerate() {
-        // A restart each, also with another number of processes: what waited is read again.
+        // Each size is a restart, some with another number of processes: records that waited are read again.
         let running = Running::start(whole.clone(), size);
         let beside = Running::start(parted.clone(), 1);
         let (from, to) = (n as u64 * 150, (n as u64 + 1) * 150);
@@ -290,8 +290,8 @@ fn no_snapshot_holds_half_of_a_transaction_and_without_the_setting_some_do() {
     );
 }
 
-/// Of one larger than what may wait, a part was given up while its source was still telling it, with the marker topic
-/// quiet; and while it was deleted, whose tombstones are of no transaction.
+/// If a transaction was larger than the bound on waiting records and the marker topic was quiet, a part of it was
+/// given up while its source still sent it; so too for its deletion, whose tombstones belong to no transaction.
 #[test]
 fn a_transaction_larger_than_what_may_wait_is_whole_too() {
     let Some(broker) = Broker::connect("large") else { return };
@@ -329,7 +329,8 @@ fn a_transaction_larger_than_what_may_wait_is_whole_too() {
     );
 }
 
-/// A run that was to end while a transaction went on as it came failed at once, though the rest of it was on its way.
+/// A run that was stopped while it passed on a large transaction as it came failed at once, although the rest was on
+/// its way.
 #[test]
 fn a_run_that_is_stopped_amid_a_large_transaction_takes_it_to_its_end() {
     let Some(broker) = Broker::connect("stopped") else {
@@ -365,9 +366,10 @@ fn a_run_that_is_stopped_amid_a_large_transaction_takes_it_to_its_end() {
     assert!(half.is_empty(), "{half:?}");
 }
 
-/// Lines are added to a lake that had orders alone: their history has no ENDs behind the last snapshot. Each transaction
-/// waited for lines behind it, and went on without them. And the position of markers was looked for under the first feed by
-/// name, which was another one then; and a pattern that matched the marker topic read it, too, past ENDs that waited.
+/// Lines are added to a lake that had only orders: their history has no ENDs after the last snapshot. Each transaction
+/// waited for later lines, and went on without them. Also, the position of markers was looked up under the first feed
+/// by name, which was another one by then; and a pattern that matched the marker topic read it too, past ENDs that
+/// were needed.
 #[test]
 fn a_table_that_is_added_is_read_and_what_waited_is_whole_then() {
     let Some(broker) = Broker::connect("added") else { return };
@@ -385,7 +387,7 @@ fn a_table_that_is_added_is_read_and_what_waited_is_whole_then() {
         .as_ref()
         .expect("it runs")
         .wait_until(|| count(&before, "silver.orders") == 300);
-    // It is stopped amid a transaction, and lines are read from then on.
+    // The run is stopped within a transaction, and lines are read from then on.
     let changes = shop.order(300, &[1, 2, 3]);
     let mut sent = 0;
     let (mut after, shop_lines) = (None, shop.lines.clone());
@@ -413,11 +415,11 @@ fn a_table_that_is_added_is_read_and_what_waited_is_whole_then() {
     running.wait_until(|| count(&dataflow, "silver.orders") == 450);
     running.stop();
     catch_up(&dataflow, 1);
-    // Once history is there: from the first snapshot on in which all the first orders have their lines.
+    // This covers the snapshots from the first one in which all the first orders have their lines.
     let epochs = verify::snapshots(&dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
     let filled = |epoch: &u64| {
         let sql = "SELECT COUNT(DISTINCT order_id) FROM silver.lines WHERE order_id < 300";
-        let rows = Reader::open(&dataflow, Some(*epoch)).and_then(|reader| reader.print(sql, OutputFormat::Csv));
+        let rows = LakeReader::open(&dataflow, Some(*epoch)).and_then(|reader| reader.print(sql, PrintFormat::Csv));
         rows.is_ok_and(|text| text.lines().nth(1) == Some("300"))
     };
     let first = epochs.iter().position(filled).expect("history is there");
@@ -427,8 +429,8 @@ fn a_table_that_is_added_is_read_and_what_waited_is_whole_then() {
     assert_newest_is_exact(&dataflow, "the newest snapshot");
 }
 
-/// While a transaction went on as it came, its epoch took all that other feeds brought: it is one step of the graph, and
-/// nothing of it is in files before it closes.
+/// While a transaction was passed on as it came, its epoch took everything that other feeds brought: an epoch is one
+/// step of the graph, and nothing of it is in files before it closes.
 #[test]
 fn an_epoch_that_is_held_open_takes_its_rows_of_other_feeds_and_no_more() {
     const EPOCH_ROWS: u64 = 64 * 1024;
@@ -494,8 +496,8 @@ fn a_transaction_topic_of_several_partitions_is_refused() {
     );
 }
 
-/// The reader of markers ended at the first moment that it was at its end, while the others read on: what the shop wrote
-/// meanwhile had no END for them, and went on in parts.
+/// The reader of markers ended as soon as it had reached the end, while the other readers went on: transactions that
+/// the shop wrote meanwhile had no END for them, and were passed on in parts.
 #[test]
 fn a_run_that_ends_holds_no_half_while_its_source_goes_on() {
     let Some(broker) = Broker::connect("busy") else { return };
@@ -512,7 +514,7 @@ fn a_run_that_ends_holds_no_half_while_its_source_goes_on() {
         }
         next
     });
-    // More than the wait, in all.
+    // Together, these runs take longer than the wait.
     for run in 0..4 {
         let started = Instant::now();
         catch_up(&dataflow, 1 + run % 2);
@@ -535,7 +537,8 @@ fn a_run_that_ends_holds_no_half_while_its_source_goes_on() {
     );
 }
 
-/// A run ended before the wait, said that all was caught up, and left the transaction to the next one, which did the same.
+/// A run ended before the wait was over, claimed to have caught up, and left the transaction to the next run, which
+/// did the same.
 #[test]
 fn a_run_that_ends_gives_up_what_lacks_events_and_names_a_transaction_topic_that_is_absent() {
     let Some(broker) = Broker::connect("filtered") else {
@@ -543,7 +546,7 @@ fn a_run_that_ends_gives_up_what_lacks_events_and_names_a_transaction_topic_that
     };
     let mut shop = Shop::open(&broker);
     let dropped = broker.topic("dropped", 2, &[]);
-    // A transform dropped one line, which the END counts.
+    // A transform dropped one line, which the END still counts.
     let mut changes = shop.order(0, &[1, 2]);
     changes.last_mut().expect("a line").topic = dropped;
     let id = shop.next;
@@ -575,7 +578,7 @@ fn a_transaction_that_lacks_events_is_given_up_after_the_wait() {
     let running = Running::start(dataflow.clone(), 2);
     load(&mut shop, 0..5, 9);
     running.wait_until(|| count(&dataflow, "silver.orders") == 5);
-    // One line never comes; then one whose END never does.
+    // One line never comes; then one transaction lacks its END.
     let mut lacking = shop.order(5, &[1, 2]);
     lacking.pop();
     shop.send(lacking, false, |_| {});

@@ -1,13 +1,14 @@
-//! Columns of cells to Arrow arrays. A value that is not of its column's type leaves a null and a [`Fault`];
-//! no value affects another.
+//! Converts columns of cells to Arrow arrays. A value that does not fit its column's type becomes a null and a
+//! [`CellFault`]; no value affects another.
 //!
 //! - BOOLEAN: `true`/`false`, `t`/`f`, `yes`/`no`, `y`/`n`, `on`/`off` in any case, `1`/`0`; or the column's words.
-//! - INT, BIGINT, DECIMAL: exact, or refused; a number in a string counts as a number, by the column's patterns if it has any.
-//!   Of CSV, a number that lacks digits of its own is refused: see `spreadsheet`.
-//! - DATE: ISO or the column's formats; a point in time only at midnight.
-//! - TIMESTAMP: ISO or the column's formats; zones are converted to UTC. What is finer than a microsecond: see `temporal`.
-//! - VARCHAR: text as it is; numbers, objects and arrays as written, decimals with their point.
-//! - BINARY: base64, or hexadecimal after `\x`; of binary formats the bytes.
+//! - INT, BIGINT, DECIMAL: exact, or refused. A number in a string counts as a number, by the column's patterns if it
+//!   has any. In CSV, a number that lost digits in a spreadsheet is refused: see `spreadsheet`.
+//! - DATE: ISO or the column's formats; a point in time only if it is a midnight.
+//! - TIMESTAMP: ISO or the column's formats; zones are converted to UTC. For fractions below a microsecond see
+//!   `temporal`.
+//! - VARCHAR: text unchanged; numbers, objects and arrays as written; decimals with their point.
+//! - BINARY: base64, or hexadecimal after `\x`; from binary formats the bytes.
 //! - T[]: a JSON array (also inside a string).
 
 pub(super) mod number;
@@ -28,43 +29,43 @@ use base64::engine::general_purpose::STANDARD;
 
 pub use spreadsheet::{is_error, lacks_digits};
 
-use super::cell::{Cell, Datum, Kind, Meaning};
-use super::scan;
-use super::target::{Encoding, Epoch, Target};
+use crate::decode::cell::{Cell, CellKind, Datum, Meaning};
+use crate::decode::scan;
+use crate::decode::target::{Encoding, EpochUnit, Target};
 use crate::repr::SqlType;
 
-/// Why text is not of a type.
+/// Why a text cannot be converted to a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// It does not read as one.
+pub(super) enum ParseFailure {
+    /// It does not have the form of such a value.
     Not,
     /// It is too large.
     Beyond,
-    /// It has more digits behind the point.
+    /// It has more decimals than the type.
     TooFine,
-    /// Something else.
+    /// Another reason.
     Custom(&'static str),
 }
 
-/// A value that is not of its column's type.
+/// A value that does not fit its column's type.
 #[derive(Debug)]
-pub(super) struct Fault {
-    /// Row of the column of cells.
+pub(super) struct CellFault {
+    /// The row in the column of cells.
     pub row: u32,
-    /// Column, value, type, remedy.
+    /// The message: column, value, type, remedy.
     pub reason: String,
 }
 
-/// The cells as the target's Arrow type, with a null where a value does not fit.
-pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault>) -> ArrayRef {
+/// Converts cells to the target's Arrow type, with a null where a value does not fit.
+pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<CellFault>) -> ArrayRef {
     let rows = cells.len();
-    let mut each = Each { target, cells, faults };
+    let mut each = ColumnConversion { target, cells, faults };
     match &target.sql_type {
         SqlType::Boolean => {
             let mut out = BooleanBuilder::with_capacity(rows);
             let quick = |cell: &Cell<'_>| match cell.kind {
-                Kind::True => Some(Ok(true)),
-                Kind::False => Some(Ok(false)),
+                CellKind::True => Some(Ok(true)),
+                CellKind::False => Some(Ok(false)),
                 _ => None,
             };
             let read = |_: &Cell<'_>, text: &str| boolean(target, text);
@@ -73,9 +74,11 @@ pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault
         }
         SqlType::Int => {
             let mut out = Int32Builder::with_capacity(rows);
-            let read =
-                |cell: &Cell<'_>, text: &str| i32::try_from(integer(target, cell, text)?).map_err(|_| Why::Beyond);
-            let quick = |cell: &Cell<'_>| Some(whole(cell)?.and_then(|n| i32::try_from(n).map_err(|_| Why::Beyond)));
+            let read = |cell: &Cell<'_>, text: &str| {
+                i32::try_from(integer(target, cell, text)?).map_err(|_| ParseFailure::Beyond)
+            };
+            let quick =
+                |cell: &Cell<'_>| Some(whole(cell)?.and_then(|n| i32::try_from(n).map_err(|_| ParseFailure::Beyond)));
             each.run(quick, read, |value| out.append_option(value));
             Arc::new(out.finish())
         }
@@ -126,7 +129,7 @@ pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault
             let mut out = BinaryBuilder::with_capacity(rows, rows * 16);
             let read = |cell: &Cell<'_>, text: &str| match (cell.meaning, target.encoding) {
                 (Meaning::Uuid, Encoding::Usual | Encoding::Hex | Encoding::Base64) => {
-                    let uuid = uuid::Uuid::try_parse(text).map_err(|_| Why::Not)?;
+                    let uuid = uuid::Uuid::try_parse(text).map_err(|_| ParseFailure::Not)?;
                     Ok(uuid.as_bytes().to_vec())
                 }
                 _ => bytes(text, target.encoding),
@@ -142,18 +145,18 @@ pub(super) fn column(target: &Target, cells: &[Cell<'_>], faults: &mut Vec<Fault
     }
 }
 
-/// A fault's reason, for a value of a column.
-pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
+/// The message for a value that does not fit its column.
+pub(super) fn reason(target: &Target, text: &str, why: ParseFailure) -> String {
     let Target { name, sql_type, .. } = target;
     let shown = shown(text);
     match why {
-        Why::Not
+        ParseFailure::Not
             if target.of_csv
-                && let Some(what) = spreadsheet::told(sql_type, text) =>
+                && let Some(what) = spreadsheet::explain(sql_type, text) =>
         {
             format!("column {name:?}: {shown} is not a {sql_type}; {what}")
         }
-        Why::Not => {
+        ParseFailure::Not => {
             let remedy = match sql_type {
                 SqlType::Date | SqlType::Timestamp if target.patterns.is_empty() => {
                     "write ISO 8601, or give the column a `format`"
@@ -171,7 +174,7 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
             };
             format!("column {name:?}: {shown} is not a {sql_type}; {remedy}")
         }
-        Why::Beyond if matches!(sql_type, SqlType::Date | SqlType::Timestamp) => {
+        ParseFailure::Beyond if matches!(sql_type, SqlType::Date | SqlType::Timestamp) => {
             let other = if text.parse::<i128>().is_ok() {
                 "VARCHAR or BIGINT"
             } else {
@@ -181,15 +184,22 @@ pub(super) fn reason(target: &Target, text: &str, why: Why) -> String {
                 "column {name:?}: {shown} does not fit into {sql_type}, which holds the years 1 to 9999; correct the record, or declare {other}"
             )
         }
-        Why::Beyond => format!("column {name:?}: {shown} does not fit into {sql_type}; declare a wider type"),
-        Why::TooFine => format!(
+        ParseFailure::Beyond if matches!(sql_type, SqlType::Double) => format!(
+            "column {name:?}: {shown} is out of range for a DOUBLE, which holds 0 and what is between 4.9e-324 and 1.8e308; correct the \
+             record, or declare the column VARCHAR"
+        ),
+        ParseFailure::Beyond => format!("column {name:?}: {shown} does not fit into {sql_type}; declare a wider type"),
+        ParseFailure::TooFine if matches!(sql_type, SqlType::Int | SqlType::BigInt) => {
+            format!("column {name:?}: {shown} is no whole number, which {sql_type} holds; declare a DECIMAL, or DOUBLE")
+        }
+        ParseFailure::TooFine => format!(
             "column {name:?}: {shown} has more digits behind the point than {sql_type} holds; declare a larger scale, or DOUBLE"
         ),
-        Why::Custom(what) => format!("column {name:?}: {shown} is not a {sql_type}: it {what}"),
+        ParseFailure::Custom(what) => format!("column {name:?}: {shown} is not a {sql_type}: it {what}"),
     }
 }
 
-/// Whether a text may be a number as people write them.
+/// Whether a text may be a number as people write it.
 fn looks_written(text: &str) -> bool {
     let written = |c: char| ",.'$€£¥%()\u{2019} \u{a0}\u{202f}".contains(c);
     text.contains(|c: char| c.is_ascii_digit())
@@ -199,7 +209,7 @@ fn looks_written(text: &str) -> bool {
             .all(|c| c.is_ascii_digit() || written(c) || matches!(c, '-' | '+'))
 }
 
-/// A value for a person: in quotes, at most 80 characters of it.
+/// A value for a message: quoted, and cut to 80 characters.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
@@ -207,19 +217,20 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
-/// One column's cells on their way.
-struct Each<'c, 'a> {
+/// The conversion of one column's cells.
+struct ColumnConversion<'c, 'a> {
     target: &'c Target,
     cells: &'c [Cell<'a>],
-    faults: &'c mut Vec<Fault>,
+    faults: &'c mut Vec<CellFault>,
 }
 
-impl<'a> Each<'_, 'a> {
-    /// `put`s what `quick` makes of each value that needs no text, or else `read` of its text, and a null for the others.
+impl<'a> ColumnConversion<'_, 'a> {
+    /// Passes to `put` what `quick` makes of each value without its text, otherwise what `read` makes of its text,
+    /// and a null if neither succeeds.
     fn run<T>(
         &mut self,
-        quick: impl Fn(&Cell<'a>) -> Option<Result<T, Why>>,
-        mut read: impl FnMut(&Cell<'a>, &str) -> Result<T, Why>,
+        quick: impl Fn(&Cell<'a>) -> Option<Result<T, ParseFailure>>,
+        mut read: impl FnMut(&Cell<'a>, &str) -> Result<T, ParseFailure>,
         mut put: impl FnMut(Option<T>),
     ) {
         let mut scratch = String::new();
@@ -245,8 +256,8 @@ impl<'a> Each<'_, 'a> {
                 },
             };
             put(value.unwrap_or_else(|why| {
-                let reason = reason(self.target, &told(cell), why);
-                self.faults.push(Fault {
+                let reason = reason(self.target, &shown_value(cell), why);
+                self.faults.push(CellFault {
                     row: row as u32,
                     reason,
                 });
@@ -255,7 +266,7 @@ impl<'a> Each<'_, 'a> {
         }
     }
 
-    /// The same for text, which lends instead of giving.
+    /// The same for text, which is borrowed and not returned.
     fn run_text(&mut self, mut put: impl FnMut(Option<&str>)) {
         let mut scratch = String::new();
         for (row, cell) in self.cells.iter().enumerate() {
@@ -271,8 +282,8 @@ impl<'a> Each<'_, 'a> {
                 Ok(text) if self.target.nulls.iter().any(|null| null == text) => put(None),
                 Ok(text) => put(Some(text)),
                 Err(why) => {
-                    let reason = reason(self.target, &told(cell), why);
-                    self.faults.push(Fault {
+                    let reason = reason(self.target, &shown_value(cell), why);
+                    self.faults.push(CellFault {
                         row: row as u32,
                         reason,
                     });
@@ -282,7 +293,7 @@ impl<'a> Each<'_, 'a> {
         }
     }
 
-    /// Arrays: their values become one column, whose faults fall on the arrays.
+    /// Converts arrays: all of their values are converted as one column, and a fault of a value counts for its array.
     fn lists(&mut self) -> ArrayRef {
         let item = self.target.item().expect("only lists come here");
         let texts: Vec<Option<Cow<'_, str>>> = self
@@ -312,8 +323,8 @@ impl<'a> Each<'_, 'a> {
                     Ok(()) => filled = true,
                     Err(_) => {
                         values.truncate(start);
-                        let reason = reason(self.target, text, Why::Custom("is no JSON array"));
-                        self.faults.push(Fault {
+                        let reason = reason(self.target, text, ParseFailure::Custom("is no JSON array"));
+                        self.faults.push(CellFault {
                             row: row as u32,
                             reason,
                         });
@@ -326,7 +337,7 @@ impl<'a> Each<'_, 'a> {
         }
         let mut inner = Vec::new();
         let items = column(&item, &values, &mut inner);
-        self.faults.extend(inner.into_iter().map(|fault| Fault {
+        self.faults.extend(inner.into_iter().map(|fault| CellFault {
             row: owners[fault.row as usize],
             ..fault
         }));
@@ -339,16 +350,16 @@ impl<'a> Each<'_, 'a> {
     }
 }
 
-/// Why a cell has no text.
-fn no_text(cell: &Cell<'_>) -> Why {
+/// Why a cell cannot be read as text.
+fn no_text(cell: &Cell<'_>) -> ParseFailure {
     match cell.datum {
-        Datum::Bytes(_) => Why::Custom("has bytes that are not UTF-8; declare the column BINARY"),
-        _ => Why::Custom("has an escape that stands for no character"),
+        Datum::Bytes(_) => ParseFailure::Custom("has bytes that are not UTF-8; declare the column BINARY"),
+        _ => ParseFailure::Custom("has an escape that stands for no character"),
     }
 }
 
-/// A cell's value for a person.
-fn told<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
+/// A cell's value for a message.
+fn shown_value<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
     match (cell.resolved(), cell.datum) {
         (Some(text), _) => text,
         (None, Datum::Bytes(bytes)) => {
@@ -359,8 +370,8 @@ fn told<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
     }
 }
 
-/// An integer without a text.
-fn whole(cell: &Cell<'_>) -> Option<Result<i64, Why>> {
+/// An integer that needs no parsing.
+fn whole(cell: &Cell<'_>) -> Option<Result<i64, ParseFailure>> {
     match cell.datum {
         Datum::Int(n) => Some(Ok(n)),
         Datum::Bytes(_) if cell.meaning == Meaning::Unscaled => Some(plain_integer(cell, "")),
@@ -368,8 +379,8 @@ fn whole(cell: &Cell<'_>) -> Option<Result<i64, Why>> {
     }
 }
 
-/// A floating-point number without a text.
-fn real(cell: &Cell<'_>) -> Option<Result<f64, Why>> {
+/// A floating-point number that needs no parsing.
+fn real(cell: &Cell<'_>) -> Option<Result<f64, ParseFailure>> {
     match cell.datum {
         Datum::Int(n) => Some(Ok(n as f64)),
         Datum::Float(x) => Some(Ok(f64::from(x))),
@@ -379,8 +390,8 @@ fn real(cell: &Cell<'_>) -> Option<Result<f64, Why>> {
     }
 }
 
-/// A decimal without a text.
-fn exact(cell: &Cell<'_>, precision: u8, scale: i8, encoding: Encoding) -> Option<Result<i128, Why>> {
+/// A decimal that needs no parsing.
+fn exact(cell: &Cell<'_>, precision: u8, scale: i8, encoding: Encoding) -> Option<Result<i128, ParseFailure>> {
     let of_bytes = |bytes: &[u8], from: i64| number::rescale(number::big_endian(bytes)?, from, precision, scale);
     match cell.datum {
         Datum::Int(n) => Some(number::rescale(i128::from(n), 0, precision, scale)),
@@ -390,8 +401,8 @@ fn exact(cell: &Cell<'_>, precision: u8, scale: i8, encoding: Encoding) -> Optio
     }
 }
 
-/// A point in time from a count without a text.
-fn counted(target: &Target, cell: &Cell<'_>) -> Option<Result<i64, Why>> {
+/// A point in time from a count that needs no parsing.
+fn counted(target: &Target, cell: &Cell<'_>) -> Option<Result<i64, ParseFailure>> {
     match (cell.datum, target.patterns.is_empty()) {
         (Datum::Int(n), true) => Some(unit(target, cell).and_then(|unit| match unit {
             Some(unit) => temporal::scaled(n, unit, target.finer),
@@ -401,30 +412,30 @@ fn counted(target: &Target, cell: &Cell<'_>) -> Option<Result<i64, Why>> {
     }
 }
 
-/// The text of an unscaled number, with its point.
-pub(super) fn pointed<'s, 'a: 's>(cell: &Cell<'a>, scratch: &'s mut String) -> Result<&'s str, Why> {
-    /// Beyond this nobody's number is meant.
+/// Formats an unscaled number with its decimal point.
+pub(super) fn pointed<'s, 'a: 's>(cell: &Cell<'a>, scratch: &'s mut String) -> Result<&'s str, ParseFailure> {
+    /// A number with more digits is certainly a mistake.
     const DIGITS: usize = 1000;
     let decoded;
     let (bytes, scale) = match (cell.datum, cell.kind) {
         (Datum::Bytes(bytes), _) => (bytes, i64::from(cell.scale)),
-        (_, Kind::Nested) => {
+        (_, CellKind::Nested) => {
             let (bytes, scale) = variable(cell.text())?;
             decoded = bytes;
             (&decoded[..], scale)
         }
-        (_, Kind::Text | Kind::Escaped) => {
+        (_, CellKind::Text | CellKind::Escaped) => {
             let text = cell.resolve(scratch).ok_or_else(|| no_text(cell))?;
-            decoded = STANDARD.decode(text).map_err(|_| Why::Not)?;
+            decoded = STANDARD.decode(text).map_err(|_| ParseFailure::Not)?;
             (&decoded[..], i64::from(cell.scale))
         }
         _ => return cell.resolve(scratch).ok_or_else(|| no_text(cell)),
     };
     if bytes.is_empty() {
-        return Err(Why::Not);
+        return Err(ParseFailure::Not);
     }
     if bytes.len() > DIGITS / 3 || scale.unsigned_abs() > DIGITS as u64 {
-        return Err(Why::Beyond);
+        return Err(ParseFailure::Beyond);
     }
     let value = num_bigint::BigInt::from_signed_bytes_be(bytes);
     let digits = value.magnitude().to_string();
@@ -447,15 +458,15 @@ pub(super) fn pointed<'s, 'a: 's>(cell: &Cell<'a>, scratch: &'s mut String) -> R
     Ok(scratch)
 }
 
-/// By the column's formats, or else as PostgreSQL reads them.
-fn boolean(target: &Target, text: &str) -> Result<bool, Why> {
+/// Parses a boolean by the column's formats, or else as PostgreSQL does.
+fn boolean(target: &Target, text: &str) -> Result<bool, ParseFailure> {
     const TRUE: [&str; 6] = ["true", "t", "1", "yes", "y", "on"];
     const FALSE: [&str; 6] = ["false", "f", "0", "no", "n", "off"];
     let text = text.trim_ascii();
     let is = |word: &str| text.eq_ignore_ascii_case(word);
     let (yes, no) = match target.flags.is_empty() {
         true => (TRUE.iter().any(|word| is(word)), FALSE.iter().any(|word| is(word))),
-        // A text may stand on the other side of another format.
+        // One format's word for true may be another's for false.
         false => (
             target.flags.iter().any(|(yes, _)| is(yes)),
             target.flags.iter().any(|(_, no)| is(no)),
@@ -465,66 +476,69 @@ fn boolean(target: &Target, text: &str) -> Result<bool, Why> {
         (true, false) => Ok(true),
         (false, true) => Ok(false),
         (true, true) => Err(AMBIGUOUS),
-        (false, false) => Err(Why::Not),
+        (false, false) => Err(ParseFailure::Not),
     }
 }
 
-const AMBIGUOUS: Why = Why::Custom("may be two by the column's `format`; leave one pattern");
+const AMBIGUOUS: ParseFailure = ParseFailure::Custom("may be two by the column's `format`; leave one pattern");
 
-/// A text by the patterns of its column's numbers; none: the column has none, or the value is a number already.
+/// Parses a text by the column's number patterns; none if the column has none, or if the value is a number already.
 fn as_written<T: PartialEq>(
     target: &Target,
     cell: &Cell<'_>,
     text: &str,
-    read: impl Fn(&str) -> Result<T, Why>,
-) -> Option<Result<T, Why>> {
-    let is_text = matches!(cell.kind, Kind::Text | Kind::Escaped | Kind::Doubled) && cell.meaning == Meaning::Plain;
+    read: impl Fn(&str) -> Result<T, ParseFailure>,
+) -> Option<Result<T, ParseFailure>> {
+    let is_text =
+        matches!(cell.kind, CellKind::Text | CellKind::Escaped | CellKind::Doubled) && cell.meaning == Meaning::Plain;
     if target.numbers.is_empty() || !is_text {
         return None;
     }
-    let mut found: Option<Result<T, Why>> = None;
+    let mut found: Option<Result<T, ParseFailure>> = None;
     for plain in target.numbers.iter().filter_map(|pattern| pattern.plain(text)) {
-        let value = std::str::from_utf8(&plain).map_err(|_| Why::Not).and_then(&read);
+        let value = std::str::from_utf8(&plain)
+            .map_err(|_| ParseFailure::Not)
+            .and_then(&read);
         match &found {
             None => found = Some(value),
             Some(before) if *before == value => (),
             Some(_) => return Some(Err(AMBIGUOUS)),
         }
     }
-    Some(found.unwrap_or(Err(Why::Not)))
+    Some(found.unwrap_or(Err(ParseFailure::Not)))
 }
 
-fn integer(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
+fn integer(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, ParseFailure> {
     as_written(target, cell, text, number::integer).unwrap_or_else(|| plain_integer(cell, text))
 }
 
-fn plain_integer(cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
+fn plain_integer(cell: &Cell<'_>, text: &str) -> Result<i64, ParseFailure> {
     match unscaled(cell, text)? {
-        Some((value, from)) => i64::try_from(number::rescale(value, from, 38, 0)?).map_err(|_| Why::Beyond),
+        Some((value, from)) => i64::try_from(number::rescale(value, from, 38, 0)?).map_err(|_| ParseFailure::Beyond),
         None => number::integer(text.trim_ascii()),
     }
 }
 
-fn double(target: &Target, cell: &Cell<'_>, text: &str) -> Result<f64, Why> {
+fn double(target: &Target, cell: &Cell<'_>, text: &str) -> Result<f64, ParseFailure> {
     as_written(target, cell, text, number::double).unwrap_or_else(|| plain_double(cell, text))
 }
 
-fn plain_double(cell: &Cell<'_>, text: &str) -> Result<f64, Why> {
+fn plain_double(cell: &Cell<'_>, text: &str) -> Result<f64, ParseFailure> {
     match unscaled(cell, text)? {
         Some((value, from)) => number::double(&format!("{value}e{}", -from)),
         None => number::double(text.trim_ascii()),
     }
 }
 
-fn decimal(cell: &Cell<'_>, text: &str, precision: u8, scale: i8, encoding: Encoding) -> Result<i128, Why> {
+fn decimal(cell: &Cell<'_>, text: &str, precision: u8, scale: i8, encoding: Encoding) -> Result<i128, ParseFailure> {
     if let Some((value, from)) = unscaled(cell, text)? {
         return number::rescale(value, from, precision, scale);
     }
     let from_bytes = || {
-        let bytes = STANDARD.decode(text).map_err(|_| Why::Not)?;
+        let bytes = STANDARD.decode(text).map_err(|_| ParseFailure::Not)?;
         number::rescale(number::big_endian(&bytes)?, i64::from(scale), precision, scale)
     };
-    let is_string = matches!(cell.kind, Kind::Text | Kind::Escaped);
+    let is_string = matches!(cell.kind, CellKind::Text | CellKind::Escaped);
     if encoding == Encoding::Base64 && is_string {
         return from_bytes();
     }
@@ -535,8 +549,9 @@ fn decimal(cell: &Cell<'_>, text: &str, precision: u8, scale: i8, encoding: Enco
     }
     // Connect's JSON writes unscaled bytes in base64 and, without the schema part, no scale.
     match (read, STANDARD.decode(text)) {
-        (Err(Why::Not), Ok(_)) => from_bytes(),
-        // Java's digits of a number with zeros before its point; of base64 hardly one text in 100,000 is written like this.
+        (Err(ParseFailure::Not), Ok(_)) => from_bytes(),
+        // These are digits of a number with trailing zeros, as Java writes it; hardly one base64 text in 100,000
+        // looks like this.
         (read, Ok(_)) if text.contains("E+") => read,
         (_, Ok(_)) => Err(EITHER),
         (read, Err(_)) => read,
@@ -544,37 +559,37 @@ fn decimal(cell: &Cell<'_>, text: &str, precision: u8, scale: i8, encoding: Enco
 }
 
 /// The bytes and the scale of a VariableScaleDecimal in JSON.
-fn variable(text: &str) -> Result<(Vec<u8>, i64), Why> {
+fn variable(text: &str) -> Result<(Vec<u8>, i64), ParseFailure> {
     let (mut scale, mut value) = (None, None);
     scan::object(text, |key, field| match key.text() {
         "scale" => scale = number::integer(field.text()).ok(),
         "value" => value = field.resolved(),
         _ => (),
     })
-    .map_err(|_| Why::Not)?;
+    .map_err(|_| ParseFailure::Not)?;
     let (Some(scale), Some(value)) = (scale, value) else {
-        return Err(Why::Not);
+        return Err(ParseFailure::Not);
     };
-    Ok((STANDARD.decode(value.as_bytes()).map_err(|_| Why::Not)?, scale))
+    Ok((STANDARD.decode(value.as_bytes()).map_err(|_| ParseFailure::Not)?, scale))
 }
 
-/// An unscaled number and its scale, where the cell is one: Connect's Decimal, Debezium's VariableScaleDecimal.
-fn unscaled(cell: &Cell<'_>, text: &str) -> Result<Option<(i128, i64)>, Why> {
-    if cell.kind == Kind::Nested {
+/// An unscaled number and its scale, if the cell has one: Connect's Decimal, Debezium's VariableScaleDecimal.
+fn unscaled(cell: &Cell<'_>, text: &str) -> Result<Option<(i128, i64)>, ParseFailure> {
+    if cell.kind == CellKind::Nested {
         let (bytes, scale) = variable(text)?;
         return Ok(Some((number::big_endian(&bytes)?, scale)));
     }
     if let (Datum::Bytes(bytes), Meaning::Unscaled) = (cell.datum, cell.meaning) {
         return Ok(Some((number::big_endian(bytes)?, i64::from(cell.scale))));
     }
-    if cell.meaning != Meaning::Unscaled || !matches!(cell.kind, Kind::Text | Kind::Escaped) {
+    if cell.meaning != Meaning::Unscaled || !matches!(cell.kind, CellKind::Text | CellKind::Escaped) {
         return Ok(None);
     }
-    let bytes = STANDARD.decode(text).map_err(|_| Why::Not)?;
+    let bytes = STANDARD.decode(text).map_err(|_| ParseFailure::Not)?;
     Ok(Some((number::big_endian(&bytes)?, i64::from(cell.scale))))
 }
 
-fn bytes(text: &str, encoding: Encoding) -> Result<Vec<u8>, Why> {
+fn bytes(text: &str, encoding: Encoding) -> Result<Vec<u8>, ParseFailure> {
     let hex = |digits: &str| {
         let pairs = digits.as_bytes().chunks(2);
         pairs
@@ -585,48 +600,52 @@ fn bytes(text: &str, encoding: Encoding) -> Result<Vec<u8>, Why> {
                 u8::from_str_radix(digits, 16).ok()
             })
             .collect::<Option<Vec<u8>>>()
-            .ok_or(Why::Not)
+            .ok_or(ParseFailure::Not)
     };
     match (encoding, text.strip_prefix("\\x")) {
         (Encoding::Utf8, _) => Ok(text.as_bytes().to_vec()),
         (Encoding::Hex, digits) => hex(digits.unwrap_or(text)),
         (Encoding::Usual, Some(digits)) => hex(digits),
-        _ => STANDARD.decode(text).map_err(|_| Why::Custom("is no base64")),
+        _ => STANDARD.decode(text).map_err(|_| ParseFailure::Custom("is no base64")),
     }
 }
 
-fn point(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, Why> {
+fn point(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, ParseFailure> {
     let text = text.trim_ascii();
     if !target.patterns.is_empty() {
         return temporal::point(text, &target.patterns, target.finer);
     }
     match (cell.kind, unit(target, cell)?) {
-        (Kind::Number, Some(unit)) => temporal::count(text, unit, target.finer),
-        (Kind::Number, None) => Err(NO_UNIT),
-        (Kind::Nested | Kind::True | Kind::False, _) => Err(Why::Not),
+        (CellKind::Number, Some(unit)) => temporal::count(text, unit, target.finer),
+        (CellKind::Number, None) => Err(NO_UNIT),
+        (CellKind::Nested | CellKind::True | CellKind::False, _) => Err(ParseFailure::Not),
         _ => temporal::point(text, &[], target.finer),
     }
 }
 
-const EITHER: Why = Why::Custom(
+const EITHER: ParseFailure = ParseFailure::Custom(
     "may be digits or base64; give the column `format = \"digits\"` (decimal.handling.mode = string) or `\"base64\"` (precise), or \
      have the source send its schema",
 );
 
-const NO_UNIT: Why = Why::Custom(
+const NO_UNIT: ParseFailure = ParseFailure::Custom(
     "is a number; say what it counts by `format = \"epoch_ms\"` (or epoch_s, epoch_us, epoch_ns, epoch_days)",
 );
 
-/// What a cell's number counts, as a point in time.
-fn unit(target: &Target, cell: &Cell<'_>) -> Result<Option<Epoch>, Why> {
+/// The time unit that a cell's number counts.
+fn unit(target: &Target, cell: &Cell<'_>) -> Result<Option<EpochUnit>, ParseFailure> {
     Ok(match cell.meaning {
-        Meaning::Days => Some(Epoch::Days),
-        Meaning::Millis => Some(Epoch::Millis),
-        Meaning::Micros => Some(Epoch::Micros),
-        Meaning::Nanos => Some(Epoch::Nanos),
-        Meaning::NoPoint => return Err(Why::Custom("is a time of day or a duration; declare BIGINT or VARCHAR")),
-        Meaning::Untold if target.sql_type == SqlType::Timestamp => Some(Epoch::Micros),
-        Meaning::Untold | Meaning::UntoldUnit if target.sql_type == SqlType::Date => Some(Epoch::Days),
+        Meaning::Days => Some(EpochUnit::Days),
+        Meaning::Millis => Some(EpochUnit::Millis),
+        Meaning::Micros => Some(EpochUnit::Micros),
+        Meaning::Nanos => Some(EpochUnit::Nanos),
+        Meaning::NoPoint => {
+            return Err(ParseFailure::Custom(
+                "is a time of day or a duration; declare BIGINT or VARCHAR",
+            ));
+        }
+        Meaning::Untold if target.sql_type == SqlType::Timestamp => Some(EpochUnit::Micros),
+        Meaning::Untold | Meaning::UntoldUnit if target.sql_type == SqlType::Date => Some(EpochUnit::Days),
         Meaning::Plain | Meaning::Unscaled | Meaning::Untold | Meaning::UntoldUnit | Meaning::Uuid => None,
     })
 }

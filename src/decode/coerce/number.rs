@@ -1,6 +1,7 @@
-//! Text to numbers, exactly: what does not fit is refused, never rounded and never wrapped.
+//! Converts text to numbers, exactly: a value that does not fit is refused, and never rounded or wrapped.
 
-use super::Why;
+use crate::decode::coerce::ParseFailure;
+use crate::repr::has_nonzero_digit;
 
 /// 10 to the power of each index.
 const POWERS: [i128; 39] = {
@@ -13,8 +14,8 @@ const POWERS: [i128; 39] = {
     powers
 };
 
-/// A 64-bit integer; `17850.0` and `1e3` are integers too.
-pub fn integer(text: &str) -> Result<i64, Why> {
+/// Parses a 64-bit integer; `17850.0` and `1e3` are integers, too.
+pub fn integer(text: &str) -> Result<i64, ParseFailure> {
     let bytes = text.as_bytes();
     let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
     if (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) {
@@ -22,11 +23,12 @@ pub fn integer(text: &str) -> Result<i64, Why> {
         return Ok(if digits.len() < bytes.len() { -value } else { value });
     }
     let value = decimal(text, 38, 0)?;
-    i64::try_from(value).map_err(|_| Why::Beyond)
+    i64::try_from(value).map_err(|_| ParseFailure::Beyond)
 }
 
-/// The number times 10 to `scale`, where it has at most `precision` digits and none are lost.
-pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Why> {
+/// Parses a number, and returns it times 10 to the power of `scale`, if it has at most `precision` digits and loses
+/// none.
+pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, ParseFailure> {
     let bytes = text.as_bytes();
     let (negative, mut rest) = match bytes.first() {
         Some(b'-') => (true, &bytes[1..]),
@@ -34,7 +36,7 @@ pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Why> {
         _ => (false, bytes),
     };
     let mut digits: i128 = 0;
-    // Zeros are only multiplied in when a digit follows them.
+    // Zeros are counted, and only multiplied in when another digit follows.
     let mut zeros: usize = 0;
     let mut shift: i64 = i64::from(scale);
     let (mut any, mut point, mut overflow) = (false, false, false);
@@ -63,7 +65,7 @@ pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Why> {
         rest = tail;
     }
     if !any {
-        return Err(Why::Not);
+        return Err(ParseFailure::Not);
     }
     if let [b'e' | b'E', exponent @ ..] = rest {
         let exponent = exponent.strip_prefix(b"+").unwrap_or(exponent);
@@ -72,80 +74,84 @@ pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Why> {
             _ => (false, exponent),
         };
         if exponent.is_empty() || !exponent.iter().all(u8::is_ascii_digit) {
-            return Err(Why::Not);
+            return Err(ParseFailure::Not);
         }
         let size = exponent.iter().fold(0i64, |n, d| {
             n.saturating_mul(10).saturating_add(i64::from(d - b'0')).min(1 << 40)
         });
         shift += if minus { -size } else { size };
     } else if !rest.is_empty() {
-        return Err(Why::Not);
+        return Err(ParseFailure::Not);
     }
     if overflow {
-        return Err(Why::Beyond);
+        return Err(ParseFailure::Beyond);
     }
     if digits == 0 {
         return Ok(0);
     }
-    // The last digit is no zero now, so nothing can be divided away without loss.
+    // The last digit is not zero now, so dividing would lose digits.
     shift += zeros as i64;
     if shift < 0 {
-        return Err(Why::TooFine);
+        return Err(ParseFailure::TooFine);
     }
     let value = usize::try_from(shift)
         .ok()
         .and_then(|shift| POWERS.get(shift))
         .and_then(|power| digits.checked_mul(*power))
         .filter(|value| *value < POWERS[precision as usize])
-        .ok_or(Why::Beyond)?;
+        .ok_or(ParseFailure::Beyond)?;
     Ok(if negative { -value } else { value })
 }
 
-/// A value of `from` digits behind the point as one of `precision` and `scale`, exactly.
-pub fn rescale(value: i128, from: i64, precision: u8, scale: i8) -> Result<i128, Why> {
+/// Converts a value with `from` decimals to `precision` and `scale`, exactly.
+pub fn rescale(value: i128, from: i64, precision: u8, scale: i8) -> Result<i128, ParseFailure> {
     let shift = i64::from(scale) - from;
     let value = if shift >= 0 {
         match usize::try_from(shift).ok().and_then(|s| POWERS.get(s)) {
-            Some(power) => value.checked_mul(*power).ok_or(Why::Beyond)?,
+            Some(power) => value.checked_mul(*power).ok_or(ParseFailure::Beyond)?,
             None if value == 0 => 0,
-            None => return Err(Why::Beyond),
+            None => return Err(ParseFailure::Beyond),
         }
     } else {
         match usize::try_from(-shift).ok().and_then(|s| POWERS.get(s)) {
             Some(power) if value % power == 0 => value / power,
             None if value == 0 => 0,
-            _ => return Err(Why::TooFine),
+            _ => return Err(ParseFailure::TooFine),
         }
     };
     if value.unsigned_abs() < POWERS[precision as usize].unsigned_abs() {
         Ok(value)
     } else {
-        Err(Why::Beyond)
+        Err(ParseFailure::Beyond)
     }
 }
 
-/// A big-endian two's complement number.
-pub fn big_endian(bytes: &[u8]) -> Result<i128, Why> {
+/// Reads a big-endian two's complement number.
+pub fn big_endian(bytes: &[u8]) -> Result<i128, ParseFailure> {
     let Some(first) = bytes.first() else {
-        return Err(Why::Not);
+        return Err(ParseFailure::Not);
     };
     let fill = if first & 0x80 != 0 { 0xff } else { 0 };
     let extra = bytes.len().saturating_sub(16);
     let (sign, kept) = bytes.split_at(extra);
     if sign.iter().any(|b| *b != fill) || (extra > 0 && (kept[0] ^ fill) & 0x80 != 0) {
-        return Err(Why::Beyond);
+        return Err(ParseFailure::Beyond);
     }
     let mut wide = [fill; 16];
     wide[16 - kept.len()..].copy_from_slice(kept);
     Ok(i128::from_be_bytes(wide))
 }
 
-/// A 64-bit float; `inf`, `nan` and their longer forms in any case. A finite text beyond the range is refused.
-pub fn double(text: &str) -> Result<f64, Why> {
-    let value: f64 = text.parse().map_err(|_| Why::Not)?;
-    let spelled = text.bytes().any(|b| matches!(b, b'i' | b'I'));
-    if value.is_infinite() && !spelled {
-        return Err(Why::Beyond);
+/// Parses a 64-bit float, including `inf`, `nan` and their longer forms in any case. Like in PostgreSQL, a finite
+/// text beyond the range is refused, and so is one that would be rounded to 0.
+pub fn double(text: &str) -> Result<f64, ParseFailure> {
+    let value: f64 = text.parse().map_err(|_| ParseFailure::Not)?;
+    let is_beyond = match value {
+        0.0 => has_nonzero_digit(text),
+        _ => value.is_infinite() && !text.bytes().any(|b| matches!(b, b'i' | b'I')),
+    };
+    if is_beyond {
+        return Err(ParseFailure::Beyond);
     }
     Ok(value)
 }
@@ -163,15 +169,15 @@ mod tests {
         assert_eq!(decimal("1500e-2", 18, 0), Ok(15));
         assert_eq!(decimal("0e999999999999999999999", 18, 2), Ok(0));
         assert_eq!(decimal("000.000", 1, 0), Ok(0));
-        assert_eq!(decimal("1.005", 18, 2), Err(Why::TooFine));
-        assert_eq!(decimal("1e-50", 18, 2), Err(Why::TooFine));
-        assert_eq!(decimal("1000", 3, 0), Err(Why::Beyond));
-        assert_eq!(decimal("1e40", 38, 0), Err(Why::Beyond));
+        assert_eq!(decimal("1.005", 18, 2), Err(ParseFailure::TooFine));
+        assert_eq!(decimal("1e-50", 18, 2), Err(ParseFailure::TooFine));
+        assert_eq!(decimal("1000", 3, 0), Err(ParseFailure::Beyond));
+        assert_eq!(decimal("1e40", 38, 0), Err(ParseFailure::Beyond));
         assert_eq!(decimal(&"9".repeat(38), 38, 0), Ok(POWERS[38] - 1));
-        assert_eq!(decimal(&"9".repeat(60), 38, 0), Err(Why::Beyond));
+        assert_eq!(decimal(&"9".repeat(60), 38, 0), Err(ParseFailure::Beyond));
         assert_eq!(decimal(&format!("0.5{}", "0".repeat(90)), 38, 1), Ok(5));
         for text in ["", ".", "-", "1e", "1e+", "1 ", "0x1", "1.2.3", "--1", "1,5", "e5"] {
-            assert_eq!(decimal(text, 18, 2), Err(Why::Not), "{text}");
+            assert_eq!(decimal(text, 18, 2), Err(ParseFailure::Not), "{text}");
         }
     }
 
@@ -179,17 +185,30 @@ mod tests {
     fn integers_beyond_64_bits_are_refused() {
         assert_eq!(integer("9223372036854775807"), Ok(i64::MAX));
         assert_eq!(integer("-9223372036854775808"), Ok(i64::MIN));
-        assert_eq!(integer("9223372036854775808"), Err(Why::Beyond));
+        assert_eq!(integer("9223372036854775808"), Err(ParseFailure::Beyond));
         assert_eq!(integer("17850.0"), Ok(17850));
-        assert_eq!(integer("17850.5"), Err(Why::TooFine));
+        assert_eq!(integer("17850.5"), Err(ParseFailure::TooFine));
     }
 
     #[test]
     fn doubles_know_infinity_but_do_not_overflow_into_it() {
         assert_eq!(double("-Infinity"), Ok(f64::NEG_INFINITY));
         assert!(double("NaN").is_ok_and(f64::is_nan));
-        assert_eq!(double("1e999"), Err(Why::Beyond));
-        assert_eq!(double("one"), Err(Why::Not));
+        assert_eq!(double("1e999"), Err(ParseFailure::Beyond));
+        assert_eq!(double("one"), Err(ParseFailure::Not));
+    }
+
+    /// `1e-400` silently became 0.0.
+    #[test]
+    fn doubles_do_not_underflow_into_zero() {
+        for text in ["1e-400", "-1e-324", "0.00001E-320", "2.4703282292062327e-324"] {
+            assert_eq!(double(text), Err(ParseFailure::Beyond), "{text}");
+        }
+        assert_eq!(double("1e-320"), Ok(1e-320));
+        assert_eq!(double("2.4703282292062328e-324"), Ok(f64::from_bits(1)));
+        for text in ["0", "-0.0", "0e-999", "0.000e5", ".0"] {
+            assert_eq!(double(text).map(f64::abs), Ok(0.0), "{text}");
+        }
     }
 
     proptest! {

@@ -1,21 +1,22 @@
-//! What spreadsheets write into CSV in place of a value: they write what a cell shows.
+//! Recognises texts that spreadsheets export to CSV instead of values, because they export what a cell shows.
 
 use chrono::{Days, NaiveDate};
 use memchr::memchr2;
 
-use super::Why;
+use crate::decode::coerce::ParseFailure;
 use crate::repr::SqlType;
 
-/// How many digits of a whole number a cell shows. Of a longer one it shows six, and an exponent.
+/// Up to this number of digits a cell shows an integer in full; a longer one is shown with six digits and an
+/// exponent.
 const SHOWN: i64 = 11;
 
-/// Why a number is refused that lacks digits.
-pub(super) const CUT: Why = Why::Custom(
+/// Why a number that lost digits is refused.
+pub(super) const CUT: ParseFailure = ParseFailure::Custom(
     "is what a spreadsheet leaves of a number with more than 11 digits, and the others are lost; have the column exported as \
      text, or declare it DOUBLE if they do not matter",
 );
 
-/// What stands in a cell whose formula failed.
+/// The texts of a cell whose formula failed.
 const ERRORS: [&str; 16] = [
     "#N/A",
     "#VALUE!",
@@ -35,12 +36,12 @@ const ERRORS: [&str; 16] = [
     "#BUSY!",
 ];
 
-/// Whether a number's text lacks digits of the number: it has more than 11 in front of the point, and an exponent makes up zeros
-/// for some of them, as in `4.68769E+17`.
+/// Whether a number's text lost digits of the number: it has more than 11 digits before the decimal point, and an
+/// exponent stands for some of them, as in `4.68769E+17`.
 ///
-/// Below that an exponent is taken: spreadsheets show such numbers in full, and Java (`1.0E7`) and R (`1e+05`) write round ones
-/// so, which lack nothing. From there on nobody can tell a round number from one that was cut. (C's `%g` cuts from 7 digits
-/// on. That cannot be told from Java's and R's round numbers.)
+/// A smaller exponent is accepted: spreadsheets show such numbers in full, and Java (`1.0E7`) and R (`1e+05`) write
+/// round numbers like this, which lost nothing. Of larger numbers, round ones cannot be distinguished from those that
+/// were cut. (C's `%g` cuts from 7 digits on, which cannot be distinguished from round numbers of Java and R.)
 pub fn lacks_digits(text: &str) -> bool {
     let Some(at) = memchr2(b'e', b'E', text.as_bytes()) else {
         return false;
@@ -55,7 +56,7 @@ pub fn lacks_digits(text: &str) -> bool {
     if !is_digits(whole) || !is_digits(decimals) || exponent <= decimals.len() as i64 {
         return false;
     }
-    // Digits in front of the point, once the exponent has moved it: from the first one on that is no zero.
+    // The number of digits before the point after the exponent has moved it, not counting leading zeros.
     let zeros = whole
         .bytes()
         .chain(decimals.bytes())
@@ -65,7 +66,7 @@ pub fn lacks_digits(text: &str) -> bool {
     !is_zero && (whole.len() as i64 - zeros as i64).saturating_add(exponent) > SHOWN
 }
 
-/// Whether a text stands for an error of a spreadsheet, or for a number that its cell was too narrow for.
+/// Whether a text is a spreadsheet's error, or stands for a number that was too wide for its cell.
 pub fn is_error(text: &str) -> bool {
     let is_narrow = text.len() > 1 && text.bytes().all(|byte| byte == b'#');
     let is_of_libre_office = || {
@@ -75,8 +76,8 @@ pub fn is_error(text: &str) -> bool {
     is_narrow || ERRORS.contains(&text) || is_of_libre_office()
 }
 
-/// What a text of a CSV file is that is no value of a type, and what to do; none: no spreadsheet is known to write it.
-pub(super) fn told(sql_type: &SqlType, text: &str) -> Option<String> {
+/// What a text of a CSV file is if it is no valid value, and what to do; none if no spreadsheet is known to write it.
+pub(super) fn explain(sql_type: &SqlType, text: &str) -> Option<String> {
     let text = text.trim();
     if is_error(text) {
         return Some(
@@ -86,21 +87,21 @@ pub(super) fn told(sql_type: &SqlType, text: &str) -> Option<String> {
     if !matches!(sql_type, SqlType::Date | SqlType::Timestamp) {
         return None;
     }
-    let date = counted(text)?;
+    let date = serial_day(text)?;
     Some(format!(
         "it may be how a spreadsheet counts days, then it is {date}: have the column exported as dates, or declare it DOUBLE and \
          count from DATE '1899-12-30' in SQL"
     ))
 }
 
-/// The day that a spreadsheet's number of five digits stands for, with or without a part of the day.
-fn counted(text: &str) -> Option<NaiveDate> {
+/// The day that a spreadsheet's five-digit serial number stands for, with or without a fraction of the day.
+fn serial_day(text: &str) -> Option<NaiveDate> {
     let (days, part) = text.split_once('.').unwrap_or((text, ""));
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if days.len() != 5 || days.starts_with('0') || !is_digits(days) || !is_digits(part) {
         return None;
     }
-    // Lotus 1-2-3 took 1900 for a leap year, so that what is behind that February counts from a day earlier.
+    // Lotus 1-2-3 treated 1900 as a leap year, so days after that February count from one day earlier.
     NaiveDate::from_ymd_opt(1899, 12, 30)?.checked_add_days(Days::new(days.parse().ok()?))
 }
 
@@ -161,7 +162,7 @@ mod tests {
             ("01234", None),
             ("4529x", None),
         ] {
-            assert_eq!(counted(text).map(|day| day.to_string()).as_deref(), day, "{text}");
+            assert_eq!(serial_day(text).map(|day| day.to_string()).as_deref(), day, "{text}");
         }
     }
 }

@@ -1,74 +1,91 @@
-//! Text and numbers to points in time: microseconds since 1970-01-01 00:00, without a zone (UTC where the text has one), from
-//! the year 1 to 9999.
+//! Converts text and numbers to points in time: microseconds since 1970-01-01 00:00, without a zone (UTC if the text
+//! has one), for the years 1 to 9999.
 //!
-//! One rule for what is finer than a microsecond, of every format: it is refused, unless the column's `format` says that it
-//! is cut off ([`Finer`]). PostgreSQL rounds it instead, without a word. That would be a loss that nobody is told of, could
-//! make one moment of two, and would carry .NET's last moment, 9999-12-31 23:59:59.9999999, out of the calendar.
+//! In every format, a point finer than a microsecond is refused, unless the column's `format` says that it is
+//! truncated ([`SubMicrosecondRule`]). PostgreSQL silently rounds it instead. That would be an unreported loss, could
+//! merge two points into one, and would move .NET's last point, 9999-12-31 23:59:59.9999999, out of the calendar.
 
 use chrono::NaiveDate;
 
-use super::Why;
-use crate::decode::target::{Epoch, Finer, Pattern};
+use crate::decode::coerce::ParseFailure;
+use crate::decode::target::{EpochUnit, SubMicrosecondRule, TextPattern};
 use crate::repr::{FIRST_MOMENT, LAST_MOMENT};
 
-/// Microseconds of a day.
+/// Microseconds in a day.
 pub const DAY: i64 = 86_400_000_000;
-/// chrono's count of days at 1970-01-01.
+/// chrono's day number of 1970-01-01.
 const UNIX_DAY: i32 = 719_163;
 
 /// Why a point that is finer than a microsecond is refused.
-const TOO_FINE: Why = Why::Custom(
+const TOO_FINE: ParseFailure = ParseFailure::Custom(
     "is finer than a microsecond; have the rest cut off by the column's `format = \"cut_to_us\"`, or declare VARCHAR",
 );
 
-/// A point in time before it is decided what becomes of what is finer than a microsecond.
+/// A point in time before fractions of a microsecond are refused or truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fine {
-    /// The microsecond that it lies in.
+pub struct PreciseMoment {
+    /// The point, rounded down to a microsecond.
     pub micros: i64,
-    /// Whether it lies behind the start of that.
+    /// Whether the point lies behind that.
     pub is_finer: bool,
 }
 
-impl Fine {
-    fn whole(micros: i64) -> Fine {
-        Fine {
+impl PreciseMoment {
+    fn whole(micros: i64) -> PreciseMoment {
+        PreciseMoment {
             micros,
             is_finer: false,
         }
     }
 
-    /// The point, if it lies between the years 1 and 9999, and nothing is lost that may not be.
-    fn settle(self, finer: Finer) -> Result<i64, Why> {
+    /// The point in microseconds, if it lies in the years 1 to 9999 and loses nothing that must not be lost.
+    fn to_micros(self, finer: SubMicrosecondRule) -> Result<i64, ParseFailure> {
         match (FIRST_MOMENT..=LAST_MOMENT).contains(&self.micros) {
-            true if self.is_finer && finer == Finer::Refused => Err(TOO_FINE),
+            true if self.is_finer && finer == SubMicrosecondRule::Refused => Err(TOO_FINE),
             true => Ok(self.micros),
-            false => Err(Why::Beyond),
+            false => Err(ParseFailure::Beyond),
         }
     }
 }
 
-/// A point in time from text, by the patterns, or ISO 8601 without any. Two patterns that read it as two points tell nothing.
-pub fn point(text: &str, patterns: &[Pattern], finer: Finer) -> Result<i64, Why> {
+/// Parses a point in time by the patterns, or as ISO 8601 if there are none. It is refused if two patterns read it
+/// differently.
+pub fn point(text: &str, patterns: &[TextPattern], finer: SubMicrosecondRule) -> Result<i64, ParseFailure> {
     if patterns.is_empty() {
-        return iso(text.as_bytes()).ok_or(Why::Not)?.settle(finer);
+        return match iso(text.as_bytes()) {
+            Some(point) => point.to_micros(finer),
+            None if has_long_year(text) => Err(ParseFailure::Beyond),
+            None => Err(ParseFailure::Not),
+        };
     }
-    let mut found = Err(Why::Not);
+    let mut found = Err(ParseFailure::Not);
     for pattern in patterns {
-        match (by_pattern(text, pattern).and_then(|point| point.settle(finer)), found) {
+        match (
+            by_pattern(text, pattern).and_then(|point| point.to_micros(finer)),
+            found,
+        ) {
             (Ok(point), Ok(before)) if point != before => return Err(super::AMBIGUOUS),
             (Ok(point), _) => found = Ok(point),
-            (Err(why), Err(Why::Not)) => found = Err(why),
+            (Err(why), Err(ParseFailure::Not)) => found = Err(why),
             (Err(_), _) => (),
         }
     }
     found
 }
 
-fn by_pattern(text: &str, pattern: &Pattern) -> Result<Fine, Why> {
+/// Whether a text is ISO 8601 except that its year has a sign or more than four digits: `+10000-01-01`.
+fn has_long_year(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['+', '-']);
+    let year = unsigned.unwrap_or(text);
+    let digits = year.bytes().take_while(u8::is_ascii_digit).count();
+    let is_long = digits > 4 || (digits == 4 && unsigned.is_some());
+    is_long && iso(format!("2000{}", &year[digits..]).as_bytes()).is_some()
+}
+
+fn by_pattern(text: &str, pattern: &TextPattern) -> Result<PreciseMoment, ParseFailure> {
     let written = match pattern {
-        Pattern::Epoch(unit) => return counted(text, *unit),
-        Pattern::Plain(joint, written) => {
+        TextPattern::Epoch(unit) => return counted(text, *unit),
+        TextPattern::Plain(joint, written) => {
             let bytes = text.as_bytes();
             if bytes.len() == 19
                 && bytes[10] == *joint
@@ -79,87 +96,90 @@ fn by_pattern(text: &str, pattern: &Pattern) -> Result<Fine, Why> {
             }
             written
         }
-        Pattern::Written(written) => written,
+        TextPattern::Written(written) => written,
     };
-    let point = written.point(text).ok_or(Why::Not)?;
-    Ok(Fine {
+    let point = written.point(text).ok_or(ParseFailure::Not)?;
+    Ok(PreciseMoment {
         micros: point.timestamp_micros(),
         is_finer: !point.timestamp_subsec_nanos().is_multiple_of(1000),
     })
 }
 
-/// A point from a number in text.
-pub fn count(text: &str, unit: Epoch, finer: Finer) -> Result<i64, Why> {
-    counted(text, unit)?.settle(finer)
+/// A point from the text of a number that counts units.
+pub fn count(text: &str, unit: EpochUnit, finer: SubMicrosecondRule) -> Result<i64, ParseFailure> {
+    counted(text, unit)?.to_micros(finer)
 }
 
-fn counted(text: &str, unit: Epoch) -> Result<Fine, Why> {
+fn counted(text: &str, unit: EpochUnit) -> Result<PreciseMoment, ParseFailure> {
     match super::number::integer(text) {
         Ok(n) => whole(n, unit),
-        // Seconds with a fraction, as Python writes them.
-        Err(Why::TooFine) => {
+        // A number of seconds may have a fraction, as Python writes it.
+        Err(ParseFailure::TooFine) => {
             let digits = match unit {
-                Epoch::Seconds => 6,
-                Epoch::Millis => 3,
-                Epoch::Micros => 0,
-                Epoch::Nanos | Epoch::Days => return Err(Why::TooFine),
+                EpochUnit::Seconds => 6,
+                EpochUnit::Millis => 3,
+                EpochUnit::Micros => 0,
+                EpochUnit::Nanos | EpochUnit::Days => return Err(ParseFailure::TooFine),
             };
             let (micros, is_finer) = match super::number::decimal(text, 38, digits) {
-                Err(Why::TooFine) => {
+                Err(ParseFailure::TooFine) => {
                     let end = text.find('.').map_or(text.len(), |point| point + 1 + digits as usize);
                     let cut = super::number::decimal(&text[..end.min(text.len())], 38, digits)?;
-                    // Of a negative number, what was cut off lies before.
+                    // For a negative number the truncated part lies before the point.
                     (cut - i128::from(text.starts_with('-')), true)
                 }
                 read => (read?, false),
             };
-            let micros = i64::try_from(micros).map_err(|_| Why::Beyond)?;
-            Ok(Fine { micros, is_finer })
+            let micros = i64::try_from(micros).map_err(|_| ParseFailure::Beyond)?;
+            Ok(PreciseMoment { micros, is_finer })
         }
         Err(why) => Err(why),
     }
 }
 
-/// A point from a number.
-pub fn scaled(n: i64, unit: Epoch, finer: Finer) -> Result<i64, Why> {
-    whole(n, unit)?.settle(finer)
+/// A point from a number that counts units.
+pub fn scaled(n: i64, unit: EpochUnit, finer: SubMicrosecondRule) -> Result<i64, ParseFailure> {
+    whole(n, unit)?.to_micros(finer)
 }
 
-fn whole(n: i64, unit: Epoch) -> Result<Fine, Why> {
+fn whole(n: i64, unit: EpochUnit) -> Result<PreciseMoment, ParseFailure> {
     let point = match unit {
-        Epoch::Seconds => n.checked_mul(1_000_000),
-        Epoch::Millis => n.checked_mul(1000),
-        Epoch::Micros => Some(n),
-        Epoch::Nanos => return nanos(i128::from(n)),
-        Epoch::Days => n.checked_mul(DAY),
+        EpochUnit::Seconds => n.checked_mul(1_000_000),
+        EpochUnit::Millis => n.checked_mul(1000),
+        EpochUnit::Micros => Some(n),
+        EpochUnit::Nanos => return nanos(i128::from(n)),
+        EpochUnit::Days => n.checked_mul(DAY),
     };
-    point.map(Fine::whole).ok_or(Why::Beyond)
+    point.map(PreciseMoment::whole).ok_or(ParseFailure::Beyond)
 }
 
-fn nanos(n: i128) -> Result<Fine, Why> {
-    let micros = i64::try_from(n.div_euclid(1000)).map_err(|_| Why::Beyond)?;
-    Ok(Fine {
+fn nanos(n: i128) -> Result<PreciseMoment, ParseFailure> {
+    let micros = i64::try_from(n.div_euclid(1000)).map_err(|_| ParseFailure::Beyond)?;
+    Ok(PreciseMoment {
         micros,
         is_finer: n % 1000 != 0,
     })
 }
 
 /// A point from a number of nanoseconds of any size.
-pub fn wide(n: i128, finer: Finer) -> Result<i64, Why> {
-    nanos(n)?.settle(finer)
+pub fn wide(n: i128, finer: SubMicrosecondRule) -> Result<i64, ParseFailure> {
+    nanos(n)?.to_micros(finer)
 }
 
-/// A day of a point, where it is a midnight.
-pub fn day(point: i64) -> Result<i32, Why> {
+/// The day of a point, if that is a midnight.
+pub fn day(point: i64) -> Result<i32, ParseFailure> {
     if point % DAY != 0 {
-        return Err(Why::Custom("has a time of day; declare TIMESTAMP and cast in SQL"));
+        return Err(ParseFailure::Custom(
+            "has a time of day; declare TIMESTAMP and cast in SQL",
+        ));
     }
-    i32::try_from(point / DAY).map_err(|_| Why::Beyond)
+    i32::try_from(point / DAY).map_err(|_| ParseFailure::Beyond)
 }
 
-/// `2011-12-09` or `2011-12-09Z`, or the former and `T` or a blank and `12:50`, `12:50:00`, `12:50:00.123456789`, then optionally
-/// `Z`, `+01`, `+0100` or `+01:00`. Also the basic form, `20111209T125000Z`, where it has a time.
-pub fn iso(text: &[u8]) -> Option<Fine> {
+/// Parses `2011-12-09` or `2011-12-09Z`, or the former followed by `T` or a blank, by `12:50`, `12:50:00` or
+/// `12:50:00.123456789`, and optionally by `Z`, `+01`, `+0100` or `+01:00`. Also the basic form `20111209T125000Z`
+/// with a time.
+pub fn iso(text: &[u8]) -> Option<PreciseMoment> {
     if text.get(8).is_some_and(|joint| matches!(joint, b'T' | b't')) {
         return basic(text);
     }
@@ -172,11 +192,11 @@ pub fn iso(text: &[u8]) -> Option<Fine> {
     let date = NaiveDate::from_ymd_opt(year as i32, month as u32, day as u32)?;
     let days = i64::from(chrono::Datelike::num_days_from_ce(&date) - UNIX_DAY);
     if text.len() == 10 {
-        return Some(Fine::whole(days * DAY));
+        return Some(PreciseMoment::whole(days * DAY));
     }
     if text[10] == b'Z' {
-        // Debezium's `isostring` dates.
-        return (text.len() == 11).then_some(Fine::whole(days * DAY));
+        // `2011-12-09Z`, as Debezium's `isostring` writes dates.
+        return (text.len() == 11).then_some(PreciseMoment::whole(days * DAY));
     }
     if !matches!(text[10], b'T' | b't' | b' ') {
         return None;
@@ -210,14 +230,14 @@ pub fn iso(text: &[u8]) -> Option<Fine> {
             rest = &tail[digits..];
         }
     }
-    Some(Fine {
+    Some(PreciseMoment {
         micros: micros - zone(rest)? * 1_000_000,
         is_finer,
     })
 }
 
-/// The basic form, by way of the other.
-fn basic(text: &[u8]) -> Option<Fine> {
+/// Parses the basic form by converting it to the extended one.
+fn basic(text: &[u8]) -> Option<PreciseMoment> {
     let mut long = [0; 64];
     let mut length = 0;
     let mut push = |part: &[u8]| {
@@ -237,7 +257,7 @@ fn basic(text: &[u8]) -> Option<Fine> {
     iso(&long[..length])
 }
 
-/// Seconds east of Greenwich.
+/// Parses an offset, in seconds east of Greenwich.
 fn zone(mut text: &[u8]) -> Option<i64> {
     while let [b' ', tail @ ..] = text {
         text = tail;
@@ -287,7 +307,7 @@ mod tests {
             ("20111209T1250", 1_323_435_000_000_000),
             ("20111209T135000.5+0100", 1_323_435_000_500_000),
         ] {
-            assert_eq!(iso(text.as_bytes()), Some(Fine::whole(micros)), "{text}");
+            assert_eq!(iso(text.as_bytes()), Some(PreciseMoment::whole(micros)), "{text}");
         }
         for text in [
             "",
@@ -307,15 +327,15 @@ mod tests {
         }
     }
 
-    /// Digits behind the sixth were cut off without a word.
+    /// Digits behind the sixth were silently cut off.
     #[test]
     fn what_is_finer_than_a_microsecond_is_refused_or_cut_off_whatever_it_is_written_as() {
         let written = [pattern("%d.%m.%Y %H:%M:%S%.f")];
         let iso = |text: &str, finer| point(text, &[], finer);
         let by_pattern = |text: &str, finer| point(text, &written, finer);
-        let nanos = |n: i64, finer| scaled(n, Epoch::Nanos, finer);
-        let seconds = |text: &str, finer| count(text, Epoch::Seconds, finer);
-        type Read<'a> = Box<dyn Fn(Finer) -> Result<i64, Why> + 'a>;
+        let nanos = |n: i64, finer| scaled(n, EpochUnit::Nanos, finer);
+        let seconds = |text: &str, finer| count(text, EpochUnit::Seconds, finer);
+        type Read<'a> = Box<dyn Fn(SubMicrosecondRule) -> Result<i64, ParseFailure> + 'a>;
         let reads: [(Read<'_>, i64); 9] = [
             (Box::new(|finer| iso("1970-01-01T00:00:00.1234567Z", finer)), 123_456),
             (Box::new(|finer| iso("1969-12-31 23:59:59.999999999", finer)), -1),
@@ -337,77 +357,116 @@ mod tests {
             (Box::new(|finer| seconds("-1.0000009", finer)), -1_000_001),
         ];
         for (n, (read, cut)) in reads.iter().enumerate() {
-            assert_eq!(read(Finer::Refused), Err(TOO_FINE), "the read {n}");
-            assert_eq!(read(Finer::CutOff), Ok(*cut), "the read {n}");
+            assert_eq!(read(SubMicrosecondRule::Refused), Err(TOO_FINE), "the read {n}");
+            assert_eq!(read(SubMicrosecondRule::CutOff), Ok(*cut), "the read {n}");
         }
-        assert_eq!(iso("1970-01-01T00:00:00.123456000Z", Finer::Refused), Ok(123_456));
-        assert_eq!(seconds("-1.5", Finer::Refused), Ok(-1_500_000));
-        assert_eq!(nanos(-1_000, Finer::Refused), Ok(-1));
+        assert_eq!(
+            iso("1970-01-01T00:00:00.123456000Z", SubMicrosecondRule::Refused),
+            Ok(123_456)
+        );
+        assert_eq!(seconds("-1.5", SubMicrosecondRule::Refused), Ok(-1_500_000));
+        assert_eq!(nanos(-1_000, SubMicrosecondRule::Refused), Ok(-1));
     }
 
     #[test]
     fn points_lie_between_the_years_1_and_9999() {
         for text in ["0000-12-31", "0000-01-01T00:00:00", "0001-01-01T00:00:00+01:00"] {
-            assert_eq!(point(text, &[], Finer::CutOff), Err(Why::Beyond), "{text}");
+            assert_eq!(
+                point(text, &[], SubMicrosecondRule::CutOff),
+                Err(ParseFailure::Beyond),
+                "{text}"
+            );
         }
         for (n, unit) in [
-            (-719_163, Epoch::Days),
-            (FIRST_MOMENT / 1000 - 1, Epoch::Millis),
-            (2_932_897, Epoch::Days),
+            (-719_163, EpochUnit::Days),
+            (FIRST_MOMENT / 1000 - 1, EpochUnit::Millis),
+            (2_932_897, EpochUnit::Days),
         ] {
-            assert_eq!(scaled(n, unit, Finer::CutOff), Err(Why::Beyond), "{n}");
+            assert_eq!(
+                scaled(n, unit, SubMicrosecondRule::CutOff),
+                Err(ParseFailure::Beyond),
+                "{n}"
+            );
         }
-        assert_eq!(point("0001-01-01", &[], Finer::Refused), Ok(FIRST_MOMENT));
+        for text in [
+            "+10000-01-01",
+            "10000-01-01T00:00:00Z",
+            "-0044-03-15",
+            "294276-12-31 23:59:59.9",
+        ] {
+            assert_eq!(
+                point(text, &[], SubMicrosecondRule::CutOff),
+                Err(ParseFailure::Beyond),
+                "{text}"
+            );
+        }
+        for text in ["10000-01", "+2024-13-01", "20240101", "-1", "+1-01-01", "1234567890"] {
+            assert_eq!(
+                point(text, &[], SubMicrosecondRule::CutOff),
+                Err(ParseFailure::Not),
+                "{text}"
+            );
+        }
+        assert_eq!(point("0001-01-01", &[], SubMicrosecondRule::Refused), Ok(FIRST_MOMENT));
         assert_eq!(
-            point("9999-12-31T23:59:59.999999", &[], Finer::Refused),
+            point("9999-12-31T23:59:59.999999", &[], SubMicrosecondRule::Refused),
             Ok(LAST_MOMENT)
         );
     }
 
-    fn pattern(text: &str) -> Pattern {
-        Pattern::Written(MomentPattern::parse(text).expect("a pattern"))
+    fn pattern(text: &str) -> TextPattern {
+        TextPattern::Written(MomentPattern::parse(text).expect("a pattern"))
     }
 
-    /// A day was silently what the first of two patterns read.
+    /// A text was silently read by the first of two patterns that read it differently.
     #[test]
     fn a_text_that_two_patterns_read_differently_is_refused() {
         let day_or_month = [pattern("%d/%m/%Y"), pattern("%m/%d/%Y")];
         assert_eq!(
-            point("03/04/2024", &day_or_month, Finer::Refused),
+            point("03/04/2024", &day_or_month, SubMicrosecondRule::Refused),
             Err(super::super::AMBIGUOUS)
         );
         assert_eq!(
-            point("13/04/2024", &day_or_month, Finer::Refused),
-            point("04/13/2024", &day_or_month, Finer::Refused)
+            point("13/04/2024", &day_or_month, SubMicrosecondRule::Refused),
+            point("04/13/2024", &day_or_month, SubMicrosecondRule::Refused)
         );
         assert_eq!(
-            point("04/04/2024", &day_or_month, Finer::Refused),
+            point("04/04/2024", &day_or_month, SubMicrosecondRule::Refused),
             Ok(19_817 * DAY),
             "both read the same"
         );
-        let count_or_day = [Pattern::Epoch(Epoch::Seconds), pattern("%Y%m%d %H")];
-        assert_eq!(point("20240101", &count_or_day, Finer::Refused), Ok(20_240_101_000_000));
-        assert_eq!(point("20240101 00", &count_or_day, Finer::Refused), Ok(19_723 * DAY));
-        let usual = MomentPattern::parse("%Y-%m-%d %H:%M:%S").expect("a pattern");
-        let plain = [Pattern::Plain(b' ', usual), pattern("%Y-%d-%m %H:%M:%S")];
+        let count_or_day = [TextPattern::Epoch(EpochUnit::Seconds), pattern("%Y%m%d %H")];
         assert_eq!(
-            point("2024-03-04 00:00:00", &plain, Finer::Refused),
+            point("20240101", &count_or_day, SubMicrosecondRule::Refused),
+            Ok(20_240_101_000_000)
+        );
+        assert_eq!(
+            point("20240101 00", &count_or_day, SubMicrosecondRule::Refused),
+            Ok(19_723 * DAY)
+        );
+        let usual = MomentPattern::parse("%Y-%m-%d %H:%M:%S").expect("a pattern");
+        let plain = [TextPattern::Plain(b' ', usual), pattern("%Y-%d-%m %H:%M:%S")];
+        assert_eq!(
+            point("2024-03-04 00:00:00", &plain, SubMicrosecondRule::Refused),
             Err(super::super::AMBIGUOUS)
         );
     }
 
-    /// `%Y` took 24 for the year 24.
+    /// `%Y` read 24 as the year 24.
     #[test]
     fn a_whole_year_has_four_digits() {
         let whole = [pattern("%m/%d/%Y")];
-        assert_eq!(point("1/31/17", &whole, Finer::Refused), Err(Why::Not));
-        assert!(point("01/31/0017", &whole, Finer::Refused).is_ok());
+        assert_eq!(
+            point("1/31/17", &whole, SubMicrosecondRule::Refused),
+            Err(ParseFailure::Not)
+        );
+        assert!(point("01/31/0017", &whole, SubMicrosecondRule::Refused).is_ok());
         let both = [pattern("%m/%d/%Y"), pattern("%m/%d/%y")];
         assert_eq!(
-            point("1/31/17", &both, Finer::Refused),
-            point("1/31/2017", &both, Finer::Refused)
+            point("1/31/17", &both, SubMicrosecondRule::Refused),
+            point("1/31/2017", &both, SubMicrosecondRule::Refused)
         );
-        assert!(point("1/31/17", &both, Finer::Refused).is_ok());
+        assert!(point("1/31/17", &both, SubMicrosecondRule::Refused).is_ok());
     }
 
     proptest! {
@@ -415,7 +474,7 @@ mod tests {
         fn every_microsecond_of_four_millennia_reads_back(micros in -62_135_596_800_000_000i64..64_092_211_200_000_000) {
             let point = chrono::DateTime::from_timestamp_micros(micros).expect("in range");
             let text = point.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
-            prop_assert_eq!(iso(text.as_bytes()), Some(Fine::whole(micros)));
+            prop_assert_eq!(iso(text.as_bytes()), Some(PreciseMoment::whole(micros)));
         }
 
         #[test]

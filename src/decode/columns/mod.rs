@@ -1,10 +1,12 @@
-//! Columns of a file to columns of an input: found by name or dotted path, converted exactly.
+//! Converts columns of a file to columns of an input: they are found by name or dotted path, and converted exactly.
 //!
-//! What is of the right type is taken as it is. Integers are narrowed with a check, points in time change their unit (what is
-//! finer than microseconds is refused, or cut off where the column's format says so; zones are UTC), text goes the way of every
-//! text, and whatever else is written as text first, so that the same rules hold: nothing is rounded or wrapped. Nested values in
-//! a VARCHAR are JSON (`nested`).
+//! A column of the right type is used unchanged. Integers are narrowed with a check, points in time are converted to
+//! microseconds (finer ones are refused, or truncated if the column's format says so; zones become UTC), text is
+//! parsed like any text, and everything else is first written as text, so that the same rules apply: nothing is
+//! rounded or wrapped. Nested values in a VARCHAR become JSON (`nested`).
 
+pub(in crate::decode) mod file;
+pub(in crate::decode) mod file_fields;
 mod nested;
 mod uuids;
 
@@ -21,21 +23,23 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 
-use super::brought::{Brought, stranger};
-use super::cell::{Cell, Kind};
-use super::changes::{Outcome, Shape, Typed};
-use super::coerce::{self, Fault, Why, temporal};
-use super::parquet::{INT96, int96_nanos};
-use super::target::{Epoch, Finer, Target};
-use super::{Op, path};
+use crate::decode::cell::{Cell, CellKind};
+use crate::decode::changes::{DecodedBatch, InputShape, TypedRows};
+use crate::decode::coerce;
+use crate::decode::coerce::{CellFault, ParseFailure, temporal};
+use crate::decode::columns::file_fields::{FileFields, stranger};
+use crate::decode::decoded::ChangeOp;
+use crate::decode::formats::parquet::{INT96, int96_nanos};
+use crate::decode::path;
+use crate::decode::target::{EpochUnit, SubMicrosecondRule, Target};
 use crate::definition::FileField;
 use crate::repr::SqlType;
 use crate::words::{in_sql_words, sql_types};
 
 pub(super) use uuids::UUID;
 
-/// What rows of a file come to.
-pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
+/// Decodes rows of a file.
+pub(super) fn decode(shape: &InputShape, batch: &RecordBatch) -> DecodedBatch {
     let rows = batch.num_rows();
     let fields = batch.schema_ref().fields();
     let mut faults = Vec::new();
@@ -65,18 +69,18 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
     }
     let asked = shape.targets.iter().zip(&missing);
     let mut asked = asked.filter(|(target, _)| FileField::among(&target.from).is_none());
-    // A row of nulls would say nothing of it; a required column says it itself.
+    // A row of nulls would hide the mistake; if a column is required, that column reports it.
     if shape.may_be_null() && asked.all(|(_, missing)| *missing) {
         let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
         let reason = stranger(&names, &shape.targets);
-        faults.extend((0..rows as u32).map(|row| Fault {
+        faults.extend((0..rows as u32).map(|row| CellFault {
             row,
             reason: reason.clone(),
         }));
     }
-    let mut typed = Typed {
+    let mut typed = TypedRows {
         arrays,
-        ops: vec![Op::Upsert; rows],
+        ops: vec![ChangeOp::Upsert; rows],
         record: (0..rows as u32).collect(),
         rejects: Vec::new(),
         counted: Vec::new(),
@@ -97,11 +101,11 @@ pub(super) fn decode(shape: &Shape, batch: &RecordBatch) -> Outcome {
     typed.refuse(faults);
     let ignored = fields.iter().zip(used).filter(|(_, used)| rows > 0 && !used);
     let ignored = ignored.map(|(field, _)| (field.name().clone(), rows as u64)).collect();
-    Outcome::new(typed, vec![None; rows], ignored)
+    DecodedBatch::new(typed, vec![None; rows], ignored)
 }
 
-/// What of columns a file has.
-pub(super) fn brought(targets: &[Target], batch: &RecordBatch) -> Brought {
+/// The fields that a file has of those that columns take.
+pub(super) fn taken_fields(targets: &[Target], batch: &RecordBatch) -> FileFields {
     let found: Vec<Option<usize>> = targets
         .iter()
         .map(|target| target.from.iter().find_map(|name| find(batch, name)))
@@ -117,14 +121,14 @@ pub(super) fn brought(targets: &[Target], batch: &RecordBatch) -> Brought {
         .iter()
         .enumerate()
         .filter(|(root, _)| !found.contains(&Some(*root)));
-    Brought {
+    FileFields {
         columns: found.iter().map(Option::is_some).collect(),
         ignored: ignored.map(|(_, name)| name.clone()).collect(),
         names,
     }
 }
 
-/// A column by its name, or by a path into structs; and the column of the file it is in.
+/// Finds a column by its name, or by a path into structs; returns it with the index of the file's column.
 fn find(batch: &RecordBatch, name: &str) -> Option<(usize, ArrayRef)> {
     let schema = batch.schema_ref();
     if let Some((root, _)) = schema.column_with_name(name) {
@@ -137,7 +141,7 @@ fn find(batch: &RecordBatch, name: &str) -> Option<(usize, ArrayRef)> {
     for step in inner {
         let outer = array.as_struct_opt()?;
         let inner = outer.column_by_name(step)?;
-        // A null struct's fields are null, whatever they hold.
+        // The fields of a null struct count as null, whatever values are stored.
         let nulls = NullBuffer::union(outer.nulls(), inner.nulls());
         let data = inner.to_data().into_builder().nulls(nulls);
         array = make_array(data.build().ok()?);
@@ -145,24 +149,26 @@ fn find(batch: &RecordBatch, name: &str) -> Option<(usize, ArrayRef)> {
     Some((root, array))
 }
 
-/// An array as the target's type; a null and a fault where a value does not fit.
-fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Converts an array to the target's type, with a null and a fault where a value does not fit.
+fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<CellFault>) -> ArrayRef {
     use DataType as T;
     use SqlType as S;
     let plain = target.nulls.is_empty() && target.patterns.is_empty();
     match (array.data_type(), &target.sql_type) {
-        (T::Timestamp(TimeUnit::Microsecond, None), S::Timestamp) if plain && within_calendar(array, Epoch::Micros) => {
+        (T::Timestamp(TimeUnit::Microsecond, None), S::Timestamp)
+            if plain && within_calendar(array, EpochUnit::Micros) =>
+        {
             Arc::clone(array)
         }
-        (T::Date32, S::Date) if plain && within_calendar(array, Epoch::Days) => Arc::clone(array),
+        (T::Date32, S::Date) if plain && within_calendar(array, EpochUnit::Days) => Arc::clone(array),
         (T::Decimal128(precision, _), S::Decimal(..)) if *array.data_type() == target.arrow && plain => {
-            // A file may hold more digits than it declares.
+            // A file may contain more digits than its schema declares.
             match array
                 .as_primitive::<Decimal128Type>()
                 .validate_decimal_precision(*precision)
             {
                 Ok(()) => Arc::clone(array),
-                Err(_) => through_text(target, array, Kind::Number, faults),
+                Err(_) => through_text(target, array, CellKind::Number, faults),
             }
         }
         (from, _) if *from == target.arrow && plain && !from.is_temporal() && !from.is_nested() => Arc::clone(array),
@@ -170,17 +176,17 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
             Ok(array) => convert(target, &array, faults),
             Err(_) => refuse(target, array, faults),
         },
-        (T::Utf8 | T::LargeUtf8 | T::Utf8View, _) => through_text(target, array, Kind::Text, faults),
+        (T::Utf8 | T::LargeUtf8 | T::Utf8View, _) => through_text(target, array, CellKind::Text, faults),
         (from, S::Int | S::BigInt) if from.is_integer() && plain => narrow(target, array, faults),
         (from, S::Double) if (from.is_integer() || from.is_floating()) && plain => {
             cast(array, &target.arrow).unwrap_or_else(|_| refuse(target, array, faults))
         }
         (T::Timestamp(unit, _), S::Timestamp | S::Date) => {
             let epoch = match unit {
-                TimeUnit::Second => Epoch::Seconds,
-                TimeUnit::Millisecond => Epoch::Millis,
-                TimeUnit::Microsecond => Epoch::Micros,
-                TimeUnit::Nanosecond => Epoch::Nanos,
+                TimeUnit::Second => EpochUnit::Seconds,
+                TimeUnit::Millisecond => EpochUnit::Millis,
+                TimeUnit::Microsecond => EpochUnit::Micros,
+                TimeUnit::Nanosecond => EpochUnit::Nanos,
             };
             points(target, array, epoch, faults)
         }
@@ -193,15 +199,15 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
         (from, S::BigInt) if *from == INT96 && plain => {
             let values = array.as_primitive::<IntervalMonthDayNanoType>();
             let nanos = |row: usize| int96_nanos(values.value(row));
-            let number = |row| i64::try_from(nanos(row)).map_err(|_| Why::Beyond);
+            let number = |row| i64::try_from(nanos(row)).map_err(|_| ParseFailure::Beyond);
             values_by::<Int64Type>(target, array, faults, number, |row| format!("{} ns", nanos(row)))
         }
-        // As the file counts them.
+        // The stored number is used, in the file's unit.
         (T::Timestamp(..) | T::Date32 | T::Date64, S::BigInt) if plain => {
             counts(array).unwrap_or_else(|_| refuse(target, array, faults))
         }
-        (T::Date32, S::Timestamp | S::Date) => points(target, array, Epoch::Days, faults),
-        (T::Date64, S::Timestamp | S::Date) => points(target, array, Epoch::Millis, faults),
+        (T::Date32, S::Timestamp | S::Date) => points(target, array, EpochUnit::Days, faults),
+        (T::Date64, S::Timestamp | S::Date) => points(target, array, EpochUnit::Millis, faults),
         (T::LargeList(item) | T::FixedSizeList(item, _) | T::ListView(item) | T::LargeListView(item), S::List(_)) => {
             match cast(array, &T::List(Arc::clone(item))) {
                 Ok(array) => lists(target, array.as_list(), faults),
@@ -216,14 +222,18 @@ fn convert(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayR
         (T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_), S::Varchar) => utf8(target, array, faults),
         (from, _) if from.is_nested() || *from == T::Null => refuse(target, array, faults),
         (from, _) => {
-            let kind = if from.is_numeric() { Kind::Number } else { Kind::Text };
+            let kind = if from.is_numeric() {
+                CellKind::Number
+            } else {
+                CellKind::Text
+            };
             through_text(target, array, kind, faults)
         }
     }
 }
 
-/// By writing each value as text.
-fn through_text(target: &Target, array: &ArrayRef, kind: Kind, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Converts an array by writing each value as text and parsing that.
+fn through_text(target: &Target, array: &ArrayRef, kind: CellKind, faults: &mut Vec<CellFault>) -> ArrayRef {
     let Ok(show) = nested::shown(array.as_ref()) else {
         return refuse(target, array, faults);
     };
@@ -241,22 +251,22 @@ fn through_text(target: &Target, array: &ArrayRef, kind: Kind, faults: &mut Vec<
     }
     let shown = ends.iter().map(|(start, end)| &texts[*start..*end]);
     let cells = shown.enumerate().map(|(row, text)| match text {
-        "" if array.is_null(row) || kind == Kind::Number => Cell::NULL,
+        "" if array.is_null(row) || kind == CellKind::Number => Cell::NULL,
         text => Cell::new(kind, text),
     });
     let cells: Vec<Cell<'_>> = cells.collect();
     coerce::column(target, &cells, faults)
 }
 
-/// A value that has no text.
-fn unshown(target: &Target, row: usize, of: &DataType, error: &ArrowError) -> Fault {
+/// The fault for a value that cannot be written as text.
+fn unshown(target: &Target, row: usize, of: &DataType, error: &ArrowError) -> CellFault {
     let remedy = match of {
         DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
             ", or declare BIGINT, which takes the number that is stored"
         }
         _ => "",
     };
-    Fault {
+    CellFault {
         row: row as u32,
         reason: format!(
             "column {:?}: the value cannot be written as text: {}; correct the file{remedy}",
@@ -266,29 +276,29 @@ fn unshown(target: &Target, row: usize, of: &DataType, error: &ArrowError) -> Fa
     }
 }
 
-/// Integers to a type that may be too small for them.
-fn narrow(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Converts integers to a type that may be too small for them.
+fn narrow(target: &Target, array: &ArrayRef, faults: &mut Vec<CellFault>) -> ArrayRef {
     let checked = CastOptions {
         safe: true,
         ..CastOptions::default()
     };
     match cast_with_options(array, &target.arrow, &checked) {
         Ok(narrowed) if narrowed.null_count() == array.null_count() => narrowed,
-        _ => through_text(target, array, Kind::Number, faults),
+        _ => through_text(target, array, CellKind::Number, faults),
     }
 }
 
-/// Whether all counts of a time unit are points between the years 1 and 9999.
-fn within_calendar(array: &ArrayRef, unit: Epoch) -> bool {
+/// Whether all values lie in the years 1 to 9999.
+fn within_calendar(array: &ArrayRef, unit: EpochUnit) -> bool {
     counts(array).is_ok_and(|counts| {
         let counts = counts.as_primitive::<Int64Type>();
         let (least, greatest) = (min(counts), max(counts));
         let mut ends = least.into_iter().chain(greatest);
-        ends.all(|end| temporal::scaled(end, unit, Finer::Refused).is_ok())
+        ends.all(|end| temporal::scaled(end, unit, SubMicrosecondRule::Refused).is_ok())
     })
 }
 
-/// Points in time as the numbers that they are stored as.
+/// Points in time as the numbers by which they are stored.
 fn counts(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
         DataType::Date32 => cast(array, &DataType::Int32).and_then(|days| cast(&days, &DataType::Int64)),
@@ -296,8 +306,8 @@ fn counts(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Counts of time units to points or days.
-fn points(target: &Target, array: &ArrayRef, unit: Epoch, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Converts counts of time units to points or days.
+fn points(target: &Target, array: &ArrayRef, unit: EpochUnit, faults: &mut Vec<CellFault>) -> ArrayRef {
     let Ok(counts) = counts(array) else {
         return refuse(target, array, faults);
     };
@@ -306,12 +316,12 @@ fn points(target: &Target, array: &ArrayRef, unit: Epoch, faults: &mut Vec<Fault
     points_by(target, array, faults, point, |row| counts.value(row).to_string())
 }
 
-/// The points that `point` makes of rows, or their days; `count` is what a value says of which no calendar knows the date.
+/// Converts rows to points, or to days, with `point`; `count` gives the text for a value that is beyond the calendar.
 fn points_by(
     target: &Target,
     array: &ArrayRef,
-    faults: &mut Vec<Fault>,
-    point: impl Fn(usize) -> Result<i64, Why>,
+    faults: &mut Vec<CellFault>,
+    point: impl Fn(usize) -> Result<i64, ParseFailure>,
     count: impl Fn(usize) -> String,
 ) -> ArrayRef {
     match target.sql_type {
@@ -323,12 +333,12 @@ fn points_by(
     }
 }
 
-/// What `value` makes of rows, with a null and a fault where it makes nothing.
+/// Converts rows with `value`, with a null and a fault where it fails.
 fn values_by<T: ArrowPrimitiveType>(
     target: &Target,
     array: &ArrayRef,
-    faults: &mut Vec<Fault>,
-    value: impl Fn(usize) -> Result<T::Native, Why>,
+    faults: &mut Vec<CellFault>,
+    value: impl Fn(usize) -> Result<T::Native, ParseFailure>,
     count: impl Fn(usize) -> String,
 ) -> ArrayRef {
     let show = nested::shown(array.as_ref()).ok();
@@ -346,7 +356,7 @@ fn values_by<T: ArrowPrimitiveType>(
                     text = count(row);
                 }
                 let reason = match (why, &target.sql_type) {
-                    (Why::Beyond, SqlType::Date | SqlType::Timestamp) => format!(
+                    (ParseFailure::Beyond, SqlType::Date | SqlType::Timestamp) => format!(
                         "column {:?}: {} does not fit into {}, which holds the years 1 to 9999; correct the file, or declare BIGINT, which takes the number that is stored",
                         target.name,
                         coerce::shown(&text),
@@ -354,7 +364,7 @@ fn values_by<T: ArrowPrimitiveType>(
                     ),
                     (why, _) => coerce::reason(target, &text, why),
                 };
-                faults.push(Fault {
+                faults.push(CellFault {
                     row: row as u32,
                     reason,
                 });
@@ -365,8 +375,8 @@ fn values_by<T: ArrowPrimitiveType>(
     Arc::new(values.finish())
 }
 
-/// Lists, value by value.
-fn lists(target: &Target, lists: &ListArray, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Converts lists value by value.
+fn lists(target: &Target, lists: &ListArray, faults: &mut Vec<CellFault>) -> ArrayRef {
     let item = target.item().expect("only list targets come here");
     let mut inner = Vec::new();
     let field = match lists.data_type() {
@@ -377,10 +387,10 @@ fn lists(target: &Target, lists: &ListArray, faults: &mut Vec<Fault>) -> ArrayRe
     let values = convert(&item, &values, &mut inner);
     let offsets = lists.value_offsets();
     for fault in inner {
-        // The list whose slice holds the value; values of no list (behind a null) are nobody's fault.
+        // The list that contains the value. A value behind a null list belongs to no list, so its fault is ignored.
         let owner = offsets.partition_point(|offset| *offset <= fault.row as i32);
         if owner > 0 && owner <= lists.len() && lists.is_valid(owner - 1) {
-            faults.push(Fault {
+            faults.push(CellFault {
                 row: owner as u32 - 1,
                 ..fault
             });
@@ -394,8 +404,8 @@ fn lists(target: &Target, lists: &ListArray, faults: &mut Vec<Fault>) -> ArrayRe
     ))
 }
 
-/// Nested values as JSON text.
-fn nested(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Converts nested values to JSON text.
+fn nested(target: &Target, array: &ArrayRef, faults: &mut Vec<CellFault>) -> ArrayRef {
     let mut out = StringBuilder::with_capacity(array.len(), array.len() * 32);
     let mut unwritten = Vec::new();
     let written = nested::texts(array, |row, text| match text {
@@ -413,8 +423,8 @@ fn nested(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRe
     Arc::new(out.finish())
 }
 
-/// Bytes that should be text.
-fn utf8(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Converts bytes that should be text.
+fn utf8(target: &Target, array: &ArrayRef, faults: &mut Vec<CellFault>) -> ArrayRef {
     let Ok(bytes) = cast(array, &DataType::Binary) else {
         return refuse(target, array, faults);
     };
@@ -424,9 +434,9 @@ fn utf8(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef 
         .enumerate()
         .map(|(row, bytes)| match bytes.map(std::str::from_utf8) {
             None => Cell::NULL,
-            Some(Ok(text)) => Cell::new(Kind::Text, text),
+            Some(Ok(text)) => Cell::new(CellKind::Text, text),
             Some(Err(_)) => {
-                faults.push(Fault {
+                faults.push(CellFault {
                     row: row as u32,
                     reason: format!(
                         "column {:?}: the bytes are not UTF-8; declare the column BINARY",
@@ -440,25 +450,25 @@ fn utf8(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef 
     coerce::column(target, &cells, faults)
 }
 
-/// Nothing but faults, for a column that the file has twice.
-fn refuse_twins(target: &Target, field: &str, rows: usize, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Refuses all rows, because the file has two columns with this name.
+fn refuse_twins(target: &Target, field: &str, rows: usize, faults: &mut Vec<CellFault>) -> ArrayRef {
     let reason = format!(
         "column {:?}: the file has more than one column {field:?}; write it with names that differ",
         target.name
     );
-    faults.extend((0..rows as u32).map(|row| Fault {
+    faults.extend((0..rows as u32).map(|row| CellFault {
         row,
         reason: reason.clone(),
     }));
     new_null_array(&target.arrow, rows)
 }
 
-/// Nothing but faults.
-fn refuse(target: &Target, array: &ArrayRef, faults: &mut Vec<Fault>) -> ArrayRef {
+/// Refuses all values that are not null, because the types do not fit.
+fn refuse(target: &Target, array: &ArrayRef, faults: &mut Vec<CellFault>) -> ArrayRef {
     let from = array.data_type();
     if *from != DataType::Null {
         for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
-            faults.push(Fault {
+            faults.push(CellFault {
                 row: row as u32,
                 reason: format!(
                     "column {:?}: the file has {}, which cannot become {}; declare another type",

@@ -1,13 +1,13 @@
-//! Nested values of Arrow columns as JSON text: what a VARCHAR takes of a list, a struct or a map.
+//! Writes nested values of Arrow columns as JSON text, for a VARCHAR that takes a list, a struct or a map.
 //!
-//! - A struct is an object of all its fields, a null field is `null`. A map is an object: its keys are strings, whatever they
-//!   are in the file, and a null value is `null`. A list is an array.
-//! - Numbers are as the file has them, decimals with all their digits. JSON has no NaN and no infinities: they are the strings
+//! - A struct is an object with all of its fields; a null field is `null`. A map is an object: its keys are written
+//!   as strings, whatever their type in the file, and a null value is `null`. A list is an array.
+//! - Numbers are as in the file, decimals with all digits. JSON has no NaN and no infinities: they are the strings
 //!   `"NaN"`, `"Infinity"` and `"-Infinity"`.
-//! - Bytes are base64, UUIDs their text. Dates, times and points in time are ISO 8601.
+//! - Bytes are base64, and UUIDs have their usual text. Dates, times and points in time are ISO 8601.
 //!
-//! It replaces arrow-json's encoder here: that one leaves null fields and entries out, makes `null` of NaN, and writes
-//! `ERROR: ...` for a point in time that it cannot show.
+//! arrow-json's encoder is not used, because it omits null fields and entries, writes `null` for NaN, and writes
+//! `ERROR: ...` for a point in time that it cannot format.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -21,46 +21,46 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::DateTime;
 
-use super::uuids::{is_uuid, text as uuid_text};
-use crate::decode::avro::{write_base64, write_float, write_text};
-use crate::decode::parquet::{INT96, int96_nanos};
+use crate::decode::columns::uuids::{is_uuid, text as uuid_text};
+use crate::decode::formats::avro::{write_base64, write_float, write_text};
+use crate::decode::formats::parquet::{INT96, int96_nanos};
 
-/// Writes the values of one array.
+/// Writes the values of one array as JSON.
 pub(super) struct JsonWriter<'a> {
     array: &'a dyn Array,
     form: Form<'a>,
 }
 
-/// How an array's values are written.
+/// How the values of an array are written.
 enum Form<'a> {
     Null,
     Boolean(&'a BooleanArray),
-    /// As it is shown.
+    /// As Arrow formats it.
     Shown(ArrayFormatter<'a>),
-    /// The same in quotes: it never has characters that need an escape.
+    /// The same in quotes; the text never needs escapes.
     Quoted(ArrayFormatter<'a>),
     /// Points in time of INT96.
     Int96(Box<dyn Fn(usize) -> IntervalMonthDayNano + 'a>),
-    /// A floating-point number, and how a finite one is shown.
+    /// A floating-point number; the formatter is for finite ones.
     Float(Box<dyn Fn(usize) -> f64 + 'a>, ArrayFormatter<'a>),
     Text(Box<dyn Fn(usize) -> &'a str + 'a>),
     Bytes(Box<dyn Fn(usize) -> &'a [u8] + 'a>),
     Uuid(&'a FixedSizeBinaryArray),
-    /// The values, and which of them a list has.
+    /// The items, and the range of them in each list.
     List(Box<JsonWriter<'a>>, Box<dyn Fn(usize) -> (usize, usize) + 'a>),
-    /// Name and values of each field.
+    /// The name and the values of each field.
     Struct(Vec<(&'a str, JsonWriter<'a>)>),
-    /// Keys and values, and which of them a map has.
+    /// Keys and values, and the offsets of each map's entries.
     Map(Box<JsonWriter<'a>>, Box<JsonWriter<'a>>, &'a [i32]),
-    /// The distinct values, and which of them a row has.
+    /// The distinct values, and the index of each row's value.
     Dictionary(Box<JsonWriter<'a>>, Vec<Option<usize>>),
 }
 
 impl<'a> JsonWriter<'a> {
-    /// Of an array.
+    /// A writer for an array.
     ///
     /// # Errors
-    /// It is of a type that has no form in JSON.
+    /// The array's type has no representation in JSON.
     pub fn new(array: &'a dyn Array) -> Result<Self, ArrowError> {
         use DataType as T;
         const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
@@ -149,7 +149,7 @@ impl<'a> JsonWriter<'a> {
         Ok(JsonWriter { array, form })
     }
 
-    /// Of an array that a field names.
+    /// A writer for an array with its field, which may mark it as UUIDs.
     fn of_field(field: &Field, array: &'a ArrayRef) -> Result<Self, ArrowError> {
         if !is_uuid(field) {
             return JsonWriter::new(array.as_ref());
@@ -164,7 +164,7 @@ impl<'a> JsonWriter<'a> {
     /// Appends the value of a row.
     ///
     /// # Errors
-    /// The value cannot be shown: a point in time beyond the calendar.
+    /// The value cannot be formatted: a point in time beyond the calendar.
     pub fn write(&self, row: usize, out: &mut String) -> Result<(), ArrowError> {
         if self.array.is_null(row) {
             out.push_str("null");
@@ -235,7 +235,7 @@ impl<'a> JsonWriter<'a> {
         Ok(())
     }
 
-    /// Appends the value of a row as a key: a string with what the value would be.
+    /// Appends the value of a row as a key: a string that contains the value.
     fn write_key(&self, row: usize, out: &mut String) -> Result<(), ArrowError> {
         let start = out.len();
         self.write(row, out)?;
@@ -247,10 +247,10 @@ impl<'a> JsonWriter<'a> {
     }
 }
 
-/// Each value of an array as JSON text, given to `each` with its row; none for a null.
+/// Passes each value of an array, as JSON text with its row, to `each`; none for a null.
 ///
 /// # Errors
-/// The array is of a type that has no form in JSON.
+/// The array's type has no representation in JSON.
 pub(super) fn texts(
     array: &ArrayRef,
     mut each: impl FnMut(usize, Option<Result<&str, ArrowError>>),
@@ -270,7 +270,7 @@ pub(super) fn texts(
     Ok(())
 }
 
-/// Lists of views as lists: a view has its values in any order.
+/// Converts list views to lists, because a view may have its items in any order.
 fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
         DataType::ListView(item) => cast(array, &DataType::List(Arc::clone(item))),
@@ -279,10 +279,10 @@ fn plain(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// How the values of an array that is not nested are written as text.
+/// Writes values of an array that is not nested as text.
 type Show<'a> = Box<dyn Fn(usize, &mut String) -> Result<(), ArrowError> + 'a>;
 
-/// A value that is not nested as text, as [`ArrayFormatter`] shows it.
+/// A function that writes values that are not nested as text, as [`ArrayFormatter`] does.
 pub(super) fn shown<'a>(array: &'a dyn Array) -> Result<Show<'a>, ArrowError> {
     const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
     if *array.data_type() == INT96 {
@@ -297,7 +297,7 @@ pub(super) fn shown<'a>(array: &'a dyn Array) -> Result<Show<'a>, ArrowError> {
     }))
 }
 
-/// Writes a point in time as [`ArrayFormatter`] does those of other types.
+/// Writes a point in time of INT96 in the format that [`ArrayFormatter`] has for other types.
 fn write_int96(value: IntervalMonthDayNano, out: &mut String) -> Result<(), ArrowError> {
     let nanos = int96_nanos(value);
     let (seconds, rest) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));

@@ -1,5 +1,6 @@
-//! UUIDs of columnar files. A BINARY takes their sixteen bytes; whatever else takes them takes their text,
-//! `01234567-89ab-cdef-0123-456789abcdef`. As text the bytes would be nonsense where they happen to be UTF-8.
+//! UUIDs in columnar files. A BINARY column takes their sixteen bytes; any other column takes their text,
+//! `01234567-89ab-cdef-0123-456789abcdef`, because the bytes as text would be nonsense even where they happen to be
+//! UTF-8.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use crate::decode::path;
 use crate::repr::SqlType;
 
-/// What marks a field of UUIDs in its metadata.
+/// The metadata that marks a field as UUIDs.
 pub(in crate::decode) const UUID: (&str, &str) = ("ARROW:extension:name", "arrow.uuid");
 
 /// Whether a field is marked as one of UUIDs.
@@ -19,7 +20,7 @@ pub(super) fn is_uuid(field: &Field) -> bool {
         && field.metadata().get(UUID.0).is_some_and(|name| name == UUID.1)
 }
 
-/// The values of a field as a column of this type takes them.
+/// Converts the values of a field for a column of this type.
 pub(super) fn taken(array: ArrayRef, field: Option<&Field>, sql_type: &SqlType) -> ArrayRef {
     match field {
         Some(field) if is_uuid(field) && *sql_type != SqlType::Binary => {
@@ -31,13 +32,13 @@ pub(super) fn taken(array: ArrayRef, field: Option<&Field>, sql_type: &SqlType) 
     }
 }
 
-/// A value as text.
+/// A value's text.
 pub(super) fn text(values: &FixedSizeBinaryArray, row: usize) -> String {
     let bytes = values.value(row).try_into().expect("such values have sixteen bytes");
     Uuid::from_bytes(bytes).to_string()
 }
 
-/// The field of a name, or of a path into structs.
+/// The field with a name, or with a path into structs.
 pub(super) fn field_of(batch: &RecordBatch, name: &str) -> Option<FieldRef> {
     let fields = batch.schema_ref().fields();
     if let Some((_, field)) = fields.find(name) {

@@ -1,5 +1,5 @@
-use super::wire::{Wired, avro, framed};
 use super::*;
+use crate::decode::tests::wire::{Wired, avro, framed};
 use crate::definition::KeyFormat;
 use serde_json::{Value, json};
 
@@ -211,7 +211,7 @@ fn aliases_and_defaults_of_the_newest_schema_hold_for_older_records() {
     );
 }
 
-/// What users saw before: all records of one region had the other region's default.
+/// All records of one region used to get the other region's default.
 #[test]
 fn of_a_schema_under_several_subjects_the_topic_s_own_counts() {
     let old = json!({"type": "record", "name": "P", "fields": [{"name": "id", "type": "int"}]});
@@ -337,7 +337,7 @@ fn a_registry_that_is_away_gives_the_records_back() {
     let record = framed(id, &avro(&order(), &sample()));
     let Wired { mock, input, .. } = wired;
     drop(mock);
-    let patience = crate::registry::Patience {
+    let patience = crate::registry::RegistryTimeouts {
         budget: std::time::Duration::ZERO,
         ..Default::default()
     };
@@ -366,7 +366,7 @@ fn json_behind_a_schema_id_is_json() {
     assert_eq!(rows(&decoded), ["0+ 1|a", "1- 1|-"]);
 }
 
-/// Records to spoil.
+/// Records for tests that damage them.
 pub(super) fn samples() -> (Wired, Vec<Vec<u8>>) {
     let wired = Wired::new(Format::Avro, &["id"], columns());
     let id = wired.avro("orders-value", &order());
@@ -375,78 +375,4 @@ pub(super) fn samples() -> (Wired, Vec<Vec<u8>>) {
     bare["tags"] = json!([]);
     let samples = [sample(), bare].map(|value| framed(id, &avro(&order(), &value)));
     (wired, samples.to_vec())
-}
-
-/// `cargo test --lib --release -- --ignored --nocapture avro_s_speed`: small orders, once through these decoders and once
-/// through arrow-avro's, without what that would need besides (isolation, column types, paths).
-#[test]
-#[ignore = "a measurement"]
-fn avro_s_speed() {
-    use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
-    let schema = json!({"type": "record", "name": "O", "fields": [
-        {"name": "order_id", "type": "long"}, {"name": "customer_id", "type": "long"},
-        {"name": "country", "type": "string"}, {"name": "status", "type": ["null", "string"]},
-        {"name": "quantity", "type": "int"},
-        {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}},
-        {"name": "ordered_at", "type": {"type": "long", "logicalType": "timestamp-micros"}}]});
-    let columns = vec![
-        col("order_id", "BIGINT").required(),
-        col("customer_id", "BIGINT"),
-        col("country", "VARCHAR"),
-        col("status", "VARCHAR"),
-        col("quantity", "INT"),
-        col("price", "DECIMAL(12,2)"),
-        col("ordered_at", "TIMESTAMP"),
-    ];
-    let wired = Wired::new(Format::Avro, &["order_id"], columns.clone());
-    let id = wired.avro("o-value", &schema);
-    let order = |n: i64| {
-        json!({"order_id": n, "customer_id": n % 9973, "country": "Germany", "status": "paid", "quantity": n % 7,
-            "price": "04d2", "ordered_at": 1_500_000_000_000_000i64 + n})
-    };
-    let records: Vec<Vec<u8>> = (0..8192).map(|n| framed(id, &avro(&schema, &order(n)))).collect();
-    let in_json: Vec<String> = (0..8192)
-        .map(|n| order(n).to_string().replace("\"04d2\"", "\"12.34\""))
-        .collect();
-    const ROUNDS: usize = 60;
-    let rate = |name: &str, mut round: Box<dyn FnMut() -> usize + '_>| {
-        round();
-        let started = std::time::Instant::now();
-        let rows: usize = (0..ROUNDS).map(|_| round()).sum();
-        println!(
-            "{name}: {:.2} million rows/s",
-            rows as f64 / started.elapsed().as_secs_f64() / 1e6
-        );
-    };
-    let batch = raw(None, &records);
-    let mut decoder = wired.decoder();
-    rate("records", Box::new(|| decoder.decode(batch.clone()).ops.len()));
-    let numbers: Vec<Col> = columns
-        .into_iter()
-        .map(|column| match column.0.name.as_str() {
-            "ordered_at" => column.format(&["epoch_us"]),
-            _ => column,
-        })
-        .collect();
-    let batch = raw(None, &in_json);
-    let mut json = super::decoder(Format::Json, &["order_id"], numbers);
-    rate("json", Box::new(|| json.decode(batch.clone()).ops.len()));
-    let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
-    store
-        .set(Fingerprint::Id(id), AvroSchema::new(schema.to_string()))
-        .unwrap();
-    let mut arrow = arrow_avro::reader::ReaderBuilder::new()
-        .with_batch_size(8192)
-        .with_writer_schema_store(store)
-        .build_decoder()
-        .unwrap();
-    rate(
-        "arrow-avro",
-        Box::new(|| {
-            for record in &records {
-                arrow.decode(record).unwrap();
-            }
-            arrow.flush().unwrap().map_or(0, |batch| batch.num_rows())
-        }),
-    );
 }

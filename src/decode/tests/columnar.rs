@@ -80,7 +80,7 @@ fn columns_of_any_type_are_converted_exactly_or_refused_by_the_row() {
     assert_eq!(rows(&decoded), Vec::<String>::new());
     let reasons = rejects(&decoded);
     assert!(
-        reasons[0].contains("column \"whole\": \"1.50\" has more digits"),
+        reasons[0].contains("column \"whole\": \"1.50\" is no whole number"),
         "{reasons:?}"
     );
     assert!(
@@ -128,7 +128,7 @@ fn points_in_time_are_the_numbers_that_the_file_has_in_a_bigint() {
     use arrow::datatypes::IntervalMonthDayNano;
     let decoded = decoder(Format::Parquet, &[], vec![col("at", "BIGINT")]).decode(columns(file()));
     assert_eq!(rows(&decoded), ["0+ 1000", "1+ -1000", "2+ 0"]);
-    // INT96 values as nanoseconds since 1970, where 64 bits can hold them.
+    // INT96 becomes nanoseconds since 1970, if 64 bits are enough.
     let day = |day, nanos| IntervalMonthDayNano::new(0, day, nanos);
     let days = IntervalMonthDayNanoArray::from(vec![day(2_440_589, 1), day(5_373_484, 0)]);
     let batch = RecordBatch::try_from_iter([("at", Arc::new(days) as ArrayRef)]).unwrap();
@@ -143,7 +143,7 @@ fn points_in_time_are_the_numbers_that_the_file_has_in_a_bigint() {
     );
 }
 
-/// The remedy for a moment beyond the calendar was VARCHAR, which refused it, too; days were refused as numbers.
+/// The advice for a point beyond the calendar was VARCHAR, which refused it, too; days were refused as numbers.
 #[test]
 fn what_is_advised_for_moments_beyond_the_calendar_takes_them() {
     use arrow::array::{Date32Array, TimestampMicrosecondArray};
@@ -173,7 +173,7 @@ fn what_is_advised_for_moments_beyond_the_calendar_takes_them() {
     assert!(reason.ends_with("correct the record, or declare VARCHAR"), "{reason}");
 }
 
-/// An interval lost its months: Arrow's own type for it has days and milliseconds.
+/// An interval lost its months, because Arrow's reader converts it to days and milliseconds.
 #[test]
 fn intervals_of_parquet_are_texts_with_their_months() {
     use parquet::basic::{ConvertedType, Repetition, Type as Physical};
@@ -207,7 +207,7 @@ fn intervals_of_parquet_are_texts_with_their_months() {
     }
     group.close().unwrap();
     writer.close().unwrap();
-    let mut batches = super::super::parquet::batches(move || file.try_clone(), 0, (2, 1 << 20)).unwrap();
+    let mut batches = crate::decode::formats::parquet::batches(move || file.try_clone(), 0, (2, 1 << 20)).unwrap();
     let columns_wanted = vec![col("iv", "VARCHAR"), col("s", "VARCHAR")];
     let decoded = decoder(Format::Parquet, &[], columns_wanted).decode(columns(batches.next().unwrap().unwrap()));
     assert_eq!(rows(&decoded), ["0+ P1M2DT3.004S|{\"iv\":\"P1M2DT3.004S\"}"]);
@@ -227,7 +227,7 @@ fn parquet_files_come_back_as_they_were_written() {
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut file_on_disk, batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
-    let batches: Vec<_> = super::super::parquet::batches(move || file_on_disk.try_clone(), 0, (2, 1 << 20))
+    let batches: Vec<_> = crate::decode::formats::parquet::batches(move || file_on_disk.try_clone(), 0, (2, 1 << 20))
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();

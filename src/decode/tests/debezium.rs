@@ -178,7 +178,7 @@ fn a_value_that_was_left_out_is_known_in_every_form_that_debezium_gives_it() {
     let decoded = of(input(Format::DebeziumJson, &["id"], columns()), None).decode(raw(None, &records));
     let left_out: Vec<u32> = decoded.unchanged.iter().map(|(row, _)| *row).collect();
     assert_eq!(left_out, (0..forms.len() as u32).collect::<Vec<_>>());
-    // A connector may have another one; then the usual one is a text like any other.
+    // A connector may have another placeholder; then the default one is ordinary text.
     let records = [
         r#""(gone)""#,
         r#"["(gone)"]"#,
@@ -191,7 +191,7 @@ fn a_value_that_was_left_out_is_known_in_every_form_that_debezium_gives_it() {
     assert_eq!(rows(&decoded)[3], "3+ 1|__debezium_unavailable_value");
 }
 
-/// Without this a row that was moved lost its long values: Debezium tells a changed key as a delete and a create.
+/// A row that was moved lost its long values, because Debezium writes a changed key as a delete and a create.
 #[test]
 fn a_row_that_is_new_under_its_key_must_tell_all_its_values() {
     let decoded = changes(
@@ -227,7 +227,7 @@ fn a_truncation_takes_no_row_of_another_table() {
         let mut decoder = Ready(Decoder::new(&input, &input.feeds[0], &Registries::new(None)).unwrap());
         let decoded = decoder.decode(raw(None, &[r#"{"op":"t","source":{"table":"orders"}}"#]));
         assert_eq!(decoded.ops.len() + decoded.rejects.len(), 1);
-        decoded.ops == [Op::Truncate]
+        decoded.ops == [ChangeOp::Truncate]
     };
     let live = Format::DebeziumJson;
     assert!(truncated(&[(&["eu.orders"], live)]));
@@ -259,7 +259,7 @@ fn what_columns_take_from_beside_the_row_has_its_unit() {
     );
 }
 
-/// What users saw before: a MySQL DATETIME in the year 1970, and an `Infinity` or "1234" of money as another number.
+/// A MySQL DATETIME used to land in the year 1970, and `Infinity` or "1234" in a money column became another number.
 #[test]
 fn without_the_schema_part_nothing_is_guessed_that_may_be_something_else() {
     let columns = || {
@@ -314,7 +314,7 @@ fn without_the_schema_part_nothing_is_guessed_that_may_be_something_else() {
     assert_eq!(decoded.rejects.len(), 2, "{:?}", decoded.rejects);
 }
 
-/// PostgreSQL's own reader writes what values are: `Infinity` was base64 of 378982984692.34.
+/// Our own PostgreSQL reader writes unambiguous values, but `Infinity` was read as base64 of 378982984692.34.
 #[test]
 fn of_postgresql_itself_nothing_is_left_to_guess() {
     let mut input = input(
@@ -389,6 +389,41 @@ fn the_schema_part_says_what_values_mean() {
     assert_eq!(rows(&decoded), [format!("0+ {row}"), format!("1+ {row}")]);
 }
 
+/// A schema part that was seen before is not parsed again, whatever stands around it.
+#[test]
+fn a_schema_part_that_repeats_changes_no_record() {
+    let schema = r#"{"fields":[{"field":"after","fields":[{"field":"lsn","type":"int64"}]}]}"#;
+    let row = r#"{"op":"c","after":{"id":1,"name":"a"},"source":{"ts_ms":5,"lsn":9},"ts_ms":7}"#;
+    let first = format!(r#"{{"schema":{schema},"payload":{row}}}"#);
+    let other = schema.replace("lsn", "nsl");
+    let records = [
+        first.clone(),
+        format!(r#"{{"schema":{schema},"payload":{row}}} "#),
+        format!(r#"{{"schema":{schema},"payload": {row}}}"#),
+        format!(r#"{{"schema":{schema},"payload":null}}"#),
+        format!(r#"{{"schema":{schema},"payload":{row},"op":"d"}}"#),
+        format!(r#"{{"schema":{schema},"payload":{row}}}}}"#),
+        format!(r#"{{"schema":{schema},"payload":{row}"#),
+        format!(r#"{{"schema":{schema},"payload":{{"status":"END","id":"571","event_count":2}}}}"#),
+        format!(r#"{{"schema":{schema},"payload":{{}}}}"#),
+        format!(r#"{{"schema":{other},"payload":{row}}}"#),
+        row.to_string(),
+    ];
+    let mut experienced = decoder(Format::DebeziumJson, &["id"], people());
+    experienced.decode(raw(None, &[first]));
+    let repeated = experienced.decode(raw(None, &records));
+    let alone = changes(&["id"], &records.each_ref().map(String::as_str));
+    assert_eq!(rows(&repeated), rows(&alone));
+    assert_eq!(rejects(&repeated), rejects(&alone));
+    assert_eq!(repeated.source_ms, alone.source_ms);
+    assert_eq!(repeated.ignored_fields, alone.ignored_fields);
+    assert!(
+        rows(&alone).len() > 4 && rejects(&alone).len() > 2,
+        "{:?}",
+        rejects(&alone)
+    );
+}
+
 #[test]
 fn without_the_schema_part_integers_are_micros_and_days_and_decimals_have_the_column_s_scale() {
     // -12.34 at scale 2 is -1234 = 0xfb2e.
@@ -402,7 +437,7 @@ fn without_the_schema_part_integers_are_micros_and_days_and_decimals_have_the_co
         col("ms", "TIMESTAMP").format(&["epoch_ms"]),
         col("dec", "DECIMAL(10,2)").format(&["base64"]),
     ];
-    // "1234" is base64 of d7 6d f8, and digits; the format says which.
+    // "1234" is valid as digits and as base64 of d7 6d f8; the format decides.
     let record = r#"{"op":"c","after":{"ms":1500000000123,"dec":"1234"}}"#;
     let decoded = decoder(Format::DebeziumJson, &[], columns).decode(raw(None, &[record]));
     assert_eq!(rows(&decoded), ["0+ 2017-07-14T02:40:00.123|-26588.24"]);

@@ -1,11 +1,11 @@
-//! Debezium's Avro against its JSON: the same changes in both must come to the same rows.
+//! Compares Debezium's Avro with its JSON: the same changes must yield the same rows.
 
-use super::wire::{Wired, avro, framed};
 use super::*;
-use crate::decode::Transaction;
+use crate::decode::decoded::RecordTransaction;
+use crate::decode::tests::wire::{Wired, avro, framed};
 use serde_json::{Value, json};
 
-/// The table's row as Connect's AvroConverter writes it, with every temporal and decimal mode.
+/// The schema of a table's row as Connect's AvroConverter writes it, with every temporal and decimal mode.
 fn row() -> Value {
     let named = |kind: &str, name: &str| json!({"type": kind, "connect.version": 1, "connect.name": name});
     let field = |name: &str, schema: Value| json!({"name": name, "type": ["null", schema], "default": null});
@@ -36,7 +36,7 @@ fn row() -> Value {
     ], "connect.name": "shop.public.orders.Value"})
 }
 
-/// The same of the JSON converter's schema part.
+/// The same as the schema part of the JSON converter.
 fn json_schema() -> Value {
     let field = |name: &str, semantic: &str| json!({"field": name, "name": semantic, "parameters": {"scale": "4"}});
     let fields = [
@@ -104,7 +104,7 @@ fn columns() -> Vec<Col> {
     ]
 }
 
-/// A row; decimals and bytes as (hexadecimal, base64).
+/// A row image; the two forms of decimals and bytes are hexadecimal (for Avro) and base64.
 fn image(id: i64, name: &str, binary: bool) -> Value {
     let bytes = |hex: &str, base64: &str| json!(if binary { hex } else { base64 });
     json!({"id": id, "d": 15317, "cd": 15318, "ms": 1_500_000_000_123i64, "us": 1_500_000_000_123_456i64,
@@ -114,7 +114,7 @@ fn image(id: i64, name: &str, binary: bool) -> Value {
         "u": "00112233-4455-6677-8899-aabbccddeeff", "b": bytes("0102", "AQI="), "a": ["x", null], "ok": true})
 }
 
-/// The same changes, for Avro or JSON.
+/// The same changes, as values for Avro or JSON.
 fn changes(binary: bool) -> Vec<Value> {
     let source = |lsn: i64| {
         json!({"connector": "postgresql", "ts_ms": 5 + lsn, "snapshot": "last", "db": "shop",
@@ -187,7 +187,7 @@ fn avro_comes_to_what_json_comes_to() {
 #[test]
 fn transactions_are_told_by_id_order_and_table() {
     let (decoded, _) = compared(&["id"]);
-    let place = |record: u32, order: u64| Transaction {
+    let place = |record: u32, order: u64| RecordTransaction {
         record,
         id: "571:53195829".into(),
         total_order: order,
@@ -289,7 +289,7 @@ fn deletes_without_before_use_the_record_key() {
     );
 }
 
-/// Records to spoil.
+/// Records for tests that damage them.
 pub(super) fn samples(key: &[&str]) -> (Wired, Vec<Vec<u8>>) {
     let wired = Wired::new(Format::DebeziumAvro, key, columns());
     let id = wired.avro("orders-value", &envelope());

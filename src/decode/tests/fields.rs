@@ -1,13 +1,13 @@
-//! What fields of schemas could be columns, and that values are read as the types that are said.
+//! Which columns the fields of schemas could become, and that values can be decoded as the types chosen.
 
-use super::super::newcomers;
-use super::wire::{Wired, avro, framed};
 use super::*;
+use crate::decode::newcomers;
+use crate::decode::tests::wire::{Wired, avro, framed};
 use crate::registry::{self, Language};
 use serde_json::{Value, json};
 
-fn schema(language: Language, text: &str) -> registry::Schema {
-    registry::Schema {
+fn schema(language: Language, text: &str) -> registry::RegisteredSchema {
+    registry::RegisteredSchema {
         id: 1,
         language,
         text: text.to_string(),
@@ -16,7 +16,7 @@ fn schema(language: Language, text: &str) -> registry::Schema {
     }
 }
 
-/// Fields and types; of what is left out a word of the reason.
+/// The fields and their types; for a field that is left out, the reason.
 fn found(format: Format, language: Language, text: &str, columns: Vec<Col>) -> Vec<String> {
     let input = input(format, &[], columns);
     let found = newcomers(&input, &input.feeds[0], &schema(language, text)).unwrap();
@@ -98,7 +98,7 @@ fn fields_of_avro_are_columns_of_the_types_that_their_values_are_read_as() {
     ];
     let text = fields().to_string();
     assert_eq!(found(Format::Avro, Language::Avro, &text, known()), expected);
-    // Rows of an envelope are where its `after` is; a column that takes what is inside a field takes the field.
+    // The rows of an envelope are in `after`. A column that takes a value inside a field counts as taking the field.
     let envelope = json!({"type": "record", "name": "E", "fields": [
         {"name": "before", "type": ["null", fields()]}, {"name": "after", "type": ["null", "R"]}, {"name": "op", "type": "string"}]});
     let mut inside = known();

@@ -1,4 +1,4 @@
-//! Rows without Debezium's envelope: unwrapped ones, Canal's and Maxwell's.
+//! Rows without Debezium's envelope: flattened ones, and those of Canal and Maxwell.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn unwrapped_records_delete_by_their_flag() {
         "{:?}",
         decoded.rejects
     );
-    // Who takes the flag as a column wants to see the row.
+    // If a column takes the flag, the row is wanted.
     let columns = [
         columns(),
         vec![col("gone", "BOOLEAN").from(&["__deleted"]), col("__op", "VARCHAR")],
@@ -36,7 +36,7 @@ fn unwrapped_records_delete_by_their_flag() {
     assert_eq!(rows(&decoded), ["0+ 1|a|false|c", "1+ 1|a|true|d"]);
 }
 
-/// Of Canal or Maxwell, for these tables.
+/// A decoder of Canal's or Maxwell's records, for these tables.
 fn of_tables(format: Format, columns: Vec<Col>, tables: &[&str]) -> Ready {
     let mut input = input(format, &["id"], columns);
     input.feeds[0].wire.tables = tables.iter().map(|table| table.to_string()).collect();
@@ -60,7 +60,7 @@ fn changes_of_other_tables_of_a_topic_are_counted_and_no_truncation_takes_their_
     let decoded = of_tables(Format::CanalJson, columns(), &["shop.orders"]).decode(raw(None, &records));
     assert_eq!(rows(&decoded), ["0+ 1|a", "30 -|-"]);
     assert_eq!(decoded.ignored_fields, [("(other table)".to_string(), 2)]);
-    // Where all tables are taken, or several, nobody knows whose rows a truncation means.
+    // If the feed reads all tables, or several, it is unknown whose rows a truncation concerns.
     for tables in [&[][..], &["shop.orders", "shop.customers", "shop.scratch"]] {
         let decoded = of_tables(Format::CanalJson, columns(), tables).decode(raw(None, &records));
         assert_eq!(rows(&decoded), ["0+ 1|a", "1+ 1|Ann"]);
@@ -113,7 +113,7 @@ fn a_row_beside_its_schema_is_read_by_it() {
             "3+ 3|2017-07-14T00:00:00|1.50"
         ]
     );
-    // Who takes the payload has it.
+    // If columns take the payload, it is not unwrapped.
     let whole = vec![col("id", "BIGINT").from(&["payload.id"]), col("payload", "VARCHAR")];
     let decoded = decoder(Format::Json, &[], whole).decode(raw(None, &[r#"{"schema":{},"payload":{"id":1}}"#]));
     assert_eq!(rows(&decoded), [r#"0+ 1|{"id":1}"#]);

@@ -1,10 +1,10 @@
-//! One record never takes another with it: a batch decodes to what its records decode to alone, whatever
-//! happened to their bytes.
+//! Records do not affect each other: a batch decodes to what its records decode to alone, however their bytes were
+//! damaged.
 
 use super::*;
 use proptest::prelude::*;
 
-/// What a batch comes to, and what its records come to alone.
+/// Compares the decoding of a batch with that of its records alone.
 fn compare(
     format: Format,
     key: &[&str],
@@ -15,13 +15,13 @@ fn compare(
     compare_by(&|| decoder(format, key, columns.to_vec()), header, records)
 }
 
-/// The same, of decoders that are made in any way.
+/// The same, with decoders that `decoder` makes.
 fn compare_by(decoder: &dyn Fn() -> Ready, header: Option<&str>, records: &[Vec<u8>]) -> Result<(), TestCaseError> {
     let batch = decoder().decode(raw(header, records));
     let (mut lines, mut reasons, mut times) = (Vec::new(), Vec::new(), Vec::new());
     let mut ignored = std::collections::BTreeMap::new();
     for (n, record) in records.iter().enumerate() {
-        // A fresh decoder: nothing learnt from one record may change another.
+        // Each record gets a fresh decoder, because nothing learnt from one record may change another.
         let alone = decoder().decode(raw(header, &[record]));
         lines.extend(rows(&alone).into_iter().map(|line| format!("{n}{}", &line[1..])));
         reasons.extend(rejects(&alone).into_iter().map(|line| format!("{n}{}", &line[1..])));
@@ -75,7 +75,7 @@ fn columns() -> Vec<Col> {
     ]
 }
 
-/// Records of a kind, most of them spoiled: a stretch replaced by other bytes, or doubled.
+/// Records of a kind, most of them damaged: a stretch is replaced by other bytes, or doubled.
 fn spoiled(samples: &'static [&'static str]) -> impl Strategy<Value = Vec<Vec<u8>>> {
     let junk = prop::sample::select(vec![
         &b""[..],
@@ -109,7 +109,7 @@ fn spoiled(samples: &'static [&'static str]) -> impl Strategy<Value = Vec<Vec<u8
     prop::collection::vec(record, 1..9)
 }
 
-/// Binary records, most of them spoiled: bytes replaced, doubled, cut off, or lengths that nothing stands behind.
+/// Binary records, most of them damaged: bytes are replaced, doubled or cut off, or lengths claim missing bytes.
 fn spoiled_bytes(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Vec<u8>>> {
     let junk = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..4),
@@ -124,7 +124,7 @@ fn spoiled_bytes(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Vec<u8>>> {
     let record =
         (prop::sample::select(samples), prop::collection::vec(change, 0..3)).prop_map(|(mut bytes, changes)| {
             for (at, length, junk) in changes {
-                // The header is spoiled rarely, or nothing else would be seen.
+                // The header is rarely damaged, because otherwise few records would get past it.
                 let at = at
                     .index(bytes.len() + 1)
                     .max(if length == 5 { 0 } else { 5 })
@@ -137,7 +137,7 @@ fn spoiled_bytes(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Vec<u8>>> {
     prop::collection::vec(record, 1..9)
 }
 
-/// Decodes spoiled records of a format, whole and alone.
+/// Decodes damaged records of a format, together and alone.
 fn compare_spoiled(wired: &super::wire::Wired, samples: Vec<Vec<u8>>) {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(300));
     let outcome = runner.run(&spoiled_bytes(samples), |records| {

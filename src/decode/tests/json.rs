@@ -70,7 +70,7 @@ fn what_is_no_object_or_does_not_fit_is_refused_alone() {
         "expected the end of the record at byte 8",
         "it ends too early",
         "\"18446744073709551616\" does not fit into BIGINT",
-        "more digits behind the point than BIGINT",
+        "is no whole number, which BIGINT holds",
         "column \"id\" is required, but the record has no field \"id\"",
         "column \"id\" is required but the record has no value",
         "not UTF-8",
@@ -137,7 +137,8 @@ fn endless_new_field_names_are_counted_together() {
     assert_eq!(again.ignored_fields, [("late".to_string(), 1)]);
 }
 
-/// Of a record whose only field is called `value` a log takes what stands there; the letter said only that it is no object.
+/// A log takes the content of a record's only field `value` for the record; the dead letter only said that it is no
+/// object.
 #[test]
 fn the_letter_of_a_value_that_is_no_object_says_how_a_log_takes_a_field_of_that_name() {
     let decoded = decoder(Format::Json, &[], things()).decode(raw(None, &[&b"20.5"[..], b"{"]));

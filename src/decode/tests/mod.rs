@@ -1,4 +1,4 @@
-//! Decoders from the outside: what users send, and what comes of it.
+//! Tests of decoders from the outside: what users send, and the result.
 
 mod avro;
 mod columnar;
@@ -20,11 +20,14 @@ use std::sync::Arc;
 use arrow::array::BinaryArray;
 use arrow::util::display::array_value_to_string;
 
-use super::{Decoded, Decoder, Op, Payloads, Raw};
-use crate::definition::{Column, Feed, FeedKind, Format, Input, Kafka, KafkaClient, OnMissing, Start};
+use crate::decode::Decoder;
+use crate::decode::decoded::{ChangeOp, Decoded, Payloads, Raw};
+use crate::definition::{
+    Column, Feed, FeedKind, FileFeed, Format, Input, Kafka, KafkaClient, KafkaStart, LogFeed, OnMissing,
+};
 use crate::registry::Registries;
 
-/// A column to define.
+/// A column for a definition.
 #[derive(Clone)]
 struct Col(Column);
 
@@ -77,14 +80,14 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
         feeds: vec![Feed {
             name: "feed".to_string(),
             kind: match format {
-                Format::Avro | Format::Parquet => FeedKind::Files {
+                Format::Avro | Format::Parquet => FeedKind::Files(FileFeed {
                     path: String::new(),
                     rules: Default::default(),
-                },
-                _ => FeedKind::Log {
+                }),
+                _ => FeedKind::Log(LogFeed {
                     path: PathBuf::new(),
                     rules: Default::default(),
-                },
+                }),
             },
             format,
             wire: Default::default(),
@@ -95,7 +98,7 @@ fn input(format: Format, key: &[&str], columns: Vec<Col>) -> Input {
     }
 }
 
-/// A feed of topics.
+/// A feed that reads topics.
 fn kafka(topics: &[&str]) -> FeedKind {
     FeedKind::Kafka(Kafka {
         client: KafkaClient {
@@ -103,14 +106,14 @@ fn kafka(topics: &[&str]) -> FeedKind {
             options: Default::default(),
         },
         topics: topics.iter().map(|topic| topic.to_string()).collect(),
-        start: Start::Earliest,
+        start: KafkaStart::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
         transactions: None,
     })
 }
 
-/// A decoder whose registry, if it has one, answers.
+/// A decoder that needs no registry, or whose registry always answers.
 struct Ready(Decoder);
 
 impl Ready {
@@ -124,7 +127,7 @@ fn decoder(format: Format, key: &[&str], columns: Vec<Col>) -> Ready {
     Ready(Decoder::new(&input, &input.feeds[0], &Registries::new(None)).unwrap())
 }
 
-/// A record's bytes.
+/// A record's key and value.
 type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 
 /// Records with values and keys, and a header.
@@ -151,7 +154,7 @@ fn raw<T: AsRef<[u8]>>(header: Option<&str>, records: &[T]) -> Raw {
     keyed(header, &records)
 }
 
-/// One line a row: record, operation, values.
+/// One line for each row: record, operation, values.
 fn rows(decoded: &Decoded) -> Vec<String> {
     let values = |row: usize| {
         let columns = decoded.rows.columns().iter();
@@ -169,17 +172,17 @@ fn rows(decoded: &Decoded) -> Vec<String> {
     (0..decoded.ops.len())
         .map(|row| {
             let op = match decoded.ops[row] {
-                Op::Upsert => '+',
-                Op::Delete => '-',
-                Op::Truncate => '0',
+                ChangeOp::Upsert => '+',
+                ChangeOp::Delete => '-',
+                ChangeOp::Truncate => '0',
             };
             format!("{}{op} {}", decoded.record[row], values(row))
         })
         .collect()
 }
 
-/// One line a reject.
+/// One line for each reject.
 fn rejects(decoded: &Decoded) -> Vec<String> {
-    let line = |r: &super::Reject| format!("{}: {}", r.record.unwrap(), r.reason);
+    let line = |r: &crate::decode::decoded::Reject| format!("{}: {}", r.record.unwrap(), r.reason);
     decoded.rejects.iter().map(line).collect()
 }

@@ -1,5 +1,5 @@
-use super::wire::{Wired, framed};
 use super::*;
+use crate::decode::tests::wire::{Wired, framed};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -61,12 +61,12 @@ fn wired() -> (Wired, u32) {
     (wired, id)
 }
 
-/// The message `Outer.Order`: the second of the file, and its first inside.
+/// The position of the message `Outer.Order`: in the second message of the file, the first one inside.
 const PLACE: [u8; 3] = [4, 2, 0];
 
 fn full() -> Vec<u8> {
     let mut out = Vec::new();
-    // By hand, as the wire has it: tag and value.
+    // The wire format, written by hand: tag and value.
     out.extend([0x08, 7]); // id
     out.extend([0x12, 1, b'a']); // name
     out.extend([0x20, 1]); // kind
@@ -148,7 +148,7 @@ fn messages_are_found_by_their_place_and_broken_ones_are_refused_alone() {
     );
     let reasons = rejects(&decoded);
     assert_eq!(reasons.len(), 5, "{reasons:#?}");
-    // The first message of the file has no id.
+    // The first message of the file has no field `id`.
     assert!(reasons[4].contains("no field \"id\""), "{reasons:?}");
     assert!(
         reasons
@@ -224,7 +224,7 @@ fn varint(mut n: u64, out: &mut Vec<u8>) {
     out.push(n as u8);
 }
 
-/// Records to spoil.
+/// Records for tests that damage them.
 pub(super) fn samples() -> (Wired, Vec<Vec<u8>>) {
     let (wired, id) = wired();
     let samples = vec![framed(id, &[&PLACE[..], &full()].concat()), framed(id, &PLACE)];

@@ -1,4 +1,4 @@
-//! Payloads that others made, in `shared/data`; each test says aloud where they are absent.
+//! Payloads from other programs, in `shared/data`; a test whose data is missing says so.
 
 use super::*;
 use crate::testing::real_data;
@@ -12,7 +12,7 @@ use arrow::compute::{max, min, sum};
 use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType};
 use flate2::read::GzDecoder;
 
-/// Files of a folder by name, with this ending.
+/// The files of a folder with this suffix, by name.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     let mut files: Vec<PathBuf> = entries.filter(|p| p.to_string_lossy().ends_with(ending)).collect();
@@ -149,9 +149,9 @@ fn citi_bike_survives_its_drift_of_headers_and_dates() {
     );
 }
 
-/// A capture file's batches as they would be handed over.
+/// The batches of a Capture file, as a reader would deliver them.
 fn capture(file: &Path) -> Vec<Raw> {
-    let batches = super::super::avro::read_container(File::open(file).unwrap(), 0, 100).unwrap();
+    let batches = crate::decode::formats::avro::read_container(File::open(file).unwrap(), 0, 100).unwrap();
     let raw = |batch: arrow::array::RecordBatch| Raw {
         offsets: (0..batch.num_rows() as u64).collect(),
         payloads: Payloads::Columns {
@@ -238,7 +238,10 @@ fn arroyo_s_830_envelopes_leave_the_rows_that_postgres_had() {
     let keyed = decoder(Format::DebeziumJson, &["id"], columns()).decode(raw(None, &lines));
     assert_eq!(rejects(&keyed), Vec::<String>::new());
     let count = |decoded: &Decoded, op| decoded.ops.iter().filter(|o| **o == op).count();
-    assert_eq!((count(&keyed, Op::Upsert), count(&keyed, Op::Delete)), (582 + 225, 23));
+    assert_eq!(
+        (count(&keyed, ChangeOp::Upsert), count(&keyed, ChangeOp::Delete)),
+        (582 + 225, 23)
+    );
     assert!(
         keyed
             .source_ms
@@ -249,7 +252,7 @@ fn arroyo_s_830_envelopes_leave_the_rows_that_postgres_had() {
     let unkeyed = decoder(Format::DebeziumJson, &[], columns()).decode(raw(None, &lines));
     assert_eq!(rejects(&unkeyed), Vec::<String>::new());
     assert_eq!(
-        (count(&unkeyed, Op::Upsert), count(&unkeyed, Op::Delete)),
+        (count(&unkeyed, ChangeOp::Upsert), count(&unkeyed, ChangeOp::Delete)),
         (582 + 225, 225 + 23)
     );
 }
@@ -268,7 +271,7 @@ fn documented_payloads_are_what_their_manifest_says() {
             continue;
         };
         seen += 1;
-        // A column that any row may lack: what is asked is what the record does.
+        // The only column is nullable for every row, because the test is about the records' operations.
         let mut decoder = decoder(
             Format::DebeziumJson,
             &[],
@@ -280,17 +283,17 @@ fn documented_payloads_are_what_their_manifest_says() {
             decoded.rejects.len(),
             decoded.ignored_fields.iter().any(|(n, _)| n == "(debezium message)"),
         );
-        use Op::{Delete, Truncate, Upsert};
+        use ChangeOp::{Delete, Truncate, Upsert};
         match (kind, op) {
             ("envelope", "c" | "r") => assert_eq!(did, (&[Upsert][..], 0, false), "{name}"),
             ("envelope", "t") => assert_eq!(did, (&[Truncate][..], 0, false), "{name}"),
             ("envelope", "m") | ("tx-metadata" | "schema-change", _) => assert_eq!(did, (&[][..], 0, true), "{name}"),
-            // Feldera's own envelopes hold rows as arrays, which name no columns.
+            // Feldera's own envelopes have rows as arrays, which do not name columns.
             ("envelope", _)
                 if rejects(&decoded)
                     .first()
                     .is_some_and(|r| r.contains("it must be an object")) => {}
-            // Some have no whole before image, and this input has no key.
+            // Some envelopes lack a complete old row, and this input has no key.
             ("envelope", "u") if did.1 == 0 => assert_eq!(did, (&[Delete, Upsert][..], 0, false), "{name}"),
             ("envelope", "d") if did.1 == 0 => assert_eq!(did, (&[Delete][..], 0, false), "{name}"),
             ("envelope", _) => assert!(
@@ -375,7 +378,7 @@ fn other_projects_payloads_never_panic_and_mostly_decode() {
     for (format, key) in [(Format::DebeziumJson, &["id"][..]), (Format::Json, &[])] {
         let decoded = decoder(format, key, columns()).decode(raw(None, &records));
         assert_eq!(decoded.raw.len(), records.len());
-        // An envelope has none of the columns beside `before` and `after`: as plain JSON it is no row.
+        // As plain JSON, an envelope is no row, because it has none of the columns at its top level.
         assert_eq!(decoded.ops.is_empty(), format == Format::Json);
     }
     let log = std::fs::read_to_string(folder.join("risingwave/debezium_log.1")).unwrap();

@@ -1,7 +1,8 @@
-//! What Debezium really wrote (`tests/it/payloads`, see scripts/servers/record.py), against what the databases held at the end.
+//! Decodes what Debezium really wrote (`tests/it/payloads`, see scripts/servers/record.py), and compares it with the
+//! databases' final contents.
 
-use super::wire::Wired;
 use super::*;
+use crate::decode::tests::wire::Wired;
 use crate::testing::checkout;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ fn unpacked(file: &str) -> String {
 /// A record's key and value.
 type Recorded = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// Keys and values of a topic, in their order.
+/// The keys and values of a topic's records, in order.
 fn records(recording: &str, topic: &str) -> Vec<Recorded> {
     let text = unpacked(&format!("{recording}.ndjson.gz"));
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -42,7 +43,7 @@ fn raw_of(records: &[Recorded]) -> Raw {
     keyed(None, &borrowed)
 }
 
-/// A table's columns and rows at the end, as the database printed them.
+/// The columns and final rows of a table, as the database printed them.
 fn table(database: &str, name: &str) -> (Vec<String>, Vec<Vec<Option<String>>>) {
     let path = checkout().join("tests/it/payloads/tables.json");
     let tables: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
@@ -53,7 +54,7 @@ fn table(database: &str, name: &str) -> (Vec<String>, Vec<Vec<Option<String>>>) 
     )
 }
 
-/// A decoder of Avro that knows every recorded schema.
+/// A decoder of Avro whose registry has every recorded schema.
 fn avro(format: Format, key: &[&str], columns: Vec<Col>) -> Wired {
     let wired = Wired::new(format, key, columns);
     let schemas: BTreeMap<u32, Value> = serde_json::from_str(&unpacked("schemas.json.gz")).unwrap();
@@ -66,7 +67,7 @@ fn avro(format: Format, key: &[&str], columns: Vec<Col>) -> Wired {
     wired
 }
 
-/// The current rows that decoded changes come to, by key; a value that is left out stays.
+/// The current rows after decoded changes, by key; a value that a change left out stays as it was.
 fn folded(decoded: &Decoded, key: &[usize]) -> Vec<Vec<Option<String>>> {
     let mut current: BTreeMap<Vec<Option<String>>, Vec<Option<String>>> = BTreeMap::new();
     for (n, op) in decoded.ops.iter().enumerate() {
@@ -76,9 +77,9 @@ fn folded(decoded: &Decoded, key: &[usize]) -> Vec<Vec<Option<String>>> {
             .collect();
         let of_key: Vec<Option<String>> = key.iter().map(|column| row[*column].clone()).collect();
         match op {
-            Op::Truncate => current.clear(),
-            Op::Delete => drop(current.remove(&of_key)),
-            Op::Upsert => {
+            ChangeOp::Truncate => current.clear(),
+            ChangeOp::Delete => drop(current.remove(&of_key)),
+            ChangeOp::Upsert => {
                 for (_, column) in decoded.unchanged.iter().filter(|(row, _)| *row as usize == n) {
                     row[*column as usize] = current.get(&of_key).and_then(|row| row[*column as usize].clone());
                 }
@@ -89,7 +90,7 @@ fn folded(decoded: &Decoded, key: &[usize]) -> Vec<Vec<Option<String>>> {
     current.into_values().collect()
 }
 
-/// Times as Arrow prints them.
+/// Formats times as Arrow prints them.
 fn printed(rows: Vec<Vec<Option<String>>>, times: &[usize]) -> Vec<Vec<Option<String>>> {
     let mut rows: Vec<Vec<Option<String>>> = rows
         .into_iter()
@@ -98,7 +99,7 @@ fn printed(rows: Vec<Vec<Option<String>>>, times: &[usize]) -> Vec<Vec<Option<St
                 row[*column] = row[*column].take().map(|text| {
                     let text = text.replace(' ', "T").trim_end_matches("+00").to_string();
                     match text.split_once('.') {
-                        // As many digits as there are, in threes.
+                        // Arrow prints as many decimals as necessary, in groups of three.
                         Some((whole, fraction)) => match fraction.trim_end_matches('0').len() {
                             0 => whole.to_string(),
                             1..=3 => format!("{whole}.{:0<3}", fraction.trim_end_matches('0')),
@@ -119,7 +120,7 @@ fn printed(rows: Vec<Vec<Option<String>>>, times: &[usize]) -> Vec<Vec<Option<St
 fn tables_come_to_what_the_databases_hold() {
     let orders = |database: &str| {
         let placed = match database {
-            // MariaDB's DATETIME is milliseconds, which JSON without its schema part does not say.
+            // MariaDB's DATETIME counts milliseconds, which JSON without its schema part does not show.
             "mariadb" => col("placed", "TIMESTAMP").format(&["epoch_ms", "%Y-%m-%dT%H:%M:%SZ"]),
             _ => col("placed", "TIMESTAMP"),
         };
@@ -144,7 +145,7 @@ fn tables_come_to_what_the_databases_hold() {
         }
         for (name, key, columns, times) in tables {
             let (_, mut expected) = table(database, name);
-            // Where a column has a default, Connect writes that for null, so what `note` held cannot be told.
+            // If a column has a default, Connect writes that for null, so the original value of `note` is unknown.
             expected.iter_mut().for_each(|row| row.truncate(columns.len()));
             let expected = printed(expected, times);
             for suffix in ["", "_unwrapped"] {
@@ -225,8 +226,8 @@ fn every_type_of_postgres_is_as_the_database_has_it() {
     let wired = avro(Format::DebeziumAvro, &["id"], kinds());
     let topic = "postgres_avro.public.kinds";
     let decoded = wired.decoder().decode(raw_of(&records("postgres_avro", topic)));
-    // Debezium's timestamp(3) of 0001-01-01: its milliseconds go through Java's Julian calendar, in which that day is two days
-    // earlier, before the year 1.
+    // Debezium's timestamp(3) of 0001-01-01: its milliseconds were computed in Java's Julian calendar, in which that
+    // day is two days earlier, before the year 1.
     let refused = rejects(&decoded);
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert!(
@@ -252,7 +253,7 @@ fn every_type_of_postgres_is_as_the_database_has_it() {
          0001-01-01|0|1969-12-31T23:59:59.999999|-62135769600000|9999-12-31T23:59:59.999999|\
          00000000-0000-0000-0000-000000000000|null|[]|[]|sad|false||-0.01|empty"
     );
-    // JSON with its schema says the same of what it was recorded with.
+    // JSON with its schema part yields the same for the recorded columns.
     let columns: Vec<Col> = ["id", "scaled", "unscaled", "day", "instant"]
         .iter()
         .map(|name| kinds().into_iter().find(|column| column.0.name == *name).unwrap())
@@ -283,7 +284,7 @@ fn a_column_that_came_later_has_its_default_in_older_records() {
             .find(|row| row[0].as_deref() == Some(id))
             .and_then(|row| row[1].as_deref())
     };
-    // Row 20 was written last before the column was there.
+    // Row 20 was last written before the column was added.
     assert_eq!((of("20"), of("5")), (Some("none"), Some("noted")));
 }
 
@@ -314,7 +315,7 @@ fn every_mode_of_times_and_decimals_gives_the_database_s_values() {
     for topic in topics {
         let wired = avro(Format::DebeziumAvro, &["id"], columns.clone());
         let decoded = wired.decoder().decode(raw_of(&records("postgres_avro", &topic)));
-        // A recording of one kind of modes has the columns of that kind.
+        // A recording of one kind of modes only has columns of that kind.
         let line = rows(&decoded)[0].clone();
         let micros = if topic.contains("time_connect") {
             "123"
@@ -397,10 +398,10 @@ fn what_is_beside_the_rows_is_counted_and_transactions_are_told() {
     }
 }
 
-/// What users saw of MariaDB: each TRUNCATE held up every table for the whole `wait`.
+/// In MariaDB, each TRUNCATE held up every table for the whole `wait`.
 #[test]
 fn every_transaction_that_a_record_is_in_has_an_end() {
-    // Of PostgreSQL's the number alone: the place in the log behind it is each record's own.
+    // For PostgreSQL only the transaction's number counts; the LSN behind it differs between records.
     let number = |id: &str| id.split(':').next().unwrap().to_string();
     for (database, schema, truncated) in [("postgres", "public", "gone"), ("mariadb", "alluvium", "gone")] {
         let recording = format!("{database}_json");
@@ -418,7 +419,7 @@ fn every_transaction_that_a_record_is_in_has_an_end() {
                 assert!(ends.contains(&number(&place.id)), "{table}: {place:?}");
             }
             if table == truncated {
-                assert!(decoded.ops.contains(&Op::Truncate), "{:?}", rejects(&decoded));
+                assert!(decoded.ops.contains(&ChangeOp::Truncate), "{:?}", rejects(&decoded));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Records behind schema ids, made by an encoder that follows the specification value by value.
+//! Records behind schema ids, encoded by a straightforward implementation of the specification.
 
 use super::*;
 use crate::definition::KeyFormat;
@@ -6,11 +6,11 @@ use crate::registry::mock::Mock;
 use crate::registry::tests::settings;
 use serde_json::Value;
 
-/// A registry and a decoder that asks it.
+/// A mock registry and a decoder that uses it.
 pub(super) struct Wired {
     pub mock: Mock,
     pub input: Input,
-    /// What one decoder learnt of the registry, the next one knows.
+    /// What one decoder learnt from the registry is available to the next one.
     registries: Registries,
 }
 
@@ -18,10 +18,10 @@ impl Wired {
     pub fn new(format: Format, key: &[&str], columns: Vec<Col>) -> Self {
         let mock = Mock::start();
         let mut input = input(format, key, columns);
-        input.feeds[0].kind = FeedKind::Log {
+        input.feeds[0].kind = FeedKind::Log(LogFeed {
             path: PathBuf::new(),
             rules: Default::default(),
-        };
+        });
         input.feeds[0].wire.registry = Some(settings(&[&mock.url]));
         Wired {
             mock,
@@ -49,12 +49,12 @@ impl Wired {
     }
 }
 
-/// Behind a schema id.
+/// Puts the header of a schema id before bytes.
 pub(super) fn framed(id: u32, bytes: &[u8]) -> Vec<u8> {
     [&[0], &id.to_be_bytes()[..], bytes].concat()
 }
 
-/// A value as Avro: of unions the first branch whose kind fits, or `{"branch": n, "value": ...}`.
+/// Encodes a value in Avro; in a union, by the first branch that fits, or by `{"branch": n, "value": ...}`.
 pub(super) fn avro(schema: &Value, value: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     let mut named = Named::new();
@@ -63,7 +63,7 @@ pub(super) fn avro(schema: &Value, value: &Value) -> Vec<u8> {
     out
 }
 
-/// Finds the types that have names.
+/// Collects named types.
 fn name(schema: &Value, named: &mut Named) {
     if let (Some(name), Some("record" | "enum" | "fixed")) = (schema["name"].as_str(), schema["type"].as_str()) {
         named.insert(name.to_string(), schema.clone());
@@ -118,7 +118,7 @@ fn encode(schema: &Value, value: &Value, named: &Named, out: &mut Vec<u8>) {
         "int" | "long" => long(value.as_i64().unwrap(), out),
         "float" => out.extend((value.as_f64().unwrap() as f32).to_le_bytes()),
         "double" => out.extend(value.as_f64().unwrap().to_le_bytes()),
-        // Bytes are written as hexadecimal here.
+        // In these tests, bytes are written as hexadecimal.
         "bytes" => sized(&hex(value.as_str().unwrap()), out),
         "fixed" => out.extend(hex(value.as_str().unwrap())),
         "string" => sized(value.as_str().unwrap().as_bytes(), out),
@@ -128,7 +128,7 @@ fn encode(schema: &Value, value: &Value, named: &Named, out: &mut Vec<u8>) {
         }
         "array" => {
             let items = value.as_array().unwrap();
-            // Two blocks, one of them with its size.
+            // Encodes two blocks, one of them with its length.
             let (one, two) = items.split_at(items.len() / 2);
             if !one.is_empty() {
                 let mut block = Vec::new();

@@ -23,14 +23,14 @@ fn own_tests_are_found_with_their_steps_and_files() {
     );
     assert_eq!(
         cases[0].steps,
-        [Step {
+        [CaseStep {
             number: 1,
-            inputs: vec![Given {
+            inputs: vec![CaseInput {
                 path: scratch.path().join("tests/one/inputs/orders.csv"),
                 input: "orders".to_string(),
                 format: Format::Csv,
             }],
-            expect: vec![Expected {
+            expect: vec![ExpectedTable {
                 path: scratch.path().join("tests/one/expect/silver.orders.csv"),
                 layer: Layer::Silver,
                 table: "orders".to_string(),

@@ -1,4 +1,4 @@
-//! Folders that load, and what they say then; and the richest of them, damaged.
+//! Folders that load, and the definitions that result; and the richest of them, with damage.
 
 use super::*;
 
@@ -167,7 +167,7 @@ fn a_rich_definition_loads_with_all_it_says() {
         panic!("two feeds: {:?}", input.feeds)
     };
     assert!(
-        matches!(&drops.kind, FeedKind::Files { path, .. } if Path::new(path) == base.join("drops/*.csv.gz")),
+        matches!(&drops.kind, FeedKind::Files(FileFeed { path, .. }) if Path::new(path) == base.join("drops/*.csv.gz")),
         "{drops:?}"
     );
     assert_eq!(
@@ -243,7 +243,7 @@ fn a_column_of_an_alias_called_gold_is_no_table() {
     assert_eq!(dataflow.tables.len(), 2);
 }
 
-/// A feed of topics and tables that go to some.
+/// A feed that reads topics, and tables that are written to some.
 fn of_topics(feed: &str) -> Folder {
     let input = format!(
         "key = [\"id\"]\n[columns]\nid = \"BIGINT\"\n[[feeds]]\nname = \"live\"\nkind = \"kafka\"\n\
@@ -263,7 +263,7 @@ fn kafka_of(folder: &Folder) -> Kafka {
 fn topics_load_with_all_they_say_and_their_secrets_never_print() {
     let plain = kafka_of(&of_topics(""));
     assert_eq!(plain.topics, ["shop.orders", "^shop\\.late\\..*"]);
-    assert_eq!((plain.start, plain.on_missing), (Start::Earliest, OnMissing::Stop));
+    assert_eq!((plain.start, plain.on_missing), (KafkaStart::Earliest, OnMissing::Stop));
     assert!(plain.transactions.is_none() && plain.group.is_none());
     let folder = of_topics(
         "start = { \"shop.orders-0\" = 120 }\non_missing = \"earliest\"\ngroup = \"readers\"\n\
@@ -273,13 +273,13 @@ fn topics_load_with_all_they_say_and_their_secrets_never_print() {
     let rich = kafka_of(&folder);
     assert_eq!(
         rich.start,
-        Start::Offsets(BTreeMap::from([("shop.orders-0".into(), 120)]))
+        KafkaStart::Offsets(BTreeMap::from([("shop.orders-0".into(), 120)]))
     );
     assert_eq!(
         (rich.on_missing, rich.group.as_deref()),
         (OnMissing::Earliest, Some("readers"))
     );
-    let transactions = Transactions {
+    let transactions = TransactionSettings {
         topic: "shop.transaction".into(),
         wait: Duration::from_secs(5),
     };
@@ -289,7 +289,7 @@ fn topics_load_with_all_they_say_and_their_secrets_never_print() {
     let debug = format!("{:?}", loaded(&folder));
     assert!(!debug.contains("hunter2") && debug.contains("sasl.password"), "{debug}");
     let of_time = kafka_of(&of_topics("start = \"2026-11-01T00:00:00Z\"\n"));
-    assert_eq!(of_time.start, Start::Time(1_793_491_200_000));
+    assert_eq!(of_time.start, KafkaStart::Time(1_793_491_200_000));
 }
 
 #[test]
@@ -314,12 +314,12 @@ fn a_table_goes_to_a_topic_by_its_key_and_dead_letters_as_they_came() {
     assert!(letters.key.is_empty() && letters.client.brokers == "one:9092");
     assert_eq!(
         (&output.format, &letters.format),
-        (&OutputFormat::Json, &OutputFormat::AsItCame)
+        (&TopicFormat::Json, &TopicFormat::AsItCame)
     );
     let of_avro = "format = \"avro\"\nregistry = { url = \"http://own:8081\", token = \"${SECRET}\" }\n";
     let folder = folder.with("silver/orders.toml", &format!("key = [\"id\"]\n[kafka]\n{to}{of_avro}"));
     let avro = loaded(&folder);
-    let OutputFormat::Avro(registry) = &avro.tables[0].output.as_ref().expect("a topic").format else {
+    let TopicFormat::Avro(registry) = &avro.tables[0].output.as_ref().expect("a topic").format else {
         panic!("{avro:?}")
     };
     assert_eq!(registry.urls[0].host_str(), Some("own"));

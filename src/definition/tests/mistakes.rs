@@ -1,4 +1,4 @@
-//! One folder for each kind of mistake, with what the user reads.
+//! One folder for each kind of mistake, with the message that the user gets.
 
 use super::*;
 
@@ -240,7 +240,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
             "silver/orders.toml:2:2: format \"avro\" needs a schema registry\n\
              \x20 help: add registry = { url = \"http://localhost:8081\" } beside it or to dataflow.toml",
         ),
-        // Several that go to topics.
+        // Several outputs to topics.
         (
             good()
                 .with(
@@ -256,7 +256,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
                     "gold/orders.toml",
                     "key = [\"id\"]\n[kafka]\nbrokers = \"two:9092, one:9092\"\ntopic = \"u\"\n",
                 )
-                // Other brokers may have a topic of the same name.
+                // Other brokers may have a topic with the same name.
                 .with("gold/elsewhere.sql", "SELECT * FROM silver.orders\n")
                 .with(
                     "gold/elsewhere.toml",
@@ -271,7 +271,7 @@ fn mistakes(good: &Folder) -> Vec<(Folder, &'static str)> {
              gold/orders.toml: brokers \"two:9092, one:9092\" are the cluster of silver.orders, which says \"one:9092\"\n\
              \x20 help: write the same brokers for all that goes there: each spelling is a producer, and one would fence the other",
         ),
-        // Requests.
+        // HTTP requests.
         (
             feed("kind = \"http\"\nformat = \"json\"\n"),
             "inputs/orders.toml: feed \"live\" waits for requests, and nobody listens for them\n\
@@ -675,7 +675,7 @@ fn a_secret_never_shows_in_a_mistake() {
     assert!(!found.contains("hunter2"), "{found}");
 }
 
-/// The feed read what the run wrote, which made the run write more.
+/// A feed read what the run wrote, which made the run write more.
 #[test]
 fn a_feed_that_would_read_the_lakes_own_files_is_refused() {
     let mistakes = |lake: &str, path: &str| {

@@ -1,4 +1,4 @@
-//! Whole folders: a rich good one, and one for each kind of mistake with what the user reads.
+//! Whole folders: a rich valid one, and one for each kind of mistake with the message that the user gets.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ mod mistakes;
 
 use super::*;
 
-/// A dataflow's folder in the making: path and text of its files.
+/// A dataflow's folder under construction: the paths and texts of its files.
 #[derive(Clone)]
 struct Folder(BTreeMap<&'static str, String>);
 
@@ -45,7 +45,7 @@ impl Folder {
         self
     }
 
-    /// Replaces text that is there once.
+    /// Replaces text that occurs exactly once.
     fn edit(mut self, path: &'static str, old: &str, new: &str) -> Self {
         let text = self.0.get_mut(path).expect("a file to edit");
         assert_eq!(text.matches(old).count(), 1, "{old:?} in {path}");

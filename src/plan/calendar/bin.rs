@@ -1,4 +1,4 @@
-//! `date_bin(stride, t [, origin])`.
+//! `date_bin(stride, t [, origin])` for timestamps of microseconds, also with strides of months.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,12 +14,13 @@ use datafusion::logical_expr::{
 };
 
 use super::{DAY, answer, microseconds, rows_of, zoned};
-use crate::plan::times::{Length, Moment, kept, months_later};
+use crate::plan::times::{TimeLength, TimestampText, in_calendar_like, months_later};
 use crate::repr::civil_from_days;
+use crate::words::sql_types;
 
 const STRIDE: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
-/// The function.
+/// The function, shared by all sessions.
 pub(super) fn date_bin() -> Arc<ScalarUDF> {
     static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(DateBin::new())));
     FUNCTION.clone()
@@ -49,7 +50,11 @@ impl ScalarUDFImpl for DateBin {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let (DataType::Interval(_), 2..=3) = (types.first().unwrap_or(&DataType::Null), types.len()) else {
-            return plan_err!("date_bin() takes an INTERVAL, a TIMESTAMP and perhaps a TIMESTAMP to count from");
+            let given: Vec<String> = types.iter().map(ToString::to_string).collect();
+            let given = sql_types(&given.join(", "));
+            return plan_err!(
+                "could not plan date_bin({given}): it is date_bin(INTERVAL '15 minutes', ts), and perhaps a TIMESTAMP to count from"
+            );
         };
         let source = match &types[1] {
             DataType::Timestamp(..)
@@ -72,7 +77,7 @@ impl ScalarUDFImpl for DateBin {
         Ok(types[1].clone())
     }
 
-    /// Also refuses a stride that is none, where it is known before there are rows.
+    /// Also refuses a constant stride that is not valid.
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         if let Some(ScalarValue::IntervalMonthDayNano(Some(stride))) = args.scalar_arguments[0] {
             check(*stride)?;
@@ -107,8 +112,8 @@ impl ScalarUDFImpl for DateBin {
                     binned.append_value(bin(stride, point, origin).ok_or_else(|| {
                         exec_datafusion_err!(
                             "could not compute date_bin(INTERVAL '{}', {}): the result is not of the years 1 to 9999",
-                            Length::of(stride),
-                            Moment(point)
+                            TimeLength::from_interval(stride),
+                            TimestampText(point)
                         )
                     })?);
                 }
@@ -123,7 +128,7 @@ impl ScalarUDFImpl for DateBin {
     }
 }
 
-/// Refuses what is no stride.
+/// Refuses a stride that is not positive, or that mixes months with days or times.
 fn check(stride: IntervalMonthDayNano) -> Result<()> {
     let nanos = nanos(stride);
     if stride.months != 0 && nanos != 0 {
@@ -139,8 +144,8 @@ fn nanos(stride: IntervalMonthDayNano) -> i128 {
     i128::from(stride.days) * i128::from(DAY) * 1000 + i128::from(stride.nanoseconds)
 }
 
-/// The start of the bin that a point is in, where they are counted from `origin`. All of them in microseconds. None: it is outside
-/// of the calendar.
+/// The start of the bin that contains a point, where bins are counted from `origin`. Both are in microseconds.
+/// `None` if the start is outside the calendar though the point is not.
 fn bin(stride: IntervalMonthDayNano, point: i64, origin: i64) -> Option<i64> {
     if stride.months > 0 {
         return bin_by_months(i64::from(stride.months), point, origin);
@@ -148,7 +153,7 @@ fn bin(stride: IntervalMonthDayNano, point: i64, origin: i64) -> Option<i64> {
     let nanos = nanos(stride);
     let (point, origin) = (i128::from(point) * 1000, i128::from(origin) * 1000);
     let start = origin + (point - origin).div_euclid(nanos) * nanos;
-    kept((point / 1000) as i64, start.div_euclid(1000))
+    in_calendar_like((point / 1000) as i64, start.div_euclid(1000))
 }
 
 fn bin_by_months(stride: i64, point: i64, origin: i64) -> Option<i64> {
@@ -161,13 +166,13 @@ fn bin_by_months(stride: i64, point: i64, origin: i64) -> Option<i64> {
         let days = months_later(origin.div_euclid(DAY), bins * stride);
         i128::from(days) * i128::from(DAY) + i128::from(origin.rem_euclid(DAY))
     };
-    // A month's bin may begin on a later day of the month, or at a later hour.
+    // Within its month, a bin may begin at a later day or time than the point.
     let bins = if start(bins) <= i128::from(point) {
         bins
     } else {
         bins - 1
     };
-    kept(point, start(bins))
+    in_calendar_like(point, start(bins))
 }
 
 #[cfg(test)]
@@ -179,7 +184,7 @@ mod tests {
         text.parse::<NaiveDateTime>().unwrap().and_utc().timestamp_micros()
     }
 
-    /// Those of strides without months are as PostgreSQL says.
+    /// The values for strides without months are PostgreSQL's.
     #[test]
     fn bins_are_counted_from_their_origin_in_any_year() {
         let day = |days| IntervalMonthDayNano::new(0, days, 0);

@@ -10,27 +10,27 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
 use super::{answer, is_text, rows_of};
-use crate::plan::times::{DAY, MOMENT, SECOND, day_within, days_from_civil, days_of_month, within};
+use crate::plan::times::{DAY, MOMENT, SECOND, day_within, days_from_civil, days_of_month, in_calendar};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Make {
-    /// Whether a time of day is given, too.
+pub(super) struct MakeFunction {
+    /// Whether the function also takes a time of day.
     has_time: bool,
     signature: Signature,
 }
 
-impl Make {
+impl MakeFunction {
     pub fn date() -> Self {
-        Make {
+        MakeFunction {
             has_time: false,
             signature: Signature::user_defined(Volatility::Immutable),
         }
     }
 
     pub fn timestamp() -> Self {
-        Make {
+        MakeFunction {
             has_time: true,
-            ..Make::date()
+            ..MakeFunction::date()
         }
     }
 
@@ -43,7 +43,7 @@ impl Make {
     }
 }
 
-impl ScalarUDFImpl for Make {
+impl ScalarUDFImpl for MakeFunction {
     fn name(&self) -> &str {
         match self.has_time {
             true => "make_timestamp",
@@ -131,14 +131,14 @@ fn day(year: i64, month: i64, day: i64) -> Option<i32> {
         .flatten()
 }
 
-/// As in PostgreSQL, 24:00 and 60 seconds are the beginning of what comes next.
+/// As in PostgreSQL, 24:00 is the next midnight, and 60 seconds are the next minute.
 fn point(day: i32, hour: i64, minute: i64, second: f64) -> Option<i64> {
     let micros = (second * SECOND as f64).round_ties_even();
     let is_there = (0..60).contains(&minute) && (0.0..=60.0 * SECOND as f64).contains(&micros);
     let time = (hour * 3600 + minute * 60) * SECOND + micros as i64;
     let is_there = is_there && (0..=24).contains(&hour) && time <= DAY;
     is_there
-        .then(|| within(i128::from(day) * i128::from(DAY) + i128::from(time)))
+        .then(|| in_calendar(i128::from(day) * i128::from(DAY) + i128::from(time)))
         .flatten()
 }
 

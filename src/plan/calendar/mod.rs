@@ -1,9 +1,9 @@
-//! Functions of points in time, by the microsecond.
+//! Functions of dates and timestamps, in microseconds.
 //!
-//! DataFusion computes `date_trunc`, `date_bin` and `to_timestamp` in nanoseconds, which reach from the year 1677 to 2262, and
-//! takes whole numbers out of seconds. A TIMESTAMP here is of the years 1 to 9999, so these take the places of DataFusion's by
-//! their names, and mean what PostgreSQL means by them. A field, unit, zone or pattern that there is not is refused when it is
-//! planned, where it is a constant.
+//! DataFusion computes `date_trunc`, `date_bin` and `to_timestamp` in nanoseconds, which reach from 1677 to
+//! 2262, and extracts only integers. A TIMESTAMP here is in the years 1 to 9999. So these functions replace
+//! DataFusion's of the same names, and mean what PostgreSQL means by them. A constant field, unit, zone or
+//! pattern that does not exist is refused when the query is planned.
 
 mod bin;
 mod make;
@@ -28,14 +28,14 @@ use super::times::{self, DAY};
 use bin::date_bin;
 pub(super) use zone::is_utc;
 
-/// Has a session compute by these.
+/// Registers the functions in a session.
 pub fn register(context: &SessionContext) {
     times::register(context);
     context.register_udf(ScalarUDF::from(truncate::DateTrunc::new()));
     context.register_udf(ScalarUDF::from(part::DatePart::new()));
     context.register_udf(ScalarUDF::from(zone::Timezone::new()));
-    context.register_udf(ScalarUDF::from(make::Make::date()));
-    context.register_udf(ScalarUDF::from(make::Make::timestamp()));
+    context.register_udf(ScalarUDF::from(make::MakeFunction::date()));
+    context.register_udf(ScalarUDF::from(make::MakeFunction::timestamp()));
     context.register_udf(date_bin().as_ref().clone());
     context.register_udf(write::to_char());
     for function in parse::functions() {
@@ -43,7 +43,7 @@ pub fn register(context: &SessionContext) {
     }
 }
 
-/// A column of microseconds, with a zone or without.
+/// A column of timestamps or dates in microseconds, with its zone if it has one.
 fn microseconds(array: &ArrayRef) -> Result<PrimitiveArray<TimestampMicrosecondType>> {
     let zone = match array.data_type() {
         DataType::Timestamp(_, zone) => zone.clone(),
@@ -56,7 +56,7 @@ fn microseconds(array: &ArrayRef) -> Result<PrimitiveArray<TimestampMicrosecondT
     Ok(micros.as_primitive::<TimestampMicrosecondType>().clone())
 }
 
-/// How many rows arguments are to be computed for: of constants alone, one.
+/// For how many rows arguments are computed: one if all are constants.
 fn rows_of(args: &ScalarFunctionArgs) -> usize {
     match args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_))) {
         true => args.number_rows,
@@ -64,7 +64,7 @@ fn rows_of(args: &ScalarFunctionArgs) -> usize {
     }
 }
 
-/// The values that are made of as many rows, as one where the arguments are.
+/// The result as a column, or as a single value if all arguments are constants.
 fn answer(values: ArrayRef, args: &[ColumnarValue]) -> Result<ColumnarValue> {
     let is_one = args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
     Ok(match is_one {
@@ -73,7 +73,7 @@ fn answer(values: ArrayRef, args: &[ColumnarValue]) -> Result<ColumnarValue> {
     })
 }
 
-/// The zone of a type, without nanoseconds.
+/// The type with microseconds, and with its zone if it has one.
 fn zoned(of: &DataType) -> DataType {
     let zone: Option<Arc<str>> = match of {
         DataType::Timestamp(_, zone) => zone.clone(),

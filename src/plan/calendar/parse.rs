@@ -1,8 +1,8 @@
-//! `to_timestamp(x)` and its like, of numbers and texts.
+//! `to_timestamp(x)` and similar functions, of numbers and texts.
 //!
-//! A text without a format is read in ISO 8601. A format with a `%` is strftime's, any other is a template pattern of PostgreSQL's.
-//! What is read is a TIMESTAMP of microseconds, whatever unit the function's name says; that of a coarser unit is the beginning of
-//! the unit that it lies in.
+//! A text without a format is read as ISO 8601. A format with a `%` is strftime's; any other is one of
+//! PostgreSQL's template patterns. The result is a TIMESTAMP of microseconds, whatever unit the function is
+//! named after; for a coarser unit it is truncated to that unit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use datafusion::logical_expr::{
 use super::pattern::{Template, is_template};
 use super::{answer, is_text, microseconds, rows_of};
 use crate::definition::{MomentFault, MomentPattern};
-use crate::plan::times::{DAY, MOMENT, SECOND, point_of, within};
+use crate::plan::times::{DAY, MOMENT, SECOND, in_calendar, point_of};
 
-/// In the places of DataFusion's functions of these names.
+/// The functions, which replace DataFusion's of these names.
 pub(super) fn functions() -> Vec<ScalarUDF> {
-    use Returned::*;
+    use ReturnedType::*;
     let functions = [
         ("to_timestamp", SECOND * 1000, Moment { length: 1 }),
         ("to_timestamp_seconds", SECOND * 1000, Moment { length: SECOND }),
@@ -35,45 +35,45 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
         ("to_date", DAY * 1000, Date),
         ("to_unixtime", SECOND * 1000, Seconds),
     ];
-    let of = |(name, unit, returned)| ScalarUDF::from(Read::new(name, unit, returned));
+    let of = |(name, unit, returned)| ScalarUDF::from(TimestampReader::new(name, unit, returned));
     functions.into_iter().map(of).collect()
 }
 
 /// What a function returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Returned {
-    /// The beginning of what has so many microseconds.
+enum ReturnedType {
+    /// A TIMESTAMP that is truncated to so many microseconds.
     Moment {
         length: i64,
     },
     Date,
-    /// Seconds since 1970.
+    /// Seconds since 1970, as a BIGINT.
     Seconds,
 }
 
-impl Returned {
+impl ReturnedType {
     fn data_type(self) -> DataType {
         match self {
-            Returned::Moment { .. } => MOMENT,
-            Returned::Date => DataType::Date32,
-            Returned::Seconds => DataType::Int64,
+            ReturnedType::Moment { .. } => MOMENT,
+            ReturnedType::Date => DataType::Date32,
+            ReturnedType::Seconds => DataType::Int64,
         }
     }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Read {
+struct TimestampReader {
     name: &'static str,
-    /// What a number counts, in nanoseconds.
+    /// The unit of numbers, in nanoseconds.
     unit: i64,
-    returned: Returned,
+    returned: ReturnedType,
     signature: Signature,
     aliases: Vec<String>,
 }
 
-impl Read {
-    fn new(name: &'static str, unit: i64, returned: Returned) -> Self {
-        Read {
+impl TimestampReader {
+    fn new(name: &'static str, unit: i64, returned: ReturnedType) -> Self {
+        TimestampReader {
             name,
             unit,
             returned,
@@ -90,7 +90,7 @@ impl Read {
     }
 }
 
-impl ScalarUDFImpl for Read {
+impl ScalarUDFImpl for TimestampReader {
     fn name(&self) -> &str {
         self.name
     }
@@ -107,7 +107,7 @@ impl ScalarUDFImpl for Read {
         Ok(self.returned.data_type())
     }
 
-    /// Also refuses formats that nothing can be read by, where they are known before there are rows.
+    /// Also refuses constant formats that cannot be read.
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let Some(first) = args.arg_fields.first() else {
             return plan_err!("{}() takes a number or a text, and perhaps formats of it", self.name);
@@ -120,7 +120,7 @@ impl ScalarUDFImpl for Read {
         }
         for format in args.scalar_arguments.iter().skip(1) {
             if let Some(Some(format)) = format.and_then(|format| format.try_as_str()) {
-                Format::parse(format, self.name)?;
+                ReadFormat::parse(format, self.name)?;
             }
         }
         Ok(Arc::new(Field::new(self.name, self.returned.data_type(), true)))
@@ -134,27 +134,28 @@ impl ScalarUDFImpl for Read {
             false => self.of_numbers(&values)?,
         };
         let made: ArrayRef = match self.returned {
-            Returned::Moment { length: 1 } => Arc::new(points),
-            Returned::Moment { length } => Arc::new(
+            ReturnedType::Moment { length: 1 } => Arc::new(points),
+            ReturnedType::Moment { length } => Arc::new(
                 points.unary::<_, TimestampMicrosecondType>(|point| point.wrapping_sub(point.rem_euclid(length))),
             ),
-            Returned::Date => {
+            ReturnedType::Date => {
                 let days = points
                     .iter()
                     .map(|point| point.and_then(|point| i32::try_from(point.div_euclid(DAY)).ok()));
                 Arc::new(days.collect::<Date32Array>())
             }
-            Returned::Seconds => Arc::new(points.unary::<_, Int64Type>(|point| point.div_euclid(SECOND))),
+            ReturnedType::Seconds => Arc::new(points.unary::<_, Int64Type>(|point| point.div_euclid(SECOND))),
         };
         answer(made, &args.args)
     }
 }
 
-impl Read {
-    /// Counts since 1970; moments as they are.
+impl TimestampReader {
+    /// Reads numbers as counts since 1970; timestamps and dates stay as they are.
     fn of_numbers(&self, values: &ArrayRef) -> Result<PrimitiveArray<TimestampMicrosecondType>> {
         let unit = i128::from(self.unit);
-        let point = |micros: i128, shown: &dyn Fn() -> String| within(micros).ok_or_else(|| self.is_outside(&shown()));
+        let point =
+            |micros: i128, shown: &dyn Fn() -> String| in_calendar(micros).ok_or_else(|| self.is_outside(&shown()));
         Ok(match values.data_type() {
             of if of.is_integer() => {
                 let whole = strictly(values, &DataType::Decimal128(38, 0))?;
@@ -164,7 +165,7 @@ impl Read {
             of if of.is_floating() => {
                 let numbers = cast(values, &DataType::Float64)?;
                 let factor = self.unit as f64 / 1000.0;
-                // As PostgreSQL rounds.
+                // Rounds half to even, as PostgreSQL does.
                 numbers.as_primitive::<Float64Type>().try_unary(|number| {
                     let micros = (number * factor).round_ties_even();
                     match micros.abs() < 1e30 {
@@ -178,7 +179,7 @@ impl Read {
                 numbers.as_primitive::<Decimal128Type>().try_unary(|billionths| {
                     let outside = || self.is_outside(&format!("{billionths}e-9"));
                     let (nanos, length) = (billionths.checked_mul(unit).ok_or_else(outside)?, 1_000_000_000_000);
-                    // Half of one away from zero.
+                    // Rounds half away from zero.
                     let micros = (nanos + nanos.signum() * length / 2) / length;
                     point(micros, &|| format!("{billionths}e-9"))
                 })?
@@ -196,7 +197,7 @@ impl Read {
         })
     }
 
-    /// Texts in ISO 8601, or by the first of the formats that fits.
+    /// Reads texts as ISO 8601, or by the first of the formats that fits.
     fn of_texts(
         &self,
         values: &ArrayRef,
@@ -210,12 +211,12 @@ impl Read {
             .iter()
             .map(|format| Ok(texts(&format.to_array(rows)?)?))
             .collect::<Result<_>>()?;
-        // Each format is parsed once, for it is the same in most rows.
-        let mut parsed: HashMap<&str, Format> = HashMap::new();
+        // Each format is parsed once, because most rows have the same.
+        let mut parsed: HashMap<&str, ReadFormat> = HashMap::new();
         for format in &formats {
             for format in format.as_string::<i32>().iter().flatten() {
                 if !parsed.contains_key(format) {
-                    parsed.insert(format, Format::parse(format, self.name)?);
+                    parsed.insert(format, ReadFormat::parse(format, self.name)?);
                 }
             }
         }
@@ -263,17 +264,17 @@ fn strictly(values: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     Ok(cast_with_options(values, to, &strict)?)
 }
 
-/// A template pattern, or strftime: the latter in UTC, or with the name of a zone at the end.
-enum Format {
+/// A template pattern, or a strftime pattern in UTC or with a zone's name at its end.
+enum ReadFormat {
     Template(Template),
     Strftime { pattern: MomentPattern, has_zone: bool },
 }
 
-impl Format {
-    fn parse(format: &str, function: &str) -> Result<Format> {
+impl ReadFormat {
+    fn parse(format: &str, function: &str) -> Result<ReadFormat> {
         if is_template(format) {
             return match Template::to_read(format) {
-                Ok(template) => Ok(Format::Template(template)),
+                Ok(template) => Ok(ReadFormat::Template(template)),
                 Err(why) => exec_err!("{function}() cannot read by format {format:?}: {why}"),
             };
         }
@@ -282,7 +283,7 @@ impl Format {
             None => (format, false),
         };
         match MomentPattern::parse(before) {
-            Ok(pattern) => Ok(Format::Strftime { pattern, has_zone }),
+            Ok(pattern) => Ok(ReadFormat::Strftime { pattern, has_zone }),
             Err(MomentFault { what, remedy }) => {
                 exec_err!("{function}() cannot read by format {format:?}: the pattern {what}; {remedy}")
             }
@@ -291,8 +292,8 @@ impl Format {
 
     fn point(&self, text: &str) -> Option<i64> {
         let point = match self {
-            Format::Template(template) => return template.read(text),
-            Format::Strftime {
+            ReadFormat::Template(template) => return template.read(text),
+            ReadFormat::Strftime {
                 pattern,
                 has_zone: true,
             } => {
@@ -300,9 +301,9 @@ impl Format {
                 let zone = zone.parse::<arrow::array::timezone::Tz>().ok()?;
                 pattern.point_in(text, &zone)?
             }
-            Format::Strftime { pattern, .. } => pattern.point(text)?,
+            ReadFormat::Strftime { pattern, .. } => pattern.point(text)?,
         };
-        within(point.timestamp_micros().into())
+        in_calendar(point.timestamp_micros().into())
     }
 }
 
@@ -312,7 +313,7 @@ mod tests {
     use arrow::array::{Float64Array, Int64Array, StringArray};
 
     fn by_format(text: &str, format: &str) -> Option<i64> {
-        Format::parse(format, "f").expect("a format").point(text)
+        ReadFormat::parse(format, "f").expect("a format").point(text)
     }
 
     fn read(name: &str, values: ArrayRef) -> Result<Vec<i64>> {
@@ -320,7 +321,10 @@ mod tests {
             .into_iter()
             .find(|function| function.name() == name)
             .expect("a function");
-        let of = function.inner().downcast_ref::<Read>().expect("one of these");
+        let of = function
+            .inner()
+            .downcast_ref::<TimestampReader>()
+            .expect("one of these");
         let points = match is_text(values.data_type()) {
             true => of.of_texts(&values, &[], values.len())?,
             false => of.of_numbers(&values)?,
@@ -363,7 +367,8 @@ mod tests {
         assert_eq!(by_format("soon", "%d.%m.%Y"), None);
     }
 
-    /// `.5` became five nanoseconds, 69 was 2069, `2024011` a day, and a zone's name that was not last was passed over.
+    /// Formerly `.5` was five nanoseconds, 69 was 2069, `2024011` was a day, and a zone's name that was not at
+    /// the end was ignored.
     #[test]
     fn formats_mean_in_sql_what_they_mean_in_a_column() {
         let at = by_format("2024-01-01 10:00:00.5", "%Y-%m-%d %H:%M:%S.%f");
@@ -379,7 +384,7 @@ mod tests {
         );
         assert_eq!(by_format("2024-01-01 05:00:00 CEST", zoned), None);
         for wrong in ["%H:%M:%S %Z %Y-%m-%d", "%Y-%m-%dT%H:%M:%S%Z", "%H:%M", "HH24:MI"] {
-            let refused = Format::parse(wrong, "to_date").err().map(|why| why.to_string());
+            let refused = ReadFormat::parse(wrong, "to_date").err().map(|why| why.to_string());
             assert!(
                 refused.is_some_and(|why| why.contains("to_date() cannot read by format")),
                 "{wrong}"

@@ -1,6 +1,7 @@
-//! `date_part(field, x)` and `EXTRACT(field FROM x)`, of dates, moments, times of day and lengths of time.
+//! `date_part(field, x)` and `EXTRACT(field FROM x)`, of dates, timestamps, times of day and intervals.
 //!
-//! Whole numbers are INTs. Seconds, milliseconds and seconds since 1970 are exact DECIMALs, as PostgreSQL's EXTRACT is numeric.
+//! Whole fields are INTs. Seconds, milliseconds and seconds since 1970 are exact DECIMALs, as PostgreSQL's
+//! EXTRACT yields numeric.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use datafusion::logical_expr::{
 };
 
 use super::{answer, beyond, is_text, microseconds, rows_of};
-use crate::plan::times::{DAY, Length, SECOND, days_from_civil, iso_week, weekday};
+use crate::plan::times::{DAY, SECOND, TimeLength, days_from_civil, iso_week, weekday};
 use crate::repr::civil_from_days;
 
 const LENGTH: DataType = DataType::Duration(TimeUnit::Microsecond);
@@ -42,9 +43,9 @@ impl DatePart {
     }
 }
 
-/// What is taken.
+/// The field to extract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum DateField {
     Microseconds,
     Milliseconds,
     Second,
@@ -66,72 +67,76 @@ enum Part {
     Julian,
 }
 
-/// What it is taken of.
+/// The kind of value from which a field is extracted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+enum ValueKind {
     Date,
     Moment,
     Time,
     Length,
 }
 
-impl Part {
-    fn named(name: &str) -> Option<Part> {
+impl DateField {
+    fn named(name: &str) -> Option<DateField> {
         Some(
             match name.trim().trim_matches(['\'', '"']).to_ascii_lowercase().as_str() {
-                "microsecond" | "microseconds" | "us" | "usec" | "usecs" | "usecond" | "useconds" => Part::Microseconds,
-                "millisecond" | "milliseconds" | "ms" | "msec" | "msecs" | "msecond" | "mseconds" => Part::Milliseconds,
-                "second" | "seconds" | "s" | "sec" | "secs" => Part::Second,
-                "minute" | "minutes" | "m" | "min" | "mins" => Part::Minute,
-                "hour" | "hours" | "h" | "hr" | "hrs" => Part::Hour,
-                "day" | "days" | "d" => Part::Day,
-                "week" | "weeks" | "w" => Part::Week,
-                "month" | "months" | "mon" | "mons" => Part::Month,
-                "quarter" | "qtr" => Part::Quarter,
-                "year" | "years" | "y" | "yr" | "yrs" => Part::Year,
-                "decade" | "decades" => Part::Decade,
-                "century" | "centuries" => Part::Century,
-                "millennium" | "millennia" => Part::Millennium,
-                "dow" => Part::DayOfWeek,
-                "isodow" => Part::IsoDayOfWeek,
-                "doy" => Part::DayOfYear,
-                "isoyear" => Part::IsoYear,
-                "epoch" => Part::Epoch,
-                "julian" => Part::Julian,
+                "microsecond" | "microseconds" | "us" | "usec" | "usecs" | "usecond" | "useconds" => {
+                    DateField::Microseconds
+                }
+                "millisecond" | "milliseconds" | "ms" | "msec" | "msecs" | "msecond" | "mseconds" => {
+                    DateField::Milliseconds
+                }
+                "second" | "seconds" | "s" | "sec" | "secs" => DateField::Second,
+                "minute" | "minutes" | "m" | "min" | "mins" => DateField::Minute,
+                "hour" | "hours" | "h" | "hr" | "hrs" => DateField::Hour,
+                "day" | "days" | "d" => DateField::Day,
+                "week" | "weeks" | "w" => DateField::Week,
+                "month" | "months" | "mon" | "mons" => DateField::Month,
+                "quarter" | "qtr" => DateField::Quarter,
+                "year" | "years" | "y" | "yr" | "yrs" => DateField::Year,
+                "decade" | "decades" => DateField::Decade,
+                "century" | "centuries" => DateField::Century,
+                "millennium" | "millennia" => DateField::Millennium,
+                "dow" => DateField::DayOfWeek,
+                "isodow" => DateField::IsoDayOfWeek,
+                "doy" => DateField::DayOfYear,
+                "isoyear" => DateField::IsoYear,
+                "epoch" => DateField::Epoch,
+                "julian" => DateField::Julian,
                 _ => return None,
             },
         )
     }
 
-    fn is_of(self, of: Of) -> bool {
-        use Part::*;
+    fn is_of(self, of: ValueKind) -> bool {
+        use DateField::*;
         match of {
-            Of::Date => true,
-            Of::Moment => self != Julian,
-            Of::Time => matches!(self, Microseconds | Milliseconds | Second | Minute | Hour | Epoch),
-            Of::Length => !matches!(self, Week | DayOfWeek | IsoDayOfWeek | DayOfYear | IsoYear | Julian),
+            ValueKind::Date => true,
+            ValueKind::Moment => self != Julian,
+            ValueKind::Time => matches!(self, Microseconds | Milliseconds | Second | Minute | Hour | Epoch),
+            ValueKind::Length => !matches!(self, Week | DayOfWeek | IsoDayOfWeek | DayOfYear | IsoYear | Julian),
         }
     }
 
-    /// The digits of all values, and those behind the point; none of a whole number.
-    fn digits(self, of: Of) -> Option<(u8, i8)> {
+    /// The precision and scale of a fractional field; `None` for a whole one.
+    fn digits(self, of: ValueKind) -> Option<(u8, i8)> {
         match self {
-            Part::Second => Some((8, 6)),
-            Part::Milliseconds => Some((8, 3)),
-            Part::Epoch if of == Of::Length => Some((22, 6)),
-            Part::Epoch => Some((18, 6)),
+            DateField::Second => Some((8, 6)),
+            DateField::Milliseconds => Some((8, 3)),
+            DateField::Epoch if of == ValueKind::Length => Some((22, 6)),
+            DateField::Epoch => Some((18, 6)),
             _ => None,
         }
     }
 
-    /// Of a time of day, in whole numbers or units of the last digit.
+    /// The field of a time of day, as an integer or in units of the field's last digit.
     fn of_time(self, micros: i64) -> i64 {
         let of_minute = micros % (60 * SECOND);
         match self {
-            // A millisecond has three digits behind its point, and a second six.
-            Part::Microseconds | Part::Milliseconds | Part::Second => of_minute,
-            Part::Minute => micros / (60 * SECOND) % 60,
-            Part::Hour => micros / (3600 * SECOND),
+            // As milliseconds have three digits after the point and seconds six, their units are microseconds.
+            DateField::Microseconds | DateField::Milliseconds | DateField::Second => of_minute,
+            DateField::Minute => micros / (60 * SECOND) % 60,
+            DateField::Hour => micros / (3600 * SECOND),
             _ => micros,
         }
     }
@@ -139,42 +144,42 @@ impl Part {
     fn of_day(self, days: i64) -> i64 {
         let (year, month, day) = civil_from_days(days);
         match self {
-            Part::Day => day,
-            Part::Week => iso_week(days).1,
-            Part::Month => month,
-            Part::Quarter => (month - 1) / 3 + 1,
-            Part::Year => year,
-            Part::Decade => year.div_euclid(10),
-            Part::Century => (year + 99).div_euclid(100),
-            Part::Millennium => (year + 999).div_euclid(1000),
-            Part::DayOfWeek => (weekday(days) + 1) % 7,
-            Part::IsoDayOfWeek => weekday(days) + 1,
-            Part::DayOfYear => days - days_from_civil(year, 1, 1) + 1,
-            Part::IsoYear => iso_week(days).0,
-            _ => days + 2_440_588, // of the Julian day that began at noon
+            DateField::Day => day,
+            DateField::Week => iso_week(days).1,
+            DateField::Month => month,
+            DateField::Quarter => (month - 1) / 3 + 1,
+            DateField::Year => year,
+            DateField::Decade => year.div_euclid(10),
+            DateField::Century => (year + 99).div_euclid(100),
+            DateField::Millennium => (year + 999).div_euclid(1000),
+            DateField::DayOfWeek => (weekday(days) + 1) % 7,
+            DateField::IsoDayOfWeek => weekday(days) + 1,
+            DateField::DayOfYear => days - days_from_civil(year, 1, 1) + 1,
+            DateField::IsoYear => iso_week(days).0,
+            _ => days + 2_440_588, // the Julian day that began at noon
         }
     }
 
     fn of_moment(self, point: i64) -> i64 {
         match self {
-            Part::Epoch => point,
-            part if part.is_of(Of::Time) => part.of_time(point.rem_euclid(DAY)),
+            DateField::Epoch => point,
+            part if part.is_of(ValueKind::Time) => part.of_time(point.rem_euclid(DAY)),
             part => part.of_day(point.div_euclid(DAY)),
         }
     }
 
-    fn of_length(self, length: Length) -> i128 {
+    fn of_length(self, length: TimeLength) -> i128 {
         let (years, months) = (length.months / 12, length.months % 12);
         i128::from(match self {
-            Part::Day => length.days,
-            Part::Month => months,
-            Part::Quarter => months / 3 + 1,
-            Part::Year => years,
-            Part::Decade => years / 10,
-            Part::Century => years / 100,
-            Part::Millennium => years / 1000,
-            Part::Epoch => {
-                // A year has 365.25 days here, a month 30.
+            DateField::Day => length.days,
+            DateField::Month => months,
+            DateField::Quarter => months / 3 + 1,
+            DateField::Year => years,
+            DateField::Decade => years / 10,
+            DateField::Century => years / 100,
+            DateField::Millennium => years / 1000,
+            DateField::Epoch => {
+                // A year has 365.25 days here, and a month 30.
                 let quarters = i128::from(years) * 1461 + i128::from(months * 120) + i128::from(length.days) * 4;
                 return quarters * i128::from(DAY / 4) + i128::from(length.micros);
             }
@@ -183,23 +188,23 @@ impl Part {
     }
 }
 
-/// What values of a type are; none where there is nothing to take of them.
-fn kind(of: &DataType) -> Option<Of> {
+/// The kind of a type's values; `None` if they have no fields.
+fn value_kind(of: &DataType) -> Option<ValueKind> {
     Some(match of {
-        DataType::Date32 | DataType::Date64 => Of::Date,
-        DataType::Timestamp(..) | DataType::Null => Of::Moment,
-        of if is_text(of) => Of::Moment,
-        DataType::Time32(_) | DataType::Time64(_) => Of::Time,
-        DataType::Duration(_) | DataType::Interval(_) => Of::Length,
+        DataType::Date32 | DataType::Date64 => ValueKind::Date,
+        DataType::Timestamp(..) | DataType::Null => ValueKind::Moment,
+        of if is_text(of) => ValueKind::Moment,
+        DataType::Time32(_) | DataType::Time64(_) => ValueKind::Time,
+        DataType::Duration(_) | DataType::Interval(_) => ValueKind::Length,
         _ => return None,
     })
 }
 
-fn known(name: Option<&ScalarValue>, of: &DataType) -> Result<(Part, Of)> {
+fn field_and_kind(name: Option<&ScalarValue>, of: &DataType) -> Result<(DateField, ValueKind)> {
     let Some(Some(name)) = name.and_then(|name| name.try_as_str()) else {
         return plan_err!("date_part() takes its field as a literal, as in date_part('month', t)");
     };
-    let (Some(part), Some(of)) = (Part::named(name), kind(of)) else {
+    let (Some(part), Some(of)) = (DateField::named(name), value_kind(of)) else {
         return plan_err!(
             "date_part() knows no field {name:?}; write microseconds, milliseconds, second, minute, hour, day, week, month, \
              quarter, year, decade, century, millennium, dow, isodow, doy, isoyear or epoch"
@@ -209,8 +214,8 @@ fn known(name: Option<&ScalarValue>, of: &DataType) -> Result<(Part, Of)> {
         true => Ok((part, of)),
         false => {
             let (what, instead) = match of {
-                Of::Length => ("an INTERVAL", "take it of the moments themselves"),
-                Of::Time => ("a time of day", "take it of the moment"),
+                ValueKind::Length => ("an INTERVAL", "take it of the moments themselves"),
+                ValueKind::Time => ("a time of day", "take it of the moment"),
                 _ => ("a TIMESTAMP", "take it of CAST(... AS DATE)"),
             };
             plan_err!("date_part() cannot take the field {name:?} of {what}; {instead}")
@@ -238,7 +243,7 @@ impl ScalarUDFImpl for DatePart {
         let of = match of {
             DataType::Date64 | DataType::Null => MOMENT,
             of if is_text(of) => MOMENT,
-            of if kind(of).is_some() => of.clone(),
+            of if value_kind(of).is_some() => of.clone(),
             other => return plan_err!("date_part() takes a TIMESTAMP, DATE or INTERVAL, not a {other}"),
         };
         Ok(vec![if name.is_null() { DataType::Utf8 } else { name.clone() }, of])
@@ -250,7 +255,7 @@ impl ScalarUDFImpl for DatePart {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let of = args.arg_fields[1].data_type();
-        let (part, of) = known(args.scalar_arguments[0], of)?;
+        let (part, of) = field_and_kind(args.scalar_arguments[0], of)?;
         let returned = match part.digits(of) {
             Some((precision, scale)) => DataType::Decimal128(precision, scale),
             None => DataType::Int32,
@@ -268,19 +273,19 @@ impl ScalarUDFImpl for DatePart {
             ColumnarValue::Scalar(name) => Some(name),
             ColumnarValue::Array(_) => None,
         };
-        let (part, of) = known(name, &args.args[1].data_type())?;
+        let (part, of) = field_and_kind(name, &args.args[1].data_type())?;
         let values = args.args[1].to_array(rows_of(&args))?;
-        answer(taken(part, of, &values)?, &args.args)
+        answer(extract_field(part, of, &values)?, &args.args)
     }
 
-    /// `date_part('year', t) = 2024` is a range of t.
+    /// Makes `date_part('year', t) = 2024` a range of t.
     fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
         let [Expr::Literal(name, _), of] = args else {
             return Ok(PreimageResult::None);
         };
         let of_type = info.get_data_type(of)?;
-        let (Ok((Part::Year, _)), Some(ScalarValue::Int32(Some(year)))) =
-            (known(Some(name), &of_type), literal.as_literal())
+        let (Ok((DateField::Year, _)), Some(ScalarValue::Int32(Some(year)))) =
+            (field_and_kind(Some(name), &of_type), literal.as_literal())
         else {
             return Ok(PreimageResult::None);
         };
@@ -308,42 +313,42 @@ impl ScalarUDFImpl for DatePart {
     }
 }
 
-fn taken(part: Part, of: Of, values: &ArrayRef) -> Result<ArrayRef> {
+fn extract_field(part: DateField, of: ValueKind, values: &ArrayRef) -> Result<ArrayRef> {
     match of {
-        Of::Date => {
+        ValueKind::Date => {
             let days = cast(values, &DataType::Date32)?;
             let days = days.as_primitive::<Date32Type>().clone();
-            made(part, of, &days, |day| part.of_moment(i64::from(day) * DAY).into())
+            map_values(part, of, &days, |day| part.of_moment(i64::from(day) * DAY).into())
         }
-        Of::Moment => made(part, of, &microseconds(values)?, |point| part.of_moment(point).into()),
-        Of::Time => {
+        ValueKind::Moment => map_values(part, of, &microseconds(values)?, |point| part.of_moment(point).into()),
+        ValueKind::Time => {
             let times = cast(values, &TIME)?;
-            made(part, of, times.as_primitive::<Time64MicrosecondType>(), |time| {
+            map_values(part, of, times.as_primitive::<Time64MicrosecondType>(), |time| {
                 part.of_time(time).into()
             })
         }
-        Of::Length if matches!(values.data_type(), DataType::Duration(_)) => {
+        ValueKind::Length if matches!(values.data_type(), DataType::Duration(_)) => {
             let lengths = cast(values, &LENGTH)?;
-            made(part, of, lengths.as_primitive::<DurationMicrosecondType>(), |micros| {
-                part.of_length(Length::of_micros(micros))
+            map_values(part, of, lengths.as_primitive::<DurationMicrosecondType>(), |micros| {
+                part.of_length(TimeLength::of_micros(micros))
             })
         }
-        Of::Length => {
+        ValueKind::Length => {
             let lengths = cast(values, &INTERVAL)?;
-            made(part, of, lengths.as_primitive::<IntervalMonthDayNanoType>(), |length| {
-                part.of_length(Length::of(length))
+            map_values(part, of, lengths.as_primitive::<IntervalMonthDayNanoType>(), |length| {
+                part.of_length(TimeLength::from_interval(length))
             })
         }
     }
 }
 
-fn made<T: arrow::datatypes::ArrowPrimitiveType>(
-    part: Part,
-    of: Of,
+fn map_values<T: arrow::datatypes::ArrowPrimitiveType>(
+    part: DateField,
+    of: ValueKind,
     values: &PrimitiveArray<T>,
     taken: impl Fn(T::Native) -> i128,
 ) -> Result<ArrayRef> {
-    // What stands in the place of a null is no value.
+    // The slot of a null has no meaningful value, so it is not converted.
     let taken = values.iter().map(|value| value.map(&taken));
     Ok(match part.digits(of) {
         Some((precision, scale)) => {
@@ -374,58 +379,58 @@ mod tests {
             let second = i64::from(moment.second()) * SECOND + i64::from(moment.and_utc().timestamp_subsec_micros());
             let year = moment.year();
             for (part, value) in [
-                (Part::Microseconds, second),
-                (Part::Milliseconds, second),
-                (Part::Second, second),
-                (Part::Minute, moment.minute().into()),
-                (Part::Hour, moment.hour().into()),
-                (Part::Day, moment.day().into()),
-                (Part::Week, moment.iso_week().week().into()),
-                (Part::Month, moment.month().into()),
-                (Part::Quarter, moment.quarter().into()),
-                (Part::Year, year.into()),
-                (Part::DayOfWeek, moment.weekday().num_days_from_sunday().into()),
-                (Part::IsoDayOfWeek, moment.weekday().number_from_monday().into()),
-                (Part::DayOfYear, moment.ordinal().into()),
-                (Part::IsoYear, moment.iso_week().year().into()),
-                (Part::Epoch, at),
+                (DateField::Microseconds, second),
+                (DateField::Milliseconds, second),
+                (DateField::Second, second),
+                (DateField::Minute, moment.minute().into()),
+                (DateField::Hour, moment.hour().into()),
+                (DateField::Day, moment.day().into()),
+                (DateField::Week, moment.iso_week().week().into()),
+                (DateField::Month, moment.month().into()),
+                (DateField::Quarter, moment.quarter().into()),
+                (DateField::Year, year.into()),
+                (DateField::DayOfWeek, moment.weekday().num_days_from_sunday().into()),
+                (DateField::IsoDayOfWeek, moment.weekday().number_from_monday().into()),
+                (DateField::DayOfYear, moment.ordinal().into()),
+                (DateField::IsoYear, moment.iso_week().year().into()),
+                (DateField::Epoch, at),
             ] {
                 prop_assert_eq!(part.of_moment(at), value, "{:?}", part);
             }
         }
     }
 
-    /// As PostgreSQL says.
+    /// The expected values are PostgreSQL's.
     #[test]
     fn centuries_and_fields_of_intervals_are_postgres() {
         let year = |year| days_from_civil(year, 6, 1);
         for (part, at, value) in [
-            (Part::Century, 2000, 20),
-            (Part::Century, 2001, 21),
-            (Part::Century, 1, 1),
-            (Part::Millennium, 2000, 2),
-            (Part::Millennium, 9999, 10),
-            (Part::Decade, 9, 0),
-            (Part::Decade, 2019, 201),
+            (DateField::Century, 2000, 20),
+            (DateField::Century, 2001, 21),
+            (DateField::Century, 1, 1),
+            (DateField::Millennium, 2000, 2),
+            (DateField::Millennium, 9999, 10),
+            (DateField::Decade, 9, 0),
+            (DateField::Decade, 2019, 201),
         ] {
             assert_eq!(part.of_day(year(at)), value, "{part:?} {at}");
         }
-        assert_eq!(Part::Julian.of_day(0), 2_440_588);
-        let length = Length {
+        assert_eq!(DateField::Julian.of_day(0), 2_440_588);
+        let length = TimeLength {
             months: -14,
             days: 3,
             micros: 90_000_500_000,
         };
         for (part, value) in [
-            (Part::Year, -1),
-            (Part::Month, -2),
-            (Part::Quarter, 1),
-            (Part::Day, 3),
-            (Part::Hour, 25),
-            (Part::Minute, 0),
-            (Part::Second, 500_000),
+            (DateField::Year, -1),
+            (DateField::Month, -2),
+            (DateField::Quarter, 1),
+            (DateField::Day, 3),
+            (DateField::Hour, 25),
+            (DateField::Minute, 0),
+            (DateField::Second, 500_000),
             (
-                Part::Epoch,
+                DateField::Epoch,
                 (-31_557_600 - 60 * 86_400 + 3 * 86_400 + 90_000) * 1_000_000 + 500_000,
             ),
         ] {
@@ -435,8 +440,11 @@ mod tests {
 
     #[test]
     fn a_field_that_is_none_is_refused() {
-        let refused =
-            |name: &str, of: DataType| known(Some(&ScalarValue::from(name)), &of).err().map(|e| e.to_string());
+        let refused = |name: &str, of: DataType| {
+            field_and_kind(Some(&ScalarValue::from(name)), &of)
+                .err()
+                .map(|e| e.to_string())
+        };
         assert!(refused("fortnight", MOMENT).is_some_and(|why| why.contains("no field")));
         assert!(refused("dow", LENGTH).is_some_and(|why| why.contains("INTERVAL")));
         assert!(refused("julian", MOMENT).is_some_and(|why| why.contains("AS DATE")));

@@ -1,4 +1,4 @@
-//! `date_trunc(unit, t)`.
+//! `date_trunc(unit, t)` for timestamps of microseconds.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 use datafusion::logical_expr_common::signature::{Coercion, TypeSignatureClass};
 
 use super::{answer, microseconds, rows_of, zoned};
-use crate::plan::times::{MOMENT, Moment, Unit, kept};
+use crate::plan::times::{MOMENT, TimestampText, Unit, in_calendar_like};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct DateTrunc {
@@ -65,7 +65,7 @@ impl ScalarUDFImpl for DateTrunc {
         internal_err!("the field that it returns is asked for instead")
     }
 
-    /// Also refuses a unit that there is not, where it is known before there are rows.
+    /// Also refuses a constant unit that does not exist.
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         if let Some(Some(unit)) = args.scalar_arguments[0].and_then(|unit| unit.try_as_str()) {
             named(unit)?;
@@ -106,10 +106,10 @@ impl ScalarUDFImpl for DateTrunc {
             };
             known = Some((name, unit));
             let point = points.value(row);
-            cut.append_value(kept(point, unit.start(point).into()).ok_or_else(|| {
+            cut.append_value(in_calendar_like(point, unit.start(point).into()).ok_or_else(|| {
                 exec_datafusion_err!(
                     "could not compute date_trunc('{name}', {}): the result is not of the years 1 to 9999",
-                    Moment(point)
+                    TimestampText(point)
                 )
             })?);
         }
@@ -118,7 +118,7 @@ impl ScalarUDFImpl for DateTrunc {
     }
 }
 
-/// The unit of a name.
+/// The unit with this name.
 fn named(name: &str) -> Result<Unit> {
     Unit::named(name).map_or_else(
         || {

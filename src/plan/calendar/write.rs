@@ -1,5 +1,5 @@
-//! `to_char(x, format)`: of dates and moments by PostgreSQL's template patterns, or by strftime where a format has a `%`. A format
-//! that can write nothing is refused before there are rows.
+//! `to_char(x, format)` writes dates and timestamps by PostgreSQL's template patterns, or by strftime if the
+//! format has a `%`. A constant format that cannot be written is refused when the query is planned.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
 use super::pattern::{Template, is_template};
 use super::{answer, microseconds, rows_of};
 
-/// The function.
+/// The function `to_char`.
 pub(super) fn to_char() -> ScalarUDF {
     ScalarUDF::from(ToChar {
         function: datetime::to_char(),
@@ -27,7 +27,7 @@ pub(super) fn to_char() -> ScalarUDF {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ToChar {
-    /// DataFusion's.
+    /// DataFusion's function.
     function: Arc<ScalarUDF>,
 }
 
@@ -66,8 +66,8 @@ impl ScalarUDFImpl for ToChar {
         let points = microseconds(&values)?;
         let formats = cast(&args.args[1].to_array(rows)?, &DataType::Utf8)?;
         let formats = formats.as_string::<i32>();
-        // Each format is taken apart once, for it is the same in most rows.
-        let mut known: HashMap<&str, Format> = HashMap::new();
+        // Each format is parsed once, because most rows have the same.
+        let mut known: HashMap<&str, WriteFormat> = HashMap::new();
         let mut texts = StringBuilder::new();
         for row in 0..points.len() {
             if points.is_null(row) || formats.is_null(row) {
@@ -77,7 +77,7 @@ impl ScalarUDFImpl for ToChar {
             let format = formats.value(row);
             if !known.contains_key(format) {
                 check(format, values.data_type())?;
-                known.insert(format, Format::new(format));
+                known.insert(format, WriteFormat::new(format));
             }
             known[format].write(points.value(row), zone, &mut texts);
             texts.append_value("");
@@ -87,23 +87,23 @@ impl ScalarUDFImpl for ToChar {
     }
 }
 
-enum Format<'a> {
+enum WriteFormat<'a> {
     Template(Template),
     Strftime(&'a str),
 }
 
-impl Format<'_> {
-    fn new(format: &str) -> Format<'_> {
+impl WriteFormat<'_> {
+    fn new(format: &str) -> WriteFormat<'_> {
         match is_template(format) {
-            true => Format::Template(Template::to_write(format)),
-            false => Format::Strftime(format),
+            true => WriteFormat::Template(Template::to_write(format)),
+            false => WriteFormat::Strftime(format),
         }
     }
 
     fn write(&self, point: i64, zone: Option<&str>, out: &mut impl Write) {
         let written = match self {
-            Format::Template(template) => template.write(point, zone, out),
-            Format::Strftime(format) => match chrono::DateTime::from_timestamp_micros(point) {
+            WriteFormat::Template(template) => template.write(point, zone, out),
+            WriteFormat::Strftime(format) => match chrono::DateTime::from_timestamp_micros(point) {
                 Some(at) if zone.is_none() => write!(out, "{}", at.naive_utc().format(format)),
                 Some(at) => write!(out, "{}", at.format(format)),
                 None => Ok(()),
@@ -117,7 +117,7 @@ fn is_moment(of: &DataType) -> bool {
     matches!(of, DataType::Date32 | DataType::Timestamp(..))
 }
 
-/// Refuses a format that cannot be written.
+/// Refuses a format that cannot be written for values of this type.
 fn check(format: &str, of: &DataType) -> Result<()> {
     if is_template(format) {
         return match is_moment(of) || matches!(of, DataType::Date64) {
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// `check` took the format, and each row was an error.
+    /// Formerly `check` accepted the format, and each row was an error.
     #[test]
     fn a_format_that_writes_nothing_is_refused_before_there_are_rows() {
         let refused = |format: &str, of: DataType| {

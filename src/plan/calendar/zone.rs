@@ -1,5 +1,6 @@
-//! `timezone(zone, t)`, which `t AT TIME ZONE zone` becomes: the instant at which the clocks of a zone show a TIMESTAMP, and what
-//! they show at an instant, which is a TIMESTAMP WITH TIME ZONE. A DATE is the instant of its midnight in UTC, as in PostgreSQL.
+//! `timezone(zone, t)`, which `t AT TIME ZONE zone` becomes. Of a TIMESTAMP it is the instant at which clocks
+//! in the zone show it; of a TIMESTAMP WITH TIME ZONE it is what clocks in the zone show then. A DATE is the
+//! instant of its midnight in UTC, as in PostgreSQL.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use datafusion::logical_expr::{
 };
 
 use super::{answer, is_text, microseconds, rows_of};
-use crate::plan::times::{DAY, Length, MOMENT, Moment, Zone};
+use crate::plan::times::{DAY, MOMENT, TimeLength, TimestampText, Zone};
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
@@ -70,7 +71,7 @@ impl ScalarUDFImpl for Timezone {
         })
     }
 
-    /// Also refuses a zone that there is not, where it is known before there are rows.
+    /// Also refuses a constant zone that does not exist.
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         if let Some(zone) = args.scalar_arguments[0].filter(|zone| !zone.is_null()) {
             Zones::default().of(&zone.to_array()?, 0)?;
@@ -110,7 +111,7 @@ impl ScalarUDFImpl for Timezone {
             made.append_value(turned.ok_or_else(|| {
                 exec_datafusion_err!(
                     "could not turn {} by AT TIME ZONE: the result is beyond what a TIMESTAMP can be",
-                    Moment(point)
+                    TimestampText(point)
                 )
             })?);
         }
@@ -120,14 +121,14 @@ impl ScalarUDFImpl for Timezone {
     }
 }
 
-/// Zones, each of which is looked for once.
+/// Zones by name, each of which is looked up once.
 #[derive(Default)]
 struct Zones(HashMap<String, Zone>);
 
 impl Zones {
     fn of(&mut self, zones: &ArrayRef, row: usize) -> Result<Zone> {
         if let Some(intervals) = zones.as_primitive_opt::<IntervalMonthDayNanoType>() {
-            let length = Length::of(intervals.value(row));
+            let length = TimeLength::from_interval(intervals.value(row));
             return match length.months == 0 && length.days == 0 && length.micros.abs() < DAY {
                 true => Ok(Zone::Fixed(length.micros)),
                 false => plan_err!("AT TIME ZONE takes an INTERVAL of less than a day, not '{length}'"),
@@ -145,7 +146,7 @@ impl Zones {
     }
 }
 
-/// The name of a zone that is UTC, in AT TIME ZONE.
+/// Whether a constant is a name of UTC.
 pub(in crate::plan) fn is_utc(zone: &ScalarValue) -> bool {
     let name = zone.try_as_str().flatten();
     name.is_some_and(|name| matches!(Zone::named(name), Ok(Zone::Fixed(0))))

@@ -1,7 +1,8 @@
-//! Aggregates whose value grows with their group.
+//! Bounds aggregates whose value grows with their group.
 //!
-//! A value above `max_value` makes its group (or, of a window, its row) a dead letter. The graph looks at what it has
-//! computed; a plan that runs in batch is given filters that leave the same groups and rows out.
+//! If a value takes more than `max_value` bytes, its group (or, for a window function, its row) becomes a dead
+//! letter. The graph checks values after computing them; batch plans get filters that drop the same groups and
+//! rows.
 
 use std::sync::Arc;
 
@@ -15,17 +16,17 @@ use datafusion::logical_expr::{
 
 use super::sizes;
 
-/// Whether an aggregate of this name gathers what it is given.
+/// Whether the aggregate of this name gathers its arguments.
 pub fn gathers(function: &str) -> bool {
     matches!(function, "array_agg" | "string_agg")
 }
 
-/// The bytes of the value in an array of one, where they are more than `most`.
+/// The bytes of the only value in an array, if they are more than `most`.
 pub fn value_above(value: &dyn Array, most: u64) -> Option<u64> {
     sizes::above(value, most).map(|(_, bytes)| bytes)
 }
 
-/// Why a value of so many bytes, at least, is refused.
+/// The message for a value of at least `bytes` bytes.
 pub fn too_long(function: &str, bytes: u64, most: u64) -> String {
     let call = match function {
         super::joined::NAME => function.to_string(),
@@ -38,10 +39,10 @@ pub fn too_long(function: &str, bytes: u64, most: u64) -> String {
     )
 }
 
-/// The plan without the groups, and without the rows of windows, that have a gathered value above `most`.
+/// The plan without the groups and window rows that have a gathered value above `most` bytes.
 ///
 /// # Errors
-/// Never, for plans that were analyzed.
+/// None occur for an analysed plan.
 pub fn without_large_values(plan: LogicalPlan, most: u64) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
         let calls: &[Expr] = match &node {
@@ -75,7 +76,7 @@ fn is_gathering(call: &Expr) -> bool {
     }
 }
 
-/// Whether a value takes no more than so many bytes.
+/// A function that tells whether a value takes at most so many bytes.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Fits {
     most: u64,

@@ -1,6 +1,6 @@
-//! `a || b` as a function, so that it is within bounds as functions are.
+//! Makes `a || b` a function, so that it is kept within bounds as other functions are.
 //!
-//! A chain of them becomes one call, `||(a, b, c)`: each value is looked at and copied once.
+//! A chain of them becomes one call, `||(a, b, c)`, so that each value is checked and copied once.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use datafusion::logical_expr::{
 
 use super::Guarded;
 
-/// The function's name.
+/// The name of the function.
 pub(super) const NAME: &str = "||";
 
-/// The sides of `a || b` as one call; other expressions as they are. Types must have been agreed on.
+/// Turns `a || b` into a call of the function; returns other expressions as they are. Types must have been coerced.
 pub(super) fn joined(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Transformed<Expr>> {
     let returns = match &expr {
         Expr::BinaryExpr(operation) if operation.op == Operator::StringConcat => expr.get_type(schema)?,
@@ -62,7 +62,7 @@ fn is_joinable(data_type: &DataType) -> bool {
     )
 }
 
-/// `||(a, b, ...)`: texts or bytes of one type behind one another; null where one of them is.
+/// `||(a, b, ...)`: concatenates texts or bytes of one type; null if one of them is null.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Joined {
     signature: Signature,
@@ -81,7 +81,7 @@ impl ScalarUDFImpl for Joined {
         NAME
     }
 
-    /// As the operation is called that it was.
+    /// The name of the operation that the call replaces, so that columns keep their names.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         let names: Vec<String> = args.iter().map(|arg| arg.schema_name().to_string()).collect();
         Ok(names.join(" || "))

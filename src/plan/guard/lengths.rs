@@ -1,8 +1,8 @@
-//! How long a value becomes, computed from its arguments before the kernel allocates it.
+//! Computes how many bytes a function's value will take, from the arguments, before the kernel allocates it.
 //!
-//! Most functions yield about as many bytes as they are given. Those here yield, or work through, more: each has a rule
-//! for one row that is never less than what the kernel needs. Where a bound that is cheap to have says too much, the rule
-//! looks closer, so that a row which does fit is not refused.
+//! Most functions yield about as many bytes as they are given. Each function here may yield more, or use more
+//! on the way, and has a rule for one row that is never below what the kernel needs. Where a cheap bound would
+//! be far too high, the rule computes a closer one, so that a row that fits is not refused.
 
 use std::cmp::max;
 
@@ -17,29 +17,29 @@ use datafusion::logical_expr::ColumnarValue;
 use super::super::patterns::{self, Flags};
 use super::sizes;
 
-/// The steps that a comparison of each with each may take; about a second.
+/// The most steps of a comparison of all pairs of items; they take about a second.
 const MOST_STEPS: u64 = 1 << 30;
 
-/// What one row needs.
+/// What the kernel needs for one row.
 pub(super) enum Need {
-    /// So many bytes, at most.
+    /// At most so many bytes.
     Bytes(u64),
-    /// More steps than may be.
+    /// It cannot be computed, with the reason, such as too many steps.
     TooLong(&'static str),
 }
 
-/// The rule of one function: what a row needs. A null argument counts as an empty one.
-pub(super) type Rule = fn(&[Argument], usize) -> Need;
+/// Computes what a row needs. A null argument counts as an empty one.
+pub(super) type LengthRule = fn(&[Argument], usize) -> Need;
 
-/// The rule of a function that yields more than it is given.
-pub(super) fn rule(function: &str) -> Option<Rule> {
+/// The rule of a function that may yield more than it is given.
+pub(super) fn rule(function: &str) -> Option<LengthRule> {
     Some(match function {
         "repeat" => |args, row| Need::Bytes(args[0].bytes(row).saturating_mul(count(&args[1], row))),
         "lpad" | "rpad" => padded,
         "array_repeat" => |args, row| Need::Bytes(of_item(&args[0], row).saturating_mul(count(&args[1], row))),
         "array_resize" => resized,
         "range" => |args, row| match args {
-            // The kernel makes null of what nanoseconds cannot say.
+            // The kernel yields null for moments outside the range of nanoseconds.
             [from, to, ..] if from.is_moment() && [from, to].iter().any(|end| end.is_beyond_nanos(row)) => {
                 Need::TooLong("a series of points in time is of the years 1678 to 2261; use generate_series")
             }
@@ -81,7 +81,8 @@ pub(super) fn rule(function: &str) -> Option<Rule> {
     })
 }
 
-/// Whether a function yields about what all of its arguments take: where they take little together, so does every row.
+/// Whether a function yields about as many bytes as its arguments take. Then rows need no look if all arguments
+/// together take few bytes.
 pub(super) fn adds_up(function: &str) -> bool {
     matches!(
         function,
@@ -104,7 +105,7 @@ fn added(args: &[Argument], row: usize) -> Need {
     )
 }
 
-/// One argument: a column, or a value that is the same for all rows.
+/// An argument: a column, or a constant for all rows.
 pub(super) struct Argument {
     values: ArrayRef,
     constant: bool,
@@ -188,7 +189,7 @@ impl Argument {
         self.nanos(row).is_some_and(|nanos| i64::try_from(nanos).is_err())
     }
 
-    /// A date in days, a moment in its unit, as nanoseconds.
+    /// A date or timestamp as nanoseconds since 1970.
     fn nanos(&self, row: usize) -> Option<i128> {
         if self.is_null(row) {
             return None;
@@ -219,7 +220,7 @@ fn count(argument: &Argument, row: usize) -> u64 {
     argument.int(row).unwrap_or(0).max(0) as u64
 }
 
-/// An item of a list takes at least a place.
+/// The bytes of an item of a list, including its offset.
 fn of_item(argument: &Argument, row: usize) -> u64 {
     argument.bytes(row).saturating_add(8)
 }
@@ -228,8 +229,8 @@ fn padded(args: &[Argument], row: usize) -> Need {
     let widest = args
         .get(2)
         .map_or(1, |fill| fill.text(row).chars().map(char::len_utf8).max().unwrap_or(1));
-    // The kernel makes room for the length that is asked for, even where there is nothing to fill it with; where not
-    // all is ASCII, four bytes a character and eight to find it again.
+    // The kernel allocates for the requested length even if there is nothing to fill it with. Unless all is
+    // ASCII, it takes four bytes for each character, and eight for its position.
     let ascii = widest == 1 && args[0].text(row).is_ascii();
     let room = count(&args[1], row).saturating_mul(if ascii { 1 } else { 12 });
     Need::Bytes(room.saturating_add(args[0].bytes(row)))
@@ -289,16 +290,16 @@ fn replaced(args: &[Argument], row: usize) -> Need {
     Need::Bytes((text.len() as u64).saturating_add(found.saturating_mul(to)))
 }
 
-/// A bound below which nobody looks closer.
+/// A bound in bytes below which a closer one is not worth computing.
 const CHEAP: u64 = 1 << 16;
 
 fn replaced_by_pattern(args: &[Argument], row: usize) -> Need {
     let (text, to) = (args[0].bytes(row), args[2].bytes(row));
     let replacement = args[2].text(row);
-    // What is found stands in the outcome once for each reference to it.
+    // The result has the match once for each reference in the replacement.
     let references = replacement.matches(['$', '\\']).count() as u64;
     let of_found = references.saturating_mul(text);
-    // Without flags in this place a start stands there, and behind it which matches are replaced.
+    // Without flags, the fourth argument is a start, and a fifth one tells which matches are replaced.
     let flags = args.get(3).map(|flags| flags.text(row));
     let all = flags.is_some_and(|flags| flags.contains('g')) || args.len() > 4;
     let most_found = if all { text.saturating_add(1) } else { 1 };
@@ -308,9 +309,9 @@ fn replaced_by_pattern(args: &[Argument], row: usize) -> Need {
     if most <= CHEAP || !all {
         return Need::Bytes(most);
     }
-    // A pattern that does not compile is refused by the kernel.
+    // The kernel reports a pattern that does not compile.
     let flags = Flags::read(flags.unwrap_or_default()).unwrap_or_default();
-    let pattern = patterns::known(args[1].text(row), Flags { global: false, ..flags });
+    let pattern = patterns::cached_pattern(args[1].text(row), Flags { global: false, ..flags });
     let found = pattern.and_then(|pattern| pattern.find_all(args[0].text(row), 0, usize::MAX));
     let found = found.map_or(0, |found| found.len());
     Need::Bytes(
@@ -321,7 +322,7 @@ fn replaced_by_pattern(args: &[Argument], row: usize) -> Need {
 
 fn joined(args: &[Argument], row: usize) -> Need {
     let between: u64 = args[1..].iter().map(|text| text.bytes(row)).sum();
-    // The longest number is a decimal with its sign and point.
+    // 80 bytes are more than the longest number: a decimal with sign and point.
     let items = args[0].items(row).saturating_mul(between.saturating_add(80));
     Need::Bytes(items.saturating_add(args[0].bytes(row).saturating_mul(4)))
 }

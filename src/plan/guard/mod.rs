@@ -1,17 +1,19 @@
-//! Functions within bounds: whatever one of them is given, it ends, it takes no more memory than it may, it does not
-//! panic, and it returns the type that the plan counts on.
+//! Keeps functions within bounds: whatever its arguments are, a function ends, takes no more memory than it
+//! may, does not panic, and returns the type that the plan expects.
 //!
-//! [`Settled`], a rule of the analyzer, wraps every scalar function of a plan into a [`Guarded`] one, before anything is
-//! computed: the constants that the optimizer folds go through it as rows do, in the graph, in `verify` and in `query`.
+//! [`SettledFunctions`], a rule of the analyzer, wraps every scalar function of a plan in a [`Guarded`] one
+//! before anything is computed. So the same bounds hold for rows and for constants that the optimizer folds, in
+//! the graph, in `verify` and in `query`.
 //!
-//! 1. What a row needs is computed before the kernel allocates it ([`lengths`]); a row above `max_value` is refused, and
-//!    so is a batch whose rows together need more than [`MOST_AT_ONCE`]. Whoever evaluates splits a batch that fails.
-//! 2. A kernel may expand an argument that is the same for all rows to a column: it is given as few rows at once as that
-//!    allows. One that looks at its batch as a whole is given a row at once: what a row yields depends on that row alone.
-//! 3. A panic is an error of the batch. See [`crate::contain`] for why this is sound.
-//! 4. What the kernel returns is cast to the promised type where that loses nothing, and refused where it would; a zero has no
-//!    sign.
-//! 5. `a || b` is such a function, too ([`joined`]); aggregates that gather values are bounded in [`gathered`].
+//! 1. The need of a row is computed before the kernel allocates ([`lengths`]). A row that needs more than
+//!    `max_value` is refused, and so is a batch whose rows together need more than [`MOST_AT_ONCE`]. The caller
+//!    splits a batch that fails.
+//! 2. A kernel may expand a constant argument to a column, so it is given only as many rows at once as that
+//!    allows. A kernel whose result for one row depends on other rows of the batch is given one row at once.
+//! 3. A panic is an error of the batch. [`crate::contain`] explains why this is sound.
+//! 4. The result is cast to the promised type if no value is lost, and refused otherwise. Negative zero becomes
+//!    zero.
+//! 5. `a || b` is such a function too ([`joined`]). Aggregates that gather values are bounded in [`gathered`].
 
 mod gathered;
 mod joined;
@@ -40,38 +42,38 @@ use datafusion::prelude::SessionContext;
 use super::numbers::one_zero;
 
 pub use gathered::{gathers, too_long, value_above, without_large_values};
-pub(super) use settle::{Settled, settle};
+pub(super) use settle::{SettledFunctions, settle};
 pub use sizes::shown as shown_bytes;
 
-/// Keeps the functions of a session's statements within bounds, where a value may take `max_value` bytes.
+/// Keeps the functions of a session's statements within bounds; `max_value` is the most bytes that a value may take.
 pub fn keep_within_bounds(context: &SessionContext, max_value: u64) {
-    context.add_analyzer_rule(Arc::new(Settled::new(max_value)));
+    context.add_analyzer_rule(Arc::new(SettledFunctions::new(max_value)));
 }
 
-/// The bytes that the values of one batch may need together, where a function yields more than it is given; more only where
-/// one value may take more. It is below what the offsets of a column can tell.
+/// The most bytes that the values of one batch may need together, if a function yields more than it is given;
+/// one value alone may take more. It is below the range of a column's offsets.
 const MOST_AT_ONCE: u64 = 256 << 20;
 
-/// Whether a function's kernel lets a row's value depend on the other rows of its batch: it is given one row at once.
+/// Whether a kernel's result for one row depends on other rows of the batch.
 fn looks_at_others(function: &str, args: &[ColumnarValue]) -> bool {
     let is_column = |value: &ColumnarValue| matches!(value, ColumnarValue::Array(_));
     match function {
-        // A null among the lists, or types of one batch, decide for all.
-        "array_has_any" | "array_has_all" | "map" => true,
+        // These take one type for all rows of a batch.
+        "map" => true,
         "array_concat" => args.iter().any(|arg| arg.data_type() != args[0].data_type()),
-        // The first row says how all are sorted, or written.
+        // These take the sort options or the format of the first row for all rows.
         "array_sort" | "to_char" => args[1..].iter().any(is_column),
         _ => false,
     }
 }
 
-/// A function within bounds.
+/// A function that is kept within bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Guarded {
     function: Arc<ScalarUDF>,
-    /// What it returns, once the plan's types are agreed on.
+    /// The type that it returns, fixed once the plan's types are coerced.
     returns: DataType,
-    /// The most bytes that one value may take.
+    /// The most bytes that a value may take.
     max_value: u64,
 }
 
@@ -84,13 +86,13 @@ impl Guarded {
         }
     }
 
-    /// The limit, where a row's outcome depends on it in more than the greatest values.
+    /// The limit, if the function has a rule of [`lengths`]: then it affects also rows whose value is below it.
     pub(super) fn limit_of(function: &ScalarUDF) -> Option<u64> {
         let guarded = function.inner().downcast_ref::<Guarded>()?;
         lengths::rule(function.name()).map(|_| guarded.max_value)
     }
 
-    /// Refuses what would take too much. See (1).
+    /// Refuses arguments that need too much, see (1).
     fn admit(&self, args: &ScalarFunctionArgs) -> Result<()> {
         let Some(rule) = lengths::rule(self.name()) else {
             return Ok(());
@@ -156,7 +158,7 @@ impl Guarded {
             let length = at_once.min(rows - start);
             let part = |value: &ColumnarValue| {
                 Ok(match value {
-                    // A slice still holds its neighbours.
+                    // A slice would still hold the other rows.
                     ColumnarValue::Array(values) if alone => {
                         ColumnarValue::Array(take(values, &UInt32Array::from(vec![start as u32]), None)?)
                     }
@@ -175,13 +177,13 @@ impl Guarded {
         Ok(ColumnarValue::Array(concat(&parts)?))
     }
 
-    /// See (3).
+    /// Evaluates the function and contains its panics, see (3).
     fn invoke_contained(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         crate::contain::contain(|| self.function.inner().invoke_with_args(args))
             .unwrap_or_else(|panic| exec_err!("could not compute {}(): {panic}", self.name()))
     }
 
-    /// The outcome as what was promised. See (4).
+    /// The result in the promised type, see (4).
     fn promised(&self, values: ArrayRef) -> Result<ArrayRef> {
         let values = one_zero(values);
         if let Some((_, bytes)) = sizes::above(&values, self.max_value) {
@@ -211,7 +213,7 @@ impl Guarded {
     }
 }
 
-/// The bytes of all arguments over so many rows.
+/// The bytes of all arguments over `rows` rows.
 fn given(args: &[ColumnarValue], rows: usize) -> u64 {
     let bytes = |value: &ColumnarValue| match value {
         ColumnarValue::Array(values) => sizes::bytes(values, 0, values.len()),
@@ -220,7 +222,7 @@ fn given(args: &[ColumnarValue], rows: usize) -> u64 {
     args.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
-/// A length without negative numbers: to PostgreSQL those are 0, and the kernel panics over one.
+/// Replaces negative lengths by 0, as PostgreSQL does; the kernel panics for some.
 fn not_negative(length: &ColumnarValue) -> Result<ColumnarValue> {
     Ok(match length {
         ColumnarValue::Scalar(ScalarValue::Int64(Some(n))) => {
@@ -291,7 +293,7 @@ impl ScalarUDFImpl for Guarded {
         let expr = match simplified {
             Ok(Ok(ExprSimplifyResult::Simplified(expr))) => expr,
             Ok(other) => return other,
-            // The rows will tell.
+            // The error will be reported by the rows that are evaluated.
             Err(_) => return Ok(ExprSimplifyResult::Original(args)),
         };
         let expr = settle(expr, info.schema().as_ref(), self.max_value)?;

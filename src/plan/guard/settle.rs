@@ -1,10 +1,11 @@
-//! The types of a plan's functions, settled once and for all.
+//! Fixes the types that a plan's functions return.
 //!
-//! What a function returns may depend on the value of an argument: `round(x, 1)` of a DECIMAL(12,2) is a DECIMAL(12,1)
-//! where the 1 is seen to be a constant, and a DECIMAL(13,2) where it is not (yet). The types of a comparison, a join
-//! or a UNION are agreed on while it still stands there as `CAST(1 AS INT)`, which the optimizer then folds: decimals of
-//! two scales were compared as if they had one. So a constant argument on which the type depends is folded before, the
-//! type is kept with the function whatever becomes of the arguments, and the plan agrees on types anew.
+//! The type may depend on the value of an argument: `round(x, 1)` of a DECIMAL(12,2) is a DECIMAL(12,1) if the
+//! 1 is known to be constant, and a DECIMAL(13,2) if it is not (yet). The types of a comparison, join or UNION
+//! are coerced while the argument is still `CAST(1 AS INT)`, which the optimizer folds later; so decimals of
+//! two scales were compared as if they had one. Therefore a constant argument on which a type depends is folded
+//! first, the type is kept with the function whatever becomes of the arguments, and the plan's types are
+//! coerced anew.
 
 use std::sync::Arc;
 
@@ -24,26 +25,26 @@ use super::super::times;
 use super::Guarded;
 use super::joined::joined;
 
-/// How often types may have to be agreed on anew: once for each function inside another, at most.
+/// The most rounds of coercion: one for each level of nested functions.
 const ROUNDS: usize = 8;
 
-/// Functions that DataFusion looks for by what they are, and that neither panic nor allocate.
+/// Functions that DataFusion must recognise, so they are not wrapped. They neither panic nor allocate.
 const BARE: [&str; 3] = ["get_field", "input_file_name", "file_row_index"];
 
-/// Wraps every function of a plan, and settles what it returns.
+/// The rule that wraps every function of a plan, and fixes what it returns.
 #[derive(Debug)]
-pub(in crate::plan) struct Settled {
+pub(in crate::plan) struct SettledFunctions {
     max_value: u64,
 }
 
-impl Settled {
-    /// Where a value may take so many bytes.
-    pub fn new(max_value: u64) -> Settled {
-        Settled { max_value }
+impl SettledFunctions {
+    /// `max_value` is the most bytes that a value may take.
+    pub fn new(max_value: u64) -> SettledFunctions {
+        SettledFunctions { max_value }
     }
 }
 
-impl AnalyzerRule for Settled {
+impl AnalyzerRule for SettledFunctions {
     fn name(&self) -> &str {
         "settled_functions"
     }
@@ -56,14 +57,14 @@ impl AnalyzerRule for Settled {
             if !changed {
                 break;
             }
-            plan = numbers::Agreed.analyze(plan, config)?;
+            plan = numbers::NumberCoercion.analyze(plan, config)?;
         }
         Ok(plan)
     }
 }
 
-impl Settled {
-    /// The plan with its functions wrapped; `changed`: whether one of them returns something else than before.
+impl SettledFunctions {
+    /// Wraps the plan's functions. Sets `changed` if one of them now returns another type.
     fn round(&self, plan: LogicalPlan, changed: &mut bool) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|node| {
             let mut schema = merge_schema(&node.inputs());
@@ -84,10 +85,10 @@ impl Settled {
                         .transform_data(|e| standard::operators(e, &schema))
                 })
             })?;
-            // What a node below returns may have changed, and no expression of this one.
+            // A child may now return other types even if no expression of this node has changed.
             match *changed {
                 true => settled.map_data(|node| match node {
-                    // It keeps the types that its inputs had, and would have them cast back.
+                    // recompute_schema would keep the types that the inputs had, and cast them back.
                     LogicalPlan::Union(union) => Ok(LogicalPlan::Union(
                         Union::try_new(union.inputs.clone()).unwrap_or(union),
                     )),
@@ -100,7 +101,7 @@ impl Settled {
     }
 }
 
-/// An expression with its functions wrapped; those that are keep what they return.
+/// Wraps the functions of an expression. Functions that are wrapped already keep what they return.
 pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Expr> {
     expr.transform_up(|e| {
         let Expr::ScalarFunction(call) = e else {
@@ -116,9 +117,12 @@ pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> 
     .data()
 }
 
-/// The function that is to be wrapped, or that is.
+/// The function to wrap, or the one inside a wrapper; `None` if it stays bare.
 fn bare(call: &ScalarFunction) -> Option<Arc<ScalarUDF>> {
-    if BARE.contains(&call.func.name()) || numbers::is_ours(&call.func) || times::is_ours(&call.func) {
+    if BARE.contains(&call.func.name())
+        || numbers::is_number_function(&call.func)
+        || times::is_time_function(&call.func)
+    {
         return None;
     }
     let known = call.func.inner().downcast_ref::<Guarded>();
@@ -158,13 +162,13 @@ fn guarded(
     ))))
 }
 
-/// The arguments with constants computed; none if there is nothing to compute.
+/// The arguments with their constants folded; `None` if there is nothing to fold.
 fn folded(args: &[Expr], schema: &DFSchema) -> Option<Vec<Expr>> {
     if !args.iter().any(is_computed_constant) {
         return None;
     }
     let fold = |arg: &Expr| match is_computed_constant(arg) {
-        // One that cannot be computed is told where it is evaluated.
+        // An error in a constant is reported where the constant is evaluated.
         true => constant(arg.clone(), schema)
             .ok()
             .filter(|folded| matches!(folded, Expr::Literal(..)))
@@ -174,7 +178,7 @@ fn folded(args: &[Expr], schema: &DFSchema) -> Option<Vec<Expr>> {
     Some(args.iter().map(fold).collect())
 }
 
-/// Whether an expression is made of literals alone, and of more than one.
+/// Whether an expression consists of literals, and is not itself a literal.
 fn is_computed_constant(expr: &Expr) -> bool {
     !matches!(expr, Expr::Literal(..))
         && !expr

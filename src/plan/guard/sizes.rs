@@ -1,11 +1,11 @@
-//! How many bytes values take.
+//! The bytes that values take.
 
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::DataType;
 
-/// The bytes of the values in rows `start..end` of an array, without its validity. Constant time for flat types and for
-/// lists of them; views and structs take a step for each row or column.
+/// The bytes of the values in rows `start..end` of an array, without validity. Takes constant time for flat
+/// types and lists of them; views and structs take a step for each row or column.
 pub(super) fn bytes(array: &dyn Array, start: usize, end: usize) -> u64 {
     let rows = (end - start) as u64;
     match array.data_type() {
@@ -39,7 +39,7 @@ pub(super) fn bytes(array: &dyn Array, start: usize, end: usize) -> u64 {
         DataType::Boolean | DataType::Null => rows,
         other => match other.primitive_width() {
             Some(width) => width as u64 * rows,
-            // Unions and dictionaries: their own count of what a slice takes.
+            // For unions and dictionaries, Arrow's own size of a slice.
             None => array
                 .slice(start, end - start)
                 .to_data()
@@ -53,28 +53,28 @@ fn of_all(columns: &[ArrayRef], start: usize, end: usize) -> u64 {
     columns.iter().map(|column| bytes(column, start, end)).sum()
 }
 
-/// Where the items of rows `start..end` lie.
+/// The range of the items of rows `start..end`.
 fn spread<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>, start: usize, end: usize) -> std::ops::Range<usize> {
     offsets[start].as_usize()..offsets[end].as_usize()
 }
 
-/// The length of a view is its lowest four bytes.
+/// The lowest four bytes of a view are its length.
 fn views(views: &[u128], start: usize, end: usize) -> u64 {
     views[start..end].iter().map(|view| u64::from(*view as u32)).sum()
 }
 
-/// The first row whose value takes more than `most` bytes, and how many.
+/// The first row whose value takes more than `most` bytes, and how many it takes.
 pub(super) fn above(array: &dyn Array, most: u64) -> Option<(usize, u64)> {
     if bytes(array, 0, array.len()) <= most {
         return None;
     }
     (0..array.len())
         .map(|row| (row, bytes(array, row, row + 1)))
-        // A kernel may leave bytes where there is no value.
+        // A kernel may leave bytes behind a null.
         .find(|(row, bytes)| *bytes > most && array.is_valid(*row))
 }
 
-/// `64 MiB`, or the exact count where it is no whole number of a unit.
+/// A size for messages: `64 MiB`, `1.5 MiB`, `100 bytes`.
 pub fn shown(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.iter().find(|(unit, _)| bytes >= *unit) {

@@ -1,15 +1,15 @@
-//! ASOF JOIN: beside each row the one row of another table that comes next to it.
+//! ASOF JOIN joins to each row the one row of another table that is nearest to it.
 //!
 //! ```text
 //! t ASOF JOIN u ON t.k = u.k AND t.ts >= u.ts
 //! t CROSS JOIN LATERAL (SELECT * FROM u WHERE t.k = u.k AND t.ts >= u.ts ORDER BY u.ts DESC LIMIT 1) AS u
 //! ```
 //!
-//! ASOF LEFT JOIN is LEFT JOIN LATERAL, and so is `ASOF JOIN u MATCH_CONDITION (t.ts >= u.ts) ON t.k = u.k`, which Snowflake has.
-//! Where several rows are equally near, their other columns decide, as in every LIMIT.
+//! ASOF LEFT JOIN becomes LEFT JOIN LATERAL, and so does Snowflake's `ASOF JOIN u MATCH_CONDITION (t.ts >=
+//! u.ts) ON t.k = u.k`. Where several rows are equally near, their other columns decide, as for every LIMIT.
 //!
-//! The parser knows the second form alone. In the first one the tokens `ASOF JOIN u ON` become `JOIN u ON asof_join AND`,
-//! with a name that no column has.
+//! The parser knows only Snowflake's form. In the form above the tokens `ASOF JOIN u ON` become `JOIN u ON
+//! asof_join AND`, where the first name is one that no column has.
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, OrderBy, OrderByExpr, OrderByKind,
@@ -24,14 +24,14 @@ use super::truth;
 use crate::plan::error::Refusal;
 use crate::plan::written::{derived, select, selected};
 
-/// What stands first in the ON of a join that is written ASOF.
+/// The name with which the ON of an ASOF JOIN begins after the rewrite of tokens.
 const MARK: &str = "$asof_join";
 
-/// Writes `ASOF JOIN u ON` so that the parser reads it.
+/// Rewrites the tokens `ASOF JOIN u ON` so that the parser can read them.
 pub(in crate::plan) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let is = |token: &TokenWithSpan, keyword: Keyword| matches!(&token.token, Token::Word(w) if w.keyword == keyword);
     let mut made: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    // The joins whose ON is to come: where ASOF stands, and in how many parentheses.
+    // ASOFs whose ON is still to come: the span, and the depth of parentheses.
     let mut pending: Vec<(Span, usize)> = vec![];
     let mut depth = 0usize;
     for (n, token) in tokens.iter().enumerate() {
@@ -63,7 +63,7 @@ pub(in crate::plan) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan>
     made
 }
 
-/// Whether `[LEFT | INNER] JOIN table ON` follows, and no MATCH_CONDITION.
+/// Whether `[LEFT | INNER] JOIN table ON` follows, without a MATCH_CONDITION.
 fn begins(tokens: &[TokenWithSpan]) -> bool {
     let mut depth = 0usize;
     let mut joined = false;
@@ -87,7 +87,7 @@ fn begins(tokens: &[TokenWithSpan]) -> bool {
     false
 }
 
-/// Writes a join that is ASOF as one with a LATERAL subquery.
+/// Rewrites an ASOF join as a join with a LATERAL subquery.
 pub(super) fn in_join(join: &mut Join) -> Result<(), Refusal> {
     let (conditions, near, optional) = match &join.join_operator {
         JoinOperator::AsOf {
@@ -135,7 +135,7 @@ pub(super) fn in_join(join: &mut Join) -> Result<(), Refusal> {
     let Some(name) = name_of(&join.relation) else {
         return Err(unclear("the table that it joins has no name", span));
     };
-    let (by, descending) = near.of(&name);
+    let (by, descending) = near.order_key(&name);
     let everything = SelectItem::Wildcard(WildcardAdditionalOptions::default());
     let mut query = select(vec![everything], vec![join.relation.clone()]);
     selected(&mut query).selection = conditions.into_iter().map(nested).reduce(|left, right| Expr::BinaryOp {
@@ -173,14 +173,14 @@ fn unclear(why: &str, span: Span) -> Refusal {
         .at(Some(span))
 }
 
-/// The comparison that says which row is near.
-struct Near {
+/// The comparison that decides which row is nearest.
+struct NearestComparison {
     left: Expr,
     op: BinaryOperator,
     right: Expr,
 }
 
-fn near(condition: &Expr) -> Result<Near, Refusal> {
+fn near(condition: &Expr) -> Result<NearestComparison, Refusal> {
     match condition {
         Expr::Nested(inner) => near(inner),
         Expr::BinaryOp { left, op, right }
@@ -189,7 +189,7 @@ fn near(condition: &Expr) -> Result<Near, Refusal> {
                 BinaryOperator::GtEq | BinaryOperator::Gt | BinaryOperator::LtEq | BinaryOperator::Lt
             ) =>
         {
-            Ok(Near {
+            Ok(NearestComparison {
                 left: left.as_ref().clone(),
                 op: op.clone(),
                 right: right.as_ref().clone(),
@@ -202,10 +202,10 @@ fn near(condition: &Expr) -> Result<Near, Refusal> {
     }
 }
 
-impl Near {
-    /// What the rows of the joined table are ordered by, and whether the greatest comes first. That table's side is the one that
-    /// names it, else the right one.
-    fn of(self, table: &Ident) -> (Expr, bool) {
+impl NearestComparison {
+    /// The expression that orders the rows of the joined table, and whether the greatest comes first. It is the
+    /// side of the comparison that names the table, or else the right side.
+    fn order_key(self, table: &Ident) -> (Expr, bool) {
         let greatest_below = matches!(self.op, BinaryOperator::GtEq | BinaryOperator::Gt);
         match names(&self.left, table) && !names(&self.right, table) {
             true => (self.left, !greatest_below),
@@ -214,7 +214,7 @@ impl Near {
     }
 }
 
-/// Whether an expression names a column with this table's name before it, as in `t.ts`.
+/// Whether an expression has a column that is qualified by this table, as in `t.ts`.
 fn names(expr: &Expr, table: &Ident) -> bool {
     struct Columns<'a>(&'a Ident);
     impl Visitor for Columns<'_> {
@@ -234,7 +234,7 @@ fn names(expr: &Expr, table: &Ident) -> bool {
     expr.visit(&mut Columns(table)).is_break()
 }
 
-/// By what a table of FROM is called.
+/// The name or alias of a table in FROM.
 fn name_of(table: &TableFactor) -> Option<Ident> {
     match table {
         TableFactor::Table { alias: None, name, .. } => name.0.last()?.as_ident().cloned(),
@@ -272,7 +272,7 @@ fn is_mark(condition: &Expr) -> bool {
     matches!(condition, Expr::Identifier(name) if name.value == MARK)
 }
 
-/// Where the first name of a condition stands, if it is the mark.
+/// The span of the first name of a condition, if that name is the mark.
 fn mark(condition: &Expr) -> Option<Span> {
     match condition {
         Expr::BinaryOp { left, .. } => mark(left),

@@ -1,4 +1,4 @@
-//! Functions that yield rows: in FROM, and in a SELECT list.
+//! Functions that yield rows, in FROM and in a SELECT list.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use crate::plan::error::Refusal;
 use crate::plan::written::{call, derived, select};
 
-/// Those that are known in FROM, beside the windows.
+/// The table functions that FROM supports, apart from window table functions.
 pub(in crate::plan) const NAMES: [&str; 6] = [
     "unnest",
     "generate_series",
@@ -28,27 +28,27 @@ fn plain_name(name: &ObjectName) -> Option<String> {
     }
 }
 
-/// A function in FROM.
+/// A call of a table function in FROM.
 pub(in crate::plan) struct TableFunction {
     function: Ident,
     lists: Vec<Expr>,
     alias: Option<TableAlias>,
-    /// What counts its rows: the column's name if it is given one, and where it begins.
-    counted: Option<(Option<Ident>, Counted)>,
+    /// For a column that numbers the rows: its name, if it has one, and the first number.
+    numbered_from: Option<(Option<Ident>, FirstNumber)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Counted {
-    /// WITH ORDINALITY.
+enum FirstNumber {
+    /// WITH ORDINALITY, from 1.
     FromOne,
-    /// WITH OFFSET.
+    /// WITH OFFSET, from 0.
     FromZero,
 }
 
 impl TableFunction {
-    /// The function that a table of FROM is, if it is one.
-    pub fn of(table: &TableFactor) -> Option<TableFunction> {
-        let ordinality = |with: bool| with.then_some((None, Counted::FromOne));
+    /// The call that an item of FROM is, if it is one.
+    pub fn from_factor(table: &TableFactor) -> Option<TableFunction> {
+        let ordinality = |with: bool| with.then_some((None, FirstNumber::FromOne));
         match table {
             TableFactor::UNNEST {
                 alias,
@@ -60,8 +60,8 @@ impl TableFunction {
                 function: Ident::with_span(array_exprs.first()?.span(), "unnest"),
                 lists: array_exprs.clone(),
                 alias: alias.clone(),
-                counted: match with_offset {
-                    true => Some((with_offset_alias.clone(), Counted::FromZero)),
+                numbered_from: match with_offset {
+                    true => Some((with_offset_alias.clone(), FirstNumber::FromZero)),
                     false => ordinality(*with_ordinality),
                 },
             }),
@@ -94,7 +94,7 @@ impl TableFunction {
         name: &ObjectName,
         args: &[FunctionArg],
         alias: &Option<TableAlias>,
-        counted: Option<(Option<Ident>, Counted)>,
+        numbered_from: Option<(Option<Ident>, FirstNumber)>,
     ) -> Option<TableFunction> {
         let plain = plain_name(name)?;
         let span = name.span();
@@ -102,17 +102,17 @@ impl TableFunction {
             lists: lists(&plain, &plain_arguments(args)?, span)?,
             function: Ident::with_span(span, plain),
             alias: alias.clone(),
-            counted,
+            numbered_from,
         })
     }
 
-    /// Whether it is `generate_series` or `range` of constants alone.
+    /// Whether it is `generate_series` or `range` with constant arguments.
     pub fn is_series(&self) -> bool {
         let name = self.function.value.to_lowercase();
-        matches!(name.as_str(), "generate_series" | "range") && self.counted.is_none() && self.is_constant()
+        matches!(name.as_str(), "generate_series" | "range") && self.numbered_from.is_none() && self.is_constant()
     }
 
-    /// Whether it reads no columns.
+    /// Whether its arguments have no columns.
     pub fn is_constant(&self) -> bool {
         struct Columns;
         impl Visitor for Columns {
@@ -128,19 +128,19 @@ impl TableFunction {
         self.lists.iter().all(|list| list.visit(&mut Columns).is_continue())
     }
 
-    /// The subquery that it stands for.
+    /// The subquery for which the call stands. With `optional`, lists without items yield one row of nulls.
     pub fn into_subquery(self, lateral: bool, optional: bool) -> Result<TableFactor, Refusal> {
         let span = self.function.span;
         let columns = self.columns()?;
         let own = |name: &str, args: &[Expr]| Expr::Function(call(Ident::with_span(span, name), args.to_vec()));
         let mut values = self.lists.clone();
-        if let Some((_, counted)) = &self.counted {
+        if let Some((_, numbered_from)) = &self.numbered_from {
             let positions = match optional {
                 true => own("list_positions_or_null", &self.lists),
                 false => own("list_positions", &self.lists),
             };
             values.push(own("unnest", &[positions]));
-            if *counted == Counted::FromZero {
+            if *numbered_from == FirstNumber::FromZero {
                 let last = values.pop().expect("it was pushed");
                 values.push(Expr::BinaryOp {
                     left: Box::new(last),
@@ -149,7 +149,7 @@ impl TableFunction {
                 });
             }
         } else if optional {
-            // One of them has an item, so that there is a row.
+            // With `list_or_null` the first list has an item where all lists are empty, so that there is a row.
             values[0] = own("list_or_null", &self.lists);
         }
         for value in values.iter_mut().take(self.lists.len()) {
@@ -164,9 +164,9 @@ impl TableFunction {
         Ok(derived(select(items, vec![]), lateral, name, columns))
     }
 
-    /// The names of its columns.
+    /// The names of the call's columns.
     fn columns(&self) -> Result<Vec<Ident>, Refusal> {
-        let count = self.lists.len() + usize::from(self.counted.is_some());
+        let count = self.lists.len() + usize::from(self.numbered_from.is_some());
         let given: Vec<Ident> = self
             .alias
             .iter()
@@ -186,9 +186,9 @@ impl TableFunction {
             Some(alias) if self.lists.len() == 1 => alias.name.clone(),
             _ => self.function.clone(),
         };
-        let counter = match &self.counted {
+        let counter = match &self.numbered_from {
             Some((Some(name), _)) => name.clone(),
-            Some((None, Counted::FromZero)) => Ident::new("offset"),
+            Some((None, FirstNumber::FromZero)) => Ident::new("offset"),
             _ => Ident::new("ordinality"),
         };
         let default = |n: usize| {
@@ -213,7 +213,7 @@ impl TableFunction {
     }
 }
 
-/// The arguments of a call, where they are plain ones.
+/// The arguments of a call; `None` if one of them is named or a wildcard.
 fn plain_arguments(args: &[FunctionArg]) -> Option<Vec<Expr>> {
     let plain = |argument: &FunctionArg| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(of)) => Some(of.clone()),
@@ -222,7 +222,7 @@ fn plain_arguments(args: &[FunctionArg]) -> Option<Vec<Expr>> {
     args.iter().map(plain).collect()
 }
 
-/// The lists of which a function yields the items.
+/// The lists whose items a function yields.
 fn lists(name: &str, args: &[Expr], span: Span) -> Option<Vec<Expr>> {
     let list = |name: &str, args: &[Expr]| vec![Expr::Function(call(Ident::with_span(span, name), args.to_vec()))];
     Some(match (name, args) {
@@ -242,7 +242,8 @@ fn is_one(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(n, _) if n == "1"))
 }
 
-/// Writes those of a SELECT list as `unnest` of their lists. `range` is a list there, and so is what is given to a function.
+/// Rewrites such functions in a SELECT list as `unnest` of their lists. `range` is a list there, and arguments
+/// of other functions stay as they are.
 pub(super) fn in_select(expr: &mut Expr) {
     match expr {
         Expr::Function(function) => {

@@ -1,4 +1,4 @@
-//! What reads the rows beside it in FROM, written as LATERAL subqueries before anything is planned:
+//! Rewrites items of FROM that read the rows before them as LATERAL subqueries, before anything is planned:
 //!
 //! | written | stands for |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | `CROSS APPLY`, `OUTER APPLY` | `CROSS JOIN LATERAL`, `LEFT JOIN LATERAL ... ON TRUE` |
 //! | `ASOF JOIN` | see [`asof`] |
 //!
-//! In a SELECT list `generate_series(...)` and the like stand for `unnest` of their lists. Columns are named as in PostgreSQL:
-//! by the alias where there is one column and no list of names, else by the function.
+//! In a SELECT list, `generate_series(...)` and similar functions become `unnest` of their lists. Columns are
+//! named as in PostgreSQL: by the alias if there is one column and no list of names, and else by the function.
 
 mod asof;
 mod functions;
@@ -31,27 +31,27 @@ pub(super) use functions::{NAMES as TABLE_FUNCTIONS, TableFunction};
 use super::error::Refusal;
 use super::windows::tokenize;
 
-/// Writes these out in a statement or query.
-pub(super) fn written_out(sql: &mut impl VisitMut) -> Result<(), Refusal> {
-    writing_out(sql, false)
+/// Applies these rewrites to a statement or query.
+pub(super) fn rewrite_laterals(sql: &mut impl VisitMut) -> Result<(), Refusal> {
+    rewrite_all(sql, false)
 }
 
-fn writing_out(sql: &mut impl VisitMut, asked: bool) -> Result<(), Refusal> {
-    match VisitMut::visit(sql, &mut Laterals { asked }) {
+fn rewrite_all(sql: &mut impl VisitMut, is_live: bool) -> Result<(), Refusal> {
+    match VisitMut::visit(sql, &mut Laterals { is_live }) {
         ControlFlow::Break(refusal) => Err(*refusal),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-/// The same in a question that is asked live: what is refused, and what to do.
+/// Applies these rewrites to a statement of a live query. An error has a message and its remedy.
 ///
 /// # Errors
-/// What is refused, and what to write instead.
+/// A construct is refused.
 pub fn laterals_asked(sql: &mut impl VisitMut) -> Result<(), (String, String)> {
-    writing_out(sql, true).map_err(|refusal| (refusal.message, refusal.help.unwrap_or_default()))
+    rewrite_all(sql, true).map_err(Refusal::into_texts)
 }
 
-/// The tokens of a question that has an ASOF JOIN which the parser does not know; none: it is read as it is.
+/// The tokens of a live query with its ASOF JOINs rewritten for the parser. `None` if it has no ASOF.
 pub fn asof_asked(sql: &str) -> Option<Vec<TokenWithSpan>> {
     let tokens = tokenize(sql).ok()?;
     let is_asof = |t: &TokenWithSpan| matches!(&t.token, Token::Word(word) if word.keyword == Keyword::ASOF);
@@ -59,8 +59,9 @@ pub fn asof_asked(sql: &str) -> Option<Vec<TokenWithSpan>> {
 }
 
 struct Laterals {
-    /// In a question, which reads a series without rows beside it as a stream, however long it is.
-    asked: bool,
+    /// Whether this is a live query. It reads a series that stands alone in FROM as a stream, so the series may
+    /// be of any length.
+    is_live: bool,
 }
 
 impl VisitorMut for Laterals {
@@ -71,7 +72,7 @@ impl VisitorMut for Laterals {
             .from
             .iter_mut()
             .enumerate()
-            .try_for_each(|(n, part)| in_from(part, n > 0, self.asked));
+            .try_for_each(|(n, part)| in_from(part, n > 0, self.is_live));
         if let Err(refusal) = done {
             return ControlFlow::Break(Box::new(refusal));
         }
@@ -84,9 +85,10 @@ impl VisitorMut for Laterals {
     }
 }
 
-/// A part of FROM; `beside`: others stand before it.
-fn in_from(from: &mut TableWithJoins, beside: bool, asked: bool) -> Result<(), Refusal> {
-    let is_streamed = asked && !beside && TableFunction::of(&from.relation).is_some_and(|listed| listed.is_series());
+/// Rewrites an item of FROM and its joins. `beside`: other items stand before it.
+fn in_from(from: &mut TableWithJoins, beside: bool, is_live: bool) -> Result<(), Refusal> {
+    let is_streamed =
+        is_live && !beside && TableFunction::from_factor(&from.relation).is_some_and(|listed| listed.is_series());
     if !is_streamed {
         in_table(&mut from.relation, beside, false)?;
     }
@@ -112,12 +114,12 @@ fn in_join(join: &mut Join) -> Result<(), Refusal> {
         JoinOperator::Left(JoinConstraint::On(on)) | JoinOperator::LeftOuter(JoinConstraint::On(on)) => is_true(on),
         _ => false,
     };
-    // What reads no row beside it may be joined in every way.
+    // A function that reads no columns may also be the right side of a RIGHT or FULL JOIN.
     let outer = matches!(
         join.join_operator,
         JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_)
     );
-    let beside = !(outer && TableFunction::of(&join.relation).is_some_and(|listed| listed.is_constant()));
+    let beside = !(outer && TableFunction::from_factor(&join.relation).is_some_and(|listed| listed.is_constant()));
     if in_table(&mut join.relation, beside, optional)? && optional {
         join.join_operator = JoinOperator::CrossJoin(JoinConstraint::None);
     }
@@ -130,13 +132,14 @@ fn beside_rows(table: &mut TableFactor) {
     }
 }
 
-/// A table of FROM; whether it was a function. `optional`: a row without rows of it has one of nulls.
+/// Rewrites a table function; returns whether the item was one. With `optional` an outer row without rows of
+/// the function gets one of nulls.
 fn in_table(table: &mut TableFactor, beside: bool, optional: bool) -> Result<bool, Refusal> {
     if let TableFactor::NestedJoin { table_with_joins, .. } = table {
         in_from(table_with_joins, false, false)?;
         return Ok(false);
     }
-    let Some(listed) = TableFunction::of(table) else {
+    let Some(listed) = TableFunction::from_factor(table) else {
         return Ok(false);
     };
     *table = listed.into_subquery(beside, optional)?;
@@ -147,7 +150,7 @@ fn truth() -> Expr {
     Expr::value(Value::Boolean(true))
 }
 
-/// Whether a condition is TRUE, or `1 = 1`.
+/// Whether a condition is always true: TRUE, or two equal constants as in `1 = 1`.
 fn is_true(condition: &Expr) -> bool {
     match condition {
         Expr::Nested(inner) => is_true(inner),

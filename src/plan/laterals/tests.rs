@@ -1,8 +1,8 @@
-//! What is written out stands for what the table of this module says.
+//! Tests the SQL that each rewrite of this module's table yields.
 
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::{rewrite_asof, written_out};
+use super::{rewrite_asof, rewrite_laterals};
 use crate::plan::dialect::Standard;
 use crate::plan::windows::tokenize;
 
@@ -12,7 +12,7 @@ fn made(sql: &str) -> String {
         .with_tokens_with_locations(tokens)
         .parse_query()
         .unwrap();
-    match written_out(query.as_mut()) {
+    match rewrite_laterals(query.as_mut()) {
         Ok(()) => query.to_string(),
         Err(refusal) => refusal.message,
     }

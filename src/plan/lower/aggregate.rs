@@ -1,4 +1,4 @@
-//! GROUP BY and, as a union of these, GROUPING SETS, ROLLUP and CUBE.
+//! Lowers GROUP BY. GROUPING SETS, ROLLUP and CUBE become a union of several.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::plan::guard::gathers;
 use crate::plan::{Aggregate, AggregateCall, AggregateKind, Expr, Mfp, NodeId, Op};
 use crate::repr::{normalise_schema, normalise_type};
 
-/// Sixty-four aggregates over one input are the most that one CUBE may become.
+/// The most columns of a CUBE, which then becomes 64 aggregates over one input.
 const MAX_CUBE: usize = 6;
 
 impl Lowering<'_> {
@@ -40,7 +40,7 @@ impl Lowering<'_> {
                     let held = columns.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
                     held.map(|(_, column)| column.clone()).collect()
                 };
-                // All columns first, so that they keep their order.
+                // The set of all columns comes first, so that the columns keep their order.
                 let sets: Vec<Vec<Logical>> = (0..1usize << columns.len()).rev().map(held).collect();
                 self.grouping_sets(input, &logical, &sets, &aggregate.aggr_expr, schema)
             }
@@ -88,9 +88,9 @@ impl Lowering<'_> {
         ))
     }
 
-    /// One aggregate for each set; the columns of other sets are null, and `__grouping_id` tells which set it
-    /// is: a set bit for a column that is not part of it, the last column lowest, and above them how often the
-    /// same set came before.
+    /// Makes one aggregate for each grouping set. The columns that a set lacks are null. `__grouping_id`
+    /// identifies the set: a bit is set for each column that the set lacks, the last column's being the lowest;
+    /// above these bits stands how many equal sets came before.
     fn grouping_sets(
         &mut self,
         input: NodeId,
@@ -116,7 +116,7 @@ impl Lowering<'_> {
             let id = mask | (*ordinal << all.len());
             *ordinal += 1;
 
-            // The set's own columns, then the calls.
+            // The group columns of the set, then the aggregates.
             let positions: Vec<usize> = (0..all.len())
                 .filter(|&n| set.contains(all[n]))
                 .chain(all.len() + 1..schema.fields().len())
@@ -125,7 +125,7 @@ impl Lowering<'_> {
             let own = Arc::new(Schema::new(fields));
             let groups: Vec<Logical> = held.into_iter().cloned().collect();
             let node = if groups.is_empty() && calls.is_empty() {
-                // The group of everything is there over no rows too.
+                // The group of the empty set exists even without rows.
                 self.constant(rows_without_columns(1)?, crate::plan::share::no_columns())
             } else {
                 self.group(input, logical, &groups, calls, own.clone())?
@@ -157,7 +157,7 @@ impl Lowering<'_> {
     }
 }
 
-/// The schema with the types that nodes hold.
+/// The schema with normalised types, which nodes have.
 pub(super) fn normal_dfschema(schema: &DFSchema) -> Planned<DFSchema> {
     let fields = schema
         .iter()
@@ -197,7 +197,7 @@ fn aggregate_call(call: &Logical, logical: &DFSchema, actual: &Schema, max_value
         &PhysicalPlanningContext::default(),
     )
     .build()?;
-    // Fails here, at check, where a function cannot be evaluated over these types.
+    // Fails here, when the plan is made, if a function cannot be evaluated over these types.
     lowered.aggregate.create_accumulator()?;
     Ok(AggregateCall {
         kind,
@@ -230,7 +230,7 @@ fn kind(name: &str, distinct: bool, unordered: bool) -> AggregateKind {
     }
 }
 
-/// A batch of rows without columns.
+/// A batch of `count` rows without columns.
 pub(super) fn rows_without_columns(count: usize) -> Planned<RecordBatch> {
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(count));
     Ok(RecordBatch::try_new_with_options(

@@ -1,4 +1,4 @@
-//! Rows that stand in the SQL itself: VALUES, and SELECT without FROM.
+//! Lowers rows that stand in the SQL itself: VALUES, and SELECT without FROM.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;

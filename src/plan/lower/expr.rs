@@ -1,7 +1,7 @@
-//! Logical expressions to physical ones over a node's columns.
+//! Lowers logical expressions to physical ones over a node's columns.
 //!
-//! A logical plan may think a column of another type than the node holds (nanoseconds, views); the column
-//! is then cast back where it is read, so that the types DataFusion agreed on stay agreed.
+//! A logical plan may give a column another type than the node has (nanoseconds, views). The column is then
+//! cast back where it is read, so that the types on which DataFusion agreed still hold.
 
 use std::sync::Arc;
 
@@ -19,13 +19,14 @@ use crate::plan::error::{Planned, Refusal};
 use crate::plan::{Expr, SortKey, now};
 use crate::repr::normalise_type;
 
-/// `expr` over rows of `actual`, which `logical` names; its type is normalised.
+/// Lowers `expr` to an expression over rows of `actual`, whose columns have the names of `logical`. The result
+/// has a normalised type.
 pub(in crate::plan) fn physical(expr: &Logical, logical: &DFSchema, actual: &Schema) -> Planned<Expr> {
     let planned = untyped(expr, logical, actual)?;
     cast_to_normal(planned, actual)
 }
 
-/// Like [`physical`], cast to a type.
+/// As [`physical`], with the result cast to a type.
 pub(super) fn physical_as(expr: &Logical, logical: &DFSchema, actual: &Schema, to: &DataType) -> Planned<Expr> {
     let planned = untyped(expr, logical, actual)?;
     cast_to(planned, actual, to)
@@ -58,7 +59,7 @@ pub(super) fn column(schema: &Schema, position: usize) -> Expr {
     Arc::new(Column::new(schema.field(position).name(), position))
 }
 
-/// `expr`, cast where its type is not `to`.
+/// `expr`, cast to `to` unless it has that type.
 pub(super) fn cast_to(expr: Expr, input: &Schema, to: &DataType) -> Planned<Expr> {
     if &expr.data_type(input)? == to {
         Ok(expr)
@@ -67,13 +68,13 @@ pub(super) fn cast_to(expr: Expr, input: &Schema, to: &DataType) -> Planned<Expr
     }
 }
 
-/// `expr`, cast where its type is not normalised.
+/// `expr`, cast to its normalised type.
 pub(super) fn cast_to_normal(expr: Expr, input: &Schema) -> Planned<Expr> {
     let to = normalise_type(&expr.data_type(input)?);
     cast_to(expr, input, &to)
 }
 
-/// ORDER BY, column by column; a column that stands there twice counts once.
+/// Lowers the keys of an ORDER BY. A key that is repeated is kept once.
 pub(super) fn sort_keys(order: &[SortExpr], logical: &DFSchema, actual: &Schema) -> Planned<Vec<SortKey>> {
     let mut keys: Vec<SortKey> = Vec::with_capacity(order.len());
     for sort in order {
@@ -89,7 +90,7 @@ pub(super) fn sort_keys(order: &[SortExpr], logical: &DFSchema, actual: &Schema)
     Ok(keys)
 }
 
-/// Makes an order total: the input's remaining columns, ascending, nulls last.
+/// Makes an order total by the input's remaining columns, ascending with nulls last.
 pub(super) fn complete(order: &mut Vec<SortKey>, partition: &[Expr], schema: &Schema) {
     let present = |position: usize, order: &[SortKey]| {
         let is = |e: &Expr| e.downcast_ref::<Column>().is_some_and(|c| c.index() == position);
@@ -106,7 +107,7 @@ pub(super) fn complete(order: &mut Vec<SortKey>, partition: &[Expr], schema: &Sc
     }
 }
 
-/// Placeholders, and now() in places where it is no moment.
+/// Refuses placeholders, and now() where its moments cannot be derived.
 fn refuse_unplannable(expr: &Logical) -> Planned<()> {
     let mut refusal = None;
     expr.apply(|e| {

@@ -1,4 +1,4 @@
-//! Joins, the right-sided ones mirrored.
+//! Lowers joins. Right semi-, anti- and mark joins are mirrored into left ones.
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::{DFSchema, JoinType, NullEquality};
@@ -10,7 +10,7 @@ use crate::plan::error::Planned;
 use crate::plan::{Join, JoinKind, NodeId, Op, now};
 use crate::repr::normalise_schema;
 
-/// Both sides of a join, the left one the side whose rows a semi, anti or mark join keeps.
+/// Both sides of a join. Of a semi-, anti- or mark join, `left` is the side whose rows are kept.
 struct Sides<'a> {
     left: NodeId,
     right: NodeId,
@@ -39,7 +39,7 @@ impl Lowering<'_> {
         };
         let only_kept = matches!(kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
         let far = match far.as_ref() {
-            // Where it matters only whether there is a row, its columns need not be left out.
+            // If only the existence of a row matters, a projection that drops its columns is superfluous.
             LogicalPlan::Projection(of_none) if only_kept && of_none.expr.is_empty() => &of_none.input,
             _ => far,
         };

@@ -1,4 +1,4 @@
-//! ORDER BY ... LIMIT: a top-k of one partition.
+//! Lowers ORDER BY ... LIMIT to a top-k of one partition.
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr as Logical, Limit, LogicalPlan, Sort};
@@ -14,7 +14,7 @@ impl Lowering<'_> {
         self.first_rows(&limit.input, offset, rows)
     }
 
-    /// Projections and aliases keep rows apart, so the limit may as well be taken below them.
+    /// Takes the first rows of a plan. Projections and aliases keep each row, so the limit is taken below them.
     fn first_rows(&mut self, plan: &LogicalPlan, offset: usize, limit: Option<usize>) -> Planned<NodeId> {
         match plan {
             LogicalPlan::Sort(sort) => self.top(sort, offset, limit),
@@ -48,7 +48,7 @@ impl Lowering<'_> {
     }
 }
 
-/// The refusal of a LIMIT whose rows nothing determines.
+/// The refusal of a LIMIT without an ORDER BY that decides which rows it keeps.
 pub(in crate::plan) fn unordered() -> Refusal {
     Refusal::new("could not decide which rows LIMIT keeps: there is no ORDER BY beside it")
         .help("add ORDER BY before LIMIT or OFFSET")

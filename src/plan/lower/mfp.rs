@@ -1,4 +1,4 @@
-//! Filters and projections: one Mfp for each run of them; predicates on now() become Temporal.
+//! Lowers filters and projections: consecutive ones become one Mfp, and predicates on now() become Temporal.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use datafusion::physical_expr::expressions::{Column, Literal};
 
 use super::{Lowering, expr};
 use crate::plan::error::Planned;
-use crate::plan::{Bound, Expr, Mfp, NodeId, Op, Temporal, Unnest, now};
+use crate::plan::{Expr, Mfp, NodeId, Op, Temporal, TemporalBound, Unnest, now};
 use crate::repr::normalise_schema;
 
 impl Lowering<'_> {
     pub(super) fn projection(&mut self, projection: &Projection) -> Planned<NodeId> {
-        // A rank that only the filter below uses need not be written out.
+        // If only the filter below uses a rank, the top-k need not yield it.
         if let LogicalPlan::Filter(filter) = projection.input.as_ref()
             && let Some(node) = self.top_of_groups(filter, &projection.expr)?
         {
@@ -59,7 +59,7 @@ impl Lowering<'_> {
         self.keep(node, &split_conjunction(&filter.predicate), filter.input.schema())
     }
 
-    /// The rows of `node` for which all conditions are true.
+    /// Keeps the rows of `node` for which all conditions are true.
     pub(super) fn keep(&mut self, node: NodeId, conditions: &[&Logical], logical: &DFSchema) -> Planned<NodeId> {
         let actual = self.builder.schema(node).clone();
         let (timed, plain): (Vec<&Logical>, Vec<&Logical>) = conditions.iter().partition(|c| now::mentions_now(c));
@@ -86,7 +86,7 @@ impl Lowering<'_> {
 
     fn temporal(&mut self, node: NodeId, conditions: &[&Logical], logical: &DFSchema) -> Planned<NodeId> {
         let actual = self.builder.schema(node).clone();
-        let mut moments = now::Moments::default();
+        let mut moments = now::NowBounds::default();
         for condition in conditions {
             now::solve(condition, &mut moments)?;
         }
@@ -95,7 +95,7 @@ impl Lowering<'_> {
                 .into_iter()
                 .map(|(moment, inclusive)| {
                     let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
-                    Ok(Bound {
+                    Ok(TemporalBound {
                         expr: expr::physical_as(&moment, logical, &actual, &timestamp)?,
                         inclusive,
                     })
@@ -117,7 +117,8 @@ impl Lowering<'_> {
         Ok(node)
     }
 
-    /// Rows that come and go several times: one of each stretch beside the others, of which none overlap.
+    /// Keeps rows that come and go several times: unnests the lists of moments, and keeps a copy of the row for
+    /// each stretch. Stretches do not overlap, so at most one copy exists at a time.
     fn stretches(&mut self, node: NodeId, ends: [&Logical; 2], logical: &DFSchema) -> Planned<NodeId> {
         let actual = self.builder.schema(node).clone();
         let moment = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -145,7 +146,7 @@ impl Lowering<'_> {
         let append_only = self.builder.nodes[listed].append_only;
         let schema = with(&moment);
         let each = self.add(Op::Unnest(unnest), vec![listed], schema.clone(), "unnest", append_only);
-        let bound = |n: usize, inclusive| Bound {
+        let bound = |n: usize, inclusive| TemporalBound {
             expr: expr::column(&schema, actual.fields().len() + n),
             inclusive,
         };
@@ -158,7 +159,7 @@ impl Lowering<'_> {
         Ok(self.mfp(stays, map(own), actual))
     }
 
-    /// Adds an Mfp, or folds it into the one it reads.
+    /// Adds an Mfp, or fuses it with the Mfp that it reads.
     pub(super) fn mfp(&mut self, input: NodeId, mfp: Mfp, schema: SchemaRef) -> NodeId {
         let (input, mfp) = match &self.builder.nodes[input].op {
             Op::Mfp(inner) => match fuse(inner, &mfp) {
@@ -179,7 +180,7 @@ impl Lowering<'_> {
         self.add(Op::Mfp(mfp), vec![input], schema, verb, append_only)
     }
 
-    /// Casts a node's columns, where they differ, to the types of `schema`.
+    /// Casts a node's columns to the types of `schema` where they differ.
     pub(in crate::plan) fn conform(&mut self, node: NodeId, schema: &SchemaRef) -> Planned<NodeId> {
         let actual = self.builder.schema(node).clone();
         let same = actual
@@ -228,7 +229,7 @@ fn is_identity(projection: &Option<Vec<Expr>>, input: &SchemaRef, output: &Schem
     }
 }
 
-/// `outer` over `inner`'s input, unless that computed something twice.
+/// `outer` over the input of `inner`; `None` if the fused node would compute an expression twice.
 fn fuse(inner: &Mfp, outer: &Mfp) -> Option<Mfp> {
     let mut predicates = inner.predicates.clone();
     let Some(columns) = &inner.projection else {
@@ -252,7 +253,7 @@ fn fuse(inner: &Mfp, outer: &Mfp) -> Option<Mfp> {
     if columns.iter().zip(&uses).any(|(e, &uses)| uses > 1 && !simple(e)) {
         return None;
     }
-    // A condition on a computed column stays behind the computation: what guards it comes first.
+    // A condition on a computed column is not fused: conditions in front may guard the computation.
     if !outer.predicates.is_empty() && columns.iter().any(|e| !simple(e)) {
         return None;
     }

@@ -1,7 +1,7 @@
-//! From an optimised logical plan to nodes: one dispatch, one file for each kind of operator.
+//! Lowers an optimised logical plan to nodes: one dispatch, and one file for each kind of operator.
 //!
-//! Every node has exactly the columns of the logical plan it stands for, in the same order, with normalised
-//! types; expressions find their columns by the logical plan's names and keep them by position.
+//! Every node has exactly the columns of its logical plan, in the same order, with normalised types.
+//! Expressions find columns by the logical plan's names, and refer to them by position.
 
 mod aggregate;
 mod constant;
@@ -27,14 +27,14 @@ use crate::repr::normalise_schema;
 pub(super) use expr::physical;
 pub(super) use limit::unordered;
 
-/// Lowers plans into one growing graph.
+/// Lowers plans into one graph that grows with each plan.
 pub(super) struct Lowering<'a> {
     pub builder: &'a mut Builder,
     /// The nodes of inputs and tables, by their names in SQL.
     pub sources: &'a HashMap<String, NodeId>,
-    /// Those of the recursive queries of the table that is being lowered.
+    /// The nodes of the recursive queries of the table that is being lowered, by their relations.
     pub own: HashMap<String, NodeId>,
-    /// The most bytes that a value may take which is computed.
+    /// The most bytes that a computed value may take.
     pub max_value: u64,
 }
 
@@ -49,12 +49,14 @@ impl Lowering<'_> {
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Union(union) => self.union(union),
-            LogicalPlan::Extension(extension) if let Some(set) = SetOperation::of(extension) => self.counted(set),
+            LogicalPlan::Extension(extension) if let Some(set) = SetOperation::from_extension(extension) => {
+                self.counted(set)
+            }
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::EmptyRelation(empty) => self.empty(empty),
             LogicalPlan::Values(values) => self.values(values),
-            // A table has no order.
+            // A table has no order, so a sort has no effect.
             LogicalPlan::Sort(sort) => self.lower(&sort.input),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
             LogicalPlan::Distinct(Distinct::All(input)) => {
@@ -101,7 +103,7 @@ impl Lowering<'_> {
         Ok(self.union_of(inputs, schema))
     }
 
-    /// EXCEPT ALL and INTERSECT ALL; without ALL they are joins.
+    /// Lowers EXCEPT ALL and INTERSECT ALL. Without ALL they have become joins.
     fn counted(&mut self, set: &SetOperation) -> Planned<NodeId> {
         let schema = normalise_schema(set.schema().as_arrow());
         let sides = [&set.left, &set.right].map(|side| {
@@ -124,7 +126,7 @@ impl Lowering<'_> {
         self.add(Op::Distinct, vec![input], schema, "distinct", append_only)
     }
 
-    /// Adds a node named after what it does and what it reads.
+    /// Adds a node, and names it after its verb and its sources.
     fn add(&mut self, op: Op, inputs: Vec<NodeId>, schema: SchemaRef, verb: &str, append_only: bool) -> NodeId {
         let sources: Vec<String> = inputs.iter().map(|&i| self.source_names(i)).collect();
         let mut sources: Vec<&str> = sources.iter().map(String::as_str).collect();
@@ -145,7 +147,7 @@ impl Lowering<'_> {
         self.builder.add(draft, "")
     }
 
-    /// What a node ultimately reads, for names: `order_lines`, `order_lines x products`.
+    /// The inputs and tables that a node reads, as they stand in names: `order_lines`, `order_lines x products`.
     fn source_names(&self, node: NodeId) -> String {
         let node = &self.builder.nodes[node];
         match node.op {
@@ -158,7 +160,7 @@ impl Lowering<'_> {
     }
 }
 
-/// The columns a node for this plan has.
+/// The columns of the node for a plan.
 fn output(plan: &LogicalPlan) -> SchemaRef {
     normalise_schema(plan.schema().as_arrow())
 }

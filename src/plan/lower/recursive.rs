@@ -1,4 +1,4 @@
-//! Recursive queries: their step as nodes over the rows so far, each of which must be linear in them.
+//! Lowers recursive queries. The step becomes nodes over the rows so far, and each node must be linear in them.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use crate::plan::recursive::Recursion;
 use crate::plan::{JoinKind, NodeId, Op, Recursive};
 
 impl Lowering<'_> {
-    /// Makes the rows of a recursive query known to the plans that read them.
+    /// Lowers a recursive query, and makes its rows known to the plans that read them.
     pub(in crate::plan) fn recursion(&mut self, recursion: &Recursion) -> Planned<()> {
         let base = self.lower(&recursion.base)?;
         let base = self.conform(base, &recursion.schema)?;
@@ -25,7 +25,7 @@ impl Lowering<'_> {
                 });
                 self.add(op, vec![base, step], recursion.schema.clone(), "recursive", false)
             }
-            // Its conditions are never true.
+            // The optimiser has found that the step never yields a row.
             false if recursion.distinct => self.distinct(base),
             false => base,
         };
@@ -38,7 +38,7 @@ impl Lowering<'_> {
         let nodes = &self.builder.nodes;
         let mut readers = HashSet::from([so_far]);
         for (id, node) in nodes.iter().enumerate() {
-            // A recursion inside reads its own rows so far.
+            // A recursive query within the step has a step of its own, which reads that query's rows so far.
             let bound = matches!(node.op, Op::Recursive(_));
             let inputs = &node.inputs[..if bound { 1 } else { node.inputs.len() }];
             if inputs.iter().any(|input| readers.contains(input)) {

@@ -1,4 +1,4 @@
-//! UNNEST of list columns.
+//! Lowers UNNEST of list columns.
 
 use datafusion::logical_expr::Unnest as LogicalUnnest;
 

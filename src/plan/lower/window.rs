@@ -1,4 +1,4 @@
-//! Window functions, and the filters on ranks that make them a top-k of groups.
+//! Lowers window functions, and turns filters on ranks into a top-k of groups.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use datafusion::physical_planner::create_window_expr_with_name;
 
 use super::aggregate::normal_dfschema;
 use super::{Lowering, expr};
+use crate::plan::encoding;
 use crate::plan::error::{Planned, Refusal};
 use crate::plan::guard::gathers;
-use crate::plan::share::expr_key;
 use crate::plan::{Expr, Mfp, NodeId, Op, Rank, TopK, Window};
 use crate::repr::normalise_schema;
 
@@ -68,12 +68,12 @@ impl Lowering<'_> {
         Ok(self.add(op, vec![input], schema, "window", false))
     }
 
-    /// A filter on ROW_NUMBER, RANK or DENSE_RANK as a top-k; `used` are the expressions over the filter's
-    /// columns that are read. None if the filter is no such thing.
+    /// Lowers a filter on ROW_NUMBER, RANK or DENSE_RANK to a top-k. `used` are the expressions over the
+    /// filter's columns that are read above. `None` if the filter has another form.
     pub(super) fn top_of_groups(&mut self, filter: &Filter, used: &[Logical]) -> Planned<Option<NodeId>> {
         match filter.input.as_ref() {
             LogicalPlan::Window(window) => self.top_of_window(window, &filter.predicate, used),
-            // A projection that only chooses columns may stand between; the filter is taken below it.
+            // A projection that only chooses columns may stand between; the filter then moves below it.
             LogicalPlan::Projection(chosen) => {
                 let LogicalPlan::Window(window) = chosen.input.as_ref() else {
                     return Ok(None);
@@ -100,7 +100,7 @@ impl Lowering<'_> {
                 let Some(node) = self.top_of_window(window, &predicate, &used)? else {
                     return Ok(None);
                 };
-                // A rank that nobody reads is not there to be chosen.
+                // The top-k does not yield a rank that nobody reads, so its column gets a constant.
                 let actual = self.builder.schema(node).clone();
                 let projection = below
                     .iter()
@@ -122,7 +122,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// The rows of a window whose rank a predicate bounds.
+    /// Lowers a window whose rank is bounded above by a predicate.
     fn top_of_window(
         &mut self,
         window: &LogicalWindow,
@@ -199,7 +199,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Refuses a frame that begins or ends a negative distance away.
+/// Refuses a frame with a negative distance.
 fn check_frame(frame: &WindowFrame) -> Planned<()> {
     for bound in [&frame.start_bound, &frame.end_bound] {
         let (value, word) = match bound {
@@ -253,9 +253,9 @@ fn function(expr: &Logical) -> Planned<WindowFunction> {
     }
 }
 
-/// What a window function computes, by positions: it stands for the function in its node's identity.
+/// What a window function computes, with columns by position. It identifies the function in its node's key.
 fn name(function: &WindowFunction, logical: &datafusion::common::DFSchema, actual: &Schema) -> Planned<String> {
-    let key = |e: &Logical| expr::physical(e, logical, actual).map(|e: Expr| expr_key(&e));
+    let key = |e: &Logical| expr::physical(e, logical, actual).map(|e: Expr| encoding::positioned(&e));
     let args = function.params.args.iter().map(key).collect::<Planned<Vec<_>>>()?;
     let mut name = format!("{}({})", function.fun.name(), args.join(", "));
     if function.params.distinct {
@@ -270,7 +270,7 @@ fn name(function: &WindowFunction, logical: &datafusion::common::DFSchema, actua
     Ok(name)
 }
 
-/// The least and greatest rank a condition lets through, if it is one on the rank alone.
+/// The least and the greatest rank that a condition lets through, if the condition is on the rank alone.
 fn rank_bounds(condition: &Logical, rank: &Logical) -> Option<(u64, Option<u64>)> {
     match condition {
         Logical::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -281,7 +281,8 @@ fn rank_bounds(condition: &Logical, rank: &Logical) -> Option<(u64, Option<u64>)
             } else {
                 return None;
             };
-            // Between two ranks, the greater one is the first above it and the lesser the last below it.
+            // For a constant between two ranks, the greater one is the first rank above it, and the lesser one
+            // the last below it.
             let (floor, ceiling) = bound;
             match op {
                 Operator::LtEq => Some((1, Some(floor))),
@@ -303,7 +304,7 @@ fn rank_bounds(condition: &Logical, rank: &Logical) -> Option<(u64, Option<u64>)
     }
 }
 
-/// A rank as whatever number it is compared as.
+/// The expression without casts to other numeric types.
 fn bare(expr: &Logical) -> &Logical {
     match expr {
         Logical::Cast(cast) if cast.field.data_type().is_numeric() => bare(&cast.expr),
@@ -311,7 +312,8 @@ fn bare(expr: &Logical) -> &Logical {
     }
 }
 
-/// The whole numbers next to a constant: not above it, and not below it. Ranks begin at 1, so that 0 stands for all below.
+/// The greatest whole number that is not above a constant, and the least that is not below it. Ranks begin at
+/// 1, so 0 stands for everything below.
 fn number(expr: &Logical) -> Option<(u64, u64)> {
     let Logical::Literal(value, _) = expr else { return None };
     let scale = match value.data_type() {

@@ -1,8 +1,9 @@
-//! Numbers that meet agree on a type, before DataFusion has them agree on its own.
+//! Coerces numbers to common types, before DataFusion coerces them to its own.
 //!
-//! Each expression is looked at from the inside out, with the columns below its node as they are by then. Comparisons, CASE and
-//! their kin have their operands converted; arithmetic, negation and casts of numbers become functions ([`super::functions`]).
-//! What is agreed on already is left as it is, so that a plan may be put through this again.
+//! Expressions are rewritten from the inside out, with the columns of the inputs as they are by then. Operands
+//! of comparisons, CASE and similar expressions are converted. Arithmetic, negation and casts of numbers become
+//! functions ([`super::functions`]). An expression that already has common types stays as it is, so a plan may
+//! be rewritten again.
 
 use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -17,15 +18,15 @@ use std::sync::Arc;
 
 use super::super::times;
 use super::framed::framed;
-use super::types::{Arith, MOST, Meeting, common, is_number, meeting_of, shape};
+use super::types::{CommonTypeUse, MOST, NumberArithmetic, common, is_number, meeting_of, shape};
 use super::{convert, functions, nodes};
 
-/// Functions that yield one of their arguments.
+/// Functions that return one of their arguments.
 const CHOOSING: [&str; 8] = [
     "coalesce", "nullif", "greatest", "least", "nvl", "ifnull", "nvl2", "nanvl",
 ];
-/// Functions that know decimals.
-const OF_DECIMALS: [&str; 11] = [
+/// Functions that support decimals.
+const OF_DECIMALS: [&str; 14] = [
     "round",
     "abs",
     "ceil",
@@ -37,13 +38,16 @@ const OF_DECIMALS: [&str; 11] = [
     "as_type",
     "to_char",
     "isnan",
+    "to_json",
+    "json_key",
+    "json_item",
 ];
-/// Functions that compute with doubles: a decimal argument is cast to the nearest double.
+/// Functions of doubles: a decimal argument is cast to the nearest double.
 const OF_DOUBLES: [&str; 26] = [
     "sqrt", "cbrt", "exp", "ln", "log", "log2", "log10", "power", "pow", "sin", "cos", "tan", "asin", "acos", "atan",
     "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "cot", "degrees", "radians", "trunc",
 ];
-/// Aggregates that know decimals.
+/// Aggregates and window functions that support decimals.
 const AGGREGATES: [&str; 13] = [
     "sum",
     "avg",
@@ -73,7 +77,7 @@ const OF_MANY_DOUBLES: [&str; 10] = [
     "covar_samp",
 ];
 
-/// The expression, its parts agreed on, over columns of this schema.
+/// The expression with the types of its parts coerced; its columns are those of `schema`.
 pub(super) fn agreed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|e| agree(e, schema))
 }
@@ -81,7 +85,7 @@ pub(super) fn agreed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
 fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            if let Some(arith) = arith_of(op) {
+            if let Some(arith) = arithmetic_of(op) {
                 return Ok(arithmetic(arith, op, *left, *right, schema));
             }
             let (mut left, mut right) = (left, right);
@@ -91,15 +95,18 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 && by.is_integer()
                 && of != by
             {
-                // What is shifted keeps its type.
+                // A shift has the type of the number that is shifted.
                 right = Box::new(converted(*right, &by, &of));
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
             let changed = match op.supports_propagation() {
-                true => meet(vec![&mut left, &mut right], Meeting::Compared, schema),
+                true => coerce_to_common(vec![&mut left, &mut right], CommonTypeUse::Compared, schema),
                 false => doubles_beside(vec![&mut left, &mut right], schema),
             };
-            Ok(said(Expr::BinaryExpr(BinaryExpr { left, op, right }), changed))
+            Ok(marked_changed(
+                Expr::BinaryExpr(BinaryExpr { left, op, right }),
+                changed,
+            ))
         }
         Expr::Between(Between {
             mut expr,
@@ -107,8 +114,8 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             mut low,
             mut high,
         }) => {
-            let changed = meet(vec![&mut expr, &mut low, &mut high], Meeting::Compared, schema);
-            Ok(said(
+            let changed = coerce_to_common(vec![&mut expr, &mut low, &mut high], CommonTypeUse::Compared, schema);
+            Ok(marked_changed(
                 Expr::Between(Between {
                     expr,
                     negated,
@@ -124,8 +131,8 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             negated,
         }) => {
             let all = std::iter::once(expr.as_mut()).chain(&mut list).collect();
-            let changed = meet(all, Meeting::Compared, schema);
-            Ok(said(Expr::InList(InList { expr, list, negated }), changed))
+            let changed = coerce_to_common(all, CommonTypeUse::Compared, schema);
+            Ok(marked_changed(Expr::InList(InList { expr, list, negated }), changed))
         }
         Expr::Case(mut case) => {
             let compared: Vec<&mut Expr> = match case.expr.as_deref_mut() {
@@ -135,39 +142,51 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 }
                 None => vec![],
             };
-            let mut changed = meet(compared, Meeting::Compared, schema);
+            let mut changed = coerce_to_common(compared, CommonTypeUse::Compared, schema);
             let thens = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
             let kept = thens.chain(case.else_expr.as_deref_mut()).collect();
-            changed |= meet(kept, Meeting::Kept, schema);
-            Ok(said(Expr::Case(case), changed))
+            changed |= coerce_to_common(kept, CommonTypeUse::Kept, schema);
+            Ok(marked_changed(Expr::Case(case), changed))
         }
         Expr::ScalarFunction(mut call) => {
             let name = call.func.name().to_string();
             if name == "mod" && call.args.len() == 2 {
                 let mut args = call.args.into_iter();
                 let mut next = || args.next().expect("there are two");
-                return Ok(arithmetic(Arith::Remainder, Operator::Modulo, next(), next(), schema));
+                return Ok(arithmetic(
+                    NumberArithmetic::Remainder,
+                    Operator::Modulo,
+                    next(),
+                    next(),
+                    schema,
+                ));
             }
-            if !functions::is_ours(&call.func)
+            if name == "div"
+                && let [a, b] = call.args.as_slice()
+                && let Some(quotient) = quotient(a, b, schema)
+            {
+                return Ok(Transformed::yes(quotient));
+            }
+            if !functions::is_number_function(&call.func)
                 && let Some(rounded) = rounded(&call, schema)
             {
                 return Ok(Transformed::yes(rounded));
             }
             let args = call.args.iter_mut();
             let changed = match name.as_str() {
-                _ if functions::is_ours(&call.func) => false,
-                "nvl2" => meet(args.skip(1).collect(), Meeting::Kept, schema),
-                name if CHOOSING.contains(&name) => meet(args.collect(), Meeting::Kept, schema),
-                "make_array" => meet_times(&mut args.collect::<Vec<_>>(), schema),
+                _ if functions::is_number_function(&call.func) => false,
+                "nvl2" => coerce_to_common(args.skip(1).collect(), CommonTypeUse::Kept, schema),
+                name if CHOOSING.contains(&name) => coerce_to_common(args.collect(), CommonTypeUse::Kept, schema),
+                "make_array" => coerce_times(&mut args.collect::<Vec<_>>(), schema),
                 name if OF_DECIMALS.contains(&name) => false,
                 name if OF_DOUBLES.contains(&name) => args.fold(false, |c, arg| as_double(arg, schema) | c),
                 _ => doubles_beside(args.collect(), schema),
             };
-            Ok(said(Expr::ScalarFunction(call), changed))
+            Ok(marked_changed(Expr::ScalarFunction(call), changed))
         }
         Expr::AggregateFunction(mut call) => {
             let changed = arguments(call.func.name(), &mut call.params.args, schema);
-            Ok(said(Expr::AggregateFunction(call), changed))
+            Ok(marked_changed(Expr::AggregateFunction(call), changed))
         }
         Expr::WindowFunction(mut call) => {
             let mut changed = arguments(call.fun.name(), &mut call.params.args, schema);
@@ -181,11 +200,11 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 call.fun = WindowFunctionDefinition::AggregateUDF(Arc::new(framed));
                 changed = true;
             }
-            Ok(said(Expr::WindowFunction(call), changed))
+            Ok(marked_changed(Expr::WindowFunction(call), changed))
         }
         Expr::Negative(of) => Ok(match of.get_type(schema) {
             Ok(from) if is_number(&from) => {
-                let to = signed(&from);
+                let to = signed_type(&from);
                 Transformed::yes(functions::negated(converted(*of, &from, &to)))
             }
             Ok(from) if times::is_length(&from) => Transformed::yes(times::negated(*of, &from)),
@@ -205,7 +224,7 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Some(ours) => Transformed::yes(ours),
             None => Transformed::no(Expr::TryCast(to)),
         }),
-        // Its type may have changed since the subquery was planned.
+        // The column's type may have changed since the subquery was planned.
         Expr::OuterReferenceColumn(field, column) => Ok(match schema.qualified_field_from_column(&column) {
             Ok((_, now)) if now.data_type() != field.data_type() => {
                 let field = field.as_ref().clone().with_data_type(now.data_type().clone());
@@ -248,35 +267,35 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-/// A cast of numbers or times as a function; none where DataFusion's is right.
+/// A cast of numbers or times as a function of ours; `None` if DataFusion's cast is right.
 fn cast_as_ours(of: &Expr, to: &DataType, safe: bool, schema: &DFSchema) -> Option<Expr> {
     let from = of.get_type(schema).ok()?;
-    match convert::is_ours(&from, to) {
+    match convert::is_number_cast(&from, to) {
         true => Some(functions::cast(of.clone(), to.clone(), safe)),
         false => times::cast(of, &from, to, safe),
     }
 }
 
-fn said(expr: Expr, changed: bool) -> Transformed<Expr> {
+fn marked_changed(expr: Expr, changed: bool) -> Transformed<Expr> {
     match changed {
         true => Transformed::yes(expr),
         false => Transformed::no(expr),
     }
 }
 
-fn arith_of(op: Operator) -> Option<Arith> {
+fn arithmetic_of(op: Operator) -> Option<NumberArithmetic> {
     Some(match op {
-        Operator::Plus => Arith::Add,
-        Operator::Minus => Arith::Subtract,
-        Operator::Multiply => Arith::Multiply,
-        Operator::Divide => Arith::Divide,
-        Operator::Modulo => Arith::Remainder,
+        Operator::Plus => NumberArithmetic::Add,
+        Operator::Minus => NumberArithmetic::Subtract,
+        Operator::Multiply => NumberArithmetic::Multiply,
+        Operator::Divide => NumberArithmetic::Divide,
+        Operator::Modulo => NumberArithmetic::Remainder,
         _ => return None,
     })
 }
 
-/// An operation of numbers or times as a function; of anything else as it stands.
-fn arithmetic(arith: Arith, op: Operator, left: Expr, right: Expr, schema: &DFSchema) -> Transformed<Expr> {
+/// An operation on numbers or times as a function of ours; on other types as DataFusion's operator.
+fn arithmetic(arith: NumberArithmetic, op: Operator, left: Expr, right: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let (mut left, mut right) = (left, right);
     let types = (left.get_type(schema), right.get_type(schema));
     let (l, r) = match types {
@@ -292,7 +311,7 @@ fn arithmetic(arith: Arith, op: Operator, left: Expr, right: Expr, schema: &DFSc
         _ => {
             let changed = doubles_beside(vec![&mut left, &mut right], schema);
             let expr = Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)));
-            return said(expr, changed);
+            return marked_changed(expr, changed);
         }
     };
     let to = if l.is_floating() || r.is_floating() {
@@ -302,9 +321,12 @@ fn arithmetic(arith: Arith, op: Operator, left: Expr, right: Expr, schema: &DFSc
         };
         (to.clone(), to)
     } else if l.is_decimal() || r.is_decimal() {
-        (computed(&seen(&left, l.clone())), computed(&seen(&right, r.clone())))
+        (
+            decimal_type(&literal_digits_type(&left, l.clone())),
+            decimal_type(&literal_digits_type(&right, r.clone())),
+        )
     } else {
-        let (a, b) = (signed(&l), signed(&r));
+        let (a, b) = (signed_type(&l), signed_type(&r));
         let wide = match a.primitive_width() >= b.primitive_width() {
             true => a,
             false => b,
@@ -315,26 +337,43 @@ fn arithmetic(arith: Arith, op: Operator, left: Expr, right: Expr, schema: &DFSc
     Transformed::yes(functions::arithmetic(arith, left, right))
 }
 
-/// The type of signed numbers that holds those of a type, or as many of them as matter.
-fn signed(of: &DataType) -> DataType {
+/// `div(a, b)`. Without its remainder, `a` is a multiple of `b`, so the division does not round.
+fn quotient(a: &Expr, b: &Expr, schema: &DFSchema) -> Option<Expr> {
+    let decimal = |of: &Expr| {
+        let from = of.get_type(schema).ok()?;
+        let to = decimal_type(&literal_digits_type(of, from.clone()));
+        ((is_number(&from) && !from.is_floating()) || from.is_null()).then(|| converted(of.clone(), &from, &to))
+    };
+    let (a, b) = (decimal(a)?, decimal(b)?);
+    let remainder = functions::arithmetic(NumberArithmetic::Remainder, a.clone(), b.clone());
+    let multiple = functions::arithmetic(NumberArithmetic::Subtract, a, remainder);
+    Some(functions::cut(
+        functions::arithmetic(NumberArithmetic::Divide, multiple, b),
+        0,
+    ))
+}
+
+/// The signed type for arithmetic on a type. Numbers of BIGINT UNSIGNED that are too large for BIGINT do not fit.
+fn signed_type(of: &DataType) -> DataType {
     match of {
         DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,
         DataType::UInt32 | DataType::UInt64 => DataType::Int64,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal256(..) => computed(of),
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal256(..) => decimal_type(of),
         other => other.clone(),
     }
 }
 
-/// The decimal that one of a type is computed as.
-fn computed(of: &DataType) -> DataType {
+/// The decimal type in which numbers of a type are computed.
+fn decimal_type(of: &DataType) -> DataType {
     let (p, s) = shape(of).unwrap_or((MOST, 0));
     let (p, s) = (i16::from(p) - i16::from(s.min(0)), s.max(0));
     DataType::Decimal128(p.clamp(1, MOST.into()) as u8, s.min(MOST as i8))
 }
 
-/// The type of an expression as far as decimals care: a whole number that stands there has as many digits as it has.
-fn seen(expr: &Expr, of: DataType) -> DataType {
+/// The type of an expression for arithmetic with decimals: an integer literal counts as a decimal with the
+/// literal's number of digits.
+fn literal_digits_type(expr: &Expr, of: DataType) -> DataType {
     let Expr::Literal(value, _) = expr else { return of };
     if !of.is_integer() {
         return of;
@@ -348,12 +387,12 @@ fn seen(expr: &Expr, of: DataType) -> DataType {
     }
 }
 
-/// Has operands meet. Says whether that changed any.
-pub(super) fn meet(mut operands: Vec<&mut Expr>, meeting: Meeting, schema: &DFSchema) -> bool {
+/// Converts operands to their common type. Returns whether any operand changed.
+pub(super) fn coerce_to_common(mut operands: Vec<&mut Expr>, meeting: CommonTypeUse, schema: &DFSchema) -> bool {
     let Ok(types) = operands.iter().map(|e| e.get_type(schema)).collect::<Result<Vec<_>>>() else {
         return false;
     };
-    if types.iter().any(times::is_time) && times::meet(&mut operands, &types, meeting) {
+    if types.iter().any(times::is_time) && times::coerce_to_common(&mut operands, &types, meeting) {
         return true;
     }
     if !types.iter().all(|of| of.is_null() || is_number(of)) {
@@ -361,7 +400,11 @@ pub(super) fn meet(mut operands: Vec<&mut Expr>, meeting: Meeting, schema: &DFSc
     }
     let is_of_decimals = types.iter().any(DataType::is_decimal);
     let as_seen: Vec<DataType> = match is_of_decimals {
-        true => operands.iter().zip(&types).map(|(e, of)| seen(e, of.clone())).collect(),
+        true => operands
+            .iter()
+            .zip(&types)
+            .map(|(e, of)| literal_digits_type(e, of.clone()))
+            .collect(),
         false => types.clone(),
     };
     let Some(to) = common(&as_seen, meeting) else {
@@ -377,13 +420,16 @@ pub(super) fn meet(mut operands: Vec<&mut Expr>, meeting: Meeting, schema: &DFSc
     changed
 }
 
-/// Has operands meet if they are times. Says whether that changed any.
-fn meet_times(operands: &mut [&mut Expr], schema: &DFSchema) -> bool {
+/// Converts operands to their common type if some are times. Returns whether any operand changed.
+fn coerce_times(operands: &mut [&mut Expr], schema: &DFSchema) -> bool {
     let types: Result<Vec<DataType>> = operands.iter().map(|e| e.get_type(schema)).collect();
-    types.is_ok_and(|types| types.iter().any(times::is_time) && times::meet(operands, &types, Meeting::Kept))
+    types.is_ok_and(|types| {
+        types.iter().any(times::is_time) && times::coerce_to_common(operands, &types, CommonTypeUse::Kept)
+    })
 }
 
-/// Literals with a point, beside what is no decimal, are the doubles that the function or operator knows.
+/// Where no other operand is a decimal, converts decimal literals to doubles, as the function or operator has
+/// no form for decimals.
 fn doubles_beside(mut operands: Vec<&mut Expr>, schema: &DFSchema) -> bool {
     let is_literal = |e: &Expr| {
         matches!(
@@ -411,7 +457,7 @@ fn has_decimals(of: &DataType) -> bool {
     }
 }
 
-/// A decimal as the nearest double.
+/// Converts a decimal operand to the nearest double; returns whether it was a decimal.
 fn as_double(operand: &mut Expr, schema: &DFSchema) -> bool {
     match operand.get_type(schema) {
         Ok(from) if from.is_decimal() => {
@@ -422,14 +468,14 @@ fn as_double(operand: &mut Expr, schema: &DFSchema) -> bool {
     }
 }
 
-/// The arguments of an aggregate or window function.
+/// Converts the arguments of an aggregate or window function; returns whether any changed.
 fn arguments(name: &str, args: &mut [Expr], schema: &DFSchema) -> bool {
     match name {
         name if AGGREGATES.contains(&name) => false,
         name if OF_MANY_DOUBLES.contains(&name) || name.starts_with("regr_") => args
             .iter_mut()
             .fold(false, |changed, arg| as_double(arg, schema) | changed),
-        // A percentile beside its values.
+        // Only constants, such as the share of a percentile, become doubles here.
         _ => args
             .iter_mut()
             .filter(|arg| matches!(arg, Expr::Literal(..)))
@@ -437,13 +483,14 @@ fn arguments(name: &str, args: &mut [Expr], schema: &DFSchema) -> bool {
     }
 }
 
-/// `round(f)` of a double, and `ceil(d)`, `floor(d)`, `trunc(d)` and `trunc(d, 2)` of a decimal.
+/// Our own functions for `round(f)` of a double, and for `ceil(d)`, `floor(d)`, `trunc(d)` and `trunc(d, 2)` of
+/// a decimal.
 fn rounded(call: &ScalarFunction, schema: &DFSchema) -> Option<Expr> {
     let of = call.args.first()?;
     match (call.func.name(), of.get_type(schema).ok()?, &call.args[1..]) {
         ("round", DataType::Float64, []) => Some(functions::to_even(of.clone())),
         (name @ ("ceil" | "ceiling" | "floor"), from, []) if from.is_decimal() => {
-            let of = converted(of.clone(), &from, &computed(&from));
+            let of = converted(of.clone(), &from, &decimal_type(&from));
             Some(functions::whole(of, name != "floor"))
         }
         ("trunc", from, rest) if from.is_decimal() => {
@@ -452,13 +499,16 @@ fn rounded(call: &ScalarFunction, schema: &DFSchema) -> Option<Expr> {
                 [Expr::Literal(ScalarValue::Int64(Some(behind)), _)] => i8::try_from(*behind).ok()?,
                 _ => return None,
             };
-            Some(functions::cut(converted(of.clone(), &from, &computed(&from)), behind))
+            Some(functions::cut(
+                converted(of.clone(), &from, &decimal_type(&from)),
+                behind,
+            ))
         }
         _ => None,
     }
 }
 
-/// Whether an expression takes a number out of a JSON text: as a double.
+/// Whether an expression reads a number from a JSON text, as a double.
 fn is_of_json(expr: &Expr) -> bool {
     match expr {
         Expr::Alias(alias) => is_of_json(&alias.expr),
@@ -467,7 +517,7 @@ fn is_of_json(expr: &Expr) -> bool {
     }
 }
 
-/// A number of a JSON text as a decimal, by the digits that stand there; null where there is none.
+/// A number from a JSON text as a decimal, exactly as its digits say; null if the field is not a number.
 fn of_json(expr: Expr, to: &DataType, safe: bool) -> Expr {
     let Expr::ScalarFunction(call) = expr.unalias() else {
         unreachable!("is_of_json has seen to it");
@@ -481,7 +531,8 @@ fn of_json(expr: Expr, to: &DataType, safe: bool) -> Expr {
     ))
 }
 
-/// An expression as one of another type: constants are computed, what loses nothing is a plain cast.
+/// The expression converted to another type. Constants are computed here, and a conversion that loses nothing
+/// is a plain cast.
 pub(in crate::plan) fn converted(expr: Expr, from: &DataType, to: &DataType) -> Expr {
     if from == to {
         return expr;
@@ -503,7 +554,7 @@ pub(in crate::plan) fn converted(expr: Expr, from: &DataType, to: &DataType) -> 
 fn constant(value: &ScalarValue, to: &DataType) -> Option<ScalarValue> {
     let double = |text: String| text.parse().ok().map(|v| ScalarValue::Float64(Some(v)));
     match (value, to) {
-        // A literal may have more digits than a row's value.
+        // A literal may have more digits than a value in a row, so it is read from its text.
         (ScalarValue::Decimal256(Some(v), p, s), DataType::Float64) => {
             double(Decimal256Type::format_decimal(*v, *p, *s))
         }
@@ -517,7 +568,7 @@ fn constant(value: &ScalarValue, to: &DataType) -> Option<ScalarValue> {
     }
 }
 
-/// A subquery, agreed on within the columns around it.
+/// A subquery with its types coerced; `schema` has the columns of the outer query.
 fn within(subquery: Subquery, schema: &DFSchema) -> Result<Subquery> {
     let plan = nodes::agreed_within(Arc::unwrap_or_clone(subquery.subquery), schema)?;
     let outer = subquery.outer_ref_columns.into_iter().map(|e| agreed(e, schema).data());
@@ -528,7 +579,7 @@ fn within(subquery: Subquery, schema: &DFSchema) -> Result<Subquery> {
     })
 }
 
-/// An expression and the one column of a subquery that it is compared with.
+/// Converts an expression and the one column of the subquery with which it is compared to a common type.
 fn compared(expr: &mut Expr, subquery: Subquery, schema: &DFSchema) -> Result<Subquery> {
     let (Ok(left), right) = (
         expr.get_type(schema),
@@ -536,15 +587,18 @@ fn compared(expr: &mut Expr, subquery: Subquery, schema: &DFSchema) -> Result<Su
     ) else {
         return Ok(subquery);
     };
-    let Some(to) = meeting_of(&[seen(expr, left.clone()), right.clone()], Meeting::Compared) else {
+    let Some(to) = meeting_of(
+        &[literal_digits_type(expr, left.clone()), right.clone()],
+        CommonTypeUse::Compared,
+    ) else {
         return Ok(subquery);
     };
     *expr = converted(std::mem::take(expr), &left, &to);
     if right == to {
         return Ok(subquery);
     }
-    // A projection is changed in place. A second one above it would hide its references to the outer query, which
-    // DataFusion looks for in the topmost node.
+    // A projection is changed in place. Another one above it would hide its references to the outer query,
+    // because DataFusion looks for these in the topmost node.
     let (column, input) = match Arc::unwrap_or_clone(subquery.subquery) {
         LogicalPlan::Projection(projection) => (projection.expr[0].clone(), projection.input),
         plan => (Expr::from(plan.schema().qualified_field(0)), Arc::new(plan)),

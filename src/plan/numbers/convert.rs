@@ -1,11 +1,11 @@
-//! Numbers of one type as numbers of another, as PostgreSQL converts them.
+//! Converts numbers between types, as PostgreSQL does.
 //!
-//! 1. To a whole number: a decimal is rounded half away from zero, a double half to even.
-//! 2. A decimal as a double is the nearest one. Arrow's is a quotient of two doubles, each of which may be rounded.
-//! 3. A double as a decimal has 15 significant digits, as it is written, and is then rounded half away from zero.
-//! 4. A text as a decimal is read digit by digit, with an exponent or without, and rounded half away from zero.
-//! 5. Texts are read as other numbers, and doubles written, as [`texts`] says.
-//! 6. What does not fit is an error of its row.
+//! 1. To an integer, a decimal is rounded half away from zero, and a double half to even.
+//! 2. To a double, a decimal becomes the nearest one. Arrow divides two doubles, each of which may be rounded.
+//! 3. To a decimal, a double is taken with 15 significant digits, and then rounded half away from zero.
+//! 4. To a decimal, a text is read digit by digit, with or without an exponent, and rounded half away from zero.
+//! 5. [`texts`] reads texts as other numbers, and writes doubles.
+//! 6. A value that does not fit is an error of its row.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use super::kernels::wrong;
 use super::texts;
 use super::types::{MOST, is_number, shape};
 
-/// Whether every value of a type is one of the other, and the plain cast says so.
+/// Whether Arrow's cast keeps every value of a type, so that it can be used.
 pub(super) fn is_lossless(from: &DataType, to: &DataType) -> bool {
     if from == to {
         return true;
     }
     match (from, to) {
         (DataType::Null, _) | (DataType::Float32, DataType::Float64) => true,
-        (_, DataType::Float64) => from.is_integer(), // to the nearest one
+        (_, DataType::Float64) => from.is_integer(), // to the nearest double
         (_, to) if to.is_decimal() => match (shape(from), shape(to)) {
             (Some((p, s)), Some((q, t))) => {
                 s >= 0 && s <= t && i16::from(p) - i16::from(s) <= i16::from(q) - i16::from(t)
@@ -46,8 +46,8 @@ pub(super) fn is_lossless(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Whether a cast is one of those above.
-pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
+/// Whether a cast needs one of the conversions above.
+pub(super) fn is_number_cast(from: &DataType, to: &DataType) -> bool {
     let text = matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let reads = |to: &DataType| {
         to.is_floating() || to.is_integer() || matches!(to, DataType::Decimal128(..) | DataType::Boolean)
@@ -57,14 +57,14 @@ pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
         || (matches!(from, DataType::Float32 | DataType::Float64) && to == &DataType::Utf8)
 }
 
-/// The values as those of a type. `safe`: what cannot be one is null, else an error.
+/// Converts values to a type. With `safe` a value that cannot be converted becomes null, otherwise it is an error.
 pub(in crate::plan) fn convert(values: &ArrayRef, to: &DataType, safe: bool) -> Result<ArrayRef> {
     let from = values.data_type();
     let options = CastOptions {
         safe,
         ..CastOptions::default()
     };
-    // Wide decimals come from sums alone, and from comparisons: arrow rounds them as we do.
+    // Only sums and comparisons have decimals of 256 bits, and Arrow rounds those as this file does.
     if let (DataType::Decimal256(_, scale), false) = (from, to.is_decimal()) {
         let narrow = cast_with_options(values, &DataType::Decimal128(MOST, (*scale).min(MOST as i8)), &options)?;
         return convert(&narrow, to, safe);
@@ -76,13 +76,13 @@ pub(in crate::plan) fn convert(values: &ArrayRef, to: &DataType, safe: bool) -> 
         (DataType::Decimal128(_, scale), to) if to.is_integer() => {
             to_integer::<Decimal128Type>(values, to, safe, |v| {
                 let whole = rounded(v, power(*scale as u32));
-                (Some(whole), Shown::Decimal(v, *scale))
+                (Some(whole), ShownNumber::Decimal(v, *scale))
             })?
         }
         (DataType::Float64, to) if to.is_integer() => to_integer::<Float64Type>(values, to, safe, |v| {
             let even = v.round_ties_even();
             let inside = even.is_finite() && even.abs() < 1e30;
-            (inside.then_some(even as i128), Shown::Double(v))
+            (inside.then_some(even as i128), ShownNumber::Double(v))
         })?,
         (DataType::Decimal128(_, scale), DataType::Float64) => {
             let divisor = 10f64.powi((*scale).into());
@@ -120,14 +120,14 @@ pub(in crate::plan) fn convert(values: &ArrayRef, to: &DataType, safe: bool) -> 
             Arc::new(each::<_, Float32Type>(column, safe, |v| {
                 let near = v as f32 + 0.0;
                 let fits = near.is_finite() == v.is_finite() && (near == 0.0) == (v == 0.0);
-                fits.then_some(near).ok_or_else(|| beyond(Shown::Double(v), to))
+                fits.then_some(near).ok_or_else(|| beyond(ShownNumber::Double(v), to))
             })?)
         }
         (DataType::Float32 | DataType::Float64, DataType::Utf8) => Arc::new(texts::written(values)),
         (DataType::Float64, DataType::Decimal128(precision, scale)) => {
             let column = values.as_primitive::<Float64Type>();
             let made = each::<_, Decimal128Type>(column, safe, |v| {
-                decimal(v, *precision, *scale).ok_or_else(|| beyond(Shown::Double(v), to))
+                decimal(v, *precision, *scale).ok_or_else(|| beyond(ShownNumber::Double(v), to))
             })?;
             Arc::new(made.with_data_type(to.clone()))
         }
@@ -135,7 +135,7 @@ pub(in crate::plan) fn convert(values: &ArrayRef, to: &DataType, safe: bool) -> 
     })
 }
 
-/// The values with 0.0 for -0.0.
+/// The values with -0.0 replaced by 0.0.
 pub(in crate::plan) fn one_zero(values: ArrayRef) -> ArrayRef {
     match values.data_type() {
         DataType::Float64 => Arc::new(
@@ -152,22 +152,22 @@ pub(in crate::plan) fn one_zero(values: ArrayRef) -> ArrayRef {
     }
 }
 
-/// A value, for a message.
-enum Shown {
+/// A value as messages show it.
+enum ShownNumber {
     Decimal(i128, i8),
     Double(f64),
 }
 
 #[cold]
-fn beyond(value: Shown, to: &DataType) -> ArrowError {
+fn beyond(value: ShownNumber, to: &DataType) -> ArrowError {
     let value = match value {
-        Shown::Decimal(units, scale) => Decimal128Type::format_decimal(units, MOST, scale),
-        Shown::Double(value) => format!("{value:?}"),
+        ShownNumber::Decimal(units, scale) => Decimal128Type::format_decimal(units, MOST, scale),
+        ShownNumber::Double(value) => format!("{value:?}"),
     };
     wrong(format!("could not cast {value}: it does not fit {}", name_of(to)))
 }
 
-/// As SQL calls a type.
+/// SQL's name of a type.
 pub fn name_of(of: &DataType) -> String {
     match of {
         DataType::Int8 => "TINYINT".to_string(),
@@ -183,7 +183,7 @@ pub fn name_of(of: &DataType) -> String {
     }
 }
 
-/// Each value by `f`; with `safe` one for which that fails is null.
+/// Maps each value by `f`; with `safe`, a value for which `f` fails becomes null.
 pub(in crate::plan) fn each<A: ArrowPrimitiveType, O: ArrowPrimitiveType>(
     column: &PrimitiveArray<A>,
     safe: bool,
@@ -199,7 +199,7 @@ fn to_integer<A: ArrowPrimitiveType>(
     values: &ArrayRef,
     to: &DataType,
     safe: bool,
-    whole: impl Fn(A::Native) -> (Option<i128>, Shown),
+    whole: impl Fn(A::Native) -> (Option<i128>, ShownNumber),
 ) -> Result<ArrayRef, ArrowError> {
     let column = values.as_primitive::<A>();
     macro_rules! made {
@@ -224,7 +224,7 @@ fn to_integer<A: ArrowPrimitiveType>(
     })
 }
 
-/// Digits of a number, written without memory of the heap.
+/// The text of a number in a buffer on the stack.
 struct Digits {
     bytes: [u8; 64],
     length: usize,
@@ -257,10 +257,10 @@ impl Write for Digits {
     }
 }
 
-/// The double nearest to so many units of a scale; `divisor` is 10 to the scale.
+/// The double nearest to a decimal of `units` at `scale`; `divisor` is 10 to the power of the scale.
 #[inline]
 pub(super) fn double(units: i128, scale: i8, divisor: f64) -> f64 {
-    // Both are doubles exactly, so that their quotient is rounded once.
+    // Both numbers are exact as doubles, so only the quotient is rounded.
     if units.unsigned_abs() <= 1 << 53 && (0..=22).contains(&scale) {
         return units as f64 / divisor;
     }
@@ -268,7 +268,8 @@ pub(super) fn double(units: i128, scale: i8, divisor: f64) -> f64 {
     written.text().parse().expect("digits with an exponent are a double")
 }
 
-/// Rounds a double to 15 significant digits and gives it as a decimal, unscaled; none where it has too many digits.
+/// The unscaled decimal of a double that is rounded to 15 significant digits; `None` if it does not fit the
+/// precision.
 fn decimal(value: f64, precision: u8, scale: i8) -> Option<i128> {
     if !value.is_finite() {
         return None;
@@ -280,7 +281,7 @@ fn decimal(value: f64, precision: u8, scale: i8) -> Option<i128> {
     for byte in mantissa.bytes().filter(u8::is_ascii_digit) {
         units = units * 10 + i128::from(byte - b'0');
     }
-    // The mantissa has 14 digits behind its point.
+    // The mantissa has 14 digits after its point.
     let shift = exponent - 14 + i32::from(scale);
     let units = match shift {
         0.. if units == 0 => 0,
@@ -291,7 +292,7 @@ fn decimal(value: f64, precision: u8, scale: i8) -> Option<i128> {
     (units < power(precision.into())).then_some(if value < 0.0 { -units } else { units })
 }
 
-/// A decimal as it is written, in units of a scale; none where it is no number or does not fit.
+/// The unscaled decimal that a text denotes; `None` if it is not a number or does not fit the precision.
 fn written(text: &str, precision: u8, scale: i8) -> Option<i128> {
     let text = text.trim();
     let (negative, text) = match text.as_bytes().first()? {
@@ -307,7 +308,8 @@ fn written(text: &str, precision: u8, scale: i8) -> Option<i128> {
     if whole.len() + behind.len() == 0 || !whole.bytes().chain(behind.bytes()).all(|b| b.is_ascii_digit()) {
         return None;
     }
-    // Digits up to this place, counted from the first of the whole ones, are units; the next one rounds.
+    // The number of digits, counted from the first one, that the units hold. The digit after them decides the
+    // rounding.
     let last = i64::try_from(whole.len()).ok()? + i64::from(exponent) + i64::from(scale);
     let mut units: i128 = 0;
     let mut digits = whole.bytes().chain(behind.bytes()).map(|b| i128::from(b - b'0'));
@@ -446,7 +448,7 @@ mod tests {
             (UInt64, Int64),
             (Decimal128(10, 2), Float64),
         ] {
-            assert!(is_ours(&from, &to), "{from} {to}");
+            assert!(is_number_cast(&from, &to), "{from} {to}");
         }
     }
 

@@ -1,41 +1,42 @@
-//! Arithmetic of decimals: exact, rounded half away from zero where the type has fewer digits, or an error of the row.
+//! Arithmetic of decimals: exact, or rounded half away from zero if the result type has too few digits. A
+//! result that does not fit is an error of its row.
 //!
-//! Values are whole numbers of 128 bits, counted in units of their last digit. Where an intermediate value does not fit these, 256
-//! bits are taken; with the usual types (18 digits or so) that never happens, and nothing is checked where the types leave room.
+//! Values are unscaled integers of 128 bits. An intermediate result that does not fit is computed in 256 bits;
+//! with the usual types (about 18 digits) that never happens, and nothing is checked if the types leave room.
 
 use arrow::datatypes::{DataType, Decimal128Type, DecimalType, i256};
 use arrow::error::ArrowError;
 use datafusion::common::Result;
 use datafusion::logical_expr::ColumnarValue;
 
-use super::kernels::{Side, by_zero, checked, plain, wrong};
-use super::types::{Arith, MOST};
+use super::kernels::{KernelOperand, by_zero, checked, plain, wrong};
+use super::types::{MOST, NumberArithmetic};
 
-/// What a column of decimals holds: digits in all and behind the point.
-type Shape = (u8, i8);
+/// The precision and scale of a decimal type.
+type DecimalShape = (u8, i8);
 
-/// One operation, its types, and the factors that follow from them.
-struct Operation {
-    arith: Arith,
-    left: Shape,
-    right: Shape,
-    to: Shape,
+/// An operation with the types of its operands and its result.
+struct DecimalOperation {
+    arith: NumberArithmetic,
+    left: DecimalShape,
+    right: DecimalShape,
+    to: DecimalShape,
     /// Ten to the power of the result type's precision: unscaled results must be smaller than this.
     bound: i128,
 }
 
-/// `left arith right`, as decimals of these digits.
+/// `left arith right`, where both sides are decimals of these shapes and the result is of the shape `to`.
 pub(super) fn compute(
-    arith: Arith,
-    left: (&ColumnarValue, Shape),
-    right: (&ColumnarValue, Shape),
-    to: Shape,
+    arith: NumberArithmetic,
+    left: (&ColumnarValue, DecimalShape),
+    right: (&ColumnarValue, DecimalShape),
+    to: DecimalShape,
 ) -> Result<ColumnarValue> {
     let (l, r) = (
-        Side::<Decimal128Type>::new(left.0)?,
-        Side::<Decimal128Type>::new(right.0)?,
+        KernelOperand::<Decimal128Type>::new(left.0)?,
+        KernelOperand::<Decimal128Type>::new(right.0)?,
     );
-    let operation = Operation {
+    let operation = DecimalOperation {
         arith,
         left: left.1,
         right: right.1,
@@ -43,19 +44,19 @@ pub(super) fn compute(
         bound: power(to.0.into()),
     };
     let made = match arith {
-        Arith::Add | Arith::Subtract => operation.sum(&l, &r)?,
-        Arith::Multiply => operation.product(&l, &r)?,
-        Arith::Divide => operation.quotient(&l, &r)?,
-        Arith::Remainder => operation.remainder(&l, &r)?,
+        NumberArithmetic::Add | NumberArithmetic::Subtract => operation.sum(&l, &r)?,
+        NumberArithmetic::Multiply => operation.product(&l, &r)?,
+        NumberArithmetic::Divide => operation.quotient(&l, &r)?,
+        NumberArithmetic::Remainder => operation.remainder(&l, &r)?,
     };
-    made.of(&DataType::Decimal128(to.0, to.1))
+    made.into_column(&DataType::Decimal128(to.0, to.1))
 }
 
-type Decimals = Side<Decimal128Type>;
-type Made = super::kernels::Outcome<Decimal128Type>;
+type DecimalOperand = KernelOperand<Decimal128Type>;
+type DecimalResult = super::kernels::KernelResult<Decimal128Type>;
 
-impl Operation {
-    /// By which the units of both sides are multiplied to be those of the scale.
+impl DecimalOperation {
+    /// The factors that bring the units of both sides to this scale.
     fn factors(&self, scale: i8) -> (i128, i128) {
         (
             power((scale - self.left.1) as u32),
@@ -63,13 +64,17 @@ impl Operation {
         )
     }
 
-    fn sum(&self, l: &Decimals, r: &Decimals) -> Result<Made> {
+    fn sum(&self, l: &DecimalOperand, r: &DecimalOperand) -> Result<DecimalResult> {
         let (f, g) = self.factors(self.to.1);
-        let sign = if self.arith == Arith::Subtract { -1 } else { 1 };
-        let before = |(p, s): Shape| i16::from(p) - i16::from(s);
+        let sign = if self.arith == NumberArithmetic::Subtract {
+            -1
+        } else {
+            1
+        };
+        let before = |(p, s): DecimalShape| i16::from(p) - i16::from(s);
         let needed = before(self.left).max(before(self.right)) + 1 + i16::from(self.to.1);
         if needed <= i16::from(MOST) {
-            // Both are below 10^37 in these units.
+            // Both operands are below 10^37 in these units, so nothing can overflow.
             return plain(l, r, |a: i128, b: i128| {
                 a.wrapping_mul(f).wrapping_add(b.wrapping_mul(g * sign))
             });
@@ -89,7 +94,7 @@ impl Operation {
         })
     }
 
-    fn product(&self, l: &Decimals, r: &Decimals) -> Result<Made> {
+    fn product(&self, l: &DecimalOperand, r: &DecimalOperand) -> Result<DecimalResult> {
         let dropped = (self.left.1 + self.right.1 - self.to.1) as u32;
         if dropped == 0 && u32::from(self.left.0) + u32::from(self.right.0) <= u32::from(MOST) {
             return plain(l, r, |a: i128, b: i128| a.wrapping_mul(b));
@@ -100,7 +105,7 @@ impl Operation {
             let value = match (a.checked_mul(b), small) {
                 (Some(product), Some(small)) => Some(rounded(product, small)),
                 _ => {
-                    let product = i256::from_i128(a).wrapping_mul(i256::from_i128(b)); // below 10^76
+                    let product = i256::from_i128(a).wrapping_mul(i256::from_i128(b)); // the product is below 10^76
                     wide_rounded(product, divisor).to_i128()
                 }
             };
@@ -108,7 +113,7 @@ impl Operation {
         })
     }
 
-    fn quotient(&self, l: &Decimals, r: &Decimals) -> Result<Made> {
+    fn quotient(&self, l: &DecimalOperand, r: &DecimalOperand) -> Result<DecimalResult> {
         let more = (self.to.1 - self.left.1 + self.right.1) as u32;
         let small = (more <= MOST.into()).then(|| power(more));
         let factor = wide_power(more);
@@ -118,7 +123,7 @@ impl Operation {
             }
             let value = match small.and_then(|small| a.checked_mul(small)) {
                 Some(dividend) => Some(rounded(dividend, b)),
-                // A dividend beyond 256 bits is more than 10^38 times any divisor.
+                // A dividend beyond 256 bits gives a quotient of more than 38 digits, whatever the divisor.
                 None => (i256::from_i128(a).checked_mul(factor))
                     .and_then(|dividend| wide_rounded(dividend, i256::from_i128(b)).to_i128()),
             };
@@ -126,7 +131,7 @@ impl Operation {
         })
     }
 
-    fn remainder(&self, l: &Decimals, r: &Decimals) -> Result<Made> {
+    fn remainder(&self, l: &DecimalOperand, r: &DecimalOperand) -> Result<DecimalResult> {
         let (f, g) = self.factors(self.to.1);
         checked(l, r, |a: i128, b: i128| {
             if b == 0 {
@@ -175,7 +180,7 @@ fn wide_power(n: u32) -> i256 {
     i256::from_i128(power(first)).wrapping_mul(i256::from_i128(power(n - first)))
 }
 
-/// A quotient, rounded half away from zero; the divisor is not zero.
+/// A quotient that is rounded half away from zero. The divisor must not be zero.
 #[inline]
 pub(super) fn rounded(dividend: i128, divisor: i128) -> i128 {
     let (quotient, rest) = (dividend / divisor, dividend % divisor);
@@ -187,7 +192,7 @@ pub(super) fn rounded(dividend: i128, divisor: i128) -> i128 {
     }
 }
 
-/// The same, in 256 bits; the divisor is below 10^76.
+/// As [`rounded`], in 256 bits. The divisor must be below 10^76.
 fn wide_rounded(dividend: i256, divisor: i256) -> i256 {
     let (quotient, rest) = (dividend.wrapping_div(divisor), dividend.wrapping_rem(divisor));
     let is_half = rest.wrapping_abs() >= divisor.wrapping_abs().wrapping_sub(rest.wrapping_abs());
@@ -208,11 +213,11 @@ mod tests {
     use super::*;
     use datafusion::common::ScalarValue;
 
-    fn any_shape() -> impl Strategy<Value = Shape> {
+    fn any_shape() -> impl Strategy<Value = DecimalShape> {
         (1u8..=38).prop_flat_map(|p| (Just(p), 0..=p as i8))
     }
 
-    fn any_value() -> impl Strategy<Value = (Shape, i128)> {
+    fn any_value() -> impl Strategy<Value = (DecimalShape, i128)> {
         any_shape().prop_flat_map(|(p, s)| {
             let most = power(p.into()) - 1;
             let value = prop_oneof![Just(most), Just(-most), Just(0), Just(1), -most..=most, -1000i128..1000];
@@ -220,7 +225,7 @@ mod tests {
         })
     }
 
-    /// The quotient, rounded half away from zero, of numbers that are as large as it takes.
+    /// The same quotient, computed with numbers of any size.
     fn reference(dividend: BigInt, divisor: BigInt) -> BigInt {
         let doubled: BigInt = dividend.abs() * 2 + divisor.abs();
         let magnitude = doubled / (divisor.abs() * 2);
@@ -242,22 +247,22 @@ mod tests {
         fn arithmetic_is_exact_or_an_error(
             (left, a) in any_value(), (right, b) in any_value(),
             arith in prop_oneof![
-                Just(Arith::Add), Just(Arith::Subtract), Just(Arith::Multiply), Just(Arith::Divide), Just(Arith::Remainder)
+                Just(NumberArithmetic::Add), Just(NumberArithmetic::Subtract), Just(NumberArithmetic::Multiply), Just(NumberArithmetic::Divide), Just(NumberArithmetic::Remainder)
             ],
         ) {
             let to = outcome(arith, left, right);
             let (s1, s2, s) = (i32::from(left.1), i32::from(right.1), i32::from(to.1));
             let (x, y) = (BigInt::from(a), BigInt::from(b));
             let exact = match arith {
-                Arith::Add => Some(&x * ten(s - s1) + &y * ten(s - s2)),
-                Arith::Subtract => Some(&x * ten(s - s1) - &y * ten(s - s2)),
-                Arith::Multiply => Some(reference(&x * &y, ten(s1 + s2 - s))),
+                NumberArithmetic::Add => Some(&x * ten(s - s1) + &y * ten(s - s2)),
+                NumberArithmetic::Subtract => Some(&x * ten(s - s1) - &y * ten(s - s2)),
+                NumberArithmetic::Multiply => Some(reference(&x * &y, ten(s1 + s2 - s))),
                 _ if y.is_zero() => None,
-                Arith::Divide => Some(reference(&x * ten(s - s1 + s2), y.clone())),
-                Arith::Remainder => Some((&x * ten(s - s1)) % (&y * ten(s - s2))),
+                NumberArithmetic::Divide => Some(reference(&x * ten(s - s1 + s2), y.clone())),
+                NumberArithmetic::Remainder => Some((&x * ten(s - s1)) % (&y * ten(s - s2))),
             };
             let expected = exact.filter(|value| value.abs() < ten(to.0.into()));
-            let scalar = |value, (p, s): Shape| ColumnarValue::Scalar(ScalarValue::Decimal128(Some(value), p, s));
+            let scalar = |value, (p, s): DecimalShape| ColumnarValue::Scalar(ScalarValue::Decimal128(Some(value), p, s));
             let made = compute(arith, (&scalar(a, left), left), (&scalar(b, right), right), to);
             match (made, expected) {
                 (Ok(ColumnarValue::Scalar(ScalarValue::Decimal128(Some(value), p, s))), Some(expected)) => {

@@ -1,9 +1,11 @@
-//! Sums, means and variances of doubles over frames that slide.
+//! Sums, averages and variances of doubles over sliding frames.
 //!
-//! DataFusion takes what leaves a frame away from a running sum: NaN and infinity never leave it, and what a great number has
-//! swallowed does not come back. Here a frame's own values are added up, in their order. A frame of more than [`FEW`] values is
-//! kept in two parts, so that a row costs the same however many there are: for each value of the older part, what it and those
-//! behind it come to, and of the newer part one total. It is as if the sum were put in brackets.
+//! DataFusion subtracts values that leave the frame from a running sum. But NaN and infinity cannot be
+//! subtracted, and digits that were lost beside a large number do not come back. Here the values of each frame
+//! are added up in their order. A frame of more than [`FEW`] values is kept in two parts, so that the cost of a
+//! row does not depend on the size of the frame: the older part has a running total for each value, from that
+//! value up to the end of the part, and the newer part has one total. The result is that of a sum with
+//! parentheses around both parts.
 
 use std::sync::Arc;
 
@@ -14,30 +16,30 @@ use datafusion::logical_expr::expr::{AggregateFunctionParams, WindowFunctionPara
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, ReversedUDAF, Signature};
 
-/// So many values are added up one after the other.
+/// Up to this many values are added up one by one.
 const FEW: usize = 64;
 
-/// The function over frames that slide; none where it is none of these.
+/// The function for sliding frames; `None` if `function` needs no replacement.
 pub(super) fn framed(function: &Arc<AggregateUDF>) -> Option<AggregateUDF> {
     if function.inner().is::<Framed>() {
         return None;
     }
     let kind = match function.name() {
-        "sum" => Kind::Sum,
-        "avg" => Kind::Mean,
-        "var" => Kind::Variance {
+        "sum" => FrameAggregate::Sum,
+        "avg" => FrameAggregate::Mean,
+        "var" => FrameAggregate::Variance {
             sample: true,
             root: false,
         },
-        "var_pop" => Kind::Variance {
+        "var_pop" => FrameAggregate::Variance {
             sample: false,
             root: false,
         },
-        "stddev" => Kind::Variance {
+        "stddev" => FrameAggregate::Variance {
             sample: true,
             root: true,
         },
-        "stddev_pop" => Kind::Variance {
+        "stddev_pop" => FrameAggregate::Variance {
             sample: false,
             root: true,
         },
@@ -50,7 +52,7 @@ pub(super) fn framed(function: &Arc<AggregateUDF>) -> Option<AggregateUDF> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum FrameAggregate {
     Sum,
     Mean,
     Variance { sample: bool, root: bool },
@@ -59,7 +61,7 @@ enum Kind {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Framed {
     function: Arc<AggregateUDF>,
-    kind: Kind,
+    kind: FrameAggregate,
 }
 
 impl AggregateUDFImpl for Framed {
@@ -99,15 +101,15 @@ impl AggregateUDFImpl for Framed {
         Ok(Box::new(Frame::new(self.kind)))
     }
 
-    /// The other way round it would be rounded otherwise.
+    /// Values that are added in reverse would be rounded differently.
     fn reverse_expr(&self) -> ReversedUDAF {
         ReversedUDAF::NotSupported
     }
 }
 
-/// What some values come to: their number, and their sum, or their mean and the sum of squares around it.
+/// The state of some values: their count, and their sum, or their mean and the sum of squared distances from it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Part {
+struct FrameState {
     count: u64,
     total: f64,
     squares: f64,
@@ -115,36 +117,37 @@ struct Part {
 
 #[derive(Debug)]
 struct Frame {
-    kind: Kind,
-    /// The older values, the oldest last, each with what it and those before it here come to.
-    older: Vec<(f64, Part)>,
+    kind: FrameAggregate,
+    /// The older values, of which the oldest is last. Each has the state of itself and all values before it in
+    /// this list.
+    older: Vec<(f64, FrameState)>,
     /// The newer values, the newest last.
     newer: Vec<f64>,
-    of_newer: Part,
+    of_newer: FrameState,
 }
 
 impl Frame {
-    fn new(kind: Kind) -> Frame {
+    fn new(kind: FrameAggregate) -> Frame {
         Frame {
             kind,
             older: vec![],
             newer: vec![],
-            of_newer: Part::default(),
+            of_newer: FrameState::default(),
         }
     }
 
-    fn with(&self, part: Part, value: f64) -> Part {
+    fn add_value(&self, part: FrameState, value: f64) -> FrameState {
         let count = part.count + 1;
         match self.kind {
-            Kind::Sum | Kind::Mean => Part {
+            FrameAggregate::Sum | FrameAggregate::Mean => FrameState {
                 count,
                 total: part.total + value,
                 squares: 0.0,
             },
-            Kind::Variance { .. } => {
+            FrameAggregate::Variance { .. } => {
                 let off = value - part.total;
                 let mean = part.total + off / count as f64;
-                Part {
+                FrameState {
                     count,
                     total: mean,
                     squares: part.squares + off * (value - mean),
@@ -153,21 +156,21 @@ impl Frame {
         }
     }
 
-    fn joined(&self, one: Part, other: Part) -> Part {
+    fn combine(&self, one: FrameState, other: FrameState) -> FrameState {
         if one.count == 0 || other.count == 0 {
             return if one.count == 0 { other } else { one };
         }
         let count = one.count + other.count;
         match self.kind {
-            Kind::Sum | Kind::Mean => Part {
+            FrameAggregate::Sum | FrameAggregate::Mean => FrameState {
                 count,
                 total: one.total + other.total,
                 squares: 0.0,
             },
-            Kind::Variance { .. } => {
+            FrameAggregate::Variance { .. } => {
                 let off = other.total - one.total;
                 let share = other.count as f64 / count as f64;
-                Part {
+                FrameState {
                     count,
                     total: one.total + off * share,
                     squares: one.squares + other.squares + off * off * share * one.count as f64,
@@ -176,25 +179,25 @@ impl Frame {
         }
     }
 
-    fn whole(&self) -> Part {
+    fn combined(&self) -> FrameState {
         if self.older.len() + self.newer.len() > FEW {
-            let older = self.older.last().map_or(Part::default(), |(_, part)| *part);
-            return self.joined(older, self.of_newer);
+            let older = self.older.last().map_or(FrameState::default(), |(_, part)| *part);
+            return self.combine(older, self.of_newer);
         }
         let older = self.older.iter().rev().map(|(value, _)| *value);
         older
             .chain(self.newer.iter().copied())
-            .fold(Part::default(), |part, value| self.with(part, value))
+            .fold(FrameState::default(), |part, value| self.add_value(part, value))
     }
 
     fn leave(&mut self) {
         if self.older.is_empty() {
-            let mut part = Part::default();
+            let mut part = FrameState::default();
             for value in std::mem::take(&mut self.newer).into_iter().rev() {
-                part = self.with(part, value);
+                part = self.add_value(part, value);
                 self.older.push((value, part));
             }
-            self.of_newer = Part::default();
+            self.of_newer = FrameState::default();
         }
         self.older.pop();
     }
@@ -203,14 +206,14 @@ impl Frame {
 impl Accumulator for Frame {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         for value in values[0].as_primitive::<Float64Type>().iter().flatten() {
-            self.of_newer = self.with(self.of_newer, value);
+            self.of_newer = self.add_value(self.of_newer, value);
             self.newer.push(value);
         }
         Ok(())
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        // They leave in the order in which they came.
+        // Values leave a frame in the order in which they entered it.
         for _ in 0..values[0].len() - values[0].null_count() {
             self.leave();
         }
@@ -222,15 +225,15 @@ impl Accumulator for Frame {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let whole = self.whole();
+        let whole = self.combined();
         let value = match self.kind {
             _ if whole.count == 0 => None,
-            Kind::Sum => Some(whole.total),
-            Kind::Mean => Some(whole.total / whole.count as f64),
-            Kind::Variance { sample: true, .. } if whole.count == 1 => None,
-            // One value is no distance from itself, even where it is none.
-            Kind::Variance { sample: false, .. } if whole.count == 1 => Some(0.0),
-            Kind::Variance { sample, root } => {
+            FrameAggregate::Sum => Some(whole.total),
+            FrameAggregate::Mean => Some(whole.total / whole.count as f64),
+            FrameAggregate::Variance { sample: true, .. } if whole.count == 1 => None,
+            // The distance of one value from itself is 0, even for NaN.
+            FrameAggregate::Variance { sample: false, .. } if whole.count == 1 => Some(0.0),
+            FrameAggregate::Variance { sample, root } => {
                 let variance = whole.squares / (whole.count - u64::from(sample)) as f64;
                 Some(if root { variance.sqrt() } else { variance })
             }
@@ -239,7 +242,9 @@ impl Accumulator for Frame {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.older.capacity() * size_of::<(f64, Part)>() + self.newer.capacity() * size_of::<f64>()
+        size_of_val(self)
+            + self.older.capacity() * size_of::<(f64, FrameState)>()
+            + self.newer.capacity() * size_of::<f64>()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
@@ -269,19 +274,19 @@ mod tests {
         }
     }
 
-    const VARIANCE: Kind = Kind::Variance {
+    const VARIANCE: FrameAggregate = FrameAggregate::Variance {
         sample: true,
         root: false,
     };
 
     proptest! {
-        /// What slides is what the frame alone comes to; with many values all but the last bits.
+        /// A sliding frame has the result of its values alone; with many values, up to the last bits.
         #[test]
         fn a_frame_comes_to_what_its_own_values_come_to(
             values in prop::collection::vec(prop_oneof![-1e6..1e6f64, Just(1e300), Just(f64::NAN), Just(f64::INFINITY)], 1..400),
             width in 1usize..150,
         ) {
-            for kind in [Kind::Sum, Kind::Mean, VARIANCE] {
+            for kind in [FrameAggregate::Sum, FrameAggregate::Mean, VARIANCE] {
                 let mut frame = Frame::new(kind);
                 for end in 0..values.len() {
                     frame.update_batch(&column(&values[end..=end])).unwrap();

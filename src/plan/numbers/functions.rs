@@ -1,7 +1,8 @@
-//! The functions that the plan's arithmetic becomes: `a + b` and its kin, `-a`, casts of numbers, and the quotient of a mean.
+//! The functions that replace arithmetic in the plan: `a + b` and similar operations, `-a`, casts of numbers,
+//! and the quotient of an average.
 //!
-//! They stand in the places of DataFusion's operators; columns are called as before. What they
-//! return follows from the types of their arguments alone: folding constants changes nothing.
+//! They replace DataFusion's operators; the names of columns stay the same. The type that they return follows
+//! from the types of their arguments only, so folding constants does not change it.
 
 use std::sync::Arc;
 
@@ -18,30 +19,31 @@ use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, NegativeExpr}
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::decimal::power;
-use super::types::{Arith, MOST, outcome, shape};
+use super::types::{MOST, NumberArithmetic, outcome, shape};
 use super::{convert, decimal, whole};
 
-/// The operation, of two numbers of types that are agreed on.
-pub(super) fn arithmetic(arith: Arith, left: Expr, right: Expr) -> Expr {
+/// An operation on two numbers whose types have been coerced.
+pub(super) fn arithmetic(arith: NumberArithmetic, left: Expr, right: Expr) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Arith(arith))).call(vec![left, right])
 }
 
-/// The number with the other sign.
+/// The negated number.
 pub(super) fn negated(of: Expr) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Negative)).call(vec![of])
 }
 
-/// Casts an expression to a type. With `safe` a value that the type cannot hold becomes null; without it that is an error.
+/// Casts an expression to a type. With `safe` a value that the type cannot hold becomes null; without it that is
+/// an error.
 pub(super) fn cast(of: Expr, to: DataType, safe: bool) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Cast { to, safe })).call(vec![of])
 }
 
-/// A double, rounded half to even.
+/// A double rounded to a whole number, half to even.
 pub(super) fn to_even(of: Expr) -> Expr {
     ScalarUDF::from(Operator::new(Kind::ToEven)).call(vec![of])
 }
 
-/// A decimal, cut off behind so many digits.
+/// A decimal truncated to `behind` digits after the point.
 pub(super) fn cut(of: Expr, behind: i8) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Cut(behind))).call(vec![of])
 }
@@ -51,32 +53,32 @@ pub(super) fn whole(of: Expr, up: bool) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Whole { up })).call(vec![of])
 }
 
-/// A sum over its count as a decimal of these digits.
+/// An average: a sum divided by its count, as a decimal of this precision and scale.
 pub(super) fn mean(sum: Expr, count: Expr, to: (u8, i8)) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Mean(to))).call(vec![sum, count])
 }
 
-/// A sum of whole numbers, a decimal, over its count: the nearest double.
+/// An average of integers: their sum, a decimal, divided by their count, as the nearest double.
 pub(super) fn ratio(sum: Expr, count: Expr) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Ratio)).call(vec![sum, count])
 }
 
-/// Whether a function is one of these: they fail by row, and need no guard.
-pub(in crate::plan) fn is_ours(function: &ScalarUDF) -> bool {
+/// Whether a function is one of these. They report errors by row, so they need no guard.
+pub(in crate::plan) fn is_number_function(function: &ScalarUDF) -> bool {
     function.inner().is::<Operator>()
 }
 
-/// One of these as the operator that it stands for, for people to read.
+/// The operator for which such a function stands, for readable plans.
 pub(in crate::plan) fn as_operator(call: &ScalarFunctionExpr) -> Option<Arc<dyn PhysicalExpr>> {
     let function = call.fun().inner().downcast_ref::<Operator>()?;
     Some(match (&function.kind, call.args()) {
         (Kind::Arith(arith), [left, right]) => {
             let op = match arith {
-                Arith::Add => LogicalOperator::Plus,
-                Arith::Subtract => LogicalOperator::Minus,
-                Arith::Multiply => LogicalOperator::Multiply,
-                Arith::Divide => LogicalOperator::Divide,
-                Arith::Remainder => LogicalOperator::Modulo,
+                NumberArithmetic::Add => LogicalOperator::Plus,
+                NumberArithmetic::Subtract => LogicalOperator::Minus,
+                NumberArithmetic::Multiply => LogicalOperator::Multiply,
+                NumberArithmetic::Divide => LogicalOperator::Divide,
+                NumberArithmetic::Remainder => LogicalOperator::Modulo,
             };
             Arc::new(BinaryExpr::new(left.clone(), op, right.clone()))
         }
@@ -88,7 +90,7 @@ pub(in crate::plan) fn as_operator(call: &ScalarFunctionExpr) -> Option<Arc<dyn 
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Kind {
-    Arith(Arith),
+    Arith(NumberArithmetic),
     Negative,
     Cast {
         to: DataType,
@@ -98,7 +100,7 @@ enum Kind {
     Ratio,
     ToEven,
     Cut(i8),
-    /// The whole number that is not less, or not greater.
+    /// Rounds up or down to a whole number.
     Whole {
         up: bool,
     },
@@ -107,7 +109,7 @@ enum Kind {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Operator {
     kind: Kind,
-    /// It tells functions of two types apart, in a node's identity too.
+    /// The name includes the type, so that nodes with casts to different types have different hashes.
     name: String,
     signature: Signature,
 }
@@ -115,11 +117,11 @@ struct Operator {
 impl Operator {
     fn new(kind: Kind) -> Operator {
         let (name, arguments) = match &kind {
-            Kind::Arith(Arith::Add) => ("add".to_string(), 2),
-            Kind::Arith(Arith::Subtract) => ("subtract".to_string(), 2),
-            Kind::Arith(Arith::Multiply) => ("multiply".to_string(), 2),
-            Kind::Arith(Arith::Divide) => ("divide".to_string(), 2),
-            Kind::Arith(Arith::Remainder) => ("remainder".to_string(), 2),
+            Kind::Arith(NumberArithmetic::Add) => ("add".to_string(), 2),
+            Kind::Arith(NumberArithmetic::Subtract) => ("subtract".to_string(), 2),
+            Kind::Arith(NumberArithmetic::Multiply) => ("multiply".to_string(), 2),
+            Kind::Arith(NumberArithmetic::Divide) => ("divide".to_string(), 2),
+            Kind::Arith(NumberArithmetic::Remainder) => ("remainder".to_string(), 2),
             Kind::Negative => ("negative".to_string(), 1),
             Kind::Cast { to, safe: false } => (format!("as {}", convert::name_of(to)), 1),
             Kind::Cast { to, safe: true } => (format!("try as {}", convert::name_of(to)), 1),
@@ -147,7 +149,8 @@ impl ScalarUDFImpl for Operator {
         &self.signature
     }
 
-    // A cast has a name of its own, other than DataFusion's: beside its column, as the key of a join, it would be that column.
+    // The name of a cast differs from DataFusion's, which omits casts: as the key of a join, the cast would
+    // have the name of the column itself.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         let name = |arg: &Expr| schema_name_from_exprs(std::slice::from_ref(arg));
         Ok(match (&self.kind, args) {
@@ -174,7 +177,7 @@ impl ScalarUDFImpl for Operator {
                 _ => of[0].clone(),
             },
             Kind::Whole { .. } => match shape(&of[0]) {
-                // 9.9 has one digit in front of the point, and 10 two.
+                // Rounding up may add a digit before the point: 9.9 becomes 10.
                 Some((p, s)) if s > 0 => DataType::Decimal128(p - s as u8 + 1, 0),
                 _ => of[0].clone(),
             },
@@ -209,8 +212,8 @@ impl ScalarUDFImpl for Operator {
                 (left, right) if left == right => whole::compute(*arith, &args.args[0], &args.args[1], left),
                 (left, right) => exec_err!("could not compute {left} {} {right}", arith.sign()),
             },
-            Kind::Negative => each(&args.args[0], negative),
-            Kind::ToEven => each(&args.args[0], |values| {
+            Kind::Negative => for_each_column(&args.args[0], negative),
+            Kind::ToEven => for_each_column(&args.args[0], |values| {
                 let doubles = values.as_primitive::<Float64Type>();
                 Ok(Arc::new(doubles.unary::<_, Float64Type>(|v| v.round_ties_even() + 0.0)))
             }),
@@ -220,7 +223,7 @@ impl ScalarUDFImpl for Operator {
                     .map_or(0, |(_, s)| i32::from(s) - i32::from(*behind))
                     .max(0) as u32;
                 let kept = power((*behind).min(0).unsigned_abs().min(MOST).into());
-                each(&args.args[0], |values| {
+                for_each_column(&args.args[0], |values| {
                     let decimals = values.as_primitive::<Decimal128Type>();
                     let cut = match dropped > MOST.into() {
                         true => decimals.unary::<_, Decimal128Type>(|_| 0),
@@ -232,7 +235,7 @@ impl ScalarUDFImpl for Operator {
             Kind::Whole { up } => {
                 let to = self.return_type(&types)?;
                 let one = power(shape(&types[0]).map_or(0, |(_, s)| s.max(0)) as u32);
-                each(&args.args[0], |values| {
+                for_each_column(&args.args[0], |values| {
                     let decimals = values.as_primitive::<Decimal128Type>();
                     let whole = decimals.unary::<_, Decimal128Type>(|v: i128| {
                         v.div_euclid(one) + i128::from(*up && v.rem_euclid(one) != 0)
@@ -240,19 +243,19 @@ impl ScalarUDFImpl for Operator {
                     Ok(Arc::new(whole.with_data_type(to.clone())))
                 })
             }
-            Kind::Cast { to, safe } => each(&args.args[0], |values| convert::convert(values, to, *safe)),
+            Kind::Cast { to, safe } => for_each_column(&args.args[0], |values| convert::convert(values, to, *safe)),
             Kind::Mean(to) => {
                 let sum = shape(&types[0]).unwrap_or((1, 0));
-                let count = each(&args.args[1], |counts| {
+                let count = for_each_column(&args.args[1], |counts| {
                     convert::convert(counts, &DataType::Decimal128(19, 0), false)
                 })?;
-                // A group without values has no mean.
-                let count = each(&count, |counts| {
+                // A group without values has no average.
+                let count = for_each_column(&count, |counts| {
                     let counts = counts.as_primitive::<Decimal128Type>();
                     let some = counts.unary_opt::<_, Decimal128Type>(|n| (n != 0).then_some(n));
                     Ok(Arc::new(some.with_data_type(DataType::Decimal128(19, 0))))
                 })?;
-                decimal::compute(Arith::Divide, (&args.args[0], sum), (&count, (19, 0)), *to)
+                decimal::compute(NumberArithmetic::Divide, (&args.args[0], sum), (&count, (19, 0)), *to)
             }
             Kind::Ratio => {
                 let rows = args.number_rows;
@@ -271,8 +274,8 @@ impl ScalarUDFImpl for Operator {
     }
 }
 
-/// A function of one column, for a constant once.
-fn each(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<ColumnarValue> {
+/// Applies a function of a column; for a constant, once.
+fn for_each_column(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<ColumnarValue> {
     Ok(match value {
         ColumnarValue::Array(values) => ColumnarValue::Array(f(values)?),
         ColumnarValue::Scalar(value) => ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&value.to_array()?)?, 0)?),
@@ -281,7 +284,7 @@ fn each(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Res
 
 fn negative(values: &ArrayRef) -> Result<ArrayRef> {
     Ok(match values.data_type() {
-        // 0 has no sign.
+        // `0.0 - v` never yields -0.0.
         DataType::Float64 => Arc::new(
             values
                 .as_primitive::<Float64Type>()
@@ -301,7 +304,7 @@ fn negative(values: &ArrayRef) -> Result<ArrayRef> {
         of => {
             let zero = ColumnarValue::Scalar(ScalarValue::new_zero(of)?);
             let value = ColumnarValue::Array(values.clone());
-            whole::compute(Arith::Subtract, &zero, &value, of)?.into_array(values.len())?
+            whole::compute(NumberArithmetic::Subtract, &zero, &value, of)?.into_array(values.len())?
         }
     })
 }

@@ -1,7 +1,7 @@
-//! Literals with a point or an exponent are exact decimals, as PostgreSQL's are.
+//! Reads literals with a point or an exponent as exact decimals, as PostgreSQL does.
 //!
-//! DataFusion reads them so where a session says so, but it knows neither exponents nor more than 76 digits: the first are
-//! written out here, and a number of more than 38 digits is the DOUBLE nearest to it.
+//! DataFusion can do so if the session asks for it, but supports neither exponents nor more than 76 digits. So
+//! exponents are written out here, and a number of more than 38 digits becomes the nearest DOUBLE.
 
 use std::ops::ControlFlow;
 
@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{CastKind, DataType, ExactNumberInfo, Expr,
 
 use super::types::MOST;
 
-/// Writes the numbers of a statement, query or expression as decimals.
+/// Rewrites the numbers of a statement, query or expression.
 pub fn decimals(sql: &mut impl VisitMut) {
     struct Numbers;
     impl VisitorMut for Numbers {
@@ -43,13 +43,13 @@ pub fn decimals(sql: &mut impl VisitMut) {
 
 #[derive(Debug, PartialEq)]
 enum Written {
-    /// In plain digits.
+    /// The number in digits, without an exponent.
     Decimal(String),
-    /// It has too many of them.
+    /// The number has too many digits for a decimal.
     Double,
 }
 
-/// How a number is written; none: as it is.
+/// How a number is to be written; `None` if it stays as it is.
 fn written(number: &str) -> Option<Written> {
     let number = number.replace('_', "");
     let lower = number.to_ascii_lowercase();
@@ -63,7 +63,7 @@ fn written(number: &str) -> Option<Written> {
     let (whole, behind) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let whole = whole.trim_start_matches('0');
     let digits = format!("{whole}{behind}");
-    // Where the point stands, counted from the left of the digits.
+    // The position of the decimal point, counted from the first digit.
     let Some(point) = exponent
         .parse::<i64>()
         .ok()
@@ -74,7 +74,7 @@ fn written(number: &str) -> Option<Written> {
     let (front, back) = (point.max(0), (digits.len() as i64 - point).max(0));
     let is_zero = digits.bytes().all(|b| b == b'0');
     if !is_zero && front.saturating_add(back) > MOST.into() {
-        // Zeros in front are no digits.
+        // Leading zeros do not count.
         let leading = digits.bytes().take_while(|b| *b == b'0').count() as i64;
         if back > MOST.into() || (front - leading).max(0) + back > MOST.into() {
             return Some(Written::Double);
@@ -99,7 +99,8 @@ fn written(number: &str) -> Option<Written> {
     plain.push('.');
     plain.extend((point..digits.len() as i64).map(|at| digit(at).unwrap_or(b'0') as char));
     if plain.ends_with('.') {
-        // A number with an exponent is a decimal, also where it is whole; one of more than 19 digits is one anyway.
+        // A number with an exponent is a decimal even if it is whole. An integer literal of more than 19 digits
+        // is one anyway.
         match front < i64::from(MOST) {
             true => plain.push('0'),
             false => drop(plain.pop()),

@@ -1,4 +1,5 @@
-//! Nodes of a plan whose inputs meet in numbers or times: joins, unions, VALUES; and means of decimals.
+//! Coerces nodes of a plan whose inputs have numbers or times in common: joins, unions and VALUES. Also
+//! rewrites averages.
 
 use std::sync::Arc;
 
@@ -16,11 +17,11 @@ use datafusion::logical_expr::{
 
 use super::super::rewrite::rewrite;
 use super::super::{sets, times};
-use super::agree::{agreed, converted, meet};
+use super::agree::{agreed, coerce_to_common, converted};
 use super::functions;
-use super::types::{Meeting, is_number, mean, meeting_of, shape};
+use super::types::{CommonTypeUse, is_number, mean, meeting_of, shape};
 
-/// The plan, its numbers agreed on; `outer`: the columns around it, where it is a subquery.
+/// The plan with its types coerced. For a subquery, `outer` has the columns of the outer query.
 pub(super) fn agreed_within(plan: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
     plan.transform_down_up(
         |node| agreed_beside(node, outer),
@@ -29,7 +30,8 @@ pub(super) fn agreed_within(plan: LogicalPlan, outer: &DFSchema) -> Result<Logic
     .data()
 }
 
-/// The sides of a LATERAL join: the right one reads columns of the left, whose types are agreed on before.
+/// Coerces both sides of a LATERAL join, the left one first: the right one reads columns of the left, and needs
+/// their final types.
 fn agreed_beside(node: LogicalPlan, outer: &DFSchema) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Join(mut join) = node else {
         return Ok(Transformed::no(node));
@@ -70,18 +72,18 @@ fn agreed_node(node: LogicalPlan, outer: &DFSchema) -> Result<LogicalPlan> {
             Some(plan) => Ok(plan),
             None => LogicalPlan::Window(window).recompute_schema(),
         },
-        node @ LogicalPlan::Extension(_) => sets::agreed(node.recompute_schema()?),
+        node @ LogicalPlan::Extension(_) => sets::coerce_sides(node.recompute_schema()?),
         node => node.recompute_schema(),
     }
 }
 
-/// The names of the expressions of grouping sets.
+/// The names of the expressions in grouping sets.
 pub(in crate::plan) fn grouped_names(node: &LogicalPlan) -> Vec<String> {
     let grouped = grouped(node).into_iter();
     grouped.map(|expr| expr.schema_name().to_string()).collect()
 }
 
-/// The node, whose grouping sets have been rewritten, with these names of their expressions.
+/// The node, whose grouping sets have been rewritten, with their expressions renamed to `names`.
 pub(in crate::plan) fn with_grouped_names(mut node: LogicalPlan, names: Vec<String>) -> Result<LogicalPlan> {
     if names.is_empty() {
         return Ok(node);
@@ -90,7 +92,8 @@ pub(in crate::plan) fn with_grouped_names(mut node: LogicalPlan, names: Vec<Stri
     node.recompute_schema()
 }
 
-/// The expressions of grouping sets: their names are columns, and [`rewrite`] knows those of whole expressions only.
+/// The expressions in grouping sets. Their names are names of columns, but [`rewrite`] only keeps the names of
+/// whole expressions.
 fn grouped(node: &LogicalPlan) -> Vec<&Expr> {
     let LogicalPlan::Aggregate(aggregate) = node else {
         return vec![];
@@ -102,12 +105,12 @@ fn grouped(node: &LogicalPlan) -> Vec<&Expr> {
     }
 }
 
-/// Gives them their names back.
+/// Gives the expressions in grouping sets these names.
 fn rename(node: &mut LogicalPlan, names: Vec<String>) {
     let LogicalPlan::Aggregate(aggregate) = node else {
         return;
     };
-    // The set as a whole has got its name back, which is none of a column.
+    // [`rewrite`] has given the grouping set as a whole its name back, which no column has.
     for expr in &mut aggregate.group_expr {
         if matches!(expr, Expr::Alias(alias) if matches!(alias.expr.as_ref(), Expr::GroupingSet(_))) {
             *expr = std::mem::take(expr).unalias();
@@ -125,18 +128,18 @@ fn rename(node: &mut LogicalPlan, names: Vec<String>) {
     }
 }
 
-/// The two keys of a join.
+/// Converts the two keys of a join to a common type.
 fn meet_across(left: &mut Expr, left_schema: &DFSchema, right: &mut Expr, right_schema: &DFSchema) {
     let (Ok(l), Ok(r)) = (left.get_type(left_schema), right.get_type(right_schema)) else {
         return;
     };
-    if let Some(to) = meeting_of(&[l.clone(), r.clone()], Meeting::Compared) {
+    if let Some(to) = meeting_of(&[l.clone(), r.clone()], CommonTypeUse::Compared) {
         *left = converted(std::mem::take(left), &l, &to);
         *right = converted(std::mem::take(right), &r, &to);
     }
 }
 
-/// Its inputs, each with the columns' common types.
+/// A UNION whose inputs have the common types of their columns.
 fn agreed_union(union: Union) -> Result<LogicalPlan> {
     let columns = union.schema.fields().len();
     if union
@@ -144,7 +147,7 @@ fn agreed_union(union: Union) -> Result<LogicalPlan> {
         .iter()
         .any(|input| input.schema().fields().len() != columns)
     {
-        return Ok(LogicalPlan::Union(union)); // by name
+        return Ok(LogicalPlan::Union(union)); // a UNION BY NAME
     }
     let of = |n: usize| -> Vec<DataType> {
         let types = union
@@ -154,9 +157,9 @@ fn agreed_union(union: Union) -> Result<LogicalPlan> {
         types.collect()
     };
     let to: Vec<Option<DataType>> = (0..columns)
-        .map(|n| meeting_of(&of(n), Meeting::Kept).filter(|to| !to.is_null()))
+        .map(|n| meeting_of(&of(n), CommonTypeUse::Kept).filter(|to| !to.is_null()))
         .collect();
-    // Where a type is not agreed on here, DataFusion takes the inputs' own, one after the other, beginning with this.
+    // If no common type is found here, DataFusion finds one from the inputs' types, beginning with the schema's.
     let fields = union.schema.iter().enumerate().map(|(n, (qualifier, field))| {
         let held = to[n].clone().unwrap_or_else(|| of(n)[0].clone());
         let field: Field = field.as_ref().clone().with_data_type(held);
@@ -173,7 +176,7 @@ fn agreed_union(union: Union) -> Result<LogicalPlan> {
     }))
 }
 
-/// The rows with these types of their columns; none: as it is.
+/// The rows with their columns cast to these types; `None` leaves a column as it is.
 pub(in crate::plan) fn with_types(input: &Arc<LogicalPlan>, to: &[Option<DataType>]) -> Result<Arc<LogicalPlan>> {
     let is_so = |n: usize| {
         to[n]
@@ -200,7 +203,7 @@ pub(in crate::plan) fn with_types(input: &Arc<LogicalPlan>, to: &[Option<DataTyp
     Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(made, below)?)))
 }
 
-/// Rows that stand in the query: what is a cell without the type that it was given among the others.
+/// VALUES with common types of its columns. DataFusion has already cast the cells; those casts are undone first.
 fn agreed_values(values: Values) -> Result<LogicalPlan> {
     let nothing = DFSchema::empty();
     let Values {
@@ -223,9 +226,9 @@ fn agreed_values(values: Values) -> Result<LogicalPlan> {
                     row[n] = given.expr.as_ref().clone();
                 }
             }
-            meet(
+            coerce_to_common(
                 rows.iter_mut().map(|row| &mut row[n]).collect(),
-                Meeting::Kept,
+                CommonTypeUse::Kept,
                 &nothing,
             );
             let types = rows
@@ -254,22 +257,22 @@ fn agreed_values(values: Values) -> Result<LogicalPlan> {
     }))
 }
 
-/// A column of the node as it was: one of the node as it is, or a mean of two of them.
-enum Shown {
+/// A column of the old node: a column of the new node, or an average of two of its columns.
+enum OutputColumn {
     Column(usize),
-    Mean { sum: usize, of: Mean },
+    Mean { sum: usize, of: MeanKind },
 }
 
-/// A mean, by what it is of.
+/// The kind of an average.
 #[derive(Clone, Copy)]
-enum Mean {
-    /// Decimals: it has these digits.
+enum MeanKind {
+    /// Of decimals, with the precision and scale of the result.
     Decimals((u8, i8)),
-    /// Whole numbers that doubles do not hold: added up exactly, and the nearest double to the outcome.
+    /// Of integers that doubles may not hold: they are added up exactly, and the result is the nearest double.
     Wholes,
 }
 
-/// GROUP BY with sums and counts in the places of means, and these above it.
+/// Replaces averages of a GROUP BY by sums and counts, with a projection above that divides them.
 fn means_of_groups(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
     let Some((calls, shown)) = without_means(&aggregate.aggr_expr, groups, aggregate.input.schema()) else {
@@ -279,7 +282,7 @@ fn means_of_groups(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     show(LogicalPlan::Aggregate(node), &aggregate.schema, &shown).map(Some)
 }
 
-/// The same for windows.
+/// Replaces averages of window functions in the same way.
 fn means_of_windows(window: &Window) -> Result<Option<LogicalPlan>> {
     let own = window.input.schema().fields().len();
     let Some((calls, shown)) = without_means(&window.window_expr, own, window.input.schema()) else {
@@ -289,11 +292,11 @@ fn means_of_windows(window: &Window) -> Result<Option<LogicalPlan>> {
     show(LogicalPlan::Window(node), &window.schema, &shown).map(Some)
 }
 
-/// The calls of a node, a sum and a count in the place of each [`Mean`], and the columns as they were: `own` that the node has
-/// in front of its calls, then one for each call. None where no call is such a mean.
-fn without_means(calls: &[Expr], own: usize, input: &DFSchema) -> Option<(Vec<Expr>, Vec<Shown>)> {
+/// The calls of a node with a sum and a count in place of each [`MeanKind`], and how the old columns follow: `own`
+/// columns before the calls, then one for each call. `None` if no call is such an average.
+fn without_means(calls: &[Expr], own: usize, input: &DFSchema) -> Option<(Vec<Expr>, Vec<OutputColumn>)> {
     let mut made: Vec<Expr> = Vec::with_capacity(calls.len());
-    let mut shown: Vec<Shown> = (0..own).map(Shown::Column).collect();
+    let mut shown: Vec<OutputColumn> = (0..own).map(OutputColumn::Column).collect();
     for (n, call) in calls.iter().enumerate() {
         let at = own + made.len();
         let bare = call.clone().unalias_nested().data;
@@ -301,36 +304,36 @@ fn without_means(calls: &[Expr], own: usize, input: &DFSchema) -> Option<(Vec<Ex
             Some(of) => {
                 made.push(with_function(&exact(&bare, of), sum_udaf()).alias(format!("$sum{n}")));
                 made.push(with_function(&bare, count_udaf()).alias(format!("$count{n}")));
-                shown.push(Shown::Mean { sum: at, of });
+                shown.push(OutputColumn::Mean { sum: at, of });
             }
             None => {
                 made.push(call.clone());
-                shown.push(Shown::Column(at));
+                shown.push(OutputColumn::Column(at));
             }
         }
     }
     (made.len() > calls.len()).then_some((made, shown))
 }
 
-/// What a call is that is a mean of decimals or BIGINTs; none where it is another call.
-fn mean_of(call: &Expr, input: &DFSchema) -> Option<Mean> {
+/// The kind of average that a call is; `None` if the call is another aggregate or needs no rewrite.
+fn mean_of(call: &Expr, input: &DFSchema) -> Option<MeanKind> {
     let args = match call {
         Expr::AggregateFunction(call) if call.func.name() == "avg" => &call.params.args,
         Expr::WindowFunction(call) if call.fun.name() == "avg" => &call.params.args,
         _ => return None,
     };
     match args.first()?.get_type(input).ok()? {
-        // A frame adds up the doubles that they become.
-        DataType::Int64 | DataType::UInt64 if matches!(call, Expr::AggregateFunction(_)) => Some(Mean::Wholes),
-        of if of.is_decimal() => shape(&of).map(|of| Mean::Decimals(mean(of))),
+        // Over a frame, integers are averaged as doubles.
+        DataType::Int64 | DataType::UInt64 if matches!(call, Expr::AggregateFunction(_)) => Some(MeanKind::Wholes),
+        of if of.is_decimal() => shape(&of).map(|of| MeanKind::Decimals(mean(of))),
         _ => None,
     }
 }
 
-/// The call, its argument of a type in which a sum of whole numbers is exact.
-fn exact(call: &Expr, of: Mean) -> Expr {
+/// The call with its argument cast to a type in which a sum of integers is exact.
+fn exact(call: &Expr, of: MeanKind) -> Expr {
     let mut call = call.clone();
-    if let (Expr::AggregateFunction(call), Mean::Wholes) = (&mut call, of) {
+    if let (Expr::AggregateFunction(call), MeanKind::Wholes) = (&mut call, of) {
         let argument = &mut call.params.args[0];
         *argument = cast(std::mem::take(argument), DataType::Decimal128(38, 0));
     }
@@ -348,17 +351,17 @@ fn with_function(call: &Expr, func: Arc<AggregateUDF>) -> Expr {
     call
 }
 
-fn show(node: LogicalPlan, before: &DFSchema, shown: &[Shown]) -> Result<LogicalPlan> {
+fn show(node: LogicalPlan, before: &DFSchema, shown: &[OutputColumn]) -> Result<LogicalPlan> {
     let columns: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
     let exprs = shown.iter().enumerate().map(|(n, shown)| match shown {
-        Shown::Column(at) => columns[*at].clone(),
-        Shown::Mean { sum, of } => {
+        OutputColumn::Column(at) => columns[*at].clone(),
+        OutputColumn::Mean { sum, of } => {
             let (qualifier, field) = before.qualified_field(n);
             let name = Column::from((qualifier, field));
             let (sum, count) = (columns[*sum].clone(), columns[sum + 1].clone());
             let mean = match of {
-                Mean::Decimals(to) => functions::mean(sum, count, *to),
-                Mean::Wholes => functions::ratio(sum, count),
+                MeanKind::Decimals(to) => functions::mean(sum, count, *to),
+                MeanKind::Wholes => functions::ratio(sum, count),
             };
             mean.alias_qualified(name.relation, name.name)
         }

@@ -1,9 +1,11 @@
-//! Numbers and truth values as they are read from texts, and doubles as they are written, as PostgreSQL has it.
+//! Reads numbers and booleans from texts, and writes doubles, as PostgreSQL does.
 //!
-//! Blanks around what is read do not count. A whole number has no point and no exponent; a double may be infinite or no number,
-//! and is an error where it is beyond the doubles, or nearer to zero than all of them; of a truth value as many letters are
-//! enough as tell it from the others.
+//! Blanks around a value are ignored. An integer has no point and no exponent. A double may be infinity or NaN;
+//! a number outside the range of doubles, or too near to zero for them, is an error. A boolean may be
+//! abbreviated as long as it is unambiguous.
 
+use std::ops::Add;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, StringArray};
@@ -15,8 +17,10 @@ use datafusion::common::Result;
 
 use super::convert::name_of;
 use super::kernels::wrong;
+use crate::repr::has_nonzero_digit;
 
-/// The texts as values of a type: a whole number, a double or a truth value. `safe`: what cannot be one is null, else an error.
+/// Reads texts as values of a type: an integer, a float or a boolean. With `safe` a text that cannot be read
+/// becomes null, otherwise it is an error.
 pub(super) fn read(texts: &StringArray, to: &DataType, safe: bool) -> Result<ArrayRef> {
     macro_rules! whole {
         ($integer:ty) => {
@@ -32,11 +36,7 @@ pub(super) fn read(texts: &StringArray, to: &DataType, safe: bool) -> Result<Arr
         DataType::UInt16 => whole!(UInt16Type),
         DataType::UInt32 => whole!(UInt32Type),
         DataType::UInt64 => whole!(UInt64Type),
-        DataType::Float32 => Arc::new(each::<Float32Type>(texts, to, safe, |text| {
-            double(text)
-                .map(|v| v as f32)
-                .filter(|v| v.is_finite() || !is_number(text))
-        })?),
+        DataType::Float32 => Arc::new(each::<Float32Type>(texts, to, safe, float)?),
         DataType::Boolean => {
             let mut made = Vec::with_capacity(texts.len());
             for text in texts {
@@ -49,7 +49,7 @@ pub(super) fn read(texts: &StringArray, to: &DataType, safe: bool) -> Result<Arr
             }
             Arc::new(BooleanArray::from(made))
         }
-        _ => Arc::new(each::<Float64Type>(texts, to, safe, double)?),
+        _ => Arc::new(each::<Float64Type>(texts, to, safe, float)?),
     })
 }
 
@@ -73,40 +73,40 @@ fn each<T: ArrowPrimitiveType>(
 
 #[cold]
 fn unread(text: &str, to: &DataType) -> datafusion::error::DataFusionError {
+    let number = trimmed(text);
+    let is_beyond = match to {
+        DataType::Float32 | DataType::Float64 => is_number(number) && number.parse::<f64>().is_ok(),
+        _ => {
+            let digits = number.strip_prefix(['-', '+']).unwrap_or(number);
+            to.is_integer() && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+        }
+    };
+    let why = if is_beyond { ": it is out of range" } else { "" };
     let text: String = text.chars().take(60).collect();
-    wrong(format!("could not read '{text}' as a {}", name_of(to))).into()
+    wrong(format!("could not read '{text}' as a {}{why}", name_of(to))).into()
 }
 
-/// The text without the blanks of ASCII around it.
+/// The text without ASCII blanks around it.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| matches!(c, ' ' | '\t' | '\n' | '\u{b}' | '\u{c}' | '\r'))
 }
 
-/// Whether a text is written in digits, and not in words.
+/// Whether a text is written in digits, rather than as a word such as `infinity`.
 fn is_number(text: &str) -> bool {
     text.bytes().any(|b| b.is_ascii_digit())
 }
 
-fn double(text: &str) -> Option<f64> {
-    if !is_number(text) {
-        let (negative, word) = match text.as_bytes().first()? {
-            b'-' => (true, &text[1..]),
-            b'+' => (false, &text[1..]),
-            _ => (false, text),
-        };
-        return match word.to_ascii_lowercase().as_str() {
-            "inf" | "infinity" if negative => Some(f64::NEG_INFINITY),
-            "inf" | "infinity" => Some(f64::INFINITY),
-            "nan" if word == text => Some(f64::NAN),
-            _ => None,
-        };
-    }
-    let value: f64 = text.parse().ok()?;
-    let mantissa = text.split(['e', 'E']).next()?;
-    let is_zero = !mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b));
-    let fits = value.is_finite() && (value != 0.0 || is_zero);
-    // 0 has no sign.
-    fits.then_some(value + 0.0)
+/// A float of 32 or 64 bits, which is rounded once; `None` if it is out of range.
+fn float<T: FromStr + Copy + Default + Add<Output = T> + Into<f64>>(text: &str) -> Option<T> {
+    let value: T = text.parse().ok()?;
+    let wide: f64 = value.into();
+    let fits = match is_number(text) {
+        true => wide.is_finite() && (wide != 0.0 || !has_nonzero_digit(text)),
+        // NaN has no sign.
+        false => wide.is_infinite() || !text.starts_with(['-', '+']),
+    };
+    // Adding 0 replaces -0.0 by 0.0.
+    fits.then(|| value + T::default())
 }
 
 fn truth(text: &str) -> Option<bool> {
@@ -121,7 +121,7 @@ fn truth(text: &str) -> Option<bool> {
     }
 }
 
-/// Doubles, or floats, as texts.
+/// Floats as texts.
 pub(in crate::plan) fn written(values: &ArrayRef) -> StringArray {
     match values.data_type() {
         DataType::Float32 => {
@@ -137,7 +137,8 @@ pub(in crate::plan) fn written(values: &ArrayRef) -> StringArray {
     }
 }
 
-/// A number with the fewest digits that tell it from its neighbours: plain where its exponent is below `most`, and at least -4.
+/// A number with the fewest digits that identify it. It has no exponent if the exponent would be at least -4
+/// and below `most`.
 fn plain(value: f64, digits: &str, most: i32) -> String {
     if value.is_nan() {
         return "NaN".to_string();
@@ -216,14 +217,38 @@ mod tests {
             ("1e400", DataType::Float64),
             ("1e-400", DataType::Float64),
             ("-nan", DataType::Float64),
+            // Formerly the first two were read as 0, and the last, rounded to a double first, as infinity.
+            ("1e-46", DataType::Float32),
+            ("1e-320", DataType::Float32),
+            ("3.4028236e38", DataType::Float32),
             ("o", DataType::Boolean),
             ("truee", DataType::Boolean),
         ] {
             let texts = StringArray::from(vec![text]);
             let told = read(&texts, &to, false).unwrap_err().to_string();
             assert!(told.contains(&format!("could not read '{text}' as a")), "{told}");
+            let is_beyond = text.contains(|c: char| c.is_ascii_digit())
+                && (text.contains("e") == to.is_floating() && text != "12.5");
+            assert_eq!(told.contains("out of range"), is_beyond, "{told}");
             assert_eq!(read(&texts, &to, true).unwrap().null_count(), 1, "{text}");
         }
+    }
+
+    /// Formerly a float was rounded twice, to a double first.
+    #[test]
+    fn floats_are_rounded_once() {
+        let texts = StringArray::from(vec![
+            "1.00000017881393432617187499",
+            " -0.0 ",
+            "1e-45",
+            "-INFINITY",
+            "Nan",
+        ]);
+        let floats = read(&texts, &DataType::Float32, false).unwrap();
+        let floats = floats.as_primitive::<Float32Type>().values().to_vec();
+        assert_eq!(floats[0].to_bits(), 1.0000001f32.to_bits());
+        assert_eq!((floats[1].to_bits(), floats[2].to_bits()), (0, 1));
+        assert!(floats[3] == f32::NEG_INFINITY && floats[4].is_nan());
     }
 
     proptest! {

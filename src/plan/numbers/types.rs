@@ -1,15 +1,17 @@
-//! Which type numbers meet in, and which type arithmetic of them has.
+//! The common types of numbers, and the types of arithmetic.
 //!
-//! The types are fixed when a query is planned; PostgreSQL's numeric has a scale with each value instead.
+//! The types are fixed when a query is planned; in PostgreSQL each numeric value has its own scale.
 //!
-//! 1. A DOUBLE beside anything makes all DOUBLE.
-//! 2. Whole numbers beside decimals are decimals of as many digits as they can have; a literal of as many as it has.
-//! 3. Decimals meet with the most digits in front of the point and the most behind it: for a comparison in up to 76 digits, for a
-//!    value that is kept in 38, where those behind the point stay and a value that does not fit is an error of its row.
-//! 4. `a + b`, `a - b`, `a % b`: the digits behind the point of the one that has more.
-//! 5. `a * b`: those of both together. `a / b`, avg(a): those of the one that has more, and at least 16.
-//!    Where this and the digits in front of the point are more than 38, fewer: but never fewer than the one that has more has,
-//!    nor than 16. What is behind them is rounded, half away from zero.
+//! 1. With a DOUBLE among them, all become DOUBLE.
+//! 2. With a decimal among them, an integer becomes a decimal with as many digits as its type may have; a
+//!    literal, with as many as it has.
+//! 3. The common type of decimals has the most digits before the point and the most after it. For comparisons
+//!    it has up to 76 digits. For a value that is kept it has up to 38; then the digits after the point stay,
+//!    and a value that does not fit is an error of its row.
+//! 4. `a + b`, `a - b`, `a % b` have the greater scale of the two.
+//! 5. `a * b` has the sum of the scales. `a / b` and avg(a) have the greater scale, and at least 16. If that
+//!    and the digits before the point exceed 38, the scale is reduced, but not below the greater one or 16. The
+//!    result is rounded half away from zero.
 
 use arrow::datatypes::DataType;
 
@@ -19,12 +21,12 @@ use super::super::times;
 pub(super) const MOST: u8 = 38;
 /// The most digits of a number that is compared.
 const WIDEST: u8 = 76;
-/// Digits that a quotient has behind the point, at least.
+/// The least scale of a quotient.
 const BEHIND: i8 = 16;
 
 /// Arithmetic of two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Arith {
+pub(super) enum NumberArithmetic {
     Add,
     Subtract,
     Multiply,
@@ -32,34 +34,34 @@ pub(super) enum Arith {
     Remainder,
 }
 
-impl Arith {
-    /// As SQL writes it.
+impl NumberArithmetic {
+    /// The operator in SQL.
     pub fn sign(self) -> &'static str {
         match self {
-            Arith::Add => "+",
-            Arith::Subtract => "-",
-            Arith::Multiply => "*",
-            Arith::Divide => "/",
-            Arith::Remainder => "%",
+            NumberArithmetic::Add => "+",
+            NumberArithmetic::Subtract => "-",
+            NumberArithmetic::Multiply => "*",
+            NumberArithmetic::Divide => "/",
+            NumberArithmetic::Remainder => "%",
         }
     }
 }
 
-/// What numbers meet for.
+/// The purpose for which numbers get a common type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::plan) enum Meeting {
-    /// They are compared.
+pub(in crate::plan) enum CommonTypeUse {
+    /// To compare them.
     Compared,
-    /// One of them becomes the value of a row.
+    /// To keep one of them as a row's value.
     Kept,
 }
 
-/// Whether values of a type are numbers that this module knows.
+/// Whether a type is one of the numbers that this module coerces.
 pub(in crate::plan) fn is_number(of: &DataType) -> bool {
     of.is_floating() || shape(of).is_some()
 }
 
-/// Digits in all, and behind the point, of a decimal or a whole number.
+/// The precision and scale of a decimal or integer type.
 pub(super) fn shape(of: &DataType) -> Option<(u8, i8)> {
     Some(match of {
         DataType::Int8 | DataType::UInt8 => (3, 0),
@@ -75,7 +77,7 @@ pub(super) fn shape(of: &DataType) -> Option<(u8, i8)> {
     })
 }
 
-/// The widest of whole numbers of several signed types; none where they are of one, for then there is nothing to do.
+/// The widest of several signed integer types; `None` if they are equal, because nothing is to be done then.
 fn widest<'a>(numbers: impl Iterator<Item = &'a DataType> + Clone) -> Option<DataType> {
     let mut all = numbers.clone();
     let first = all.next()?;
@@ -83,9 +85,9 @@ fn widest<'a>(numbers: impl Iterator<Item = &'a DataType> + Clone) -> Option<Dat
     numbers.max_by_key(|of| shape(of)).filter(|_| differ).cloned()
 }
 
-/// The type in which numbers of these types meet; none where one of them is no number, or where DataFusion's own type is right:
-/// that of whole numbers that are compared.
-pub(super) fn common(types: &[DataType], meeting: Meeting) -> Option<DataType> {
+/// The common type of numbers. `None` if one of the types is not a number, or if DataFusion's choice is right,
+/// as for comparisons of integers.
+pub(super) fn common(types: &[DataType], meeting: CommonTypeUse) -> Option<DataType> {
     let mut numbers = types.iter().filter(|of| !of.is_null());
     if !numbers.clone().all(is_number) {
         return None;
@@ -98,8 +100,8 @@ pub(super) fn common(types: &[DataType], meeting: Meeting) -> Option<DataType> {
     }
     if !numbers.clone().any(DataType::is_decimal) {
         return match meeting {
-            Meeting::Compared => None,
-            Meeting::Kept => widest(numbers),
+            CommonTypeUse::Compared => None,
+            CommonTypeUse::Kept => widest(numbers),
         };
     }
     let shapes: Vec<(u8, i8)> = numbers.filter_map(shape).collect();
@@ -107,50 +109,50 @@ pub(super) fn common(types: &[DataType], meeting: Meeting) -> Option<DataType> {
     let before = shapes.iter().map(|(p, s)| before(*p, *s)).max()?;
     Some(match (before + i16::from(behind), meeting) {
         (digits, _) if digits <= i16::from(MOST) => DataType::Decimal128((digits as u8).max(1), behind),
-        (digits, Meeting::Compared) => DataType::Decimal256(digits.min(i16::from(WIDEST)) as u8, behind),
-        (_, Meeting::Kept) => DataType::Decimal128(MOST, behind.min(MOST as i8)),
+        (digits, CommonTypeUse::Compared) => DataType::Decimal256(digits.min(i16::from(WIDEST)) as u8, behind),
+        (_, CommonTypeUse::Kept) => DataType::Decimal128(MOST, behind.min(MOST as i8)),
     })
 }
 
-/// The type in which numbers, or times, of these types meet; like [`common`].
-pub(super) fn meeting_of(types: &[DataType], meeting: Meeting) -> Option<DataType> {
+/// The common type of numbers, or of times; `None` as for [`common`].
+pub(super) fn meeting_of(types: &[DataType], meeting: CommonTypeUse) -> Option<DataType> {
     match types.iter().any(times::is_time) {
         true => times::common(types, meeting),
         false => common(types, meeting),
     }
 }
 
-/// Digits in front of the point.
+/// The number of digits before the point.
 fn before(precision: u8, scale: i8) -> i16 {
     i16::from(precision) - i16::from(scale)
 }
 
-/// What arithmetic of two decimals yields.
-pub(super) fn outcome(arith: Arith, left: (u8, i8), right: (u8, i8)) -> (u8, i8) {
+/// The precision and scale of the result of an operation on decimals.
+pub(super) fn outcome(arith: NumberArithmetic, left: (u8, i8), right: (u8, i8)) -> (u8, i8) {
     let ((p1, s1), (p2, s2)) = (left, right);
     let (a, b) = (before(p1, s1), before(p2, s2));
     let more = s1.max(s2);
     match arith {
-        Arith::Add | Arith::Subtract => exactly(a.max(b) + 1, more),
-        Arith::Remainder => exactly(a.min(b), more),
-        Arith::Multiply => rounded(a + b, i16::from(s1) + i16::from(s2), more.max(BEHIND)),
-        Arith::Divide => rounded(a + i16::from(s2), more.max(BEHIND).into(), more.max(BEHIND)),
+        NumberArithmetic::Add | NumberArithmetic::Subtract => exactly(a.max(b) + 1, more),
+        NumberArithmetic::Remainder => exactly(a.min(b), more),
+        NumberArithmetic::Multiply => rounded(a + b, i16::from(s1) + i16::from(s2), more.max(BEHIND)),
+        NumberArithmetic::Divide => rounded(a + i16::from(s2), more.max(BEHIND).into(), more.max(BEHIND)),
     }
 }
 
-/// What the mean of decimals is.
+/// The precision and scale of an average of decimals.
 pub(super) fn mean(of: (u8, i8)) -> (u8, i8) {
     let behind = of.1.max(BEHIND);
     rounded(before(of.0, of.1), behind.into(), behind)
 }
 
-/// So many digits in front of the point, as far as those behind it leave room.
+/// The type with this scale, and with `before` digits before the point as far as there is room.
 fn exactly(before: i16, behind: i8) -> (u8, i8) {
     let digits = (before + i16::from(behind)).clamp(1, MOST.into());
     ((digits as u8).max(behind as u8), behind)
 }
 
-/// The same, with fewer digits behind the point where there is no room, but not fewer than `least`.
+/// As [`exactly`], with the scale reduced to `least`, but no further, to make room for the digits before the point.
 fn rounded(before: i16, behind: i16, least: i8) -> (u8, i8) {
     let room = i16::from(MOST) - before.max(0);
     let behind = behind.min(room.max(least.into())).min(MOST.into()) as i8;
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn decimals_meet_with_all_digits_of_both() {
         let decimal = DataType::Decimal128;
-        let compared = |types: &[DataType]| common(types, Meeting::Compared);
+        let compared = |types: &[DataType]| common(types, CommonTypeUse::Compared);
         assert_eq!(compared(&[decimal(10, 2), decimal(5, 4)]), Some(decimal(12, 4)));
         assert_eq!(compared(&[decimal(10, 2), DataType::Int64]), Some(decimal(21, 2)));
         assert_eq!(
@@ -172,7 +174,7 @@ mod tests {
             Some(DataType::Decimal256(48, 10))
         );
         assert_eq!(
-            common(&[decimal(38, 0), decimal(38, 10)], Meeting::Kept),
+            common(&[decimal(38, 0), decimal(38, 10)], CommonTypeUse::Kept),
             Some(decimal(38, 10))
         );
         assert_eq!(compared(&[decimal(10, 2), DataType::Float64]), Some(DataType::Float64));
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn arithmetic_has_the_digits_it_needs() {
-        use Arith::*;
+        use NumberArithmetic::*;
         assert_eq!(outcome(Add, (18, 2), (18, 2)), (19, 2));
         assert_eq!(outcome(Add, (38, 10), (38, 10)), (38, 10));
         assert_eq!(outcome(Multiply, (18, 2), (18, 2)), (36, 4));

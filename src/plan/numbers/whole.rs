@@ -1,7 +1,7 @@
-//! Arithmetic of whole numbers and of doubles: a result that does not fit is an error of its row.
+//! Arithmetic of integers and of floats. A result that does not fit is an error of its row.
 //!
-//! Doubles follow IEEE 754 but where PostgreSQL has an error: a division by zero, and a result that is infinite, or zero, though
-//! the numbers are not. There is one zero, without a sign.
+//! Floats follow IEEE 754, except where PostgreSQL has an error: for a division by zero, and for a result that
+//! is infinite, or zero by underflow, though the operands are not. There is no negative zero.
 
 use std::fmt::Display;
 
@@ -13,12 +13,12 @@ use datafusion::logical_expr::ColumnarValue;
 use num_traits::ToPrimitive;
 use num_traits::float::FloatCore;
 
-use super::kernels::{Outcome, Side, by_zero, checked, wrong};
-use super::types::Arith;
+use super::kernels::{KernelOperand, KernelResult, by_zero, checked, wrong};
+use super::types::NumberArithmetic;
 
-/// `left arith right`, both of this type.
+/// `left arith right`, where both are of the type `of`.
 pub(super) fn compute(
-    arith: Arith,
+    arith: NumberArithmetic,
     left: &ColumnarValue,
     right: &ColumnarValue,
     of: &DataType,
@@ -35,7 +35,7 @@ pub(super) fn compute(
 }
 
 fn integers<T>(
-    arith: Arith,
+    arith: NumberArithmetic,
     left: &ColumnarValue,
     right: &ColumnarValue,
     of: &DataType,
@@ -45,7 +45,7 @@ where
     T: ArrowPrimitiveType,
     T::Native: Display,
 {
-    let (l, r) = (Side::<T>::new(left)?, Side::<T>::new(right)?);
+    let (l, r) = (KernelOperand::<T>::new(left)?, KernelOperand::<T>::new(right)?);
     let beyond = |a: T::Native, b: T::Native| {
         let sign = arith.sign();
         wrong(format!(
@@ -53,77 +53,83 @@ where
         ))
     };
     let is_zero = |b: T::Native| b.is_zero();
-    let made: Result<Outcome<T>> = match arith {
-        Arith::Add => checked(&l, &r, |a, b| a.add_checked(b).map_err(|_| beyond(a, b))),
-        Arith::Subtract => checked(&l, &r, |a, b| a.sub_checked(b).map_err(|_| beyond(a, b))),
-        Arith::Multiply => checked(&l, &r, |a, b| a.mul_checked(b).map_err(|_| beyond(a, b))),
-        Arith::Divide => checked(&l, &r, |a, b| match is_zero(b) {
+    let made: Result<KernelResult<T>> = match arith {
+        NumberArithmetic::Add => checked(&l, &r, |a, b| a.add_checked(b).map_err(|_| beyond(a, b))),
+        NumberArithmetic::Subtract => checked(&l, &r, |a, b| a.sub_checked(b).map_err(|_| beyond(a, b))),
+        NumberArithmetic::Multiply => checked(&l, &r, |a, b| a.mul_checked(b).map_err(|_| beyond(a, b))),
+        NumberArithmetic::Divide => checked(&l, &r, |a, b| match is_zero(b) {
             true => Err(by_zero()),
             false => a.div_checked(b).map_err(|_| beyond(a, b)),
         }),
-        // The least number by -1 has no rest.
-        Arith::Remainder => checked(&l, &r, |a, b| match is_zero(b) {
+        // The remainder of the least number divided by -1 is 0.
+        NumberArithmetic::Remainder => checked(&l, &r, |a, b| match is_zero(b) {
             true => Err(by_zero()),
             false => Ok(a.mod_wrapping(b)),
         }),
     };
-    made?.of(of)
+    made?.into_column(of)
 }
 
-fn doubles<T>(arith: Arith, left: &ColumnarValue, right: &ColumnarValue, of: &DataType) -> Result<ColumnarValue>
+fn doubles<T>(
+    arith: NumberArithmetic,
+    left: &ColumnarValue,
+    right: &ColumnarValue,
+    of: &DataType,
+) -> Result<ColumnarValue>
 where
     T: ArrowPrimitiveType,
     T::Native: FloatCore + ToPrimitive,
 {
-    let (l, r) = (Side::<T>::new(left)?, Side::<T>::new(right)?);
+    let (l, r) = (KernelOperand::<T>::new(left)?, KernelOperand::<T>::new(right)?);
     let zero: T::Native = num_traits::Zero::zero();
-    let made: Result<Outcome<T>> = match arith {
-        Arith::Add => checked(&l, &r, |a, b| within(arith, a, b, a + b)),
-        Arith::Subtract => checked(&l, &r, |a, b| within(arith, a, b, a - b)),
-        Arith::Multiply => checked(&l, &r, |a, b| match a * b {
+    let made: Result<KernelResult<T>> = match arith {
+        NumberArithmetic::Add => checked(&l, &r, |a, b| within(arith, a, b, a + b)),
+        NumberArithmetic::Subtract => checked(&l, &r, |a, b| within(arith, a, b, a - b)),
+        NumberArithmetic::Multiply => checked(&l, &r, |a, b| match a * b {
             made if made == zero && a != zero && b != zero => Err(beyond(arith, a, b)),
             made => within(arith, a, b, made),
         }),
-        Arith::Divide => checked(&l, &r, |a, b| match a / b {
+        NumberArithmetic::Divide => checked(&l, &r, |a, b| match a / b {
             _ if b == zero && !a.is_nan() => Err(by_zero()),
             made if made == zero && a != zero && b.is_finite() => Err(beyond(arith, a, b)),
             made => within(arith, a, b, made),
         }),
-        Arith::Remainder => checked(&l, &r, |a, b| match b == zero && !a.is_nan() {
+        NumberArithmetic::Remainder => checked(&l, &r, |a, b| match b == zero && !a.is_nan() {
             true => Err(by_zero()),
             false => within(arith, a, b, a % b),
         }),
     };
-    made?.of(of)
+    made?.into_column(of)
 }
 
-/// What is made of two doubles, if it is infinite only where one of them is.
+/// The result of an operation on two floats; an error if it is infinite but neither operand is.
 #[inline]
-fn within<F: FloatCore + ToPrimitive>(arith: Arith, a: F, b: F, made: F) -> Result<F, ArrowError> {
+fn within<F: FloatCore + ToPrimitive>(arith: NumberArithmetic, a: F, b: F, made: F) -> Result<F, ArrowError> {
     match made.is_infinite() && a.is_finite() && b.is_finite() {
         true => Err(beyond(arith, a, b)),
-        // A sum with 0 has no sign where it is 0.
+        // Adding 0 replaces -0.0 by 0.0.
         false => Ok(made + num_traits::Zero::zero()),
     }
 }
 
 #[cold]
-fn beyond<F: ToPrimitive>(arith: Arith, a: F, b: F) -> ArrowError {
+fn beyond<F: ToPrimitive>(arith: NumberArithmetic, a: F, b: F) -> ArrowError {
     let (a, b) = (a.to_f64().unwrap_or(f64::NAN), b.to_f64().unwrap_or(f64::NAN));
     let sign = arith.sign();
     wrong(format!(
         "could not compute {a:?} {sign} {b:?}: the result is beyond what a DOUBLE can be"
     ))
 }
-/// The double nearest to `sum / count`. `count` is below 2^53.
+/// The double nearest to `sum / count`. `count` must be below 2^53.
 pub(super) fn ratio(sum: i128, count: u64) -> f64 {
     let (most, of) = (1 << f64::MANTISSA_DIGITS, u128::from(count));
     let magnitude = sum.unsigned_abs();
     let mean = match magnitude < most {
-        // Both are doubles, and a quotient of doubles is rounded once.
+        // Both are exact as doubles, so only the quotient is rounded.
         true => magnitude as f64 / count as f64,
         false => {
-            // 64 bits behind the point. The last tells whether more follow: it is far behind those that a double has.
+            // The quotient with 64 bits after the point. The last bit is set if more digits follow; it is far
+            // beyond the precision of a double, so it only decides ties.
             let (whole, rest) = (magnitude / of, magnitude % of);
             let (behind, rest) = ((rest << 64) / of, (rest << 64) % of);
             let more = u128::from(rest != 0);
@@ -143,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// How far a mean is from `sum / count`, times `count * 2^64`.
+    /// The distance of a mean from `sum / count`, multiplied by `count * 2^64`.
     fn off(mean: f64, sum: i128, count: u64) -> BigInt {
         let scaled = BigInt::from((mean.abs() * 2f64.powi(64)) as u128);
         let scaled = if mean < 0.0 { -scaled } else { scaled };
@@ -158,7 +164,7 @@ mod tests {
             count in prop_oneof![1u64..100, 1u64..1_000_000],
         ) {
             let mean = ratio(sum, count);
-            // Below, its bits are not all among those that are compared.
+            // Smaller means have bits beyond those that are compared.
             prop_assume!(mean.abs() >= 1.0 / 256.0 && mean.abs() < 9.3e18);
             let nearest = off(mean, sum, count);
             prop_assert!(nearest <= off(mean.next_up(), sum, count) && nearest <= off(mean.next_down(), sum, count));

@@ -1,14 +1,15 @@
-//! Arguments of aggregates that may fail are computed by the aggregate itself.
+//! Makes aggregates compute their own arguments if these may fail.
 //!
-//! A row over which an argument fails is a dead letter, and its group has no result: a sum without the row would be a wrong
-//! number. Only the aggregate knows the row's group, so what may fail must not be computed below it:
+//! A row for which an argument fails is a dead letter, and its group has no result, because a sum without the
+//! row would be wrong. Only the aggregate knows the row's group, so an argument that may fail must not be
+//! computed below it:
 //!
 //! ```text
 //! Aggregate k, sum(y)                      =>   Aggregate k, sum(v * 2)
 //!   Projection k, v * 2 AS y                      Projection k, v
 //! ```
-//! Joins and filters may stand between. A group column that may fail stays below, and so does what a condition reads: where
-//! it fails, the row has no group, or it is not known whether it counts.
+//! Joins and filters may stand between. A group column that may fail stays below, and so does a column that a
+//! condition reads: if it fails, the row has no group, or it is unknown whether the row counts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,10 +22,10 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::plan::standard::{filtered, may_fail};
 
-/// How the name of a column begins that is passed up to an aggregate, in front of its own.
+/// The prefix of the name of a column that is passed up to an aggregate.
 pub(in crate::plan) const PASSED: &str = "$of ";
 
-/// The rule.
+/// The optimizer rule.
 #[derive(Debug)]
 pub(super) struct FailingArguments;
 
@@ -45,7 +46,8 @@ impl OptimizerRule for FailingArguments {
     }
 }
 
-/// DataFusion's rule, but for arguments that may fail: a group by them would not be that of the aggregate.
+/// DataFusion's rule for aggregates of distinct values, except for arguments that may fail: the rule would
+/// compute these below the aggregate.
 #[derive(Debug)]
 pub(super) struct Distincts(pub SingleDistinctToGroupBy);
 
@@ -75,7 +77,7 @@ fn has_failing_argument(call: &Expr) -> bool {
     }
 }
 
-/// The aggregate, over a plan without those columns of its arguments that may fail: it computes them itself.
+/// The aggregate with failing arguments computed in it, over a plan without them.
 fn taken_in(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let read = |exprs: &[Expr]| -> HashSet<Column> { exprs.iter().flat_map(Expr::column_refs).cloned().collect() };
     let wanted: Vec<Column> = read(&aggregate.aggr_expr)
@@ -102,20 +104,20 @@ fn taken_in(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
 }
 
-/// A plan without some of its columns, and what these are over its other columns.
+/// A plan without some of its columns, and those columns as expressions over the others.
 struct Lifted {
     plan: LogicalPlan,
     computed: HashMap<Column, Expr>,
 }
 
-/// Takes columns that may fail out of a plan. Columns that they are computed from are passed up under names of their own.
+/// Takes columns that may fail out of a plan. The columns that they need are passed up under names of their own.
 struct Lifting {
-    /// Of all columns of the plan.
+    /// The names of all columns of the plan, so that new names are unique.
     names: HashSet<String>,
 }
 
 impl Lifting {
-    /// Out of a plan.
+    /// Prepares to take columns out of a plan.
     fn new(plan: &LogicalPlan) -> Result<Lifting> {
         let mut names = HashSet::new();
         plan.apply(|node| {
@@ -125,7 +127,8 @@ impl Lifting {
         Ok(Lifting { names })
     }
 
-    /// Takes those of the wanted columns out that may fail; nobody but the reader of `plan` reads them. None: there are none.
+    /// Takes those of the wanted columns out that may fail; only the reader of `plan` may read them. `None` if
+    /// there are none.
     fn lift(&mut self, plan: &LogicalPlan, mut wanted: Vec<Column>) -> Result<Option<Lifted>> {
         let own = plan.expressions();
         let own: HashSet<&Column> = own.iter().flat_map(Expr::column_refs).collect();
@@ -209,7 +212,7 @@ impl Lifting {
         }))
     }
 
-    /// An expression over columns by the names under which they are `passed` up.
+    /// An expression with its columns renamed to those that are passed up, which are added to `passed`.
     fn renamed(&mut self, expr: Expr, passed: &mut Vec<(Column, String)>) -> Result<Expr> {
         let renamed = expr.transform(|e| {
             let Expr::Column(column) = e else {
@@ -267,7 +270,8 @@ impl Lifting {
         }))
     }
 
-    /// Out of the sides of a join whose rows have no nulls put beside them: over these, an expression may be no NULL.
+    /// Takes columns out of those sides of a join that are not filled up with nulls: over nulls, an expression
+    /// need not be NULL.
     fn out_of_join(&mut self, join: &Join, wanted: &[Column]) -> Result<Option<Lifted>> {
         use JoinType::{Inner, Left, LeftAnti, LeftSemi, Right};
         let mut lifted = Lifted {

@@ -1,11 +1,11 @@
-//! Filters on their way down.
+//! Pushes filters down.
 //!
-//! DataFusion's rule lets a filter pass an aggregate where it reads group columns alone. A filter that reads no column does
-//! so, too; but groups without columns (`SELECT count(*) FROM t`, the total of a ROLLUP) are there over no rows, so that
-//! such a filter decides over them only from above.
+//! DataFusion's rule pushes a filter below an aggregate if it only reads group columns. That includes a filter
+//! that reads no column. But a group without columns (`SELECT count(*) FROM t`, the total of a ROLLUP) exists
+//! even over no rows, so such a filter must stay above it.
 //!
-//! The rule also takes conditions on one column for contradictory that are not written alike, `1 = k AND k = 1`, so they are
-//! written alike first.
+//! The rule also takes conditions on one column for contradictory if they are written differently, as in `1 = k
+//! AND k = 1`; so conditions are normalised first.
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::Transformed;
@@ -15,7 +15,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use super::fold::folded;
 
-/// DataFusion's rule, but for filters over groups that are always there.
+/// DataFusion's rule, except for filters over groups that always exist.
 #[derive(Debug)]
 pub(super) struct Filters(pub PushDownFilter);
 

@@ -1,13 +1,15 @@
-//! Expressions made simpler without a change of what they yield, NULL included, whatever their columns hold.
+//! Simplifies expressions without changing their results, NULL included, whatever their columns hold.
 //!
-//! 1. An expression of literals alone is computed. Where that fails its rows will tell; a cast is refused at once.
-//! 2. AND, OR, NOT, CASE and comparisons with a literal NULL follow the tables of three-valued logic. What a column may hold
-//!    is not asked: whether an expression can be NULL is not known well enough.
-//! 3. NOT goes down to where a comparison, a test or a list can take it up.
-//! 4. BETWEEN is two comparisons; a list of one is one, and so is each item of a list that is computed; a literal stands on
-//!    the right side.
-//! 5. A comparison of a widened column with literals compares the column itself, where the literals fit.
-//! 6. Functions that DataFusion cannot evaluate become what they stand for: COALESCE is a CASE.
+//! 1. An expression of literals is computed. If that fails, it stays and the error is reported by its rows,
+//!    except that a cast is refused at once.
+//! 2. AND, OR, NOT, CASE and comparisons with a literal NULL follow three-valued logic. Whether a column may be
+//!    null is not used, because the nullability of expressions is not reliable.
+//! 3. NOT is pushed down to a comparison, test or list that can absorb it.
+//! 4. BETWEEN becomes two comparisons. A list of one item becomes a comparison, and so does each item of a list
+//!    that is computed. A literal moves to the right side.
+//! 5. A comparison of a widened column with literals compares the column itself if the literals fit its type.
+//! 6. Functions that DataFusion cannot evaluate become the expressions for which they stand: COALESCE becomes a
+//!    CASE.
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema};
@@ -29,7 +31,7 @@ use super::super::numbers;
 use super::super::rewrite::rewrite;
 use crate::contain::contain;
 
-/// Functions that stand for other expressions.
+/// Functions that stand for other expressions, see (6).
 const STANDING_FOR_OTHERS: [&str; 9] = [
     "coalesce",
     "nvl",
@@ -42,11 +44,11 @@ const STANDING_FOR_OTHERS: [&str; 9] = [
     "window_time",
 ];
 
-/// Simplifies the expressions of a plan.
+/// The optimizer rule that simplifies the expressions of a plan.
 #[derive(Debug)]
-pub(super) struct Fold;
+pub(super) struct SimplifyExpressions;
 
-impl OptimizerRule for Fold {
+impl OptimizerRule for SimplifyExpressions {
     fn name(&self) -> &str {
         "fold"
     }
@@ -69,7 +71,7 @@ impl OptimizerRule for Fold {
     }
 }
 
-/// A scan whose filter keeps no row is empty: not every provider heeds a filter that is NULL.
+/// A scan whose filter keeps no row becomes empty, because some providers do not respect a filter that is NULL.
 fn read_by_none(plan: LogicalPlan) -> Transformed<LogicalPlan> {
     let keeps_none = |filter: &Expr| {
         matches!(
@@ -88,14 +90,14 @@ fn read_by_none(plan: LogicalPlan) -> Transformed<LogicalPlan> {
     }
 }
 
-/// The expression, over columns of this schema, made simpler.
+/// The simplified expression; its columns are those of `schema`.
 pub(in crate::plan) fn folded(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    // NOT goes down first, so that what it meets there is simplified behind it.
+    // NOT is pushed down first, so that its operands are simplified afterwards.
     expr.transform_down(negated)?
         .transform_data(|expr| expr.transform_up(|e| step(e, schema)))
 }
 
-/// The value of an expression of literals; the expression itself where it is none, or fails.
+/// The value of an expression of literals. Other expressions, and those that fail, stay as they are.
 pub(in crate::plan) fn constant(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     expr.transform_up(|e| computed(e, schema)).data()
 }
@@ -117,7 +119,7 @@ fn step(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-/// See (1).
+/// Computes literals, see (1).
 fn computed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if !is_of_literals(&expr) {
         return Ok(Transformed::no(expr));
@@ -129,7 +131,7 @@ fn computed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// Whether an expression is computed from literals, and is none itself.
+/// Whether an expression consists of literals, and is not itself a literal.
 fn is_of_literals(expr: &Expr) -> bool {
     let foldable = match expr {
         Expr::BinaryExpr(_)
@@ -187,7 +189,7 @@ fn value(expr: &Expr, schema: &DFSchema) -> Result<ScalarValue> {
     }
 }
 
-/// See (6).
+/// Replaces functions, see (6).
 fn stood_for(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let Expr::ScalarFunction(mut call) = expr else {
         return Ok(Transformed::no(expr));
@@ -205,12 +207,12 @@ fn stood_for(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// AND and OR with a literal. See (2).
+/// Simplifies AND and OR with a literal, see (2).
 fn connected(expr: Expr) -> Transformed<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
         return Transformed::no(expr);
     };
-    // What decides alone, and what decides nothing.
+    // The value that decides the operation alone; the opposite one changes nothing.
     let decisive = match op {
         Operator::And => false,
         Operator::Or => true,
@@ -224,7 +226,7 @@ fn connected(expr: Expr) -> Transformed<Expr> {
     }
 }
 
-/// What a literal says, where it says true or false.
+/// The value of a boolean literal that is not null.
 fn truth(expr: &Expr) -> Option<bool> {
     match expr {
         Expr::Literal(ScalarValue::Boolean(truth), _) => *truth,
@@ -232,7 +234,7 @@ fn truth(expr: &Expr) -> Option<bool> {
     }
 }
 
-/// A CASE of conditions without those that are known. See (2).
+/// Removes known conditions from a CASE, see (2).
 fn chosen(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let is_known = |when: &Expr| matches!(when, Expr::Literal(ScalarValue::Boolean(_), _));
     let of = match &expr {
@@ -271,14 +273,14 @@ fn chosen(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }))
 }
 
-/// NOT of an expression that can take it up. See (3).
+/// Pushes a NOT down into an expression that can absorb it, see (3).
 fn negated(expr: Expr) -> Result<Transformed<Expr>> {
     let Expr::Not(inner) = expr else {
         return Ok(Transformed::no(expr));
     };
     let not = |expr: Box<Expr>| Box::new(Expr::Not(expr));
     Ok(Transformed::yes(match *inner {
-        // The operand of NOT is a truth value, and so is that of the inner one.
+        // The operand of an inner NOT is boolean too, so both can be removed.
         Expr::Not(inner) => return negated(*inner).map(|inner| Transformed::yes(inner.data)),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (op, op.negate()) {
             (Operator::And, _) => Expr::BinaryExpr(BinaryExpr::new(not(left), Operator::Or, not(right))),
@@ -321,7 +323,7 @@ fn negated(expr: Expr) -> Result<Transformed<Expr>> {
     }))
 }
 
-/// See (2), (4) and (5).
+/// Simplifies comparisons, see (2), (4) and (5).
 fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Between(between) => {
@@ -362,7 +364,7 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// A comparison of a widened expression with a literal.
+/// Narrows a comparison of a widened expression with a literal, see (5).
 fn narrow(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if let Some((inner, from)) = widened(&left, schema)?
         && let Expr::Literal(value, _) = &right
@@ -381,13 +383,13 @@ fn narrow(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Result<Tr
     ))))
 }
 
-/// Whether DataFusion sees what an item of a list is: it computes a list in advance whose items yield constants over no rows,
-/// and a CASE does so.
+/// Whether an item may stay in a list. DataFusion evaluates a list in advance, over no rows, if its items yield
+/// constants then; a CASE does so although it depends on the row.
 fn is_plain(item: &Expr) -> bool {
     matches!(item, Expr::Literal(..) | Expr::Column(_))
 }
 
-/// A list as comparisons with what is computed in it, beside the list of the rest.
+/// A list with its computed items as comparisons, beside the list of the others.
 fn in_computed_list(list: InList, schema: &DFSchema) -> Result<Expr> {
     let InList { expr, list, negated } = list;
     let (op, and_or) = match negated {
@@ -428,7 +430,7 @@ fn in_narrow_list(list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> 
     Ok(Transformed::no(Expr::InList(list)))
 }
 
-/// What a cast widens, and its type: no value is changed by it, and the order of none.
+/// The operand of a widening cast and its type. Such a cast changes neither values nor their order.
 fn widened<'a>(expr: &'a Expr, schema: &DFSchema) -> Result<Option<(&'a Expr, DataType)>> {
     let Expr::Cast(cast) = expr else { return Ok(None) };
     let (from, to) = (cast.expr.get_type(schema)?, cast.field.data_type());
@@ -445,7 +447,7 @@ fn widened<'a>(expr: &'a Expr, schema: &DFSchema) -> Result<Option<(&'a Expr, Da
             };
             *scale >= 0 && i16::from(*wide) - i16::from(*scale) >= digits
         }
-        // A count of rows is never more than BIGINT holds.
+        // A UInt64 is a count of rows, which always fits BIGINT.
         (DataType::UInt64, DataType::Int64) => true,
         (from, to) if from.is_integer() && to.is_integer() => {
             let bytes = |of: &DataType| of.primitive_width().unwrap_or_default();
@@ -460,7 +462,7 @@ fn widened<'a>(expr: &'a Expr, schema: &DFSchema) -> Result<Option<(&'a Expr, Da
     Ok(widens.then_some((cast.expr.as_ref(), from)))
 }
 
-/// A literal as one of a narrower type, where it fits.
+/// A literal in a narrower type, if it fits.
 fn narrowed(value: &ScalarValue, to: &DataType) -> Option<ScalarValue> {
     if value.is_null() {
         return None;

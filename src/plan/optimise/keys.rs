@@ -1,8 +1,8 @@
-//! The keys of joins, taken out of their conditions.
+//! Extracts the keys of joins from their conditions.
 //!
-//! Rows of a join meet by its keys: `a.k = b.k` in its condition becomes one. Where there is no equality, but `a.k IS NOT
-//! DISTINCT FROM b.k`, that becomes a key, in a join in which nulls equal each other; an equality that comes to such a join
-//! later becomes a key, too, and stays in the condition, where it keeps nulls out.
+//! `a.k = b.k` in a condition becomes a key. If there is no equality but `a.k IS NOT DISTINCT FROM b.k`, that
+//! becomes a key of a join in which nulls equal each other. An equality that is added to such a join later also
+//! becomes a key, and stays in the condition, where it excludes nulls.
 
 use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{NullEquality, Result};
@@ -13,7 +13,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 type Key = (Expr, Expr);
 
-/// Takes the keys out of conditions.
+/// The optimizer rule that extracts keys.
 #[derive(Debug)]
 pub(super) struct EquiKeys;
 
@@ -50,7 +50,7 @@ impl OptimizerRule for EquiKeys {
     }
 }
 
-/// The keys that conditions of an operator are; unless they `stay`, these conditions are gone.
+/// The keys among conditions with this operator. These conditions are removed unless they `stay`.
 fn taken(conditions: &mut Vec<Expr>, op: Operator, stay: bool, join: &Join) -> Result<Vec<Key>> {
     let mut keys = vec![];
     let mut kept = Vec::with_capacity(conditions.len());
@@ -77,8 +77,9 @@ fn key(left: &Expr, right: &Expr, join: &Join) -> Result<Option<Key>> {
     Ok(hashes.then_some((left, right)))
 }
 
-/// DataFusion's rule that orders the tables of a FROM so that each is joined by keys. It makes one join of many, and does
-/// not ask in which of them nulls equal each other; so these have no keys meanwhile.
+/// DataFusion's rule that reorders the tables of a FROM so that each is joined by keys. The rule merges joins
+/// without regard to whether nulls equal each other in them, so joins in which they do give up their keys
+/// first.
 #[derive(Debug)]
 pub(super) struct CrossJoins(pub EliminateCrossJoin);
 

@@ -1,11 +1,12 @@
-//! Which rules make a plan cheaper, in their order.
+//! The optimizer rules, in their order.
 //!
-//! Each of them yields the rows of the plan it is given, in three-valued logic, over whatever rows: that is shown of each by
-//! the test beside this file, which compares plans with and without it over all combinations of small domains. DataFusion has
-//! more rules. Some of those answer wrongly: its simplification of expressions takes `x IN (1) AND x IN (2)` for false where
-//! x is NULL, `NULL ~ '.*'` for false, and trusts in what an expression says of its being NULL. Others do not suit
-//! incremental upkeep: limits stay where the user put them (a top-k is `Limit` over `Sort`), and fields of a struct are taken
-//! where the query takes them. Subqueries are joins before any rule sees them (`subqueries`).
+//! Each rule must preserve the rows of its plan, in three-valued logic, over any input. The tests beside this
+//! file check that for each rule: they compare plans with and without it over all combinations of small
+//! domains. DataFusion has more rules. Some of them give wrong results: its simplification of expressions takes
+//! `x IN (1) AND x IN (2)` for false where x is NULL, takes `NULL ~ '.*'` for false, and relies on the declared
+//! nullability of expressions. Others do not suit incremental maintenance: limits must stay where the user put
+//! them (a top-k is `Limit` over `Sort`), and fields of a struct must be read where the query reads them.
+//! Subqueries are joins before any rule runs (`subqueries`).
 
 mod arguments;
 mod filters;
@@ -37,56 +38,60 @@ pub(super) use fold::{constant, folded};
 
 use arguments::{Distincts, FailingArguments};
 use filters::Filters;
-use fold::Fold;
+use fold::SimplifyExpressions;
 use keys::{CrossJoins, EquiKeys};
 
-/// A rule.
+/// An optimizer rule.
 pub type Rule = Arc<dyn OptimizerRule + Send + Sync>;
 
-/// The rules of all plans: of tables, of their recomputation in batch, and of questions that are asked.
+/// The rules for all plans: of tables, of batch recomputation, and of live queries.
 pub fn rules() -> Vec<Rule> {
     vec![
-        // A chain of unions is one; it has each row as often.
+        // Merges nested UNION ALLs, which keeps the count of each row.
         Arc::new(OptimizeUnions::new()),
-        // Our own, see there.
-        Arc::new(Fold),
-        // DISTINCT is a GROUP BY of all columns, in which nulls equal each other in both.
+        // This rule is our own.
+        Arc::new(SimplifyExpressions),
+        // Makes DISTINCT a GROUP BY of all columns. Nulls equal each other in both.
         Arc::new(ReplaceDistinctWithAggregate::new()),
-        // A side that only decides whether a row is there becomes a semi-join, or goes where it decides nothing. It asks
-        // for keys that are unique by a GROUP BY, and in which joins nulls equal each other.
+        // Replaces a join whose other side only decides over existence by a semi-join, or removes the other
+        // side if it has no effect. The rule proves uniqueness by GROUP BY, and respects joins in which nulls
+        // equal each other.
         Arc::new(EliminateJoin::new()),
-        // Our own, see there.
+        // This rule is our own.
         Arc::new(EquiKeys),
-        // An order or a group by a column twice is one by it once.
+        // Removes repeated columns from an ORDER BY or GROUP BY.
         Arc::new(EliminateDuplicatedExpr::new()),
-        // A filter that is true goes; one that is false or NULL leaves nothing.
+        // Removes a filter that is always true; an input with a filter that is false or NULL becomes empty.
         Arc::new(EliminateFilter::new()),
-        // See there. It joins by equalities of ON and WHERE, which keep nulls out in both.
+        // Adapts DataFusion's rule. It uses equalities of ON and WHERE, and both exclude nulls.
         Arc::new(CrossJoins(EliminateCrossJoin::new())),
         Arc::new(EquiKeys),
-        // LIMIT 0 leaves nothing.
+        // An input with LIMIT 0 becomes empty.
         Arc::new(EliminateLimit::new()),
-        // What reads nothing yields nothing, but for a group without columns; an outer join its other side with nulls.
+        // Removes nodes over empty inputs, except for aggregates without group columns. An outer join becomes
+        // its preserved side with nulls.
         Arc::new(PropagateEmptyRelation::new()),
-        // Outer to inner where a condition above keeps the rows with nulls out: it follows nulls through comparisons and
-        // strict functions, and stops at AND, OR and all tests that a null can pass.
+        // Turns an outer join into an inner one if a condition above removes rows with nulls. The rule follows
+        // nulls through comparisons and strict functions, and stops at AND, OR and any test that a null can
+        // pass.
         Arc::new(EliminateOuterJoin::new()),
-        // See there. Conditions go to the sides that an outer join does not preserve only from its ON, to those that it
-        // preserves only from above it; a condition on one key of a join goes to the other only where a null fails it.
+        // Adapts DataFusion's rule. Into the side that an outer join does not preserve it only pushes
+        // conditions of ON; into the preserved side, only conditions from above. A condition on one key of a
+        // join is copied to the other key only if nulls fail it.
         Arc::new(Filters(PushDownFilter::new())),
-        // Our own, see there.
+        // This rule is our own.
         Arc::new(FailingArguments),
-        // See there. A count of distinct values counts the groups by them.
+        // Adapts DataFusion's rule. A count of distinct values becomes a count of groups.
         Arc::new(Distincts(SingleDistinctToGroupBy::new())),
-        // A group by a constant beside a column is one by the column.
+        // Removes a constant from a GROUP BY that has another column.
         Arc::new(EliminateGroupByConstant::new()),
-        // An expression that is evaluated in any case is evaluated once.
+        // Evaluates an expression once if it is evaluated in any case.
         Arc::new(CommonSubexprEliminate::new()),
-        // Columns that nobody reads go.
+        // Removes columns that nobody reads.
         Arc::new(OptimizeProjections::new()),
-        // Our own, see there.
+        // Runs again, as the rules above may have moved arguments out of aggregates.
         Arc::new(FailingArguments),
-        Arc::new(Fold),
+        Arc::new(SimplifyExpressions),
         Arc::new(EliminateFilter::new()),
     ]
 }

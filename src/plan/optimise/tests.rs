@@ -1,5 +1,5 @@
-//! Each rule against the plan it is given, over rows of all combinations of small domains; expressions as they are against
-//! what they become.
+//! Tests each rule by comparing the rows of a plan before and after it, over all combinations of small domains;
+//! and simplified expressions with the original ones.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::{Rule, folded, rules};
 use crate::plan::dialect::Standard;
 use crate::plan::session::batch_context;
 
-/// k, v: NULL and small numbers; b: NULL, true and false; s: NULL and texts. All combinations.
+/// All combinations of k and v: NULL and small integers; b: NULL, true and false; s: NULL and texts.
 fn rows() -> RecordBatch {
     let numbers = [None, Some(1), Some(2)];
     let (mut k, mut v, mut b, mut s) = (vec![], vec![], vec![], vec![]);
@@ -64,7 +64,7 @@ fn shown(values: &dyn Array) -> Vec<String> {
     (0..values.len()).map(|n| formatter.value(n).to_string()).collect()
 }
 
-/// The expression, types agreed on.
+/// The expression with its types coerced.
 fn read(context: &SessionContext, sql: &str) -> Expr {
     let named = schema().to_dfschema().unwrap();
     let written = DFParserBuilder::new(sql).with_dialect(&Standard).build().unwrap();
@@ -182,7 +182,7 @@ fn conditions_become_as_simple_as_they_can() {
             "CAST(CAST(v AS Int32) AS Int64) = Int64(3000000000)",
         ),
         ("CASE WHEN FALSE THEN k WHEN TRUE THEN v ELSE 3 END", "v"),
-        // Whether a column may be null is not asked.
+        // The rule does not use whether a column may be null.
         ("k = k", "k = k"),
         (
             "k NOT IN (1, v, 2, v + 1)",
@@ -195,7 +195,7 @@ fn conditions_become_as_simple_as_they_can() {
     }
 }
 
-/// Statements over two tables t and u of these rows.
+/// Statements over two tables t and u with these rows.
 fn statements() -> Vec<String> {
     let on = [
         "t.k = u.k",
@@ -268,7 +268,7 @@ fn statements() -> Vec<String> {
     statements
 }
 
-/// A plan run without any rule but those that it cannot be run without.
+/// Runs a plan without any optimizer rules.
 async fn run(context: &SessionContext, plan: &LogicalPlan) -> Vec<String> {
     let state = context.state();
     let planned = state.query_planner().create_physical_plan(plan, &state).await;
@@ -300,7 +300,7 @@ async fn each_rule_yields_the_rows_of_the_plan_it_is_given() {
             .build(),
     );
     for (name, few) in [("t", 0), ("u", 1)] {
-        // Of u every second row.
+        // Table u has every second row.
         let rows = rows();
         let kept: Vec<u64> = (0..rows.num_rows() as u64).filter(|n| few == 0 || n % 2 == 1).collect();
         let rows = arrow::compute::take_record_batch(&rows, &arrow::array::UInt64Array::from(kept)).unwrap();
@@ -318,8 +318,11 @@ async fn each_rule_yields_the_rows_of_the_plan_it_is_given() {
             .analyzer()
             .execute_and_check(plan, state.config_options(), |_, _| {})
             .unwrap();
-        // Without these it cannot be run.
-        let needed: Vec<Rule> = vec![Arc::new(super::Fold), Arc::new(ReplaceDistinctWithAggregate::new())];
+        // A plan cannot run without these rules.
+        let needed: Vec<Rule> = vec![
+            Arc::new(super::SimplifyExpressions),
+            Arc::new(ReplaceDistinctWithAggregate::new()),
+        ];
         let runs = plan
             .exists(|node| Ok(matches!(node, LogicalPlan::Distinct(_))))
             .unwrap()
@@ -334,14 +337,15 @@ async fn each_rule_yields_the_rows_of_the_plan_it_is_given() {
         assert_eq!(run(&context, &whole).await, before, "{sql}\n{whole}");
         for rule in rules() {
             let name = rule.name().to_string();
-            // What several rules do together is seen where all of them are tried. Some find nothing to do without another.
+            // The effect of several rules together is tested with all of them. Some rules find nothing to do
+            // unless another one runs first.
             let first: Option<Rule> = match name.as_str() {
                 "cross_joins" => Some(Arc::new(super::EquiKeys)),
                 "propagate_empty_relation" => Some(Arc::new(super::EliminateFilter::new())),
                 _ => None,
             };
             let given = match name.as_str() {
-                // It is among those without which a plan cannot be run.
+                // This rule is among those that `needed` lists.
                 "replace_distinct_aggregate" if runs => plan.clone(),
                 _ => with(first.into_iter().collect(), &bare, &context),
             };

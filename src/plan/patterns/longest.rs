@@ -1,57 +1,58 @@
-//! Which match PostgreSQL takes of those that begin at one place, and what its groups capture.
+//! Finds the match that PostgreSQL takes among those that begin at one place, and what its groups capture.
 //!
-//! 1. A quantifier prefers many or few; a sequence what the first part of it that has a preference prefers; several branches
-//!    prefer many. The whole pattern takes its longest or its shortest match accordingly.
-//! 2. Of a sequence each part in turn takes the longest (or shortest) text that leaves the rest of them a match. Neighbours that
-//!    capture nothing and prefer the same are one part.
-//! 3. Of several branches the first one that fits exactly is taken.
-//! 4. A repetition that is taken once at least is one of a round less, which captures nothing, and the last round behind it;
-//!    another takes round after round, and captures what its last one found.
+//! 1. A quantifier prefers many repetitions or few. A sequence prefers what its first part with a preference
+//!    does. Alternatives prefer many. The whole pattern takes its longest or its shortest match accordingly.
+//! 2. In a sequence each part in turn takes the longest (or shortest) text with which the parts after it still
+//!    match. Neighbouring parts that capture nothing and have the same preference count as one part.
+//! 3. Of several alternatives the first one that fits exactly is taken.
+//! 4. A repetition that is taken at least once splits into a repetition with one round less, which captures
+//!    nothing, and the last round after it. Any other repetition is taken round by round, and captures what its
+//!    last round found.
 //!
-//! Places are positions between characters. What a part can reach is computed for a set of places at once, so that a pattern
-//! costs its length times that of the text for each match.
+//! A place is a position between characters. The ends that a part can reach are computed for a set of starts at
+//! once, so a match costs at most the pattern's length times the text's.
 
 use regex::Regex;
 
-use super::parse::Part;
+use super::parse::PatternPart;
 
-/// Steps that one text may take.
+/// The most steps that matching one text may take.
 const MOST_STEPS: usize = 20_000_000;
 
-/// A part, ready to be followed.
-pub(super) enum Step {
+/// A part of a pattern, compiled for matching.
+pub(super) enum MatchStep {
     One(Box<Regex>),
     Place(Box<Regex>),
-    Sequence(Vec<Step>),
-    Either(Vec<Step>),
-    Group(Box<Step>, Option<usize>),
+    Sequence(Vec<MatchStep>),
+    Either(Vec<MatchStep>),
+    Group(Box<MatchStep>, Option<usize>),
     Times {
-        of: Box<Step>,
+        of: Box<MatchStep>,
         least: u32,
         most: Option<u32>,
         greedy: Option<bool>,
     },
 }
 
-/// The part, ready to be followed.
-pub(super) fn prepare(part: &Part, ignore_case: bool) -> Result<Step, regex::Error> {
-    let all = |parts: &[Part]| -> Result<Vec<Step>, regex::Error> {
+/// Compiles a part.
+pub(super) fn prepare(part: &PatternPart, ignore_case: bool) -> Result<MatchStep, regex::Error> {
+    let all = |parts: &[PatternPart]| -> Result<Vec<MatchStep>, regex::Error> {
         parts.iter().map(|part| prepare(part, ignore_case)).collect()
     };
     let case = if ignore_case { "(?i)" } else { "" };
     Ok(match part {
-        Part::One(one) => Step::One(Box::new(Regex::new(&format!("{case}\\A(?:{one})\\z"))?)),
-        Part::Place(place) => Step::Place(Box::new(Regex::new(place)?)),
-        Part::Sequence(parts) => Step::Sequence(neighbours(all(parts)?)),
-        Part::Either(parts) => Step::Either(all(parts)?),
-        Part::Group(part, number) => Step::Group(Box::new(prepare(part, ignore_case)?), *number),
-        Part::Times {
+        PatternPart::One(one) => MatchStep::One(Box::new(Regex::new(&format!("{case}\\A(?:{one})\\z"))?)),
+        PatternPart::Place(place) => MatchStep::Place(Box::new(Regex::new(place)?)),
+        PatternPart::Sequence(parts) => MatchStep::Sequence(neighbours(all(parts)?)),
+        PatternPart::Either(parts) => MatchStep::Either(all(parts)?),
+        PatternPart::Group(part, number) => MatchStep::Group(Box::new(prepare(part, ignore_case)?), *number),
+        PatternPart::Times {
             of,
             least: 1,
             most: Some(1),
             greedy: None,
         } => prepare(of, ignore_case)?,
-        Part::Times {
+        PatternPart::Times {
             of,
             least,
             most,
@@ -60,7 +61,7 @@ pub(super) fn prepare(part: &Part, ignore_case: bool) -> Result<Step, regex::Err
             let last = prepare(of, ignore_case)?;
             let splits = captures(&last) && *least > 0;
             let less = u32::from(splits);
-            let rounds = Step::Times {
+            let rounds = MatchStep::Times {
                 of: Box::new(if splits {
                     prepare(&silent(of), ignore_case)?
                 } else {
@@ -71,25 +72,25 @@ pub(super) fn prepare(part: &Part, ignore_case: bool) -> Result<Step, regex::Err
                 greedy: *greedy,
             };
             match splits {
-                true => Step::Sequence(vec![rounds, last]),
+                true => MatchStep::Sequence(vec![rounds, last]),
                 false => rounds,
             }
         }
     })
 }
 
-/// The part, capturing nothing.
-fn silent(part: &Part) -> Part {
+/// The part without captures.
+fn silent(part: &PatternPart) -> PatternPart {
     match part {
-        Part::Sequence(parts) => Part::Sequence(parts.iter().map(silent).collect()),
-        Part::Either(parts) => Part::Either(parts.iter().map(silent).collect()),
-        Part::Group(part, _) => Part::Group(Box::new(silent(part)), None),
-        Part::Times {
+        PatternPart::Sequence(parts) => PatternPart::Sequence(parts.iter().map(silent).collect()),
+        PatternPart::Either(parts) => PatternPart::Either(parts.iter().map(silent).collect()),
+        PatternPart::Group(part, _) => PatternPart::Group(Box::new(silent(part)), None),
+        PatternPart::Times {
             of,
             least,
             most,
             greedy,
-        } => Part::Times {
+        } => PatternPart::Times {
             of: Box::new(silent(of)),
             least: *least,
             most: *most,
@@ -99,17 +100,17 @@ fn silent(part: &Part) -> Part {
     }
 }
 
-/// Steps with neighbours made one, see (2).
-fn neighbours(steps: Vec<Step>) -> Vec<Step> {
-    let mut made: Vec<Step> = vec![];
-    let mut run: Vec<Step> = vec![];
+/// Merges neighbouring steps as (2) demands.
+fn neighbours(steps: Vec<MatchStep>) -> Vec<MatchStep> {
+    let mut made: Vec<MatchStep> = vec![];
+    let mut run: Vec<MatchStep> = vec![];
     let mut held = Preferences::default();
     for step in steps {
         let mut with = held;
         preferences(&step, &mut with);
         if captures(&step) || with.many && with.few {
             if !run.is_empty() {
-                made.push(Step::Sequence(std::mem::take(&mut run)));
+                made.push(MatchStep::Sequence(std::mem::take(&mut run)));
             }
             made.push(step);
             held = Preferences::default();
@@ -119,38 +120,38 @@ fn neighbours(steps: Vec<Step>) -> Vec<Step> {
         }
     }
     if !run.is_empty() {
-        made.push(Step::Sequence(run));
+        made.push(MatchStep::Sequence(run));
     }
     made
 }
 
-/// Whether a part captures anything.
-fn captures(step: &Step) -> bool {
+/// Whether a part has a group that captures.
+fn captures(step: &MatchStep) -> bool {
     match step {
-        Step::One(_) | Step::Place(_) => false,
-        Step::Sequence(steps) | Step::Either(steps) => steps.iter().any(captures),
-        Step::Group(step, number) => number.is_some() || captures(step),
-        Step::Times { of, .. } => captures(of),
+        MatchStep::One(_) | MatchStep::Place(_) => false,
+        MatchStep::Sequence(steps) | MatchStep::Either(steps) => steps.iter().any(captures),
+        MatchStep::Group(step, number) => number.is_some() || captures(step),
+        MatchStep::Times { of, .. } => captures(of),
     }
 }
 
-/// Which preferences there are in a part.
+/// The preferences that occur in a part.
 #[derive(Clone, Copy, Default)]
 struct Preferences {
     many: bool,
     few: bool,
 }
 
-fn preferences(step: &Step, held: &mut Preferences) {
+fn preferences(step: &MatchStep, held: &mut Preferences) {
     match step {
-        Step::One(_) | Step::Place(_) => {}
-        Step::Sequence(steps) => steps.iter().for_each(|step| preferences(step, held)),
-        Step::Either(steps) => {
+        MatchStep::One(_) | MatchStep::Place(_) => {}
+        MatchStep::Sequence(steps) => steps.iter().for_each(|step| preferences(step, held)),
+        MatchStep::Either(steps) => {
             held.many = true;
             steps.iter().for_each(|step| preferences(step, held));
         }
-        Step::Group(step, _) => preferences(step, held),
-        Step::Times { of, greedy, .. } => {
+        MatchStep::Group(step, _) => preferences(step, held),
+        MatchStep::Times { of, greedy, .. } => {
             held.many |= greedy == &Some(true);
             held.few |= greedy == &Some(false);
             preferences(of, held);
@@ -158,75 +159,75 @@ fn preferences(step: &Step, held: &mut Preferences) {
     }
 }
 
-/// What a part prefers, see (1): many, few, or nothing.
-fn prefers(step: &Step) -> Option<bool> {
+/// What a part prefers, see (1): many (true), few (false), or nothing.
+fn prefers(step: &MatchStep) -> Option<bool> {
     match step {
-        Step::One(_) | Step::Place(_) => None,
-        Step::Sequence(steps) => steps.iter().find_map(prefers),
-        Step::Either(_) => Some(true),
-        Step::Group(step, _) => prefers(step),
-        Step::Times { of, greedy, .. } => greedy.or_else(|| prefers(of)),
+        MatchStep::One(_) | MatchStep::Place(_) => None,
+        MatchStep::Sequence(steps) => steps.iter().find_map(prefers),
+        MatchStep::Either(_) => Some(true),
+        MatchStep::Group(step, _) => prefers(step),
+        MatchStep::Times { of, greedy, .. } => greedy.or_else(|| prefers(of)),
     }
 }
 
-/// The bytes from and to which each group has matched; the first one is the whole.
+/// The bytes from which to which each group matched. The first entry is the whole match.
 pub(in crate::plan) type Captured = Vec<Option<(usize, usize)>>;
 
-/// The match that begins at a byte of the text, where there is one; none as well where it takes too many steps.
+/// The match that begins at the byte `start` of the text; `None` if there is none.
 ///
 /// # Errors
-/// It takes too many steps.
-pub(super) fn from(step: &Step, text: &str, start: usize, groups: usize) -> Result<Option<Captured>, String> {
-    let mut follower = Follower {
+/// Matching takes too many steps.
+pub(super) fn match_at(step: &MatchStep, text: &str, start: usize, groups: usize) -> Result<Option<Captured>, String> {
+    let mut matcher = Matcher {
         text,
         places: text[start..].char_indices().map(|(at, _)| start + at).collect(),
         steps: 0,
         captured: vec![None; groups + 1],
     };
-    follower.places.push(text.len());
-    let most = follower.places.len() - 1;
-    let ends = follower.reach(step, &Places::of(0, most + 1))?;
+    matcher.places.push(text.len());
+    let most = matcher.places.len() - 1;
+    let ends = matcher.reach(step, &PlaceSet::single(0, most + 1))?;
     let end = match prefers(step) {
         Some(false) => ends.first(),
         _ => ends.last(),
     };
     let Some(end) = end else { return Ok(None) };
-    follower.captured[0] = Some((start, follower.places[end]));
+    matcher.captured[0] = Some((start, matcher.places[end]));
     if groups > 0 {
-        follower.dissect(step, 0, end)?;
+        matcher.dissect(step, 0, end)?;
     }
-    Ok(Some(follower.captured))
+    Ok(Some(matcher.captured))
 }
 
-/// A set of places.
+/// A set of places, as a flag for each place.
 #[derive(Clone, PartialEq)]
-struct Places(Vec<bool>);
+struct PlaceSet(Vec<bool>);
 
-impl Places {
-    fn none(length: usize) -> Places {
-        Places(vec![false; length])
+impl PlaceSet {
+    fn empty(length: usize) -> PlaceSet {
+        PlaceSet(vec![false; length])
     }
 
-    fn of(place: usize, length: usize) -> Places {
-        let mut places = Places::none(length);
+    fn single(place: usize, length: usize) -> PlaceSet {
+        let mut places = PlaceSet::empty(length);
         places.0[place] = true;
         places
     }
 
-    fn each(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
+    fn places(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
         self.0.iter().enumerate().filter(|(_, is)| **is).map(|(place, _)| place)
     }
 
     fn first(&self) -> Option<usize> {
-        self.each().next()
+        self.places().next()
     }
 
     fn last(&self) -> Option<usize> {
-        self.each().next_back()
+        self.places().next_back()
     }
 
-    /// Adds those of another; says whether there were new ones.
-    fn add(&mut self, other: &Places) -> bool {
+    /// Adds the places of another set; returns whether any of them was new.
+    fn add(&mut self, other: &PlaceSet) -> bool {
         let mut new = false;
         for (mine, other) in self.0.iter_mut().zip(&other.0) {
             new |= *other && !*mine;
@@ -236,16 +237,16 @@ impl Places {
     }
 }
 
-struct Follower<'a> {
+struct Matcher<'a> {
     text: &'a str,
-    /// The byte at which each character begins, and the end.
+    /// The byte at which each character begins, and the length of the text.
     places: Vec<usize>,
     steps: usize,
     captured: Captured,
 }
 
-impl Follower<'_> {
-    fn count(&mut self, steps: usize) -> Result<(), String> {
+impl Matcher<'_> {
+    fn count_steps(&mut self, steps: usize) -> Result<(), String> {
         self.steps += steps;
         match self.steps <= MOST_STEPS {
             true => Ok(()),
@@ -253,38 +254,38 @@ impl Follower<'_> {
         }
     }
 
-    /// Where a part can end that begins at one of these places.
-    fn reach(&mut self, step: &Step, starts: &Places) -> Result<Places, String> {
+    /// The places at which a part can end that begins at one of `starts`.
+    fn reach(&mut self, step: &MatchStep, starts: &PlaceSet) -> Result<PlaceSet, String> {
         let length = self.places.len();
-        self.count(length)?;
-        let mut ends = Places::none(length);
+        self.count_steps(length)?;
+        let mut ends = PlaceSet::empty(length);
         match step {
-            Step::One(class) => {
-                for at in starts.each().filter(|at| at + 1 < length) {
+            MatchStep::One(class) => {
+                for at in starts.places().filter(|at| at + 1 < length) {
                     ends.0[at + 1] = class.is_match(&self.text[self.places[at]..self.places[at + 1]]);
                 }
             }
-            Step::Place(place) => {
-                for at in starts.each() {
+            MatchStep::Place(place) => {
+                for at in starts.places() {
                     let byte = self.places[at];
                     ends.0[at] = place
                         .find_at(self.text, byte)
                         .is_some_and(|found| found.start() == byte);
                 }
             }
-            Step::Sequence(steps) => {
+            MatchStep::Sequence(steps) => {
                 ends = starts.clone();
                 for step in steps {
                     ends = self.reach(step, &ends)?;
                 }
             }
-            Step::Either(steps) => {
+            MatchStep::Either(steps) => {
                 for step in steps {
                     ends.add(&self.reach(step, starts)?);
                 }
             }
-            Step::Group(step, _) => ends = self.reach(step, starts)?,
-            Step::Times { of, least, most, .. } => {
+            MatchStep::Group(step, _) => ends = self.reach(step, starts)?,
+            MatchStep::Times { of, least, most, .. } => {
                 let mut now = starts.clone();
                 for _ in 0..*least {
                     now = self.reach(of, &now)?;
@@ -303,30 +304,30 @@ impl Follower<'_> {
         Ok(ends)
     }
 
-    /// Finds what the groups of a part capture that matches from a place to a place.
-    fn dissect(&mut self, step: &Step, start: usize, end: usize) -> Result<bool, String> {
-        self.count(1)?;
+    /// Sets the captures of a part that matches from one place to another; false if it does not match.
+    fn dissect(&mut self, step: &MatchStep, start: usize, end: usize) -> Result<bool, String> {
+        self.count_steps(1)?;
         if !captures(step) {
-            return self.fits(step, start, end);
+            return self.matches(step, start, end);
         }
         match step {
-            Step::One(_) | Step::Place(_) => Ok(true),
-            Step::Sequence(steps) => self.sequence(steps, start, end),
-            Step::Either(steps) => {
+            MatchStep::One(_) | MatchStep::Place(_) => Ok(true),
+            MatchStep::Sequence(steps) => self.sequence(steps, start, end),
+            MatchStep::Either(steps) => {
                 for step in steps {
-                    if self.fits(step, start, end)? && self.dissect(step, start, end)? {
+                    if self.matches(step, start, end)? && self.dissect(step, start, end)? {
                         return Ok(true);
                     }
                 }
                 Ok(false)
             }
-            Step::Group(step, number) => {
+            MatchStep::Group(step, number) => {
                 if let Some(number) = number {
                     self.captured[*number] = Some((self.places[start], self.places[end]));
                 }
                 self.dissect(step, start, end)
             }
-            Step::Times {
+            MatchStep::Times {
                 of,
                 least,
                 most,
@@ -340,46 +341,46 @@ impl Follower<'_> {
         }
     }
 
-    /// A new round captures anew.
-    fn forget(&mut self, step: &Step) {
+    /// Clears the captures of a part, because a new round captures anew.
+    fn forget(&mut self, step: &MatchStep) {
         match step {
-            Step::One(_) | Step::Place(_) => {}
-            Step::Sequence(steps) | Step::Either(steps) => steps.iter().for_each(|step| self.forget(step)),
-            Step::Group(step, number) => {
+            MatchStep::One(_) | MatchStep::Place(_) => {}
+            MatchStep::Sequence(steps) | MatchStep::Either(steps) => steps.iter().for_each(|step| self.forget(step)),
+            MatchStep::Group(step, number) => {
                 if let Some(number) = number {
                     self.captured[*number] = None;
                 }
                 self.forget(step);
             }
-            Step::Times { of, .. } => self.forget(of),
+            MatchStep::Times { of, .. } => self.forget(of),
         }
     }
 
-    fn fits(&mut self, step: &Step, start: usize, end: usize) -> Result<bool, String> {
+    fn matches(&mut self, step: &MatchStep, start: usize, end: usize) -> Result<bool, String> {
         let length = self.places.len();
-        Ok(self.reach(step, &Places::of(start, length))?.0[end])
+        Ok(self.reach(step, &PlaceSet::single(start, length))?.0[end])
     }
 
-    /// The places in the order in which a part tries them.
-    fn tried(&mut self, step: &Step, start: usize, end: usize) -> Result<Vec<usize>, String> {
+    /// The places at which a part may end, in the order in which it tries them.
+    fn possible_ends(&mut self, step: &MatchStep, start: usize, end: usize) -> Result<Vec<usize>, String> {
         let length = self.places.len();
-        let ends = self.reach(step, &Places::of(start, length))?;
-        let within = ends.each().filter(|at| *at <= end);
+        let ends = self.reach(step, &PlaceSet::single(start, length))?;
+        let within = ends.places().filter(|at| *at <= end);
         Ok(match prefers(step) {
             Some(false) => within.collect(),
             _ => within.rev().collect(),
         })
     }
 
-    fn sequence(&mut self, steps: &[Step], start: usize, end: usize) -> Result<bool, String> {
+    fn sequence(&mut self, steps: &[MatchStep], start: usize, end: usize) -> Result<bool, String> {
         let Some((first, rest)) = steps.split_first() else {
             return Ok(start == end);
         };
         if rest.is_empty() {
-            return Ok(self.fits(first, start, end)? && self.dissect(first, start, end)?);
+            return Ok(self.matches(first, start, end)? && self.dissect(first, start, end)?);
         }
-        for middle in self.tried(first, start, end)? {
-            let mut ends = Places::of(middle, self.places.len());
+        for middle in self.possible_ends(first, start, end)? {
+            let mut ends = PlaceSet::single(middle, self.places.len());
             for step in rest {
                 ends = self.reach(step, &ends)?;
             }
@@ -390,13 +391,21 @@ impl Follower<'_> {
         Ok(false)
     }
 
-    /// So many rounds from a place to a place. An empty round is only taken where the least count asks for it.
-    fn rounds(&mut self, of: &Step, least: u32, most: Option<u32>, start: usize, end: usize) -> Result<bool, String> {
+    /// Matches rounds of a repetition from one place to another. An empty round is only taken where the least
+    /// count needs it.
+    fn rounds(
+        &mut self,
+        of: &MatchStep,
+        least: u32,
+        most: Option<u32>,
+        start: usize,
+        end: usize,
+    ) -> Result<bool, String> {
         if most == Some(0) {
             return Ok(start == end);
         }
         let before = self.captured.clone();
-        for middle in self.tried(of, start, end)? {
+        for middle in self.possible_ends(of, start, end)? {
             if middle == start && (start < end || least > 1) {
                 continue;
             }
@@ -406,7 +415,7 @@ impl Follower<'_> {
                 continue;
             }
             if middle == end {
-                if least <= 1 || self.fits(of, end, end)? {
+                if least <= 1 || self.matches(of, end, end)? {
                     return Ok(true);
                 }
                 continue;

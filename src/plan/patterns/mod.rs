@@ -1,8 +1,8 @@
 //! Regular expressions as PostgreSQL reads and matches them, and the patterns of SIMILAR TO.
 //!
-//! A pattern is parsed ([`parse`]), written in the words of the regex crate ([`translate`]), and matched by that. Where the match
-//! that this takes may not be the one that PostgreSQL takes, it only says where the first one begins, and [`longest`] follows
-//! the pattern from there.
+//! A pattern is parsed ([`parse`]), translated for the regex crate ([`translate`]), and matched by that. Where
+//! the regex crate may take another match than PostgreSQL, it only finds where the first match begins, and
+//! [`longest`] matches the pattern from there.
 
 mod longest;
 mod parse;
@@ -20,31 +20,31 @@ use regex::Regex;
 pub(super) use longest::Captured;
 pub(super) use similar::of_similar_to;
 
-/// How many patterns a thread keeps.
+/// The most patterns that a thread caches.
 const MOST_KEPT: usize = 64;
 
-/// How a pattern is read.
+/// How a pattern is read and matched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Flags {
-    /// All matches, and not the first one alone.
+    /// `g`: all matches count, rather than the first one only.
     pub global: bool,
-    /// `i`.
+    /// `i`: case does not matter.
     pub ignore_case: bool,
-    /// `n` and `p`: `.` and `[^...]` match no end of a line.
+    /// `n` and `p`: `.` and `[^...]` do not match a newline.
     pub lines_end: bool,
-    /// `n` and `w`: `^` and `$` match at each line.
+    /// `n` and `w`: `^` and `$` match at the start and the end of each line.
     pub anchors_at_lines: bool,
-    /// `x`: white space and comments are for readers.
+    /// `x`: white space and comments in the pattern are ignored.
     pub expanded: bool,
-    /// `q`: a text, and no pattern.
+    /// `q`: the pattern is a plain text.
     pub literal: bool,
 }
 
 impl Flags {
-    /// Those that a function is given.
+    /// Reads the flags that a function is given.
     ///
     /// # Errors
-    /// One of them is none, or is not known here.
+    /// A character is not a flag, or not one that is supported.
     pub fn read(text: &str) -> Result<Flags, String> {
         let mut flags = Flags::default();
         for flag in text.chars() {
@@ -78,19 +78,19 @@ impl Flags {
     }
 }
 
-/// A pattern that texts are matched with.
+/// A compiled pattern.
 pub(super) struct Pattern {
     regex: Regex,
-    /// Where the match of the regex crate may not be PostgreSQL's.
-    followed: Option<longest::Step>,
+    /// The steps for [`longest`], if the regex crate may take another match than PostgreSQL.
+    followed: Option<longest::MatchStep>,
     groups: usize,
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Compiles a pattern.
     ///
     /// # Errors
-    /// What is wrong with it, for a user.
+    /// What is wrong with the pattern, in a user's words.
     pub fn new(pattern: &str, flags: Flags) -> Result<Pattern, String> {
         let unread = |why: String| format!("could not read the pattern '{}': {why}", shortened(pattern));
         let parsed = parse::parse(pattern, flags).map_err(unread)?;
@@ -112,24 +112,24 @@ impl Pattern {
         })
     }
 
-    /// How many groups it captures.
+    /// How many groups the pattern captures.
     pub fn groups(&self) -> usize {
         self.groups
     }
 
-    /// Whether a text holds a match.
+    /// Whether a text contains a match.
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
 
-    /// The first match that begins at a byte of a text or behind it.
+    /// The first match that begins at or after a byte of a text.
     ///
     /// # Errors
-    /// It takes too long to find.
+    /// The search takes too many steps.
     pub fn find_at(&self, text: &str, from: usize) -> Result<Option<Captured>, String> {
         if let Some(step) = &self.followed {
             return match self.regex.find_at(text, from) {
-                Some(found) => longest::from(step, text, found.start(), self.groups),
+                Some(found) => longest::match_at(step, text, found.start(), self.groups),
                 None => Ok(None),
             };
         }
@@ -143,10 +143,11 @@ impl Pattern {
         }))
     }
 
-    /// All matches from a byte on, each one behind the one before it; a match of nothing may stand where another one ends.
+    /// Up to `most` matches from a byte on, none of which overlap. An empty match may stand where another match
+    /// ends.
     ///
     /// # Errors
-    /// It takes too long to find them.
+    /// The search takes too many steps.
     pub fn find_all(&self, text: &str, from: usize, most: usize) -> Result<Vec<Captured>, String> {
         let (mut found, mut at) = (vec![], from);
         while found.len() < most
@@ -157,7 +158,7 @@ impl Pattern {
             found.push(captured);
             at = match end > start {
                 true => end,
-                // What matches nothing is looked for behind the next character.
+                // After an empty match the search goes on after the next character.
                 false => end + text[end..].chars().next().map_or(1, char::len_utf8),
             };
         }
@@ -165,16 +166,16 @@ impl Pattern {
     }
 }
 
-/// A pattern as this thread knows it.
+/// The compiled pattern, from this thread's cache where it is there.
 ///
 /// # Errors
-/// What is wrong with it, for a user.
-pub(super) fn known(pattern: &str, flags: Flags) -> Result<Rc<Pattern>, String> {
-    type Known = HashMap<(String, Flags), Result<Rc<Pattern>, String>>;
+/// What is wrong with the pattern, in a user's words.
+pub(super) fn cached_pattern(pattern: &str, flags: Flags) -> Result<Rc<Pattern>, String> {
+    type PatternCache = HashMap<(String, Flags), Result<Rc<Pattern>, String>>;
     thread_local! {
-        static KNOWN: RefCell<Known> = RefCell::default();
+        static CACHE: RefCell<PatternCache> = RefCell::default();
     }
-    KNOWN.with_borrow_mut(|known| {
+    CACHE.with_borrow_mut(|known| {
         let key = (pattern.to_string(), flags);
         if let Some(pattern) = known.get(&key) {
             return pattern.clone();
@@ -188,7 +189,7 @@ pub(super) fn known(pattern: &str, flags: Flags) -> Result<Rc<Pattern>, String> 
     })
 }
 
-/// The beginning of a pattern, for a message.
+/// The beginning of a pattern, for messages.
 fn shortened(pattern: &str) -> String {
     match pattern.char_indices().nth(60) {
         Some((at, _)) => format!("{}...", &pattern[..at]),

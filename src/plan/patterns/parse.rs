@@ -1,49 +1,50 @@
-//! Advanced regular expressions as PostgreSQL reads them, parsed into a tree.
+//! Parses PostgreSQL's advanced regular expressions into a tree.
 //!
-//! What can never match as PostgreSQL would have it matched is refused with the reason: back-references and look-around
-//! inside of a pattern, which need more than one pass over the text.
+//! Back-references and look-around within a pattern are refused with the reason, because they need more than
+//! one pass over the text.
 
 use super::Flags;
 
 /// A part of a pattern.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Part {
-    /// A single character of this class, in the words of the regex crate.
+pub(super) enum PatternPart {
+    /// A single character of this class, in the regex crate's syntax.
     One(String),
-    /// A place between characters, in the words of the regex crate.
+    /// A place between characters (an assertion), in the regex crate's syntax.
     Place(&'static str),
-    /// Parts behind one another.
-    Sequence(Vec<Part>),
-    /// One of several.
-    Either(Vec<Part>),
-    /// In parentheses, with its number where it captures.
-    Group(Box<Part>, Option<usize>),
-    /// So many times: as many as possible or as few as possible, or, where one count is written, as `of` prefers.
+    /// Parts one after another.
+    Sequence(Vec<PatternPart>),
+    /// Alternatives.
+    Either(Vec<PatternPart>),
+    /// A part in parentheses, with its number if it captures.
+    Group(Box<PatternPart>, Option<usize>),
+    /// A repetition: greedy or not, or, where the pattern has one exact count (`greedy` is `None`), with the
+    /// preference of `of`.
     Times {
-        of: Box<Part>,
+        of: Box<PatternPart>,
         least: u32,
         most: Option<u32>,
         greedy: Option<bool>,
     },
 }
 
-/// A pattern, and how many groups it captures.
+/// A parsed pattern, and how many groups it captures.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Parsed {
-    pub part: Part,
+    pub part: PatternPart,
     pub groups: usize,
     pub flags: Flags,
 }
 
-/// PostgreSQL's greatest count of repetitions.
+/// PostgreSQL's greatest count in a quantifier.
 const MOST_TIMES: u32 = 255;
-/// How deep parentheses may be nested.
+/// The deepest that parentheses may be nested.
 const DEEPEST: usize = 100;
 
-/// Reads a pattern.
+/// Parses a pattern.
 ///
 /// # Errors
-/// What is wrong with it, for a user.
+/// What is wrong with the pattern, in a user's words.
 pub(super) fn parse(pattern: &str, flags: Flags) -> Result<Parsed, String> {
     let mut flags = flags;
     let mut text = pattern;
@@ -63,9 +64,9 @@ pub(super) fn parse(pattern: &str, flags: Flags) -> Result<Parsed, String> {
         text = rest;
     }
     if flags.literal {
-        let one = |c: char| Part::One(regex::escape(&c.to_string()));
+        let one = |c: char| PatternPart::One(regex::escape(&c.to_string()));
         return Ok(Parsed {
-            part: Part::Sequence(text.chars().map(one).collect()),
+            part: PatternPart::Sequence(text.chars().map(one).collect()),
             groups: 0,
             flags,
         });
@@ -113,7 +114,7 @@ impl Parser {
             .all(|(n, c)| self.text.get(self.at + n) == Some(&c))
     }
 
-    /// Passes over comments, and over white space where that is only for readers.
+    /// Skips comments, and white space if the pattern is expanded.
     fn skip(&mut self) -> Result<(), String> {
         loop {
             if self.starts_with("(?#") {
@@ -135,7 +136,7 @@ impl Parser {
         }
     }
 
-    fn either(&mut self) -> Result<Part, String> {
+    fn either(&mut self) -> Result<PatternPart, String> {
         self.depth += 1;
         if self.depth > DEEPEST {
             return Err(format!("parentheses are nested more than {DEEPEST} deep"));
@@ -147,11 +148,11 @@ impl Parser {
         self.depth -= 1;
         Ok(match branches.len() {
             1 => branches.swap_remove(0),
-            _ => Part::Either(branches),
+            _ => PatternPart::Either(branches),
         })
     }
 
-    fn sequence(&mut self) -> Result<Part, String> {
+    fn sequence(&mut self) -> Result<PatternPart, String> {
         let mut parts = vec![];
         loop {
             self.skip()?;
@@ -165,12 +166,12 @@ impl Parser {
         }
         Ok(match parts.len() {
             1 => parts.swap_remove(0),
-            _ => Part::Sequence(parts),
+            _ => PatternPart::Sequence(parts),
         })
     }
 
-    /// An atom with the quantifier behind it, if there is one.
-    fn times(&mut self, of: Part) -> Result<Part, String> {
+    /// The atom `of`, repeated by the quantifier that follows, if there is one.
+    fn times(&mut self, of: PatternPart) -> Result<PatternPart, String> {
         self.skip()?;
         let (least, most, prefers) = match self.peek() {
             Some('*') => (0, None, true),
@@ -192,7 +193,7 @@ impl Parser {
             }
             _ => return Ok(of),
         };
-        if matches!(of, Part::Place(_)) {
+        if matches!(of, PatternPart::Place(_)) {
             return Err("a quantifier stands behind a place, which cannot be repeated".to_string());
         }
         self.at += 1;
@@ -207,7 +208,7 @@ impl Parser {
         if again {
             return Err("a quantifier stands behind a quantifier".to_string());
         }
-        Ok(Part::Times {
+        Ok(PatternPart::Times {
             of: Box::new(of),
             least,
             most,
@@ -228,28 +229,28 @@ impl Parser {
         }
     }
 
-    fn atom(&mut self) -> Result<Part, String> {
+    fn atom(&mut self) -> Result<PatternPart, String> {
         let c = self.text[self.at];
         self.at += 1;
         Ok(match c {
             '(' => return self.group(),
             '[' => return self.bracket(),
             '\\' => return self.escape(),
-            '.' if self.flags.lines_end => Part::One("[^\\n]".to_string()),
-            '.' => Part::One("(?s:.)".to_string()),
-            '^' if self.flags.anchors_at_lines => Part::Place("(?m:^)"),
-            '^' => Part::Place("\\A"),
-            '$' if self.flags.anchors_at_lines => Part::Place("(?m:$)"),
-            '$' => Part::Place("\\z"),
+            '.' if self.flags.lines_end => PatternPart::One("[^\\n]".to_string()),
+            '.' => PatternPart::One("(?s:.)".to_string()),
+            '^' if self.flags.anchors_at_lines => PatternPart::Place("(?m:^)"),
+            '^' => PatternPart::Place("\\A"),
+            '$' if self.flags.anchors_at_lines => PatternPart::Place("(?m:$)"),
+            '$' => PatternPart::Place("\\z"),
             '*' | '+' | '?' => return Err("a quantifier stands behind nothing".to_string()),
             '{' if self.peek().is_some_and(|c| c.is_ascii_digit()) => {
                 return Err("a quantifier stands behind nothing".to_string());
             }
-            c => Part::One(literal(c)),
+            c => PatternPart::One(literal(c)),
         })
     }
 
-    fn group(&mut self) -> Result<Part, String> {
+    fn group(&mut self) -> Result<PatternPart, String> {
         let number = if self.starts_with("?:") {
             self.at += 2;
             None
@@ -267,15 +268,15 @@ impl Parser {
         if !self.take(')') {
             return Err("a ( is not closed".to_string());
         }
-        Ok(Part::Group(Box::new(inner), number))
+        Ok(PatternPart::Group(Box::new(inner), number))
     }
 
-    fn bracket(&mut self) -> Result<Part, String> {
+    fn bracket(&mut self) -> Result<PatternPart, String> {
         let unclosed = || "a [ is not closed".to_string();
         for (word, place) in [("[:<:]]", "\\b{start}"), ("[:>:]]", "\\b{end}")] {
             if self.starts_with(word) {
                 self.at += word.len();
-                return Ok(Part::Place(place));
+                return Ok(PatternPart::Place(place));
             }
         }
         let negated = self.take('^');
@@ -320,10 +321,11 @@ impl Parser {
             class.push_str(&format!("{}-{}", literal(from), literal(to)));
         }
         class.push(']');
-        Ok(Part::One(class))
+        Ok(PatternPart::One(class))
     }
 
-    /// What stands between `[:` and `:]`, or `[.` and `.]`; the sign behind the bracket comes next.
+    /// The name between `[:` and `:]`, or `[.` and `.]`. The parser stands at the sign after the bracket;
+    /// `None` if it is not closed.
     fn named(&mut self, sign: char) -> Option<String> {
         self.at += 1;
         let mut name = String::new();
@@ -337,7 +339,7 @@ impl Parser {
         }
     }
 
-    /// An element of a bracket that begins with `c`.
+    /// The element of a bracket that begins with `c`.
     fn element(&mut self, c: char) -> Result<Element, String> {
         match (c, self.peek()) {
             ('[', Some(sign @ ('.' | '='))) => {
@@ -349,20 +351,20 @@ impl Parser {
                 }
             }
             ('\\', _) => match self.escape()? {
-                Part::One(class) if class.starts_with('[') => Ok(Element::Class(class)),
-                Part::One(one) => Ok(Element::One(unescaped(&one))),
+                PatternPart::One(class) if class.starts_with('[') => Ok(Element::Class(class)),
+                PatternPart::One(one) => Ok(Element::One(unescaped(&one))),
                 _ => Err("a bracket holds a place".to_string()),
             },
             _ => Ok(Element::One(c)),
         }
     }
 
-    /// What a backslash and the letters behind it stand for.
-    fn escape(&mut self) -> Result<Part, String> {
+    /// What an escape stands for: a character, a class or a place.
+    fn escape(&mut self) -> Result<PatternPart, String> {
         let c = self.peek().ok_or("it ends with a backslash")?;
         self.at += 1;
-        let one = |c: char| Ok(Part::One(literal(c)));
-        let class = |words: &str| Ok(Part::One(words.to_string()));
+        let one = |c: char| Ok(PatternPart::One(literal(c)));
+        let class = |words: &str| Ok(PatternPart::One(words.to_string()));
         match c {
             'd' => class("[0-9]"),
             'D' => class("[^0-9]"),
@@ -370,12 +372,12 @@ impl Parser {
             'S' => class(&format!("[^{SPACE}]")),
             'w' => class("[\\p{Alphabetic}\\p{Nd}_]"),
             'W' => class("[^\\p{Alphabetic}\\p{Nd}_]"),
-            'A' => Ok(Part::Place("\\A")),
-            'Z' => Ok(Part::Place("\\z")),
-            'm' => Ok(Part::Place("\\b{start}")),
-            'M' => Ok(Part::Place("\\b{end}")),
-            'y' => Ok(Part::Place("\\b")),
-            'Y' => Ok(Part::Place("\\B")),
+            'A' => Ok(PatternPart::Place("\\A")),
+            'Z' => Ok(PatternPart::Place("\\z")),
+            'm' => Ok(PatternPart::Place("\\b{start}")),
+            'M' => Ok(PatternPart::Place("\\b{end}")),
+            'y' => Ok(PatternPart::Place("\\b")),
+            'Y' => Ok(PatternPart::Place("\\B")),
             'a' => one('\u{7}'),
             'b' => one('\u{8}'),
             'B' => one('\\'),
@@ -405,8 +407,8 @@ impl Parser {
         }
     }
 
-    /// A character by its number, of at most so many digits.
-    fn coded(&mut self, most: usize, radix: u32) -> Result<Part, String> {
+    /// The character with a code of at most `most` digits. Codes of 4 and 8 digits must have exactly as many.
+    fn coded(&mut self, most: usize, radix: u32) -> Result<PatternPart, String> {
         let (mut code, mut digits) = (0u32, 0);
         while digits < most
             && let Some(digit) = self.peek().and_then(|c| c.to_digit(radix))
@@ -416,7 +418,7 @@ impl Parser {
         }
         let exact = most == 4 || most == 8;
         match char::from_u32(code) {
-            Some(c) if digits > 0 && (!exact || digits == most) => Ok(Part::One(literal(c))),
+            Some(c) if digits > 0 && (!exact || digits == most) => Ok(PatternPart::One(literal(c))),
             _ => Err("a character's number is none".to_string()),
         }
     }
@@ -427,10 +429,10 @@ enum Element {
     Class(String),
 }
 
-/// White space that may break lines, as the C library has it.
+/// White space as PostgreSQL has it from the C library, which leaves out spaces that do not break lines.
 const SPACE: &str = "[\\s--[\\u{85}\\u{a0}\\u{2007}\\u{202f}]]";
 
-/// A class in double brackets.
+/// The class of a name in double brackets, such as `[[:alpha:]]`.
 fn posix(name: &str) -> Option<&'static str> {
     Some(match name {
         "alnum" => "\\p{Alphabetic}\\p{Nd}",
@@ -450,7 +452,7 @@ fn posix(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A character as the regex crate reads it, in a class or outside of one.
+/// A character as the regex crate reads it, inside or outside of a class.
 pub(super) fn literal(c: char) -> String {
     match c.is_ascii_punctuation() {
         true => format!("\\{c}"),
@@ -458,7 +460,7 @@ pub(super) fn literal(c: char) -> String {
     }
 }
 
-/// The character that [`literal`] wrote.
+/// The character for which a text of [`literal`] stands.
 fn unescaped(written: &str) -> char {
     written.chars().last().expect("a literal is a character")
 }

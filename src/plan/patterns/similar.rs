@@ -1,7 +1,8 @@
-//! The patterns of SIMILAR TO: `%` and `_` as in LIKE, and of regular expressions `|`, `*`, `+`, `?`, `{m,n}`, parentheses and
-//! brackets. The whole text must match.
+//! Patterns of SIMILAR TO. They have `%` and `_` as in LIKE, and `|`, `*`, `+`, `?`, `{m,n}`, parentheses and
+//! brackets as in regular expressions. The whole text must match.
 
-/// The pattern as a regular expression. `escape`: the character in front of one that stands for itself; none: there is none.
+/// The pattern as a regular expression. The character after `escape` stands for itself; with `None` there is no
+/// such character.
 pub(in crate::plan) fn of_similar_to(pattern: &str, escape: Option<char>) -> String {
     let mut made = String::from("^(?:");
     let (mut escaped, mut in_bracket) = (false, false);

@@ -1,8 +1,8 @@
-//! Patterns by themselves; `src/render/tests/functions.rs` has them against PostgreSQL.
+//! Tests of patterns alone; `src/render/tests/functions.rs` compares them with PostgreSQL.
 
 use proptest::prelude::*;
 
-use super::parse::{Parsed, Part, parse};
+use super::parse::{Parsed, PatternPart, parse};
 use super::*;
 
 fn refused(pattern: &str) -> String {
@@ -28,16 +28,17 @@ fn what_can_never_match_as_postgresql_matches_is_refused_with_the_reason() {
     }
 }
 
-fn part() -> impl Strategy<Value = Part> {
-    let one = prop_oneof![Just("a"), Just("b"), Just("[ab]"), Just("[bc]")].prop_map(|one| Part::One(one.to_string()));
+fn part() -> impl Strategy<Value = PatternPart> {
+    let one =
+        prop_oneof![Just("a"), Just("b"), Just("[ab]"), Just("[bc]")].prop_map(|one| PatternPart::One(one.to_string()));
     one.prop_recursive(4, 12, 3, |inner| {
         let times = (inner.clone(), 0u32..3, 0u32..3, any::<bool>(), any::<bool>());
         prop_oneof![
-            prop::collection::vec(inner.clone(), 1..4).prop_map(Part::Sequence),
-            prop::collection::vec(inner.clone(), 2..3).prop_map(Part::Either),
-            inner.clone().prop_map(|part| Part::Group(Box::new(part), None)),
-            times.prop_map(|(of, least, more, open, greedy)| Part::Times {
-                of: Box::new(Part::Group(Box::new(of), None)),
+            prop::collection::vec(inner.clone(), 1..4).prop_map(PatternPart::Sequence),
+            prop::collection::vec(inner.clone(), 2..3).prop_map(PatternPart::Either),
+            inner.clone().prop_map(|part| PatternPart::Group(Box::new(part), None)),
+            times.prop_map(|(of, least, more, open, greedy)| PatternPart::Times {
+                of: Box::new(PatternPart::Group(Box::new(of), None)),
                 least,
                 most: (!open).then_some(least + more),
                 greedy: Some(greedy),
@@ -52,14 +53,15 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Of every pattern, the ends of all matches from a place are those that the regex crate knows of.
+    /// For every pattern, `longest` finds a match where the regex crate finds the first, and ends it at the
+    /// nearest or the farthest place at which the pattern can end.
     #[test]
     fn what_is_followed_reaches_what_the_regex_crate_reaches(part in part(), text in text()) {
         let parsed = Parsed { part, groups: 0, flags: Flags::default() };
         let written = translate::translated(&parsed);
         let step = longest::prepare(&parsed.part, false).unwrap();
         let found = Regex::new(&written).unwrap().find(&text).map(|found| found.start());
-        let followed = found.map(|start| longest::from(&step, &text, start, 0).unwrap().expect("it matches"));
+        let followed = found.map(|start| longest::match_at(&step, &text, start, 0).unwrap().expect("it matches"));
         if let (Some(start), Some(followed)) = (found, followed) {
             let (from, to) = followed[0].unwrap();
             prop_assert_eq!(from, start);
@@ -70,15 +72,15 @@ proptest! {
         }
     }
 
-    /// Where the regex crate is taken at its word, following the pattern comes to the same.
+    /// For patterns that are plain, where the regex crate's match is used, `longest` finds the same match.
     #[test]
     fn plain_patterns_are_matched_alike(
         parts in prop::collection::vec(("[abc]|\\[ab\\]|\\[bc\\]", 0u32..3, 0u32..3, any::<bool>(), any::<bool>()), 1..6),
         text in text(),
     ) {
         let times = |(one, least, more, open, captured): (String, u32, u32, bool, bool)| {
-            let times = Part::Times {
-                of: Box::new(Part::One(one)),
+            let times = PatternPart::Times {
+                of: Box::new(PatternPart::One(one)),
                 least,
                 most: (!open).then_some(least + more),
                 greedy: Some(true),
@@ -86,18 +88,18 @@ proptest! {
             (times, captured)
         };
         let mut groups = 0;
-        let parts: Vec<Part> = parts
+        let parts: Vec<PatternPart> = parts
             .into_iter()
             .map(times)
             .map(|(part, captured)| match captured {
                 true => {
                     groups += 1;
-                    Part::Group(Box::new(part), Some(groups))
+                    PatternPart::Group(Box::new(part), Some(groups))
                 }
                 false => part,
             })
             .collect();
-        let parsed = Parsed { part: Part::Sequence(parts), groups, flags: Flags::default() };
+        let parsed = Parsed { part: PatternPart::Sequence(parts), groups, flags: Flags::default() };
         prop_assert!(translate::is_plain(&parsed.part));
         let regex = Regex::new(&translate::translated(&parsed)).unwrap();
         let step = longest::prepare(&parsed.part, false).unwrap();
@@ -106,7 +108,7 @@ proptest! {
         prop_assert_eq!(plain.find_at(&text, 0).unwrap(), followed.find_at(&text, 0).unwrap());
     }
 
-    /// Whatever a pattern is, it is read or refused, and a match ends.
+    /// Every pattern is either read or refused, and matching ends.
     #[test]
     fn any_pattern_is_read_or_refused(pattern in "[ab()|*+?{},0-9\\[\\]\\\\^$.:wsd-]{0,12}", text in text()) {
         if let Ok(pattern) = Pattern::new(&pattern, Flags::default()) {

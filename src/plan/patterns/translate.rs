@@ -1,23 +1,24 @@
-//! Patterns in the words of the regex crate, and whether they say the same there.
+//! Translates patterns for the regex crate, and decides whether it takes the same match as PostgreSQL.
 //!
-//! Of matches that begin at one place PostgreSQL takes the longest, or the shortest, of the whole pattern; the regex crate takes
-//! the one that it comes to first. For single characters that are repeated greedily, one behind the other, that is the same.
+//! Among matches that begin at one place, PostgreSQL takes the longest or the shortest one of the whole
+//! pattern; the regex crate takes the one that it tries first. These are the same for a sequence of single
+//! characters that are repeated greedily.
 
-use super::parse::{Parsed, Part};
+use super::parse::{Parsed, PatternPart};
 
-/// The pattern as the regex crate reads it.
+/// The pattern in the regex crate's syntax.
 pub(super) fn translated(parsed: &Parsed) -> String {
     let mut made = String::from(if parsed.flags.ignore_case { "(?i)" } else { "" });
     write(&parsed.part, &mut made);
     made
 }
 
-fn write(part: &Part, made: &mut String) {
+fn write(part: &PatternPart, made: &mut String) {
     match part {
-        Part::One(one) => made.push_str(one),
-        Part::Place(place) => made.push_str(place),
-        Part::Sequence(parts) => parts.iter().for_each(|part| write(part, made)),
-        Part::Either(parts) => {
+        PatternPart::One(one) => made.push_str(one),
+        PatternPart::Place(place) => made.push_str(place),
+        PatternPart::Sequence(parts) => parts.iter().for_each(|part| write(part, made)),
+        PatternPart::Either(parts) => {
             made.push_str("(?:");
             for (n, part) in parts.iter().enumerate() {
                 if n > 0 {
@@ -27,12 +28,12 @@ fn write(part: &Part, made: &mut String) {
             }
             made.push(')');
         }
-        Part::Group(part, number) => {
+        PatternPart::Group(part, number) => {
             made.push_str(if number.is_some() { "(" } else { "(?:" });
             write(part, made);
             made.push(')');
         }
-        Part::Times {
+        PatternPart::Times {
             of,
             least,
             most,
@@ -52,20 +53,20 @@ fn write(part: &Part, made: &mut String) {
     }
 }
 
-/// Whether the first match that the regex crate comes to is the one that PostgreSQL takes.
-pub(super) fn is_plain(part: &Part) -> bool {
+/// Whether the match that the regex crate takes is the one that PostgreSQL takes.
+pub(super) fn is_plain(part: &PatternPart) -> bool {
     match part {
-        Part::One(_) | Part::Place(_) => true,
-        Part::Sequence(parts) => parts.iter().all(is_plain),
-        Part::Either(_) => false,
-        Part::Group(part, _) => is_plain(part),
-        Part::Times {
+        PatternPart::One(_) | PatternPart::Place(_) => true,
+        PatternPart::Sequence(parts) => parts.iter().all(is_plain),
+        PatternPart::Either(_) => false,
+        PatternPart::Group(part, _) => is_plain(part),
+        PatternPart::Times {
             of,
             greedy,
             least,
             most,
         } => match of.as_ref() {
-            Part::One(_) => greedy != &Some(false) || most == &Some(*least),
+            PatternPart::One(_) => greedy != &Some(false) || most == &Some(*least),
             _ => false,
         },
     }

@@ -1,9 +1,10 @@
-//! What a recursive query may look like: what PostgreSQL takes, less what is not linear in the rows of the round before.
+//! Checks the form of recursive queries. Allowed is what PostgreSQL allows, except for steps that are not
+//! linear in the rows of the round before.
 //!
-//! 1. `base UNION [ALL] step`: the base does not name the query, the step names it once.
-//! 2. Not in a subquery of an expression, nor where an outer join may put nulls, nor in EXCEPT or INTERSECT: what a row
-//!    of the round before adds would depend on its neighbours.
-//! 3. For the same reason a step that reads the query neither groups, nor ranks, nor limits.
+//! 1. The form is `base UNION [ALL] step`: the base does not name the query, and the step names it once.
+//! 2. The step does not name it in a subquery of an expression, on the side of an outer join that may become
+//!    nulls, or in EXCEPT or INTERSECT: there the effect of a row would depend on the other rows of its round.
+//! 3. For the same reason a step neither groups, ranks nor limits rows.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -16,17 +17,17 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use crate::plan::error::Refusal;
 
-/// A recursive query, taken apart.
+/// The parts of a recursive query.
 pub(super) struct RecursiveParts {
-    /// What it begins with.
+    /// The rows of the first round.
     pub base: Query,
-    /// What a round adds to the rows of the one before.
+    /// The rows that a round yields from those of the round before.
     pub step: Query,
     /// Whether each row is kept once: UNION without ALL.
     pub distinct: bool,
 }
 
-/// A name as SQL compares it.
+/// A name as SQL compares names: unquoted ones are in lower case.
 pub(super) fn named(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -34,11 +35,11 @@ pub(super) fn named(ident: &Ident) -> String {
     }
 }
 
-/// Where a query, or a part of one, names a relation.
+/// The places at which a query, or a part of one, names a relation.
 pub(super) fn references(sql: &impl Visit, name: &str) -> Vec<Span> {
     struct References<'a> {
         name: &'a str,
-        /// Of the queries around: whether a WITH of their own gives the name to another query.
+        /// For each enclosing query, whether its own WITH hides the name.
         hidden: Vec<bool>,
         found: Vec<Span>,
     }
@@ -80,7 +81,8 @@ fn defines(query: &Query, name: &str) -> bool {
     ctes.into_iter().any(|cte| named(&cte.alias.name) == name)
 }
 
-/// Puts each query of a WITH RECURSIVE behind those that it reads, which may stand in any order there.
+/// Sorts the queries of a WITH RECURSIVE, where they may stand in any order, so that each comes after those
+/// that it reads.
 pub(super) fn sort(with: &mut With) -> Result<(), Refusal> {
     let names: Vec<String> = with.cte_tables.iter().map(|cte| named(&cte.alias.name)).collect();
     let reads = |cte: &Cte| {
@@ -116,7 +118,7 @@ pub(super) fn sort(with: &mut With) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Takes a query apart that names itself. `is_aggregate` tells functions by their names.
+/// The parts of a query that names itself. `is_aggregate` tells whether a function is an aggregate, by its name.
 pub(super) fn parts(cte: &Cte, is_aggregate: &dyn Fn(&str) -> bool) -> Result<RecursiveParts, Refusal> {
     let name = named(&cte.alias.name);
     let refused = |reason: &str| Refusal::new(format!("could not plan the recursive query {name:?}: {reason}"));
@@ -162,14 +164,14 @@ pub(super) fn parts(cte: &Cte, is_aggregate: &dyn Fn(&str) -> bool) -> Result<Re
                 .at(Some(*place)));
         }
     }
-    let mut walker = Walker {
+    let mut walker = StepWalker {
         name: &name,
         distinct,
         is_aggregate,
         found: vec![],
         refused: &refused,
     };
-    walker.set(step, Place::Plain)?;
+    walker.set(step, ReferencePlace::Plain)?;
     if let Some((place, _)) = walker.found.get(1) {
         return Err(refused("its recursive part reads it more than once")
             .help("read it once; what is to be joined with itself can be joined where the query is read")
@@ -199,8 +201,8 @@ pub(super) fn parts(cte: &Cte, is_aggregate: &dyn Fn(&str) -> bool) -> Result<Re
     })
 }
 
-/// Leaves DISTINCT out where UNION keeps each row once anyway: what is left is a join, and not a question whether there is
-/// a row of the query.
+/// Removes the DISTINCT of a step if UNION removes duplicates anyway. A step with DISTINCT would be planned as
+/// a test for existence; without it, it is a join.
 fn without_distinct(body: &mut SetExpr) {
     match body {
         SetExpr::Select(select) if matches!(select.distinct, Some(Distinct::Distinct)) => select.distinct = None,
@@ -234,7 +236,7 @@ fn chain<'a>(body: &'a SetExpr, of: SetQuantifier, operands: &mut Vec<&'a SetExp
     }
 }
 
-/// What a query has behind its body.
+/// The clause after a query's body that keeps it from being linear: ORDER BY, FETCH or LIMIT.
 fn ends(query: &Query) -> Option<&'static str> {
     if query.order_by.is_some() {
         return Some("ORDER BY");
@@ -245,24 +247,24 @@ fn ends(query: &Query) -> Option<&'static str> {
     query.limit_clause.is_some().then_some("LIMIT")
 }
 
-/// Where a recursive query is named.
+/// The kind of place at which a recursive query is named.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum ReferencePlace {
     Plain,
-    /// Where an outer join may put nulls.
+    /// Where an outer join may replace its rows by nulls.
     Outer,
 }
 
-struct Walker<'a> {
+struct StepWalker<'a> {
     name: &'a str,
     distinct: bool,
     is_aggregate: &'a dyn Fn(&str) -> bool,
-    found: Vec<(Span, Place)>,
+    found: Vec<(Span, ReferencePlace)>,
     refused: &'a dyn Fn(&str) -> Refusal,
 }
 
-impl Walker<'_> {
-    fn query(&mut self, query: &Query, place: Place) -> Result<(), Refusal> {
+impl StepWalker<'_> {
+    fn query(&mut self, query: &Query, place: ReferencePlace) -> Result<(), Refusal> {
         if defines(query, self.name) {
             return Ok(());
         }
@@ -287,7 +289,7 @@ impl Walker<'_> {
         self.set(&query.body, place)
     }
 
-    fn set(&mut self, body: &SetExpr, place: Place) -> Result<(), Refusal> {
+    fn set(&mut self, body: &SetExpr, place: ReferencePlace) -> Result<(), Refusal> {
         match body {
             SetExpr::Select(select) => self.select(select, place),
             SetExpr::Query(query) => self.query(query, place),
@@ -317,7 +319,7 @@ impl Walker<'_> {
         }
     }
 
-    fn select(&mut self, select: &Select, place: Place) -> Result<(), Refusal> {
+    fn select(&mut self, select: &Select, place: ReferencePlace) -> Result<(), Refusal> {
         let before = self.found.len();
         for part in &select.from {
             self.joined(part, place)?;
@@ -334,7 +336,7 @@ impl Walker<'_> {
         self.row_by_row(select)
     }
 
-    /// By (3).
+    /// Refuses a SELECT that violates (3).
     fn row_by_row(&self, select: &Select) -> Result<(), Refusal> {
         let grouped = match &select.group_by {
             GroupByExpr::All(_) => true,
@@ -377,7 +379,7 @@ impl Walker<'_> {
         }
     }
 
-    fn joined(&mut self, part: &TableWithJoins, place: Place) -> Result<(), Refusal> {
+    fn joined(&mut self, part: &TableWithJoins, place: ReferencePlace) -> Result<(), Refusal> {
         let nulls_left = |operator: &JoinOperator| {
             matches!(
                 operator,
@@ -390,7 +392,7 @@ impl Walker<'_> {
                 JoinOperator::Left(_) | JoinOperator::LeftOuter(_) | JoinOperator::FullOuter(_)
             )
         };
-        let within = |outer: bool| if outer { Place::Outer } else { place };
+        let within = |outer: bool| if outer { ReferencePlace::Outer } else { place };
         let operators: Vec<&JoinOperator> = part.joins.iter().map(|join| &join.join_operator).collect();
         let any_left = |from: usize| operators[from..].iter().any(|operator| nulls_left(operator));
         self.factor(&part.relation, within(any_left(0)))?;
@@ -401,10 +403,10 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn factor(&mut self, factor: &TableFactor, place: Place) -> Result<(), Refusal> {
+    fn factor(&mut self, factor: &TableFactor, place: ReferencePlace) -> Result<(), Refusal> {
         match factor {
             TableFactor::Table { name, .. } if is_of(name, self.name) => {
-                if place == Place::Outer {
+                if place == ReferencePlace::Outer {
                     return Err(
                         (self.refused)("its recursive part reads it where an outer join may put nulls")
                             .help(format!("have it on the other side: FROM {} LEFT JOIN ...", self.name))
@@ -421,7 +423,7 @@ impl Walker<'_> {
     }
 }
 
-/// Finds a call of an aggregate or a window function, subqueries aside.
+/// Finds a call of an aggregate or window function outside of subqueries.
 struct Calls<'a> {
     is_aggregate: &'a dyn Fn(&str) -> bool,
     deep: usize,

@@ -2,18 +2,19 @@
 //!
 //! ```text
 //! WITH RECURSIVE r AS (base UNION ALL step) SELECT ... FROM r
-//!   base: planned by itself, it says what columns r has
-//!   step: planned by itself, over a relation that holds the rows of r before
-//!   the rest: planned over a relation that holds all rows of r
+//!   base: is planned alone; its columns are those of r
+//!   step: is planned alone, over a relation that holds the rows of the round before
+//!   the SELECT: is planned over a relation that holds all rows of r
 //! ```
 //!
-//! The standard has it that a round's step sees the rows of the round before, and that the answer is the rows of all
-//! rounds. A step that may be written ([`form`]) is linear in them: what it makes of all rows so far is what it makes of
-//! each round's. So the answer is the least `r = base + step(r)`, with UNION `r = distinct(base + step(r))`, which is
-//! what is kept incrementally; in batch it is computed round by round ([`rounds`]).
+//! The standard defines the result as the rows of all rounds, where the step of each round reads the rows of
+//! the round before. Every step that [`form`] allows is linear: applied to all rows so far, it yields the sum
+//! of what it yields for each round's rows. So the result is the least `r = base + step(r)`, or with UNION `r =
+//! distinct(base + step(r))`. The graph keeps that up to date incrementally; in batch it is computed round by
+//! round ([`rounds`]).
 //!
-//! The columns are of the base's types, as in PostgreSQL: what the step yields is converted where nothing is lost by it,
-//! and refused otherwise.
+//! The columns have the base's types, as in PostgreSQL. The columns of the step are cast to them if no value is
+//! lost, and refused otherwise.
 
 mod form;
 mod names;
@@ -31,37 +32,38 @@ use datafusion::sql::sqlparser::ast::{Cte, Ident, Query, Visit, VisitMut, Visito
 use super::compile::Compiler;
 use super::error::{Planned, Refusal};
 use super::mistakes::Mistakes;
-use super::numbers::Agreed;
+use super::numbers::NumberCoercion;
 use super::{numbers, session};
 use names::{all_of, name_items, within};
 
 pub(super) use form::search_or_cycle;
 pub use rounds::{OwnRows, own_rows};
 
-/// How many equal rows a recursive query may have; more, which paths through cycles make without end, are an error.
+/// The most equal rows of a recursive query. More than that are an error; paths through cycles make equal rows
+/// without end.
 pub const MOST_EQUAL: i64 = 1_000_000;
 
-/// A recursive query of a table's SELECT.
+/// A recursive query in a table's SELECT.
 pub struct Recursion {
-    /// The relation that holds its rows, as plans of the table and of recursions behind this one scan it.
+    /// The relation of its rows, which the plans of the table and of later recursions scan.
     pub name: String,
-    /// The relation that holds the rows of the round before, as `step` scans it.
+    /// The relation of the rows of the round before, which `step` scans.
     pub before: String,
     /// Its columns.
     pub schema: SchemaRef,
-    /// What it begins with.
+    /// The plan of the first round's rows.
     pub base: LogicalPlan,
-    /// What a round adds.
+    /// The plan of the rows that a round yields from those of the round before.
     pub step: LogicalPlan,
-    /// Whether each row is kept once.
+    /// Whether each row is kept once (UNION without ALL).
     pub distinct: bool,
-    /// After how many rounds it ends.
+    /// How many rounds may follow the first.
     pub most_rounds: u64,
 }
 
 impl Compiler<'_> {
-    /// Plans the recursive queries of a table's SELECT, each behind those that it reads; in the SELECT they become
-    /// queries that read the relations which hold their rows.
+    /// Plans the recursive queries of a table's SELECT, each after those that it reads. In `query` they are
+    /// replaced by queries that read the relations of their rows.
     pub(super) fn recursions(&self, table: &str, query: &mut Query) -> Result<Vec<Recursion>, Mistakes> {
         if !is_recursive(query) {
             return Ok(vec![]);
@@ -79,7 +81,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// A step's plan, which yields columns as the base has them.
+    /// The step's plan with its columns cast to the base's types.
     fn step_as(&self, plan: LogicalPlan, schema: &SchemaRef, name: &Ident) -> Planned<LogicalPlan> {
         let refused = |reason: String, help: String| {
             let what = format!("could not plan the recursive query {:?}: {reason}", form::named(name));
@@ -111,11 +113,11 @@ impl Compiler<'_> {
             columns.push(column.alias(to.name()));
         }
         let plan = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?);
-        Ok(Agreed.analyze(plan, self.context.state().config_options())?)
+        Ok(NumberCoercion.analyze(plan, self.context.state().config_options())?)
     }
 }
 
-/// Whether a value of the step's type is one of the base's, or an error of the row.
+/// Whether values of the step's type can be cast to the base's; a value that does not fit is an error of its row.
 fn becomes(of: &DataType, to: &DataType) -> bool {
     use DataType::{Date32, Decimal128, Float32, Float64, Null, Timestamp};
     match (of, to) {
@@ -146,13 +148,13 @@ fn is_recursive(query: &Query) -> bool {
     Visit::visit(query, &mut Recursive).is_break()
 }
 
-/// Takes recursive queries out of a SELECT.
+/// Replaces the recursive queries of a SELECT.
 struct Expansion<'a, 'c> {
     compiler: &'a Compiler<'c>,
     table: &'a str,
-    /// The WITH queries that can be named, by the queries that have them, without recursive ones.
+    /// For each enclosing query, its WITH queries that may be named here; recursive ones are already replaced.
     visible: Vec<Vec<Cte>>,
-    /// What the FROMs of the same queries name.
+    /// For each enclosing query, the names in its FROM.
     around: Vec<Vec<String>>,
     made: Vec<Recursion>,
 }
@@ -172,7 +174,7 @@ impl VisitorMut for Expansion<'_, '_> {
         }
         for cte in &mut with.cte_tables {
             let name = form::named(&cte.alias.name);
-            // Without RECURSIVE a query's own name is that of another one, further out.
+            // Without RECURSIVE, a query that names itself means another relation further out.
             if !recursive || form::references(cte.query.as_ref(), &name).is_empty() {
                 VisitMut::visit(&mut cte.query, self)?;
             } else if let Err(mistakes) = self.recursive(cte) {
@@ -192,8 +194,8 @@ impl VisitorMut for Expansion<'_, '_> {
 }
 
 impl Expansion<'_, '_> {
-    /// Says so where a part of a recursive query names a column of a query around it.
-    fn told(&self, mistakes: Mistakes, name: &Ident) -> Mistakes {
+    /// Replaces the error if a part of a recursive query names a column of an enclosing query.
+    fn outer_column_refused(&self, mistakes: Mistakes, name: &Ident) -> Mistakes {
         let Some(column) = mistakes.of_a_column() else {
             return mistakes;
         };
@@ -210,7 +212,7 @@ impl Expansion<'_, '_> {
         Refusal::new(what).help(help).at(Some(name.span)).into()
     }
 
-    /// Plans a recursive query and reads its rows in its place.
+    /// Plans a recursive query, and replaces it by one that reads the relation of its rows.
     fn recursive(&mut self, cte: &mut Cte) -> Result<(), Mistakes> {
         let compiler = self.compiler;
         let is_aggregate = |name: &str| compiler.context.udaf(name).is_ok();
@@ -230,7 +232,7 @@ impl Expansion<'_, '_> {
         let base = compiler.planned(Box::new(within(&self.visible, base)), None, &|plan| {
             compiler.named(plan, &[])
         });
-        let (base, schema) = base.map_err(|mistakes| self.told(mistakes, &alias.name))?;
+        let (base, schema) = base.map_err(|mistakes| self.outer_column_refused(mistakes, &alias.name))?;
         let schema = nullable(&schema);
 
         let number = self.made.len() + 1;
@@ -253,7 +255,7 @@ impl Expansion<'_, '_> {
         let step = names::name_plain_items(step, &names);
         let finish = |plan| Ok(compiler.finish(compiler.step_as(plan, &schema, &alias.name)?)?);
         let step = compiler.planned(Box::new(within(&visible, step)), None, &finish);
-        let (step, _) = step.map_err(|mistakes| self.told(mistakes, &alias.name))?;
+        let (step, _) = step.map_err(|mistakes| self.outer_column_refused(mistakes, &alias.name))?;
 
         *cte.query = all_of(&name);
         cte.alias.columns.clear();
@@ -270,7 +272,7 @@ impl Expansion<'_, '_> {
     }
 }
 
-/// Rows of any round may have nulls where those of the first have none.
+/// Columns that have no nulls in the first round may have some in later rounds.
 fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields = schema.fields().iter();
     let fields: Vec<Field> = fields.map(|field| field.as_ref().clone().with_nullable(true)).collect();

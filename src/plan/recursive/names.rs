@@ -1,4 +1,4 @@
-//! Queries put together of others: with names for their columns, with the WITH queries that they may name.
+//! Composes queries: names their columns, and puts them below the WITH queries that they may name.
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{Cte, Ident, Query, SelectItem, SetExpr, Statement, TableFactor, With};
@@ -22,7 +22,7 @@ fn query(sql: &str) -> Query {
     }
 }
 
-/// What the FROMs of a query name, those of its subqueries aside.
+/// The names in the FROM of a query, without those of its subqueries.
 pub(super) fn of_from(body: &SetExpr) -> Vec<String> {
     let of_factor = |factor: &TableFactor| match factor {
         TableFactor::Table { alias: None, name, .. } => name.0.last().and_then(|part| part.as_ident()).map(named),
@@ -43,7 +43,7 @@ pub(super) fn of_from(body: &SetExpr) -> Vec<String> {
     }
 }
 
-/// A query that may name those of `visible`, the innermost last.
+/// The query below the WITH queries of `visible`, of which the last are the innermost.
 pub(super) fn within(visible: &[Vec<Cte>], query: Query) -> Query {
     let levels = visible.iter().rev().filter(|level| !level.is_empty());
     levels.fold(query, |inner, level| {
@@ -58,7 +58,7 @@ pub(super) fn within(visible: &[Vec<Cte>], query: Query) -> Query {
     })
 }
 
-/// A query whose columns are called so, the first of them.
+/// The query with its first columns renamed.
 pub(super) fn name_items(mut query: Query, names: &[Ident], of: &Ident) -> Result<Query, Refusal> {
     if names.is_empty() {
         return Ok(query);
@@ -86,7 +86,7 @@ pub(super) fn name_items(mut query: Query, names: &[Ident], of: &Ident) -> Resul
     Ok(renamed)
 }
 
-/// The same where that takes no query around it.
+/// The query with its columns renamed, if that is possible without a query around it.
 pub(super) fn name_plain_items(mut query: Query, names: &[Ident]) -> Query {
     if let Some(items) = items(&mut query.body)
         && items.len() == names.len()
@@ -100,7 +100,7 @@ fn list(names: &[Ident]) -> String {
     names.iter().map(Ident::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The columns of the SELECT that names those of the whole, if each is written out.
+/// The items of the SELECT that names the columns of the whole query, if none is a wildcard.
 fn items(body: &mut SetExpr) -> Option<&mut Vec<SelectItem>> {
     match body {
         SetExpr::Select(select) => {

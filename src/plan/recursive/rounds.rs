@@ -1,4 +1,4 @@
-//! A recursive query in batch: round by round, as the standard says.
+//! Computes a recursive query in batch, round by round, as the standard defines it.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,15 @@ use datafusion::logical_expr::LogicalPlan;
 
 use super::{MOST_EQUAL, Recursion};
 
-/// Rows of recursive queries, by the names of the relations that hold them.
+/// The rows of recursive queries, by the names of their relations.
 pub type OwnRows = HashMap<String, (SchemaRef, Vec<RecordBatch>)>;
 
-/// The rows of a table's recursive queries, those left out that are dead letters in the graph: rows of rounds beyond the
-/// last one, and those of which there are too many. `run` runs a plan, which reads these relations beside those that
-/// everybody knows, and yields batches of the given columns.
+/// The rows of a table's recursive queries. Rows that are dead letters in the graph are left out: those of
+/// rounds beyond the last, and those that are there too often. `run` runs a plan that may read the given
+/// relations besides inputs and tables, and yields batches with the given schema.
 ///
 /// # Errors
-/// Those of `run`, and rows without an order of bytes.
+/// Those of `run`, and columns of a type that the row format does not support.
 pub async fn own_rows<E: From<ArrowError>>(
     recursions: &[Recursion],
     mut run: impl AsyncFnMut(&LogicalPlan, &SchemaRef, &OwnRows) -> Result<Vec<RecordBatch>, E>,
@@ -50,10 +50,10 @@ pub async fn own_rows<E: From<ArrowError>>(
     Ok(own)
 }
 
-/// Counts rows.
+/// Counts how often each row has come.
 struct Tally {
     converter: RowConverter,
-    /// How often a row may be there.
+    /// How often a row may come.
     most: i64,
     counts: HashMap<OwnedRow, i64>,
 }
@@ -68,7 +68,7 @@ impl Tally {
         })
     }
 
-    /// Those rows that are not there as often as they may.
+    /// The rows that have not yet come as often as they may. Counts them.
     fn admitted(&mut self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
         self.kept(batches, |count, most| {
             *count += 1;
@@ -76,7 +76,7 @@ impl Tally {
         })
     }
 
-    /// Those rows of which there are not too many.
+    /// The rows that have come fewer than `most` times in all.
     fn without_the_many(&mut self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
         self.kept(batches, |count, most| *count < most)
     }

@@ -1,6 +1,6 @@
-//! What UNNEST of FROM needs beside the lists: `list_positions(a, b)` counts the rows that they yield together, from 1;
-//! `list_or_null(a, b)` is `a`, but a list of one null where none of them has an item, so that a row remains;
-//! `list_positions_or_null(a, b)` is both.
+//! Helpers for UNNEST in FROM. `list_positions(a, b)` numbers the rows that the lists yield together, from 1.
+//! `list_or_null(a, b)` is `a`, or a list of one null if none of the lists has an item, so that a row remains.
+//! `list_positions_or_null(a, b)` numbers the rows of the latter.
 
 use std::sync::Arc;
 
@@ -103,7 +103,7 @@ impl ScalarUDFImpl for Beside {
     }
 }
 
-/// The lists as such with few items; none of NULLs without a type.
+/// A list of any kind as a plain list; `None` for a NULL without a type.
 fn as_list(column: &ArrayRef) -> Result<Option<ArrayRef>> {
     Ok(match column.data_type() {
         DataType::List(_) => Some(column.clone()),
@@ -117,7 +117,7 @@ fn as_list(column: &ArrayRef) -> Result<Option<ArrayRef>> {
 fn or_null(lists: &ArrayRef, of: &DataType, is_empty: impl Fn(usize) -> bool) -> Result<ArrayRef> {
     let lists = lists.as_list::<i32>();
     let values = lists.values();
-    // One null behind all items.
+    // Appends one null to the items, to which rows without items point.
     let items = concat(&[values.as_ref(), new_null_array(values.data_type(), 1).as_ref()])?;
     let null = values.len() as u32;
     let mut taken: Vec<u32> = Vec::with_capacity(values.len());

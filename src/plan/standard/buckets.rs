@@ -1,5 +1,6 @@
-//! `width_bucket(x, low, high, count)`: the number of the bucket that x falls into, of so many equally wide ones from low to
-//! high; 0 in front of them, count + 1 behind. Exact of whole numbers and DECIMALs; of DOUBLEs as PostgreSQL computes it.
+//! `width_bucket(x, low, high, count)`: the number of the bucket that contains x, among `count` equally wide
+//! buckets from low to high. It is 0 before the first and count + 1 after the last. The result is exact for
+//! integers and DECIMALs; for DOUBLEs it is computed as in PostgreSQL.
 
 use std::sync::Arc;
 
@@ -96,7 +97,7 @@ impl ScalarUDFImpl for WidthBucket {
     }
 }
 
-/// The count, an INT.
+/// The count as an INT; an error if it is not positive or does not fit.
 fn checked(count: i64) -> Result<i32, String> {
     match i32::try_from(count) {
         Ok(count) if count > 0 => Ok(count),
@@ -130,7 +131,7 @@ fn of_doubles(x: f64, low: f64, high: f64, count: i64) -> Result<i32, String> {
     })
 }
 
-/// The bucket behind the last.
+/// The number after that of the last bucket.
 fn behind(count: i32) -> Result<i32, String> {
     count
         .checked_add(1)

@@ -1,4 +1,4 @@
-//! `to_hex`: the bits of a whole number in hexadecimal digits, as many as its type has.
+//! `to_hex` writes the bits of an integer in hexadecimal; a negative one has all digits of its type.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `concat` and `concat_ws`: texts behind one another, where NULL is passed over and a truth value is `t` or `f`.
+//! `concat` and `concat_ws` concatenate texts. They skip NULLs, and write booleans as `t` or `f`.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// One of the two.
+/// `concat` or `concat_ws`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Concat {
-    /// Whether the first argument stands between the others.
+    /// Whether the first argument is a separator.
     separated: bool,
     signature: Signature,
 }

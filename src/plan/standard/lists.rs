@@ -1,15 +1,20 @@
-//! Lists as PostgreSQL has arrays: `a[i]` counts from 1 and never from the end, `a[i:j]` is what lies within, array_remove
-//! and array_replace mean all items that are equal, a list without items has no length, and items are written as elsewhere.
+//! Lists with the semantics of PostgreSQL's arrays. `a[i]` counts from 1, and never from the end; `a[i:j]` is
+//! the part that lies within the list. array_remove and array_replace apply to all equal items, the length of
+//! an empty list is null, and array_to_string writes items as they are written elsewhere.
 //!
-//! `array_element` and `array_slice`, which PostgreSQL has not, stay DataFusion's: they count from the end, too.
+//! `array_element` and `array_slice`, which PostgreSQL does not have, stay DataFusion's, and also count from
+//! the end.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, StringArray, UInt32Array, make_comparator};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, StringArray, UInt32Array, make_comparator,
+};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{SortOptions, cast, concat, take};
 use arrow::datatypes::{DataType, Field, FieldRef, UInt64Type};
-use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_err, plan_err};
+use datafusion::functions_nested::array_has::{array_has_all_udf, array_has_any_udf};
 use datafusion::functions_nested::extract::{array_element_udf, array_slice_udf};
 use datafusion::functions_nested::length::array_length_udf;
 use datafusion::functions_nested::remove::{array_remove_all_udf, array_remove_udf};
@@ -18,17 +23,19 @@ use datafusion::functions_nested::string::array_to_string_udf;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawFieldAccessExpr};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, GetFieldAccess, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature,
+    Signature, Volatility,
 };
 
 use super::super::numbers::convert;
+use crate::words::sql_types;
 
-/// Those that have names.
-pub(super) fn functions() -> [ScalarUDF; 4] {
-    [Kind::Remove, Kind::Replace, Kind::Length, Kind::Text].map(|kind| ScalarUDF::from(Lists::new(kind)))
+/// The functions that have names in SQL.
+pub(super) fn functions() -> [ScalarUDF; 6] {
+    use Kind::*;
+    [Remove, Replace, Length, Text, HasAll, HasAny].map(|kind| ScalarUDF::from(Lists::new(kind)))
 }
 
-/// Whether values of a type are lists.
+/// Whether a type is a list.
 pub(super) fn is_list(of: &DataType) -> bool {
     matches!(
         of,
@@ -51,7 +58,7 @@ impl ExprPlanner for Subscripts {
         let call = |kind, args| ScalarUDF::from(Lists::new(kind)).call(args);
         let constant = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Int64(Some(n)), _) if *n > 0);
         Ok(match access.field_access {
-            // One item of array_agg is known without the others.
+            // array_agg(...)[1] is left to DataFusion, which computes one item without gathering the others.
             GetFieldAccess::ListIndex { key }
                 if is_list && !(matches!(access.expr, Expr::AggregateFunction(_)) && constant(&key)) =>
             {
@@ -77,14 +84,20 @@ enum Kind {
     Replace,
     Length,
     Text,
+    /// Whether each item of the second list is in the first.
+    HasAll,
+    /// Whether an item is in both lists.
+    HasAny,
 }
 
-/// One of these; what it takes and returns is as of DataFusion's.
+/// One of the functions. Its arguments and result have the types of DataFusion's function, except that an
+/// item's position may be any integer.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Lists {
     kind: Kind,
     like: Arc<ScalarUDF>,
     aliases: Vec<String>,
+    signature: Signature,
 }
 
 impl Lists {
@@ -96,15 +109,26 @@ impl Lists {
             Kind::Replace => array_replace_all_udf(),
             Kind::Length => array_length_udf(),
             Kind::Text => array_to_string_udf(),
+            Kind::HasAll => array_has_all_udf(),
+            Kind::HasAny => array_has_any_udf(),
         };
-        // The names by which DataFusion calls the functions in whose places these are.
+        // The aliases of DataFusion's functions that these replace.
         let aliases = match kind {
             Kind::Item | Kind::Slice => vec![],
             Kind::Remove => array_remove_udf().aliases().to_vec(),
             Kind::Replace => array_replace_udf().aliases().to_vec(),
-            Kind::Length | Kind::Text => like.aliases().to_vec(),
+            Kind::Length | Kind::Text | Kind::HasAll | Kind::HasAny => like.aliases().to_vec(),
         };
-        Lists { kind, like, aliases }
+        let signature = match kind {
+            Kind::Item => Signature::user_defined(Volatility::Immutable),
+            _ => like.signature().clone(),
+        };
+        Lists {
+            kind,
+            like,
+            aliases,
+            signature,
+        }
     }
 }
 
@@ -117,6 +141,8 @@ impl ScalarUDFImpl for Lists {
             Kind::Replace => "array_replace",
             Kind::Length => "array_length",
             Kind::Text => "array_to_string",
+            Kind::HasAll => "array_has_all",
+            Kind::HasAny => "array_has_any",
         }
     }
 
@@ -134,11 +160,20 @@ impl ScalarUDFImpl for Lists {
     }
 
     fn signature(&self) -> &Signature {
-        self.like.signature()
+        &self.signature
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        self.like.coerce_types(types)
+        match (self.kind, types) {
+            (Kind::Item, [list, place]) if place.is_integer() || place.is_null() => {
+                Ok(vec![list.clone(), DataType::Int64])
+            }
+            (Kind::Item, [list, place]) => {
+                let given = sql_types(&format!("{list}, {place}"));
+                plan_err!("could not plan subscript({given}): it is subscript(list, BIGINT)")
+            }
+            _ => self.like.coerce_types(types),
+        }
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
@@ -172,8 +207,15 @@ impl ScalarUDFImpl for Lists {
         let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if is_constant { 1 } else { args.number_rows };
         let columns: Vec<ArrayRef> = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<_>>()?;
+        if matches!(self.kind, Kind::HasAll | Kind::HasAny) {
+            let found: ArrayRef = Arc::new(found(self.kind, &columns[0], &columns[1])?);
+            return Ok(match is_constant {
+                true => ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?),
+                false => ColumnarValue::Array(found),
+            });
+        }
         let made = match columns[0].data_type() {
-            // NULL is a list of no type.
+            // NULL is a list without a type.
             DataType::Null => arrow::array::new_null_array(args.return_type(), rows),
             DataType::List(_) => self.compute(&columns)?,
             DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
@@ -205,11 +247,53 @@ impl Lists {
             Kind::Remove => removed(lists, &columns[1]),
             Kind::Replace => replaced(lists, &columns[1], &columns[2]),
             Kind::Length | Kind::Text => unreachable!("DataFusion computes these"),
+            Kind::HasAll | Kind::HasAny => unreachable!("what is made is no list"),
         }
     }
 }
 
-/// Lists of doubles and of truth values, however deep, as those of texts; others as they are.
+/// Whether each list has all, or any, of the items of another.
+fn found(kind: Kind, lists: &ArrayRef, sought: &ArrayRef) -> Result<BooleanArray> {
+    if lists.data_type().is_null() || sought.data_type().is_null() {
+        return Ok(BooleanArray::new_null(lists.len()));
+    }
+    let item = |lists: &ArrayRef| match lists.data_type() {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            Ok(item.data_type().clone())
+        }
+        other => exec_err!("could not look for items of a {other}"),
+    };
+    // The items of an empty array literal have no type.
+    let of = match item(lists)? {
+        DataType::Null => item(sought)?,
+        of => of,
+    };
+    let to = DataType::List(Arc::new(Field::new_list_field(of, true)));
+    let (lists, sought) = (cast(lists, &to)?, cast(sought, &to)?);
+    let (lists, sought) = (lists.as_list::<i32>(), sought.as_list::<i32>());
+    let items = |of: &ListArray, row: usize| {
+        let within = of.value_offsets()[row] as usize..of.value_offsets()[row + 1] as usize;
+        let values = of.values().clone();
+        within.map(move |item| values.is_valid(item).then_some(item))
+    };
+    let compare = make_comparator(lists.values(), sought.values(), SortOptions::default())?;
+    let found = |row: usize| {
+        if lists.is_null(row) || sought.is_null(row) {
+            return None;
+        }
+        let is_there = |item: Option<usize>| {
+            item.is_some_and(|item| items(lists, row).flatten().any(|own| compare(own, item).is_eq()))
+        };
+        let mut sought = items(sought, row);
+        Some(match kind {
+            Kind::HasAll => sought.all(is_there),
+            _ => sought.any(is_there),
+        })
+    };
+    Ok((0..lists.len()).map(found).collect())
+}
+
+/// Lists of floats or booleans, at any depth, as lists of texts; other lists as they are.
 fn of_texts(lists: &ArrayRef) -> Result<ArrayRef> {
     Ok(match lists.data_type() {
         DataType::List(_) => {
@@ -247,7 +331,7 @@ fn items(lists: &ListArray, places: &Int64Array) -> Result<ArrayRef> {
     Ok(take(lists.values(), &indices, None)?)
 }
 
-/// The lists of these items of `values`, some of them null.
+/// Lists of the items of `values` at these indices; `None` makes a null.
 fn lists_of(field: FieldRef, values: &ArrayRef, picked: Vec<Option<Vec<u32>>>) -> Result<ArrayRef> {
     let nulls: NullBuffer = picked.iter().map(Option::is_some).collect();
     let offsets = OffsetBuffer::from_lengths(picked.iter().map(|list| list.as_ref().map_or(0, Vec::len)));
@@ -278,7 +362,7 @@ fn slices(lists: &ListArray, from: &Int64Array, to: &Int64Array) -> Result<Array
     lists_of(field_of(lists), lists.values(), (0..lists.len()).map(slice).collect())
 }
 
-/// Whether an item of the lists' values is the element of a row.
+/// A function that tells whether an item equals the element of a row.
 fn is_element<'a>(lists: &ListArray, elements: &'a ArrayRef) -> Result<impl Fn(usize, usize) -> bool + 'a> {
     let elements = match elements.data_type() == lists.values().data_type() {
         true => elements.clone(),
@@ -305,7 +389,7 @@ fn removed(lists: &ListArray, elements: &ArrayRef) -> Result<ArrayRef> {
 fn replaced(lists: &ListArray, from: &ArrayRef, to: &ArrayRef) -> Result<ArrayRef> {
     let is_element = is_element(lists, from)?;
     let to = cast(to, lists.values().data_type())?;
-    // What takes their places stands behind the items.
+    // The replacements stand after the items, one for each row.
     let all = concat(&[lists.values(), &to])?;
     let behind = lists.values().len();
     let made = |row: usize| {

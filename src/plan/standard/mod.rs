@@ -1,4 +1,4 @@
-//! Functions that mean what PostgreSQL means by them, in the places of DataFusion's of the same names that mean something else.
+//! Functions with PostgreSQL's meaning, in place of DataFusion's functions of the same names.
 
 mod beside;
 mod buckets;
@@ -8,7 +8,7 @@ mod lists;
 mod numbers;
 mod operators;
 mod regexps;
-mod row;
+pub(super) mod row;
 mod series;
 mod spelled;
 mod texts;
@@ -23,11 +23,11 @@ use datafusion::prelude::SessionContext;
 pub(super) use operators::{filtered, may_fail, operators, refuse};
 pub use spelled::lengths;
 
-/// Has a session compute by these.
+/// Registers the functions in a session.
 pub(super) fn register(context: &SessionContext) {
     let state = context.state();
     let subscripts: Arc<dyn ExprPlanner> = Arc::new(lists::Subscripts);
-    // The first one that knows how decides.
+    // The first planner that supports an expression plans it.
     let planners = std::iter::once(subscripts)
         .chain(state.expr_planners().iter().cloned())
         .collect();
@@ -52,7 +52,9 @@ pub(super) fn register(context: &SessionContext) {
     context.register_udf(ScalarUDF::from(joining::Concat::new(false)));
     context.register_udf(ScalarUDF::from(joining::Concat::new(true)));
     context.register_udf(numbers::sign());
-    context.register_udf(ScalarUDF::from(numbers::Modulo::new()));
+    for function in numbers::Whole::both() {
+        context.register_udf(ScalarUDF::from(function));
+    }
     if let Ok(ceil) = context.state().udf("ceil") {
         context.register_udf(ceil.as_ref().clone().with_aliases(["ceiling"]));
     }

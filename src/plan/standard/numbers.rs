@@ -1,17 +1,19 @@
-//! Functions of doubles, which fail where PostgreSQL's do: where there is no answer, and where it lies beyond the doubles.
+//! Functions of doubles that fail where PostgreSQL's do: where the result is undefined or outside the range of
+//! a double.
 
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use super::row::{Answer, Given, Made, Of, RowFunction};
+use super::row::{RowArgument, RowFunction, RowResult, RowType, RowValue};
+use crate::words::sql_types;
 
-const ONE: &[&[Of]] = &[&[Of::Double]];
+const ONE: &[&[RowType]] = &[&[RowType::Double]];
 
-/// These functions.
+/// The functions that are computed row by row.
 pub(super) fn functions() -> Vec<RowFunction> {
-    const TWO: &[&[Of]] = &[&[Of::Double; 2]];
-    let one = |name, compute| RowFunction::new(name, ONE, Of::Double, compute);
+    const TWO: &[&[RowType]] = &[&[RowType::Double; 2]];
+    let one = |name, compute| RowFunction::new(name, ONE, RowType::Double, compute);
     vec![
         one("exp", |args| {
             let x = args[0].double();
@@ -21,8 +23,8 @@ pub(super) fn functions() -> Vec<RowFunction> {
         one("log10", |args| logarithm(args[0].double(), f64::log10)),
         RowFunction::new(
             "log",
-            &[&[Of::Double], &[Of::Double; 2]],
-            Of::Double,
+            &[&[RowType::Double], &[RowType::Double; 2]],
+            RowType::Double,
             |args| match args {
                 [x] => logarithm(x.double(), f64::log10),
                 [base, x] if base.double() == 1.0 => {
@@ -38,7 +40,7 @@ pub(super) fn functions() -> Vec<RowFunction> {
                 }
             },
         ),
-        RowFunction::new("power", TWO, Of::Double, power).also(&["pow"]),
+        RowFunction::new("power", TWO, RowType::Double, power).also(&["pow"]),
         one("sin", |args| turned(args, f64::sin)),
         one("cos", |args| turned(args, f64::cos)),
         one("tan", |args| turned(args, f64::tan)),
@@ -53,23 +55,25 @@ pub(super) fn functions() -> Vec<RowFunction> {
     ]
 }
 
-/// `mod(a, b)`, which becomes `a % b` before anything is computed.
+/// `mod(a, b)` and `div(a, b)`. Before anything is computed they become `a % b`, and the truncated quotient.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Modulo {
+pub(super) struct Whole {
+    name: &'static str,
     signature: Signature,
 }
 
-impl Modulo {
-    pub fn new() -> Modulo {
-        Modulo {
+impl Whole {
+    pub fn both() -> [Whole; 2] {
+        ["mod", "div"].map(|name| Whole {
+            name,
             signature: Signature::user_defined(Volatility::Immutable),
-        }
+        })
     }
 }
 
-impl ScalarUDFImpl for Modulo {
+impl ScalarUDFImpl for Whole {
     fn name(&self) -> &str {
-        "mod"
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -77,8 +81,16 @@ impl ScalarUDFImpl for Modulo {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let fits = |of: &DataType| of.is_null() || of.is_numeric() && !(self.name == "div" && of.is_floating());
         match types {
-            [a, b] if (a.is_numeric() || a.is_null()) && (b.is_numeric() || b.is_null()) => Ok(types.to_vec()),
+            [a, b] if fits(a) && fits(b) => Ok(types.to_vec()),
+            _ if self.name == "div" => {
+                let given: Vec<String> = types.iter().map(ToString::to_string).collect();
+                let given = sql_types(&given.join(", "));
+                plan_err!(
+                    "could not plan div({given}): it is of whole numbers and DECIMALs; of DOUBLEs write trunc(a / b)"
+                )
+            }
             _ => plan_err!("could not plan mod(): it takes two numbers"),
         }
     }
@@ -88,39 +100,39 @@ impl ScalarUDFImpl for Modulo {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        exec_err!("could not compute mod() of these arguments")
+        exec_err!("could not compute {}() of these arguments", self.name)
     }
 }
 
 /// `sign(x)`, which is -1, 0 or 1.
 pub(super) fn sign() -> ScalarUDF {
-    RowFunction::new("sign", ONE, Of::Double, |args| {
+    RowFunction::new("sign", ONE, RowType::Double, |args| {
         let x = args[0].double();
-        Ok(Made::Double(f64::from(i8::from(x > 0.0) - i8::from(x < 0.0))))
+        Ok(RowValue::Double(f64::from(i8::from(x > 0.0) - i8::from(x < 0.0))))
     })
     .udf()
 }
 
-/// A value, which may only be infinite where `infinite` says so, and 0.
-fn within(value: f64, infinite: bool) -> Answer {
+/// The value, or an error if it is infinite or 0. With `infinite` both are allowed.
+fn within(value: f64, infinite: bool) -> RowResult {
     if value.is_infinite() && !infinite {
         return Err("the value is too large for a DOUBLE".to_string());
     }
     if value == 0.0 && !infinite {
         return Err("the value is too near to 0 for a DOUBLE".to_string());
     }
-    Ok(Made::Double(value))
+    Ok(RowValue::Double(value))
 }
 
-fn logarithm(x: f64, of: impl Fn(f64) -> f64) -> Answer {
+fn logarithm(x: f64, of: impl Fn(f64) -> f64) -> RowResult {
     match x {
         0.0 => Err("there is no logarithm of 0".to_string()),
         x if x < 0.0 => Err("there is no logarithm of a negative number".to_string()),
-        x => Ok(Made::Double(of(x))),
+        x => Ok(RowValue::Double(of(x))),
     }
 }
 
-fn power(args: &[Given<'_>]) -> Answer {
+fn power(args: &[RowArgument<'_>]) -> RowResult {
     let (base, exponent) = (args[0].double(), args[1].double());
     if base == 0.0 && exponent < 0.0 {
         return Err("0 has no power of a negative number".to_string());
@@ -132,16 +144,16 @@ fn power(args: &[Given<'_>]) -> Answer {
     within(value, base.is_infinite() || exponent.is_infinite() || base == 0.0)
 }
 
-fn turned(args: &[Given<'_>], of: impl Fn(f64) -> f64) -> Answer {
+fn turned(args: &[RowArgument<'_>], of: impl Fn(f64) -> f64) -> RowResult {
     match args[0].double() {
         x if x.is_infinite() => Err("an infinite angle has none".to_string()),
-        x => Ok(Made::Double(of(x))),
+        x => Ok(RowValue::Double(of(x))),
     }
 }
 
-fn inside(args: &[Given<'_>], least: f64, most: f64, of: impl Fn(f64) -> f64) -> Answer {
+fn inside(args: &[RowArgument<'_>], least: f64, most: f64, of: impl Fn(f64) -> f64) -> RowResult {
     match args[0].double() {
         x if x < least || x > most => Err(format!("{x} is not between {least} and {most}")),
-        x => Ok(Made::Double(of(x))),
+        x => Ok(RowValue::Double(of(x))),
     }
 }

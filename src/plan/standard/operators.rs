@@ -1,4 +1,5 @@
-//! `~` and its kin, SIMILAR TO and LIKE as functions, and what `check` says of patterns that can never work.
+//! Rewrites pattern operators (`~` and its variants, SIMILAR TO, LIKE) as functions, and refuses patterns that
+//! can never match.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,7 +14,7 @@ use super::super::error::{Planned, Refusal};
 use super::lists::is_list;
 use super::regexps;
 
-/// An operation of patterns as a function; other expressions as they are.
+/// The function for a pattern operator; other expressions stay as they are.
 pub(in crate::plan) fn operators(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     static MATCHES: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(regexps::matches().udf()));
     static ANY_CASE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(regexps::matches_any_case().udf()));
@@ -49,7 +50,7 @@ pub(in crate::plan) fn operators(expr: Expr, schema: &DFSchema) -> Result<Transf
     }))
 }
 
-/// `to_hex` of a whole number that is written out: an INT where it is one.
+/// Makes the literal argument of `to_hex` an INT if it fits.
 fn as_int(mut call: ScalarFunction) -> Transformed<Expr> {
     let int = match call.args.first() {
         Some(Expr::Literal(ScalarValue::Int64(Some(n)), _)) => i32::try_from(*n).ok(),
@@ -71,7 +72,7 @@ fn as_text(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     })
 }
 
-/// LIKE with another escape character, of a constant pattern, as LIKE with a backslash.
+/// Rewrites LIKE with another escape character, for a constant pattern, as LIKE with a backslash.
 fn escaped(like: Like) -> Transformed<Expr> {
     let (Some(escape), Expr::Literal(ScalarValue::Utf8(Some(pattern)), _)) = (like.escape_char, like.pattern.as_ref())
     else {
@@ -85,7 +86,7 @@ fn escaped(like: Like) -> Transformed<Expr> {
     while let Some(c) = chars.next() {
         match c {
             c if c == escape => {
-                // What stands alone at the end is refused for what it is.
+                // An escape character at the end stays alone, so that it is refused.
                 made.push('\\');
                 made.extend(chars.next());
             }
@@ -100,8 +101,8 @@ fn escaped(like: Like) -> Transformed<Expr> {
     }))
 }
 
-/// An aggregate with a FILTER evaluates its arguments for the rows that the filter lets through alone: `100 / v` of
-/// `sum(100 / v) FILTER (WHERE v <> 0)` becomes `CASE WHEN v <> 0 THEN 100 / v END`.
+/// An aggregate with a FILTER must evaluate its arguments only for the rows that pass it: the argument `100 /
+/// v` of `sum(100 / v) FILTER (WHERE v <> 0)` becomes `CASE WHEN v <> 0 THEN 100 / v END`.
 pub(in crate::plan) fn filtered(expr: Expr) -> Transformed<Expr> {
     let (args, filter) = match &expr {
         Expr::AggregateFunction(call) => (&call.params.args, &call.params.filter),
@@ -133,7 +134,7 @@ pub(in crate::plan) fn filtered(expr: Expr) -> Transformed<Expr> {
     Transformed::yes(expr)
 }
 
-/// Whether an expression may fail over a row: what computes does, and a cast to a date or the like.
+/// Whether an expression may fail for a row: one that calls a function, or casts to a date, time or similar type.
 pub(in crate::plan) fn may_fail(expr: &Expr) -> bool {
     expr.exists(|e| {
         Ok(match e {
@@ -145,8 +146,8 @@ pub(in crate::plan) fn may_fail(expr: &Expr) -> bool {
     .unwrap_or(true)
 }
 
-/// Refuses what can never work, or would mean something else than in PostgreSQL: constant patterns that are none, and the order
-/// of lists, where a NULL is not behind all values here.
+/// Refuses expressions that can never work, such as constant patterns with mistakes, or that differ from
+/// PostgreSQL, such as an order of lists, in which a NULL would not come after all values.
 pub(in crate::plan) fn refuse(plan: &LogicalPlan) -> Planned<()> {
     let mut refusal = None;
     plan.apply_with_subqueries(|node| {
@@ -176,7 +177,7 @@ fn of_pattern(mistake: String) -> Refusal {
     )
 }
 
-/// A cast between a list and a text, which PostgreSQL writes as `{a,b}`.
+/// Refuses a cast between a list and a text, which PostgreSQL writes as `{a,b}`.
 fn cast_of_lists(expr: &Expr, schema: &DFSchema) -> Option<Refusal> {
     let (of, to) = match expr {
         Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),

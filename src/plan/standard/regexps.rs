@@ -1,13 +1,13 @@
-//! Functions of regular expressions.
+//! Functions of regular expressions, with PostgreSQL's patterns.
 
 use std::rc::Rc;
 
-use super::super::patterns::{Captured, Flags, Pattern, known, of_similar_to};
-use super::row::{Answer, Given, Made, Of, RowFunction};
+use super::super::patterns::{Captured, Flags, Pattern, cached_pattern, of_similar_to};
+use super::row::{RowArgument, RowFunction, RowResult, RowType, RowValue};
 
-/// Those of regular expressions, each with PostgreSQL's arguments.
+/// The functions that have names in SQL, each with PostgreSQL's arguments.
 pub(super) fn functions() -> Vec<RowFunction> {
-    use Of::{Text, Texts, Whole, Yes};
+    use RowType::{Text, Texts, Whole, Yes};
     vec![
         RowFunction::new("regexp_like", &[&[Text; 2], &[Text; 3]], Yes, like),
         RowFunction::new("regexp_match", &[&[Text; 2], &[Text; 3]], Texts, first),
@@ -58,34 +58,34 @@ pub(super) fn functions() -> Vec<RowFunction> {
     ]
 }
 
-/// `a ~ b`, `a ~* b`.
+/// `a ~ b`.
 pub(super) fn matches() -> RowFunction {
-    RowFunction::new("~", &[&[Of::Text; 2]], Of::Yes, |args| {
-        let pattern = known(args[1].text(), Flags::default())?;
-        Ok(Made::Yes(pattern.is_match(args[0].text())))
+    RowFunction::new("~", &[&[RowType::Text; 2]], RowType::Yes, |args| {
+        let pattern = cached_pattern(args[1].text(), Flags::default())?;
+        Ok(RowValue::Yes(pattern.is_match(args[0].text())))
     })
 }
 
 /// `a ~* b`.
 pub(super) fn matches_any_case() -> RowFunction {
-    RowFunction::new("~*", &[&[Of::Text; 2]], Of::Yes, |args| {
-        let pattern = known(args[1].text(), any_case())?;
-        Ok(Made::Yes(pattern.is_match(args[0].text())))
+    RowFunction::new("~*", &[&[RowType::Text; 2]], RowType::Yes, |args| {
+        let pattern = cached_pattern(args[1].text(), any_case())?;
+        Ok(RowValue::Yes(pattern.is_match(args[0].text())))
     })
 }
 
-/// `a SIMILAR TO b`, with the character that escapes others, or none.
+/// `a SIMILAR TO b`, whose third argument is the escape character, or empty.
 pub(super) fn similar() -> RowFunction {
-    RowFunction::new("similar_to", &[&[Of::Text; 3]], Of::Yes, |args| {
+    RowFunction::new("similar_to", &[&[RowType::Text; 3]], RowType::Yes, |args| {
         let pattern = known_similar(args[1].text(), args[2].text())?;
-        Ok(Made::Yes(pattern.is_match(args[0].text())))
+        Ok(RowValue::Yes(pattern.is_match(args[0].text())))
     })
 }
 
-/// A pattern of SIMILAR TO, and the character that escapes others in it.
+/// The compiled pattern of SIMILAR TO.
 fn known_similar(pattern: &str, escape: &str) -> Result<Rc<Pattern>, String> {
-    known(&of_similar_to(pattern, escape.chars().next()), Flags::default()).map_err(|why| {
-        // It is told as the user has written it.
+    cached_pattern(&of_similar_to(pattern, escape.chars().next()), Flags::default()).map_err(|why| {
+        // The message names the pattern that the user wrote, not its translation.
         let why = why.rsplit_once("': ").map_or(why.as_str(), |(_, why)| why);
         format!("could not read the pattern '{pattern}': {why}")
     })
@@ -98,13 +98,13 @@ fn any_case() -> Flags {
     }
 }
 
-/// Why a constant pattern of a call can never work; none where it can, or where it is no constant. Texts of constants are in
-/// `constants`, one place for each argument.
+/// Why a constant pattern of a call can never work; `None` if it can, or if it is not constant. `constants` has
+/// an entry for each argument: its text if it is a constant.
 pub(in crate::plan) fn mistake(function: &str, constants: &[Option<&str>]) -> Option<String> {
     let pattern = (*constants.get(1)?)?;
     let flags_at = match (function, constants.len()) {
-        ("~", _) => return known(pattern, Flags::default()).err(),
-        ("~*", _) => return known(pattern, any_case()).err(),
+        ("~", _) => return cached_pattern(pattern, Flags::default()).err(),
+        ("~*", _) => return cached_pattern(pattern, any_case()).err(),
         ("similar_to", _) => {
             let escape = (*constants.get(2)?)?;
             return known_similar(pattern, escape).err();
@@ -122,7 +122,7 @@ pub(in crate::plan) fn mistake(function: &str, constants: &[Option<&str>]) -> Op
     };
     let global = function == "regexp_replace";
     read_flags(function, flags, global)
-        .and_then(|flags| known(pattern, flags))
+        .and_then(|flags| cached_pattern(pattern, flags))
         .err()
 }
 
@@ -134,13 +134,13 @@ fn read_flags(function: &str, flags: &str, global: bool) -> Result<Flags, String
     }
 }
 
-fn flags(function: &str, args: &[Given<'_>], at: usize) -> Result<Flags, String> {
-    read_flags(function, args.get(at).map_or("", Given::text), false)
+fn flags(function: &str, args: &[RowArgument<'_>], at: usize) -> Result<Flags, String> {
+    read_flags(function, args.get(at).map_or("", RowArgument::text), false)
 }
 
-fn like(args: &[Given<'_>]) -> Answer {
-    let pattern = known(args[1].text(), flags("regexp_like", args, 2)?)?;
-    Ok(Made::Yes(pattern.is_match(args[0].text())))
+fn like(args: &[RowArgument<'_>]) -> RowResult {
+    let pattern = cached_pattern(args[1].text(), flags("regexp_like", args, 2)?)?;
+    Ok(RowValue::Yes(pattern.is_match(args[0].text())))
 }
 
 fn of<'a>(text: &'a str, captured: &Captured, group: usize) -> Option<&'a str> {
@@ -148,25 +148,28 @@ fn of<'a>(text: &'a str, captured: &Captured, group: usize) -> Option<&'a str> {
     Some(&text[from..to])
 }
 
-fn first(args: &[Given<'_>]) -> Answer {
-    let (text, pattern) = (args[0].text(), known(args[1].text(), flags("regexp_match", args, 2)?)?);
+fn first(args: &[RowArgument<'_>]) -> RowResult {
+    let (text, pattern) = (
+        args[0].text(),
+        cached_pattern(args[1].text(), flags("regexp_match", args, 2)?)?,
+    );
     let Some(found) = pattern.find_at(text, 0)? else {
-        return Ok(Made::Null);
+        return Ok(RowValue::Null);
     };
     let groups = match pattern.groups() {
         0 => 0..=0,
         groups => 1..=groups,
     };
-    Ok(Made::Texts(
+    Ok(RowValue::Texts(
         groups.map(|n| of(text, &found, n).map(str::to_string)).collect(),
     ))
 }
 
-fn replace(args: &[Given<'_>]) -> Answer {
+fn replace(args: &[RowArgument<'_>]) -> RowResult {
     let (text, to) = (args[0].text(), args[2].text());
     let (start, nth, flags) = match args.get(3) {
         None => (1, Some(1), Flags::default()),
-        Some(Given::Text(flags)) => {
+        Some(RowArgument::Text(flags)) => {
             let flags = Flags::read(flags)?;
             (1, (!flags.global).then_some(1), flags)
         }
@@ -174,15 +177,15 @@ fn replace(args: &[Given<'_>]) -> Answer {
             let nth = args
                 .get(4)
                 .map_or(Ok(1), |nth| at_least(0, nth, "the number of the match"))?;
-            let flags = Flags::read(args.get(5).map_or("", Given::text))?;
+            let flags = Flags::read(args.get(5).map_or("", RowArgument::text))?;
             let given = args.len() > 4;
             let all = nth == 0 || (!given && flags.global);
             (at_least(1, start, "the start")?, (!all).then_some(nth), flags)
         }
     };
-    let pattern = known(args[1].text(), Flags { global: false, ..flags })?;
+    let pattern = cached_pattern(args[1].text(), Flags { global: false, ..flags })?;
     let Some(from) = byte_of(text, start) else {
-        return Ok(Made::Text(text.to_string()));
+        return Ok(RowValue::Text(text.to_string()));
     };
     let most = nth.unwrap_or(usize::MAX);
     let (mut made, mut at) = (String::with_capacity(text.len()), 0);
@@ -196,10 +199,10 @@ fn replace(args: &[Given<'_>]) -> Answer {
         at = to_byte;
     }
     made.push_str(&text[at..]);
-    Ok(Made::Text(made))
+    Ok(RowValue::Text(made))
 }
 
-/// Writes what takes the place of a match: `\1` to `\9` and `\&` stand for what was found, `\\` for a backslash.
+/// Writes the replacement of a match: `\1` to `\9` and `\&` stand for what was matched, and `\\` for a backslash.
 fn write(to: &str, text: &str, found: &Captured, made: &mut String) {
     let mut chars = to.chars().peekable();
     while let Some(c) = chars.next() {
@@ -223,38 +226,38 @@ fn write(to: &str, text: &str, found: &Captured, made: &mut String) {
     }
 }
 
-fn at_least(least: i64, given: &Given<'_>, what: &str) -> Result<usize, String> {
+fn at_least(least: i64, given: &RowArgument<'_>, what: &str) -> Result<usize, String> {
     match given.whole() {
         n if n < least => Err(format!("{what} is {n}, and is at least {least}")),
         n => Ok(usize::try_from(n).unwrap_or(usize::MAX)),
     }
 }
 
-/// The byte at which a character stands, counted from 1; none behind the end.
+/// The byte at which a character begins, where characters count from 1; `None` after the end of the text.
 fn byte_of(text: &str, character: usize) -> Option<usize> {
     let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
     ends.into_iter().nth(character - 1)
 }
 
-fn count(args: &[Given<'_>]) -> Answer {
+fn count(args: &[RowArgument<'_>]) -> RowResult {
     let text = args[0].text();
     let start = args.get(2).map_or(Ok(1), |start| at_least(1, start, "the start"))?;
-    let pattern = known(args[1].text(), flags("regexp_count", args, 3)?)?;
+    let pattern = cached_pattern(args[1].text(), flags("regexp_count", args, 3)?)?;
     let found = match byte_of(text, start) {
         Some(from) => pattern.find_all(text, from, usize::MAX)?.len(),
         None => 0,
     };
-    Ok(Made::Whole(found as i64))
+    Ok(RowValue::Whole(found as i64))
 }
 
-/// The match of a number from a start on, which are the arguments from the third one on.
-fn nth(args: &[Given<'_>], flags: Flags) -> Result<(Rc<Pattern>, Option<Captured>), String> {
+/// The match with the number of the fourth argument, from the start of the third.
+fn nth(args: &[RowArgument<'_>], flags: Flags) -> Result<(Rc<Pattern>, Option<Captured>), String> {
     let text = args[0].text();
     let start = args.get(2).map_or(Ok(1), |start| at_least(1, start, "the start"))?;
     let nth = args
         .get(3)
         .map_or(Ok(1), |nth| at_least(1, nth, "the number of the match"))?;
-    let pattern = known(args[1].text(), flags)?;
+    let pattern = cached_pattern(args[1].text(), flags)?;
     let found = match byte_of(text, start) {
         Some(from) => pattern.find_all(text, from, nth)?.into_iter().nth(nth - 1),
         None => None,
@@ -262,9 +265,9 @@ fn nth(args: &[Given<'_>], flags: Flags) -> Result<(Rc<Pattern>, Option<Captured
     Ok((pattern, found))
 }
 
-fn place(args: &[Given<'_>]) -> Answer {
+fn place(args: &[RowArgument<'_>]) -> RowResult {
     let text = args[0].text();
-    let end = match args.get(4).map_or(0, Given::whole) {
+    let end = match args.get(4).map_or(0, RowArgument::whole) {
         end @ 0..=1 => end,
         end => {
             return Err(format!(
@@ -283,26 +286,26 @@ fn place(args: &[Given<'_>]) -> Answer {
         Some((from, to)) => text[..if end == 0 { from } else { to }].chars().count() as i64 + 1,
         None => 0,
     };
-    Ok(Made::Whole(place))
+    Ok(RowValue::Whole(place))
 }
 
-fn part(args: &[Given<'_>]) -> Answer {
+fn part(args: &[RowArgument<'_>]) -> RowResult {
     let group = args
         .get(5)
         .map_or(Ok(0), |group| at_least(0, group, "the number of the group"))?;
     let (pattern, found) = nth(args, flags("regexp_substr", args, 4)?)?;
     let part = found.filter(|_| group <= pattern.groups());
     let part = part.and_then(|found| of(args[0].text(), &found, group).map(str::to_string));
-    Ok(part.map_or(Made::Null, Made::Text))
+    Ok(part.map_or(RowValue::Null, RowValue::Text))
 }
 
-fn split(args: &[Given<'_>]) -> Answer {
+fn split(args: &[RowArgument<'_>]) -> RowResult {
     let text = args[0].text();
-    let pattern = known(args[1].text(), flags("regexp_split_to_array", args, 2)?)?;
+    let pattern = cached_pattern(args[1].text(), flags("regexp_split_to_array", args, 2)?)?;
     let (mut parts, mut at) = (vec![], 0);
     for found in pattern.find_all(text, 0, usize::MAX)? {
         let (from, to) = found[0].expect("a match is somewhere");
-        // A match of nothing at the beginning, at the end, or behind another match splits nothing.
+        // An empty match at the beginning, at the end, or right after another match does not split the text.
         if from == to && (from == at || from == text.len()) {
             continue;
         }
@@ -310,5 +313,5 @@ fn split(args: &[Given<'_>]) -> Answer {
         at = to;
     }
     parts.push(Some(text[at..].to_string()));
-    Ok(Made::Texts(parts))
+    Ok(RowValue::Texts(parts))
 }

@@ -1,6 +1,7 @@
-//! Functions that are computed row by row: what a row yields depends on that row alone, and a row that has no answer fails alone.
+//! Functions that are computed row by row. The result of a row depends on that row only, and an error only
+//! affects its own row.
 //!
-//! A null among the arguments makes null.
+//! A null argument makes the result null.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -16,90 +17,90 @@ use datafusion::logical_expr::{
 
 use crate::words::sql_types;
 
-/// What an argument or an outcome is.
+/// The type of an argument or a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::plan) enum Of {
+pub(in crate::plan) enum RowType {
     Text,
-    /// BIGINT; whole numbers of any type are taken for it.
+    /// BIGINT; an argument may be of any integer type.
     Whole,
     Double,
     Bytes,
     Yes,
-    /// Texts in a list.
+    /// A list of texts.
     Texts,
 }
 
-impl Of {
+impl RowType {
     fn data_type(self) -> DataType {
         match self {
-            Of::Text => DataType::Utf8,
-            Of::Whole => DataType::Int64,
-            Of::Double => DataType::Float64,
-            Of::Bytes => DataType::Binary,
-            Of::Yes => DataType::Boolean,
-            Of::Texts => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
+            RowType::Text => DataType::Utf8,
+            RowType::Whole => DataType::Int64,
+            RowType::Double => DataType::Float64,
+            RowType::Bytes => DataType::Binary,
+            RowType::Yes => DataType::Boolean,
+            RowType::Texts => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
         }
     }
 
-    /// Whether a value of a type is taken for one of these.
+    /// Whether an argument of this Arrow type is accepted.
     fn takes(self, of: &DataType) -> bool {
         match self {
             _ if of.is_null() => true,
-            Of::Text => {
+            RowType::Text => {
                 !of.is_nested() && !matches!(of, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
             }
-            Of::Whole => of.is_integer(),
-            Of::Double => of.is_numeric(),
-            Of::Bytes => matches!(
+            RowType::Whole => of.is_integer(),
+            RowType::Double => of.is_numeric(),
+            RowType::Bytes => matches!(
                 of,
                 DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
             ),
-            Of::Yes => of == &DataType::Boolean,
-            Of::Texts => matches!(of, DataType::List(_)),
+            RowType::Yes => of == &DataType::Boolean,
+            RowType::Texts => matches!(of, DataType::List(_)),
         }
     }
 }
 
-/// An argument of a row.
-pub(in crate::plan) enum Given<'a> {
+/// The value of an argument in a row.
+pub(in crate::plan) enum RowArgument<'a> {
     Text(&'a str),
     Whole(i64),
     Double(f64),
     Bytes(&'a [u8]),
 }
 
-impl<'a> Given<'a> {
+impl<'a> RowArgument<'a> {
     pub fn text(&self) -> &'a str {
         match self {
-            Given::Text(text) => text,
+            RowArgument::Text(text) => text,
             _ => unreachable!("the function takes a text here"),
         }
     }
 
     pub fn whole(&self) -> i64 {
         match self {
-            Given::Whole(whole) => *whole,
+            RowArgument::Whole(whole) => *whole,
             _ => unreachable!("the function takes a whole number here"),
         }
     }
 
     pub fn double(&self) -> f64 {
         match self {
-            Given::Double(double) => *double,
+            RowArgument::Double(double) => *double,
             _ => unreachable!("the function takes a double here"),
         }
     }
 
     pub fn bytes(&self) -> &'a [u8] {
         match self {
-            Given::Bytes(bytes) => bytes,
+            RowArgument::Bytes(bytes) => bytes,
             _ => unreachable!("the function takes bytes here"),
         }
     }
 }
 
-/// What a row yields.
-pub(in crate::plan) enum Made {
+/// The result of a row.
+pub(in crate::plan) enum RowValue {
     Null,
     Text(String),
     Whole(i64),
@@ -109,27 +110,27 @@ pub(in crate::plan) enum Made {
     Texts(Vec<Option<String>>),
 }
 
-/// What a row yields, or why it has no answer.
-pub(in crate::plan) type Answer = Result<Made, String>;
+/// The result of a row, or the reason why there is none.
+pub(in crate::plan) type RowResult = Result<RowValue, String>;
 
-/// A function by its row.
+/// A function that is computed row by row.
 #[derive(Debug)]
 pub(in crate::plan) struct RowFunction {
     pub name: &'static str,
     pub aliases: Vec<String>,
-    /// The arguments that it takes, one way or another.
-    pub forms: &'static [&'static [Of]],
-    pub returns: Of,
-    pub compute: fn(&[Given<'_>]) -> Answer,
+    /// The lists of arguments that the function accepts.
+    pub forms: &'static [&'static [RowType]],
+    pub returns: RowType,
+    pub compute: fn(&[RowArgument<'_>]) -> RowResult,
     signature: Signature,
 }
 
 impl RowFunction {
     pub fn new(
         name: &'static str,
-        forms: &'static [&'static [Of]],
-        returns: Of,
-        compute: fn(&[Given<'_>]) -> Answer,
+        forms: &'static [&'static [RowType]],
+        returns: RowType,
+        compute: fn(&[RowArgument<'_>]) -> RowResult,
     ) -> RowFunction {
         RowFunction {
             name,
@@ -180,12 +181,12 @@ impl ScalarUDFImpl for RowFunction {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let fits =
-            |form: &&&[Of]| form.len() == types.len() && form.iter().zip(types).all(|(of, given)| of.takes(given));
+            |form: &&&[RowType]| form.len() == types.len() && form.iter().zip(types).all(|(of, given)| of.takes(given));
         match self.forms.iter().find(fits) {
             Some(form) => Ok(form.iter().map(|of| of.data_type()).collect()),
             None => {
                 let words = |types: Vec<String>| sql_types(&types.join(", "));
-                let form = |form: &&[Of]| words(form.iter().map(|of| of.data_type().to_string()).collect());
+                let form = |form: &&[RowType]| words(form.iter().map(|of| of.data_type().to_string()).collect());
                 let forms: Vec<String> = self
                     .forms
                     .iter()
@@ -215,7 +216,7 @@ impl ScalarUDFImpl for RowFunction {
             given.clear();
             given.extend(columns.iter().map_while(|column| column.get(row)));
             if given.len() < columns.len() {
-                made.append(Made::Null);
+                made.append(RowValue::Null);
                 continue;
             }
             match (self.compute)(&given) {
@@ -231,7 +232,7 @@ impl ScalarUDFImpl for RowFunction {
     }
 }
 
-/// One argument of all rows.
+/// An argument for all rows.
 struct Column {
     values: ArrayRef,
     is_constant: bool,
@@ -251,16 +252,16 @@ impl Column {
         })
     }
 
-    fn get(&self, row: usize) -> Option<Given<'_>> {
+    fn get(&self, row: usize) -> Option<RowArgument<'_>> {
         let row = if self.is_constant { 0 } else { row };
         if self.values.is_null(row) {
             return None;
         }
         Some(match self.values.data_type() {
-            DataType::Utf8 => Given::Text(self.values.as_string::<i32>().value(row)),
-            DataType::Int64 => Given::Whole(self.values.as_primitive::<Int64Type>().value(row)),
-            DataType::Float64 => Given::Double(self.values.as_primitive::<Float64Type>().value(row)),
-            DataType::Binary => Given::Bytes(self.values.as_binary::<i32>().value(row)),
+            DataType::Utf8 => RowArgument::Text(self.values.as_string::<i32>().value(row)),
+            DataType::Int64 => RowArgument::Whole(self.values.as_primitive::<Int64Type>().value(row)),
+            DataType::Float64 => RowArgument::Double(self.values.as_primitive::<Float64Type>().value(row)),
+            DataType::Binary => RowArgument::Bytes(self.values.as_binary::<i32>().value(row)),
             _ => return None,
         })
     }
@@ -276,25 +277,25 @@ enum Builder {
 }
 
 impl Builder {
-    fn new(of: Of) -> Builder {
+    fn new(of: RowType) -> Builder {
         match of {
-            Of::Text => Builder::Text(StringBuilder::new()),
-            Of::Whole => Builder::Whole(Int64Builder::new()),
-            Of::Double => Builder::Double(Float64Builder::new()),
-            Of::Bytes => Builder::Bytes(BinaryBuilder::new()),
-            Of::Yes => Builder::Yes(BooleanBuilder::new()),
-            Of::Texts => Builder::Texts(ListBuilder::new(StringBuilder::new())),
+            RowType::Text => Builder::Text(StringBuilder::new()),
+            RowType::Whole => Builder::Whole(Int64Builder::new()),
+            RowType::Double => Builder::Double(Float64Builder::new()),
+            RowType::Bytes => Builder::Bytes(BinaryBuilder::new()),
+            RowType::Yes => Builder::Yes(BooleanBuilder::new()),
+            RowType::Texts => Builder::Texts(ListBuilder::new(StringBuilder::new())),
         }
     }
 
-    fn append(&mut self, value: Made) {
+    fn append(&mut self, value: RowValue) {
         match (self, value) {
-            (Builder::Text(b), Made::Text(text)) => b.append_value(text),
-            (Builder::Whole(b), Made::Whole(whole)) => b.append_value(whole),
-            (Builder::Double(b), Made::Double(double)) => b.append_value(double + 0.0),
-            (Builder::Bytes(b), Made::Bytes(bytes)) => b.append_value(bytes),
-            (Builder::Yes(b), Made::Yes(yes)) => b.append_value(yes),
-            (Builder::Texts(b), Made::Texts(texts)) => {
+            (Builder::Text(b), RowValue::Text(text)) => b.append_value(text),
+            (Builder::Whole(b), RowValue::Whole(whole)) => b.append_value(whole),
+            (Builder::Double(b), RowValue::Double(double)) => b.append_value(double + 0.0),
+            (Builder::Bytes(b), RowValue::Bytes(bytes)) => b.append_value(bytes),
+            (Builder::Yes(b), RowValue::Yes(yes)) => b.append_value(yes),
+            (Builder::Texts(b), RowValue::Texts(texts)) => {
                 texts.into_iter().for_each(|text| b.values().append_option(text));
                 b.append(true);
             }

@@ -1,5 +1,5 @@
-//! `generate_series(first, last[, step])` as a list: whole numbers, or moments that are an INTERVAL apart, as PostgreSQL steps
-//! from one to the next. The guard knows how long a list becomes before it is made.
+//! `generate_series(first, last[, step])` as a list of integers, or of timestamps that are an INTERVAL apart,
+//! stepping as PostgreSQL does. The guard computes the length of a list before it is made.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use arrow::datatypes::{
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use super::super::times::Length;
+use super::super::times::TimeLength;
 use crate::words::sql_types;
 
 const MOMENT: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -42,7 +42,7 @@ impl ScalarUDFImpl for Series {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let whole = |of: &DataType| of.is_integer() || of.is_null();
-        // A text that is written out is of the type of what it stands beside.
+        // A literal text takes the type of the argument beside it.
         let moment = |of: &DataType| is_day_or_moment(of) || of.is_null() || of == &DataType::Utf8;
         let length = |of: &DataType| matches!(of, DataType::Interval(_) | DataType::Utf8) || of.is_null();
         match types {
@@ -128,7 +128,7 @@ fn moments(columns: &[ArrayRef]) -> Result<ArrayRef> {
             lists.append_null();
             continue;
         }
-        let step = Length::of(steps.value(row));
+        let step = TimeLength::from_interval(steps.value(row));
         let forward = match step.total() {
             Some(0) | None => return Err(no_step()),
             Some(total) => total > 0,

@@ -1,13 +1,13 @@
-//! What DataFusion passes over in the spelling of SQL.
+//! Handles parts of SQL that DataFusion ignores.
 //!
-//! `CAST(s AS VARCHAR(3))` has three characters at most; DataFusion knows no lengths.
+//! `CAST(s AS VARCHAR(3))` has at most three characters, but DataFusion ignores the length.
 
 use std::ops::ControlFlow;
 
 use super::super::written::call;
 use datafusion::sql::sqlparser::ast::{CharacterLength, DataType, Expr, Ident, Spanned, Value, VisitMut, VisitorMut};
 
-/// Writes the lengths of casts of a statement, query or expression out as calls.
+/// Rewrites the lengths of casts in a statement, query or expression as calls of `left`.
 pub fn lengths(sql: &mut impl VisitMut) {
     struct Lengths;
     impl VisitorMut for Lengths {
@@ -30,7 +30,7 @@ pub fn lengths(sql: &mut impl VisitMut) {
     let _ = sql.visit(&mut Lengths);
 }
 
-/// The most characters of a text's type, where it says how many.
+/// Takes the length out of a text type, if it has one.
 fn length_of(of: &mut DataType) -> Option<u64> {
     let length = match of {
         DataType::Varchar(length)

@@ -1,22 +1,22 @@
-//! Functions of texts: cases, codes, parts, and how bytes are written as texts.
+//! Functions of texts: case, character codes, parts, and texts that encode bytes.
 
-use super::row::{Answer, Given, Made, Of, RowFunction};
+use super::row::{RowArgument, RowFunction, RowResult, RowType, RowValue};
 
-/// These functions.
+/// The functions that are computed row by row.
 pub(super) fn functions() -> Vec<RowFunction> {
-    use Of::{Bytes, Text, Whole};
-    const ONE: &[&[Of]] = &[&[Of::Text]];
+    use RowType::{Bytes, Text, Whole};
+    const ONE: &[&[RowType]] = &[&[RowType::Text]];
     vec![
         RowFunction::new("upper", ONE, Text, |args| {
             let text = args[0].text();
-            Ok(Made::Text(match text.is_ascii() {
+            Ok(RowValue::Text(match text.is_ascii() {
                 true => text.to_ascii_uppercase(),
                 false => text.chars().map(upper).collect(),
             }))
         }),
         RowFunction::new("lower", ONE, Text, |args| {
             let text = args[0].text();
-            Ok(Made::Text(match text.is_ascii() {
+            Ok(RowValue::Text(match text.is_ascii() {
                 true => text.to_ascii_lowercase(),
                 false => text.chars().map(lower).collect(),
             }))
@@ -28,25 +28,25 @@ pub(super) fn functions() -> Vec<RowFunction> {
                 within = c.is_alphanumeric();
                 made
             };
-            Ok(Made::Text(args[0].text().chars().map(one).collect()))
+            Ok(RowValue::Text(args[0].text().chars().map(one).collect()))
         }),
         RowFunction::new("chr", &[&[Whole]], Text, |args| match args[0].whole() {
             0 => Err("a text holds no character 0".to_string()),
             code => match u32::try_from(code).ok().and_then(char::from_u32) {
-                Some(c) => Ok(Made::Text(c.to_string())),
+                Some(c) => Ok(RowValue::Text(c.to_string())),
                 None => Err(format!("there is no character {code}")),
             },
         }),
         RowFunction::new("split_part", &[&[Text, Text, Whole]], Text, part),
         RowFunction::new("encode", &[&[Bytes, Text], &[Text, Text]], Text, |args| {
             let bytes = match &args[0] {
-                Given::Text(text) => text.as_bytes(),
+                RowArgument::Text(text) => text.as_bytes(),
                 given => given.bytes(),
             };
             match args[1].text().to_ascii_lowercase().as_str() {
-                "hex" => Ok(Made::Text(bytes.iter().map(|byte| format!("{byte:02x}")).collect())),
-                "base64" => Ok(Made::Text(base64(bytes))),
-                "escape" => Ok(Made::Text(escaped(bytes))),
+                "hex" => Ok(RowValue::Text(bytes.iter().map(|byte| format!("{byte:02x}")).collect())),
+                "base64" => Ok(RowValue::Text(base64(bytes))),
+                "escape" => Ok(RowValue::Text(escaped(bytes))),
                 other => Err(no_encoding(other)),
             }
         }),
@@ -58,16 +58,16 @@ pub(super) fn functions() -> Vec<RowFunction> {
                 "escape" => of_escaped(text)?,
                 other => return Err(no_encoding(other)),
             };
-            Ok(Made::Bytes(bytes))
+            Ok(RowValue::Bytes(bytes))
         }),
         RowFunction::new("convert_to", &[&[Text, Text]], Bytes, |args| {
             check_utf_8(args[1].text())?;
-            Ok(Made::Bytes(args[0].text().as_bytes().to_vec()))
+            Ok(RowValue::Bytes(args[0].text().as_bytes().to_vec()))
         }),
         RowFunction::new("convert_from", &[&[Bytes, Text]], Text, |args| {
             check_utf_8(args[1].text())?;
             match std::str::from_utf8(args[0].bytes()) {
-                Ok(text) if !text.contains('\0') => Ok(Made::Text(text.to_string())),
+                Ok(text) if !text.contains('\0') => Ok(RowValue::Text(text.to_string())),
                 _ => Err("the bytes are no text in UTF-8".to_string()),
             }
         }),
@@ -85,7 +85,7 @@ fn no_encoding(name: &str) -> String {
     format!("{name:?} is none of \"hex\", \"base64\" and \"escape\"")
 }
 
-/// The character's other case, where that is one character: `ß` stays.
+/// The upper case of a character if that is one character; `ß` stays as it is.
 fn upper(c: char) -> char {
     let mut upper = c.to_uppercase();
     match (upper.next(), upper.next()) {
@@ -95,12 +95,12 @@ fn upper(c: char) -> char {
 }
 
 fn lower(c: char) -> char {
-    // Of two characters where a language is not known: the first one is meant.
+    // In the only case with two characters (`İ`), the first one is the right one.
     c.to_lowercase().next().unwrap_or(c)
 }
 
-/// `split_part(text, by, n)`: counted from the end where n is negative.
-fn part(args: &[Given<'_>]) -> Answer {
+/// `split_part(text, by, n)`; a negative n counts from the end.
+fn part(args: &[RowArgument<'_>]) -> RowResult {
     let (text, by, place) = (args[0].text(), args[1].text(), args[2].whole());
     if place == 0 {
         return Err("a part's place is 1 or more, or counted from the end -1 or less, and not 0".to_string());
@@ -110,17 +110,18 @@ fn part(args: &[Given<'_>]) -> Answer {
         (true, _) => None,
         (_, true) => (nth == 0).then_some(text),
         _ if place > 0 => text.split(by).nth(nth),
-        // Parts are found from the beginning, also where a separator could begin within another one.
+        // Parts are always split from the beginning, even if n counts from the end: it matters where separators
+        // could overlap.
         _ => {
             let parts: Vec<&str> = text.split(by).collect();
             parts.len().checked_sub(nth + 1).map(|at| parts[at])
         }
     };
-    Ok(Made::Text(found.unwrap_or_default().to_string()))
+    Ok(RowValue::Text(found.unwrap_or_default().to_string()))
 }
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-/// Characters of a line.
+/// Characters of a line of base64.
 const LINE: usize = 76;
 
 fn base64(bytes: &[u8]) -> String {
@@ -145,7 +146,8 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\t' | b'\r')
 }
 
-/// As lenient as PostgreSQL: what ends early ends a group of four signs, and others may follow.
+/// Decodes base64 as leniently as PostgreSQL: padding ends a group of four characters, and more groups may
+/// follow it.
 fn of_base64(text: &str) -> Result<Vec<u8>, String> {
     let (mut made, mut bits, mut held, mut bytes) = (vec![], 0u32, 0, 3);
     for byte in text.bytes().filter(|byte| !is_blank(byte)) {
@@ -199,7 +201,7 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(one).collect()
 }
 
-/// A backslash stands before three octal digits or another one.
+/// A backslash must be followed by three octal digits or by another backslash.
 fn of_escaped(text: &str) -> Result<Vec<u8>, String> {
     let mut made = vec![];
     let mut bytes = text.as_bytes();

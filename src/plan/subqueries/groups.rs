@@ -1,7 +1,8 @@
-//! GROUP BY for each binding: the bindings are group columns, too.
+//! Unnests GROUP BY for each binding, by adding the bindings to the group columns.
 //!
-//! Without GROUP BY, and for the set `()` of GROUPING SETS, there is a group over no rows as well. So the bindings are
-//! left-joined to their groups: what is missing is NULL then, or what the aggregate yields over no rows.
+//! Without GROUP BY, and for the set `()` of GROUPING SETS, there is a group even over no rows. So the bindings
+//! are left-joined to their groups; where a group is missing, its columns are NULL or the aggregate's result
+//! over no rows.
 
 use std::sync::Arc;
 
@@ -12,14 +13,14 @@ use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, cast
 use super::super::error::{Planned, Refusal};
 use super::Unnesting;
 use super::names::names_outer;
-use super::nodes::{Node, named};
-use super::rows::{Bindings, Rows, all_same, join, project};
+use super::nodes::{NodeInput, named};
+use super::rows::{Bindings, NodeRows, join, null_safe_keys, project};
 
-/// The column that tells grouping sets apart.
+/// The column that identifies grouping sets.
 const GROUPING_ID: &str = Aggregate::INTERNAL_GROUPING_ID;
 
 impl Unnesting<'_> {
-    pub(super) fn aggregate(&mut self, aggregate: &Aggregate, outer: Option<&Bindings>) -> Planned<Rows> {
+    pub(super) fn aggregate(&mut self, aggregate: &Aggregate, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let grouped = self.groups(aggregate, outer)?;
         let Some(bindings) = outer.filter(|_| grouped.bindings.is_some()) else {
             return Ok(grouped);
@@ -40,8 +41,8 @@ impl Unnesting<'_> {
         }
     }
 
-    /// The groups of rows that are there.
-    pub fn groups(&mut self, aggregate: &Aggregate, outer: Option<&Bindings>) -> Planned<Rows> {
+    /// The groups that have rows.
+    pub fn groups(&mut self, aggregate: &Aggregate, outer: Option<&Bindings>) -> Planned<NodeRows> {
         aggregate.aggr_expr.iter().try_for_each(of_these_rows)?;
         let sets = sets(&aggregate.group_expr);
         let plain: Vec<Expr> = match &sets {
@@ -50,20 +51,20 @@ impl Unnesting<'_> {
         };
         let groups = plain.len();
         let exprs = plain.iter().chain(&aggregate.aggr_expr).cloned().collect();
-        let Node { rows, mut exprs } = self.node(&aggregate.input, exprs, outer)?;
+        let NodeInput { rows, mut exprs } = self.node(&aggregate.input, exprs, outer)?;
         let calls = exprs.split_off(groups);
         let shown = aggregate.schema.fields().len() - calls.len();
         let calls = named(calls, &aggregate.schema, shown);
         let plain_named = named(exprs, &aggregate.schema, 0);
         if rows.bindings.is_none() {
             let group = match &sets {
-                // A set is written anew only where its columns changed: ROLLUP is shorter.
+                // ROLLUP and CUBE are only expanded to sets if their columns have changed.
                 Some(_) if plain_named == plain => aggregate.group_expr.clone(),
                 Some(sets) => vec![grouping_sets(sets, &plain, &plain_named, &[])],
                 None => plain_named,
             };
             let made = Aggregate::try_new(Arc::new(rows.plan), group, calls)?;
-            return Ok(Rows::of(LogicalPlan::Aggregate(made)));
+            return Ok(NodeRows::from_plan(LogicalPlan::Aggregate(made)));
         }
         let bound: Vec<Expr> = rows.bound().iter().cloned().map(Expr::Column).collect();
         let group = match &sets {
@@ -72,7 +73,7 @@ impl Unnesting<'_> {
         };
         let made = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(rows.plan), group, calls)?);
         let bound = rows.bindings.unwrap_or_default();
-        Ok(Rows {
+        Ok(NodeRows {
             plan: match &sets {
                 Some(_) => with_old_id(made, &aggregate.schema, &bound)?,
                 None => made,
@@ -81,10 +82,10 @@ impl Unnesting<'_> {
         })
     }
 
-    /// The groups, and for each binding without any the group over no rows.
-    fn with_group_of_nothing(&mut self, groups: Rows, of: &Aggregate, bindings: &Bindings) -> Planned<Rows> {
+    /// Adds, for each binding without a group, the group over no rows.
+    fn with_group_of_nothing(&mut self, groups: NodeRows, of: &Aggregate, bindings: &Bindings) -> Planned<NodeRows> {
         let (all, columns) = self.instance(bindings)?;
-        let on = all_same((&columns, all.schema()), (groups.bound(), groups.plan.schema()))?;
+        let on = null_safe_keys((&columns, all.schema()), (groups.bound(), groups.plan.schema()))?;
         let before = groups.plan.schema().clone();
         let plan = join(all, groups.plan, JoinType::Left, on, None)?;
         let shown = of.schema.fields().len() - of.aggr_expr.len();
@@ -98,21 +99,21 @@ impl Unnesting<'_> {
             };
             exprs.push(match nothing.is_null() {
                 true => column,
-                // Over rows it is never null.
+                // An aggregate with such a result is never null over rows.
                 false => when(column.clone().is_null(), lit(nothing))
                     .otherwise(column)?
                     .alias_qualified(qualifier.cloned(), field.name()),
             });
         }
         exprs.extend(columns.iter().cloned().map(Expr::Column));
-        Ok(Rows {
+        Ok(NodeRows {
             plan: project(exprs, plan)?,
             bindings: Some(columns),
         })
     }
 }
 
-/// What an aggregate yields over no rows.
+/// The result of an aggregate over no rows.
 pub(super) fn over_nothing(call: &Expr, input: &LogicalPlan) -> Planned<ScalarValue> {
     match call.clone().unalias_nested().data {
         Expr::AggregateFunction(call) => {
@@ -123,7 +124,7 @@ pub(super) fn over_nothing(call: &Expr, input: &LogicalPlan) -> Planned<ScalarVa
     }
 }
 
-/// Refuses an aggregate of outer columns alone: it is one of the outer query.
+/// Refuses an aggregate over outer columns only, which SQL computes in the outer query.
 pub(super) fn of_these_rows(call: &Expr) -> Planned<()> {
     let Expr::AggregateFunction(call) = call.clone().unalias_nested().data else {
         return Ok(());
@@ -141,7 +142,7 @@ pub(super) fn of_these_rows(call: &Expr) -> Planned<()> {
     Ok(())
 }
 
-/// The grouping sets, written out; none if there is only one group for each row.
+/// The grouping sets that a GROUP BY stands for; `None` if it is a plain list of columns.
 fn sets(group: &[Expr]) -> Option<Vec<Vec<Expr>>> {
     match group {
         [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] => Some(sets.clone()),
@@ -159,7 +160,7 @@ fn sets(group: &[Expr]) -> Option<Vec<Vec<Expr>>> {
     }
 }
 
-/// The columns of sets, each once, as they come.
+/// The columns of several sets, each once, in their order.
 fn distinct(sets: &[Vec<Expr>]) -> Vec<Expr> {
     let mut all: Vec<Expr> = Vec::new();
     for e in sets.iter().flatten() {
@@ -170,7 +171,7 @@ fn distinct(sets: &[Vec<Expr>]) -> Vec<Expr> {
     all
 }
 
-/// The sets with `before`'s columns as those of `after`, and `bound` in front of each.
+/// The sets with the columns of `before` replaced by those of `after`, and with `bound` added to each.
 fn grouping_sets(sets: &[Vec<Expr>], before: &[Expr], after: &[Expr], bound: &[Expr]) -> Expr {
     let replaced = |e: &Expr| {
         let at = before.iter().position(|b| b == e);
@@ -180,8 +181,9 @@ fn grouping_sets(sets: &[Vec<Expr>], before: &[Expr], after: &[Expr], bound: &[E
     Expr::GroupingSet(GroupingSet::GroupingSets(sets.iter().map(set).collect()))
 }
 
-/// The groups with the number of the set in the type that it had without bindings. Their bits are the highest and never
-/// set; above them would be how often a set came before, which nobody can ask for.
+/// The groups with `__grouping_id` cast to the type that it had without bindings. The bindings have the highest
+/// bits, which are never set, because every set contains the bindings. Above them only the count of equal sets
+/// would stand, which no query can read.
 fn with_old_id(made: LogicalPlan, before: &DFSchema, bound: &[Column]) -> Planned<LogicalPlan> {
     let mut exprs = Vec::new();
     for (qualifier, field) in before.iter() {
@@ -197,7 +199,7 @@ fn with_old_id(made: LogicalPlan, before: &DFSchema, bound: &[Column]) -> Planne
     project(exprs, made)
 }
 
-/// The number of the set `()`: a bit for each column.
+/// The `__grouping_id` of the set `()`, in which the bit of every column is set.
 fn id_of_everything(group: &[Expr], schema: &DFSchema) -> Planned<ScalarValue> {
     let columns = sets(group).map_or(0, |sets| distinct(&sets).len());
     let id = (0..columns).fold(0u64, |id, _| (id << 1) | 1);

@@ -1,8 +1,8 @@
-//! Joins for each binding, and the subqueries in their conditions.
+//! Unnests joins for each binding, and subqueries in their conditions.
 //!
-//! An inner join has the bindings from one side, or from both if both use outer columns: then the two sides must agree on
-//! them. An outer, semi or anti join keeps rows of a side for each binding, so that this side has the bindings whenever the
-//! other one or the condition depends on them.
+//! An inner join has the bindings from one side, or from both if both use outer columns; the join then also
+//! requires equal bindings. An outer, semi or anti join preserves rows of a side for each binding, so that side
+//! gets the bindings whenever the other side or the condition depends on them.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use datafusion::logical_expr::{Distinct, Expr, Filter, Join, JoinConstraint, Log
 
 use super::super::error::{Planned, Refusal};
 use super::Unnesting;
-use super::names::{Scope, has_subquery, lateral_columns, outer_columns_of};
+use super::names::{NameScope, has_subquery, lateral_columns, outer_columns_of};
 use super::nodes::in_order;
-use super::rows::{Bindings, Rows, all_same, project, requalified};
+use super::rows::{Bindings, NodeRows, null_safe_keys, project, requalified};
 
 impl Unnesting<'_> {
-    pub(super) fn join(&mut self, join: &Join, outer: Option<&Bindings>) -> Planned<Rows> {
+    pub(super) fn join(&mut self, join: &Join, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let beside = lateral_columns(&join.right);
         if beside.iter().any(|column| join.left.schema().has_column(column)) {
             return self.lateral(join, outer);
@@ -48,7 +48,7 @@ impl Unnesting<'_> {
         Ok(rows)
     }
 
-    fn plain_join(&mut self, join: &Join, outer: Option<&Bindings>) -> Planned<Rows> {
+    fn plain_join(&mut self, join: &Join, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let mut left = self.rows(&join.left, outer)?;
         let mut right = self.rows(&join.right, outer)?;
         let Some(bindings) = outer else {
@@ -57,7 +57,7 @@ impl Unnesting<'_> {
                 right: Arc::new(in_order(right.plan, join.right.schema())?),
                 ..join.clone()
             };
-            return Ok(Rows::of(LogicalPlan::Join(made).recompute_schema()?));
+            return Ok(NodeRows::from_plan(LogicalPlan::Join(made).recompute_schema()?));
         };
         let both: DFSchemaRef = Arc::new(join.left.schema().join(join.right.schema())?);
         let conditions = join.on.iter().flat_map(|(l, r)| [l, r]).chain(&join.filter);
@@ -82,7 +82,7 @@ impl Unnesting<'_> {
                     pairs.map(|(l, r)| (l.clone().into(), r.clone().into())).collect()
                 }
                 NullEquality::NullEqualsNothing => {
-                    all_same((left.bound(), left.plan.schema()), (right.bound(), right.plan.schema()))?
+                    null_safe_keys((left.bound(), left.plan.schema()), (right.bound(), right.plan.schema()))?
                 }
             });
         }
@@ -97,7 +97,7 @@ impl Unnesting<'_> {
             .cloned()
             .zip(held.iter().flatten().cloned())
             .collect();
-        let scope = Scope::new(both, named, left.plan.clone());
+        let scope = NameScope::new(both, named, left.plan.clone());
         let mut pairs = Vec::with_capacity(on.len());
         for (l, r) in on {
             pairs.push((scope.over_rows(l)?, scope.over_rows(r)?));
@@ -122,15 +122,15 @@ impl Unnesting<'_> {
         if join.join_type == JoinType::Full && agree {
             return self.either(plan, &join.schema, others);
         }
-        let rows = Rows { plan, bindings: held };
+        let rows = NodeRows { plan, bindings: held };
         rows.only(&join.schema)
     }
 
-    /// The bindings of whichever side of a full join has them.
-    fn either(&mut self, plan: LogicalPlan, schema: &DFSchema, sides: (Vec<Column>, Vec<Column>)) -> Planned<Rows> {
+    /// The bindings of a full join, taken from whichever side has them in a row.
+    fn either(&mut self, plan: LogicalPlan, schema: &DFSchema, sides: (Vec<Column>, Vec<Column>)) -> Planned<NodeRows> {
         let number = self.number();
         let mut exprs: Vec<Expr> = schema.columns().into_iter().map(Expr::Column).collect();
-        // A null binding of a row that is there on the left is null on the right, too.
+        // If the binding is null in a row that exists on the left, it is null on the right too.
         let mut bound = Vec::new();
         for (n, (l, r)) in sides.0.into_iter().zip(sides.1).enumerate() {
             let name = format!("__binding_{number}_{n}");
@@ -138,14 +138,14 @@ impl Unnesting<'_> {
             exprs.push(when(l.clone().is_null(), r).otherwise(l)?.alias(&name));
             bound.push(Column::new_unqualified(name));
         }
-        Ok(Rows {
+        Ok(NodeRows {
             plan: project(exprs, plan)?,
             bindings: Some(bound),
         })
     }
 
-    /// The outer join with a condition that asks a subquery. What it asks for one side's rows is evaluated there; what it
-    /// asks for rows of both, for each pair of their distinct values.
+    /// An outer join whose condition has a subquery. If the subquery only needs rows of one side, it is
+    /// evaluated on that side; if it needs both, it is evaluated for each pair of their distinct values.
     fn with_condition(&mut self, join: Join, condition: Expr) -> Planned<Join> {
         let both: DFSchemaRef = Arc::new(join.left.schema().join(join.right.schema())?);
         let mut used: Vec<Column> = outer_columns_of([&condition], &Arc::new(DFSchema::empty()));
@@ -161,7 +161,7 @@ impl Unnesting<'_> {
         let filtered = |side: &Arc<LogicalPlan>, condition| -> Planned<Arc<LogicalPlan>> {
             Ok(Arc::new(LogicalPlan::Filter(Filter::try_new(condition, side.clone())?)))
         };
-        // A side whose rows may go missing is rid of those for which the condition is not true.
+        // A condition on a side that is not preserved can filter that side in advance.
         if left.is_empty() && !keeps(kind).1 {
             let right = filtered(&join.right, condition)?;
             return Ok(Join { right, ..join });
@@ -190,7 +190,7 @@ impl Unnesting<'_> {
         self.with_pairs(join, condition, (left, right))
     }
 
-    /// The condition as a column of a side whose rows are all kept.
+    /// Makes the condition a column of a side whose rows are all preserved.
     fn with_column(&mut self, join: Join, condition: Expr, of_left: bool) -> Planned<Join> {
         let name = format!("__on_{}", self.number());
         let side = if of_left { &join.left } else { &join.right };
@@ -207,8 +207,8 @@ impl Unnesting<'_> {
         Ok(join)
     }
 
-    /// The pairs of both sides' values, once each, that all other conditions and this one are true for, joined to the side
-    /// that may go missing.
+    /// Evaluates the condition for each distinct pair of both sides' values that satisfies all other
+    /// conditions, and joins the pairs that satisfy it to the side that is not preserved.
     fn with_pairs(&mut self, join: Join, condition: Expr, of: (Vec<Column>, Vec<Column>)) -> Planned<Join> {
         let (left, right) = (join.left.clone(), join.right.clone());
         let (on, filter) = (join.on.clone(), join.filter.clone());
@@ -232,14 +232,14 @@ impl Unnesting<'_> {
         let mut join = join;
         let schema = pairs.schema().clone();
         if keeps(join.join_type).1 {
-            let on = all_same((&of.0, join.left.schema()), (left, &schema))?;
-            let keys = all_same((right, &schema), (&of.1, join.right.schema()))?;
+            let on = null_safe_keys((&of.0, join.left.schema()), (left, &schema))?;
+            let keys = null_safe_keys((right, &schema), (&of.1, join.right.schema()))?;
             let side = super::rows::join(join.left.as_ref().clone(), pairs, JoinType::Inner, on, None)?;
             join.left = Arc::new(side);
             join.on.extend(keys);
         } else {
-            let on = all_same((&of.1, join.right.schema()), (right, &schema))?;
-            let keys = all_same((&of.0, join.left.schema()), (left, &schema))?;
+            let on = null_safe_keys((&of.1, join.right.schema()), (right, &schema))?;
+            let keys = null_safe_keys((&of.0, join.left.schema()), (left, &schema))?;
             let side = super::rows::join(join.right.as_ref().clone(), pairs, JoinType::Inner, on, None)?;
             join.right = Arc::new(side);
             join.on.extend(keys);
@@ -249,7 +249,7 @@ impl Unnesting<'_> {
     }
 }
 
-/// Whether all rows of the left side are kept, or told, and all of the right.
+/// Whether a join keeps all rows of the left side (a mark join does), and all of the right side.
 fn keeps(kind: JoinType) -> (bool, bool) {
     match kind {
         JoinType::Inner => (false, false),

@@ -1,4 +1,4 @@
-//! LATERAL: a subquery of FROM that uses columns of the tables beside it.
+//! Unnests LATERAL: a subquery in FROM that uses columns of the tables before it.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use datafusion::logical_expr::{Expr, Filter, Join, LogicalPlan, lit};
 
 use super::super::error::{Planned, Refusal};
 use super::Unnesting;
-use super::conditions::kept;
-use super::names::{Scope, outer_columns, outer_columns_of, replaced};
+use super::conditions::filter_rows;
+use super::names::{NameScope, outer_columns, outer_columns_of, replaced};
 use super::nodes::named;
-use super::related::Asked;
-use super::rows::{Bindings, Rows, project};
+use super::related::SubqueryUse;
+use super::rows::{Bindings, NodeRows, project};
 
 impl Unnesting<'_> {
-    pub(super) fn lateral(&mut self, join: &Join, outer: Option<&Bindings>) -> Planned<Rows> {
+    pub(super) fn lateral(&mut self, join: &Join, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let optional = match join.join_type {
             JoinType::Inner => false,
             JoinType::Left => true,
@@ -35,7 +35,7 @@ impl Unnesting<'_> {
         let equal = join.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
         let conditions: Vec<Expr> = equal.chain(conditions).filter(|e| e != &lit(true)).collect();
         let right = match optional && !conditions.is_empty() {
-            // What must be true of a row beside it is a condition of the subquery.
+            // For a left join, the condition is moved into the subquery, so that it decides which rows exist.
             true => Arc::new(within(&join.right, &join.left, conditions.clone())?),
             false => join.right.clone(),
         };
@@ -50,36 +50,43 @@ impl Unnesting<'_> {
         }
         let names = outer.map(|bindings| bindings.names.clone()).unwrap_or_default();
         let outer_named: Vec<_> = names.into_iter().zip(rows.bound().iter().cloned()).collect();
-        let scope = Scope::new(own.clone(), outer_named.clone(), rows.plan.clone());
-        let joined = self.beside(join, &right, rows, &scope, optional)?;
+        let scope = NameScope::new(own.clone(), outer_named.clone(), rows.plan.clone());
+        let joined = self.join_rows(join, &right, rows, &scope, optional)?;
         if optional || conditions.is_empty() {
             return Ok(joined);
         }
-        let scope = Scope::new(join.schema.clone(), outer_named, joined.plan.clone());
+        let scope = NameScope::new(join.schema.clone(), outer_named, joined.plan.clone());
         self.conditions(joined, &scope, conditions)
     }
 
-    /// The rows with those of the subquery beside them.
-    fn beside(&mut self, join: &Join, right: &LogicalPlan, rows: Rows, scope: &Scope, optional: bool) -> Planned<Rows> {
+    /// The rows, each beside the rows of the subquery.
+    fn join_rows(
+        &mut self,
+        join: &Join,
+        right: &LogicalPlan,
+        rows: NodeRows,
+        scope: &NameScope,
+        optional: bool,
+    ) -> Planned<NodeRows> {
         let mut rows = rows;
         let held: Vec<Expr> = rows.plan.schema().columns().into_iter().map(Expr::Column).collect();
-        let shown = |plan, outputs: Vec<Expr>, bindings| -> Planned<Rows> {
+        let shown = |plan, outputs: Vec<Expr>, bindings| -> Planned<NodeRows> {
             let outputs = named(outputs, join.right.schema(), 0);
             let exprs = held.iter().cloned().chain(outputs).collect();
-            Ok(Rows {
+            Ok(NodeRows {
                 plan: project(exprs, plan)?,
                 bindings,
             })
         };
         if let Some(row) = self.one_row(right, &mut rows.plan, scope)? {
             if !optional {
-                let plan = kept(rows.plan, row.having)?;
+                let plan = filter_rows(rows.plan, row.having)?;
                 return shown(plan, row.outputs, rows.bindings);
             }
             let fields = join.right.schema().fields().iter().zip(&row.outputs);
             let outputs = fields.map(|(field, value)| {
                 let none = ScalarValue::try_from(field.data_type())?;
-                row.or(value.clone(), lit(none))
+                row.value_or(value.clone(), lit(none))
             });
             let outputs = outputs.collect::<Planned<_>>()?;
             return shown(rows.plan, outputs, rows.bindings);
@@ -88,8 +95,8 @@ impl Unnesting<'_> {
             return self.within_rows(join, right, rows, scope);
         }
         let (asked, kind) = match optional {
-            true => (Asked::OptionalRows, JoinType::Left),
-            false => (Asked::Rows, JoinType::Inner),
+            true => (SubqueryUse::OptionalRows, JoinType::Left),
+            false => (SubqueryUse::Rows, JoinType::Inner),
         };
         let related = self.related(right, scope, asked)?;
         let outputs = related.outputs.clone();
@@ -97,8 +104,14 @@ impl Unnesting<'_> {
         shown(plan, outputs, rows.bindings)
     }
 
-    /// A subquery that reads no table is computed of each row itself, without a join.
-    fn within_rows(&mut self, join: &Join, right: &LogicalPlan, rows: Rows, scope: &Scope) -> Planned<Rows> {
+    /// A subquery that reads no table is computed on each row itself, without a join.
+    fn within_rows(
+        &mut self,
+        join: &Join,
+        right: &LogicalPlan,
+        rows: NodeRows,
+        scope: &NameScope,
+    ) -> Planned<NodeRows> {
         let mut names = join.left.schema().columns();
         let mut columns = names.clone();
         for (name, column) in scope.outer() {
@@ -112,14 +125,14 @@ impl Unnesting<'_> {
             Expr::Column(now.clone()).alias_qualified(column.relation.clone(), column.name.clone())
         });
         let shown = join.right.schema().columns().into_iter().map(Expr::Column);
-        Ok(Rows {
+        Ok(NodeRows {
             plan: project(own.chain(shown).collect(), beside.plan.clone())?,
             bindings: rows.bindings,
         })
     }
 }
 
-/// The subquery with a condition on its rows, in which columns of the other side are outer ones.
+/// The subquery filtered by conditions, in which columns of the other side become outer columns.
 fn within(right: &LogicalPlan, left: &LogicalPlan, conditions: Vec<Expr>) -> Planned<LogicalPlan> {
     let mut plan = right.clone();
     for condition in conditions {
@@ -135,7 +148,7 @@ fn within(right: &LogicalPlan, left: &LogicalPlan, conditions: Vec<Expr>) -> Pla
     Ok(plan)
 }
 
-/// Whether a plan is made of its outer columns and constants alone, row by row.
+/// Whether a plan is computed from outer columns and constants only, row by row.
 fn is_of_no_table(plan: &LogicalPlan) -> bool {
     !plan
         .exists(|node| {

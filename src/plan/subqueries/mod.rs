@@ -1,4 +1,5 @@
-//! Subqueries as joins: a plan in which no expression holds a query, and no query of FROM uses a column beside it.
+//! Rewrites subqueries as joins. In the result no expression holds a query, and no query in FROM uses a column
+//! beside it.
 //!
 //! ```text
 //! WHERE EXISTS / IN  -- conditions.rs: semi-joins, anti-joins ---+
@@ -7,13 +8,14 @@
 //!                              one_row.rs: aggregates of all rows      nodes.rs, joins.rs, groups.rs, ranks.rs
 //! ```
 //!
-//! The general method is that of Neumann and Kemper, "Unnesting arbitrary queries" (BTW 2015). It works from the top:
-//! a subquery is given the bindings of the rows that ask it, and hands them on to the subqueries in it.
+//! The general method is that of Neumann and Kemper, "Unnesting Arbitrary Queries" (BTW 2015). It works from
+//! the top down: a subquery gets the bindings of the rows that evaluate it, and passes them on to the
+//! subqueries within it.
 //!
-//! It stands between the analysed plan and the optimizer. Behind the agreement on types, as comparisons are moved to
-//! other nodes and must not be given other types there; and before all rules, as some fold what they take a subquery's
-//! value to be (`(SELECT k ...) IS NULL` is not false because k is never null). DataFusion's own rules for subqueries
-//! lose NULLs and are left out.
+//! It runs between the analyzer and the optimizer. It must come after types are coerced, because it moves
+//! comparisons to other nodes, where they must not get other types. It must come before all optimizer rules,
+//! because some of them make assumptions about a subquery's value (`(SELECT k ...) IS NULL` may be true even if
+//! k is never null). DataFusion's own rules for subqueries lose NULLs, and are left out.
 
 mod conditions;
 mod groups;
@@ -40,19 +42,20 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::{PlanError, Planned};
 
-/// The key columns of an input or table, by its name in SQL.
-pub(super) type Keys<'a> = dyn Fn(&str) -> Vec<String> + 'a;
+/// Returns the key columns of an input or table, which is given by its name in SQL.
+pub(super) type KeyLookup<'a> = dyn Fn(&str) -> Vec<String> + 'a;
 
-/// Whether a plan has subqueries, or reads columns of an outer query.
-pub(super) fn are_in(plan: &LogicalPlan) -> bool {
+/// Whether a plan has subqueries, or uses columns of an outer query.
+pub(super) fn has_subqueries(plan: &LogicalPlan) -> bool {
     names::has_subqueries(plan)
 }
 
-/// The plan without subqueries; `place` is where the first one stands that is used as a value.
+/// The plan without subqueries. `place` is the span of the first subquery that is used as a value.
 ///
 /// # Errors
-/// A subquery used as a value may yield several rows, or one stands where it cannot be evaluated for each row.
-pub(super) fn unnest(plan: LogicalPlan, keys: &Keys, place: Option<Span>) -> Planned<LogicalPlan> {
+/// A subquery that is used as a value may yield several rows, or a subquery stands where it cannot be evaluated
+/// for each row.
+pub(super) fn unnest(plan: LogicalPlan, keys: &KeyLookup, place: Option<Span>) -> Planned<LogicalPlan> {
     if !names::has_subqueries(&plan) {
         return Ok(plan);
     }
@@ -61,16 +64,16 @@ pub(super) fn unnest(plan: LogicalPlan, keys: &Keys, place: Option<Span>) -> Pla
     Ok(nodes::in_order(rows.plan, plan.schema())?)
 }
 
-/// Has a session join the subqueries of its statements, where that is planned here; behind its other rules. What is refused
-/// here is left to DataFusion, which may find at run time that there is one row.
+/// Adds an analyzer rule to a session, after its other rules, that rewrites subqueries as joins. Statements
+/// that this module refuses are left to DataFusion, which may find at run time that there is only one row.
 pub fn join_subqueries(context: &SessionContext) {
-    context.add_analyzer_rule(Arc::new(Joined));
+    context.add_analyzer_rule(Arc::new(JoinSubqueries));
 }
 
 #[derive(Debug)]
-struct Joined;
+struct JoinSubqueries;
 
-impl AnalyzerRule for Joined {
+impl AnalyzerRule for JoinSubqueries {
     fn name(&self) -> &str {
         "joined_subqueries"
     }
@@ -84,16 +87,16 @@ impl AnalyzerRule for Joined {
     }
 }
 
-/// What is known while a plan is rewritten.
+/// The state of a rewrite.
 struct Unnesting<'a> {
-    /// The number of the next name.
+    /// The number of names that have been made.
     next: usize,
-    keys: &'a Keys<'a>,
+    keys: &'a KeyLookup<'a>,
     place: Option<Span>,
 }
 
 impl Unnesting<'_> {
-    /// A number for names that nothing else has.
+    /// A number for a name that nothing else has.
     fn number(&mut self) -> usize {
         self.next += 1;
         self.next

@@ -1,4 +1,4 @@
-//! Which columns of outer queries a plan uses, and which columns of the rows at hand these are.
+//! Finds the outer columns that a plan uses, and resolves them to columns of the current rows.
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef, Result};
@@ -7,20 +7,21 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 
 use super::super::error::{Planned, Refusal};
 
-/// The columns of outer queries that a plan uses, nested subqueries included, each once.
+/// The outer columns that a plan uses, each once, including those of nested subqueries.
 pub(super) fn outer_columns(plan: &LogicalPlan) -> Vec<Column> {
-    let mut used = Used::of(plan);
+    let mut used = OuterColumns::of_plan(plan);
     let lateral = std::mem::take(&mut used.lateral);
     add(&mut used.other, lateral);
     used.other
 }
 
-/// Of these, the ones that a lateral subquery below uses: columns of the tables beside it may be among them.
+/// Those of the outer columns that a lateral subquery within the plan uses. Some of these may be columns of
+/// tables beside it.
 pub(super) fn lateral_columns(plan: &LogicalPlan) -> Vec<Column> {
-    Used::of(plan).lateral
+    OuterColumns::of_plan(plan).lateral
 }
 
-/// The columns of outer queries that a node's expressions use, where `own` has the columns of its input.
+/// The outer columns that a node's expressions use. `own` has the columns of the node's input.
 pub(super) fn outer_columns_of<'a>(exprs: impl IntoIterator<Item = &'a Expr>, own: &DFSchemaRef) -> Vec<Column> {
     let mut found = Vec::new();
     for expr in exprs {
@@ -38,7 +39,7 @@ pub(super) fn outer_columns_of<'a>(exprs: impl IntoIterator<Item = &'a Expr>, ow
     found
 }
 
-/// The subquery that an expression is about.
+/// The subquery of an expression, if the expression is of a kind that has one.
 pub(super) fn subquery_of(expr: &Expr) -> Option<&Subquery> {
     match expr {
         Expr::Exists(exists) => Some(&exists.subquery),
@@ -49,21 +50,21 @@ pub(super) fn subquery_of(expr: &Expr) -> Option<&Subquery> {
     }
 }
 
-/// Whether an expression holds a subquery.
+/// Whether an expression contains a subquery.
 pub(super) fn has_subquery(expr: &Expr) -> bool {
     let mut found = false;
     visit(expr, &mut |e| found |= subquery_of(e).is_some());
     found
 }
 
-/// Whether an expression itself, its subqueries aside, names a column of an outer query.
+/// Whether an expression names a column of an outer query; its subqueries do not count.
 pub(super) fn names_outer(expr: &Expr) -> bool {
     let mut found = false;
     visit(expr, &mut |e| found |= matches!(e, Expr::OuterReferenceColumn(..)));
     found
 }
 
-/// Whether anything in a plan is about subqueries.
+/// Whether a plan contains a subquery or an outer column.
 pub(super) fn has_subqueries(plan: &LogicalPlan) -> bool {
     plan.exists(|node| {
         let mut found = matches!(node, LogicalPlan::Subquery(_));
@@ -93,29 +94,29 @@ fn add(to: &mut Vec<Column>, columns: Vec<Column>) {
 }
 
 #[derive(Default)]
-struct Used {
+struct OuterColumns {
     lateral: Vec<Column>,
     other: Vec<Column>,
 }
 
-impl Used {
-    fn of(plan: &LogicalPlan) -> Used {
-        let mut used = Used::default();
+impl OuterColumns {
+    fn of_plan(plan: &LogicalPlan) -> OuterColumns {
+        let mut used = OuterColumns::default();
         match plan {
             LogicalPlan::Subquery(subquery) => {
                 used.lateral = outer_columns(&subquery.subquery);
                 return used;
             }
             LogicalPlan::Join(join) => {
-                used = Used::of(&join.left);
-                let mut right = Used::of(&join.right);
+                used = OuterColumns::of_plan(&join.left);
+                let mut right = OuterColumns::of_plan(&join.right);
                 right.lateral.retain(|column| !join.left.schema().has_column(column));
                 add(&mut used.lateral, right.lateral);
                 add(&mut used.other, right.other);
             }
             other => {
                 for input in other.inputs() {
-                    let below = Used::of(input);
+                    let below = OuterColumns::of_plan(input);
                     add(&mut used.lateral, below.lateral);
                     add(&mut used.other, below.other);
                 }
@@ -131,24 +132,24 @@ impl Used {
     }
 }
 
-/// How the expressions of a node, and the subqueries in them, name the columns of the rows below it.
+/// Resolves the names in the expressions of a node, and in their subqueries, to the current rows.
 #[derive(Clone)]
-pub(super) struct Scope {
-    /// The columns of the node's input, by which its expressions name them.
+pub(super) struct NameScope {
+    /// The columns of the node's input, by whose names its expressions refer to them.
     own: DFSchemaRef,
-    /// What each of these is over the rows at hand.
+    /// For each of these, its expression over the current rows.
     columns: Vec<Expr>,
-    /// Columns of outer queries, and what each is over the rows at hand.
+    /// The outer columns, each with the column of the current rows that holds it.
     outer: Vec<(Column, Column)>,
-    /// The rows at hand, before subqueries are joined to them.
+    /// The current rows, before subqueries are joined to them.
     pub base: LogicalPlan,
 }
 
-impl Scope {
-    /// Where the rows at hand have the input's columns under their own names.
-    pub fn new(own: DFSchemaRef, outer: Vec<(Column, Column)>, base: LogicalPlan) -> Scope {
+impl NameScope {
+    /// A scope for rows that have the input's columns under their own names.
+    pub fn new(own: DFSchemaRef, outer: Vec<(Column, Column)>, base: LogicalPlan) -> NameScope {
         let columns = own.columns().into_iter().map(Expr::Column).collect();
-        Scope {
+        NameScope {
             own,
             columns,
             outer,
@@ -156,9 +157,9 @@ impl Scope {
         }
     }
 
-    /// Where the input's columns are expressions over the rows at hand, which know no outer query.
-    pub fn shown(own: DFSchemaRef, columns: Vec<Expr>, base: LogicalPlan) -> Scope {
-        Scope {
+    /// A scope in which the input's columns are expressions over the rows, and which has no outer columns.
+    pub fn shown(own: DFSchemaRef, columns: Vec<Expr>, base: LogicalPlan) -> NameScope {
+        NameScope {
             own,
             columns,
             outer: vec![],
@@ -166,18 +167,18 @@ impl Scope {
         }
     }
 
-    /// With other rows at hand, which have the same columns.
-    pub fn on(mut self, base: LogicalPlan) -> Scope {
+    /// The scope over other rows that have the same columns.
+    pub fn on(mut self, base: LogicalPlan) -> NameScope {
         self.base = base;
         self
     }
 
-    /// Columns of outer queries, and what each is over the rows at hand.
+    /// The outer columns, each with the column of the current rows that holds it.
     pub fn outer(&self) -> &[(Column, Column)] {
         &self.outer
     }
 
-    /// The column over the rows at hand that a subquery of a node's expression names so.
+    /// The column of the current rows to which a name in a subquery refers.
     pub fn resolve(&self, name: &Column) -> Planned<Column> {
         let own = self.own.maybe_index_of_column(name).map(|n| &self.columns[n]);
         match own {
@@ -194,12 +195,12 @@ impl Scope {
             .ok_or_else(|| unknown(name).into())
     }
 
-    /// Whether all these can be resolved.
+    /// Whether all these names can be resolved.
     pub fn knows(&self, names: &[Column]) -> bool {
         names.iter().all(|name| self.resolve(name).is_ok())
     }
 
-    /// A node's expression over the rows at hand; its subqueries are left alone.
+    /// A node's expression over the current rows. Its subqueries stay as they are.
     pub fn over_rows(&self, expr: Expr) -> Planned<Expr> {
         let mut missing = None;
         let expr = replaced(expr, &mut |e| match e {
@@ -220,7 +221,7 @@ impl Scope {
     }
 }
 
-/// The expression with some of its parts replaced, from the inside out; subqueries are left alone.
+/// The expression with some of its parts replaced, from the inside out. Subqueries stay as they are.
 pub(super) fn replaced(expr: Expr, with: &mut dyn FnMut(&Expr) -> Option<Expr>) -> Result<Expr> {
     expr.transform_up(|e| {
         Ok(match with(&e) {

@@ -1,7 +1,8 @@
-//! The rows of each kind of node, for all bindings at once: one dispatch.
+//! Unnests each kind of node for all bindings at once: one dispatch.
 //!
-//! A part that uses no outer column stays as it is. What does, gets the bindings from below: by a cross join with them
-//! where an expression asks for an outer column first, which the optimizer makes a join by the condition above it.
+//! A plan that uses no outer column stays as it is. Other plans get the bindings at the lowest node whose
+//! expressions use an outer column, by a cross join. The optimizer makes it an equi-join if a condition above
+//! allows it.
 
 use std::sync::Arc;
 
@@ -13,18 +14,18 @@ use datafusion::logical_expr::{
 
 use super::super::error::{Planned, Refusal};
 use super::Unnesting;
-use super::names::{Scope, has_subquery, outer_columns, outer_columns_of};
-use super::rows::{Bindings, Rows, project};
+use super::names::{NameScope, has_subquery, outer_columns, outer_columns_of};
+use super::rows::{Bindings, NodeRows, project};
 
-/// The rows below a node, and its expressions over them.
-pub(super) struct Node {
-    pub rows: Rows,
+/// A node's input for all bindings, and the node's expressions over it.
+pub(super) struct NodeInput {
+    pub rows: NodeRows,
     pub exprs: Vec<Expr>,
 }
 
 impl Unnesting<'_> {
     /// The rows of a plan for each binding, without subqueries.
-    pub fn rows(&mut self, plan: &LogicalPlan, outer: Option<&Bindings>) -> Planned<Rows> {
+    pub fn rows(&mut self, plan: &LogicalPlan, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let used = outer_columns(plan);
         let outer = outer.filter(|bindings| used.iter().any(|name| bindings.names.contains(name)));
         match plan {
@@ -39,7 +40,7 @@ impl Unnesting<'_> {
             LogicalPlan::Limit(limit) => self.limit(limit, outer),
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let rows = self.rows(input, outer)?.only(input.schema())?;
-                Ok(Rows {
+                Ok(NodeRows {
                     plan: LogicalPlan::Distinct(Distinct::All(Arc::new(rows.plan))),
                     ..rows
                 })
@@ -65,14 +66,14 @@ impl Unnesting<'_> {
                 });
                 match failed {
                     Some(error) => Err(error),
-                    None => Ok(Rows::of(below.data()?)),
+                    None => Ok(NodeRows::from_plan(below.data()?)),
                 }
             }
         }
     }
 
-    /// The rows below a node with one input, and the node's expressions over them.
-    pub fn node(&mut self, input: &LogicalPlan, exprs: Vec<Expr>, outer: Option<&Bindings>) -> Planned<Node> {
+    /// The input of a node with one input, and the node's expressions over it.
+    pub fn node(&mut self, input: &LogicalPlan, exprs: Vec<Expr>, outer: Option<&Bindings>) -> Planned<NodeInput> {
         let (mut rows, scope) = self.below(input, &exprs, outer)?;
         let exprs = exprs
             .into_iter()
@@ -81,16 +82,16 @@ impl Unnesting<'_> {
                 self.value(&mut rows, &scope, expr, false)
             })
             .collect::<Planned<_>>()?;
-        Ok(Node { rows, exprs })
+        Ok(NodeInput { rows, exprs })
     }
 
-    /// The rows below a node, with the bindings if its expressions use them, and how these name the columns.
+    /// A node's input, with the bindings if the expressions use them, and the scope that resolves their names.
     pub fn below<'a>(
         &mut self,
         input: &LogicalPlan,
         exprs: impl IntoIterator<Item = &'a Expr>,
         outer: Option<&Bindings>,
-    ) -> Planned<(Rows, Scope)> {
+    ) -> Planned<(NodeRows, NameScope)> {
         let own = input.schema();
         let mut rows = self.rows(input, outer)?;
         let mut named = vec![];
@@ -101,44 +102,44 @@ impl Unnesting<'_> {
             let columns = rows.bound().iter().cloned();
             named = bindings.names.iter().cloned().zip(columns).collect();
         }
-        let scope = Scope::new(own.clone(), named, rows.plan.clone());
+        let scope = NameScope::new(own.clone(), named, rows.plan.clone());
         Ok((rows, scope))
     }
 
-    fn projection(&mut self, projection: &Projection, outer: Option<&Bindings>) -> Planned<Rows> {
-        let Node { rows, exprs } = self.node(&projection.input, projection.expr.clone(), outer)?;
+    fn projection(&mut self, projection: &Projection, outer: Option<&Bindings>) -> Planned<NodeRows> {
+        let NodeInput { rows, exprs } = self.node(&projection.input, projection.expr.clone(), outer)?;
         let mut exprs = named(exprs, &projection.schema, 0);
         exprs.extend(rows.bound().iter().cloned().map(Expr::Column));
-        Ok(Rows {
+        Ok(NodeRows {
             plan: project(exprs, rows.plan)?,
             bindings: rows.bindings,
         })
     }
 
-    fn alias(&mut self, alias: &SubqueryAlias, outer: Option<&Bindings>) -> Planned<Rows> {
+    fn alias(&mut self, alias: &SubqueryAlias, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let rows = self.rows(&alias.input, outer)?;
         if rows.bindings.is_none() {
             let plan = Arc::new(in_order(rows.plan, alias.input.schema())?);
             let alias = SubqueryAlias::try_new(plan, alias.alias.clone())?;
-            return Ok(Rows::of(LogicalPlan::SubqueryAlias(alias)));
+            return Ok(NodeRows::from_plan(LogicalPlan::SubqueryAlias(alias)));
         }
         let columns = alias.input.schema().columns().into_iter().map(Expr::Column).collect();
         let mut exprs = named(columns, &alias.schema, 0);
         exprs.extend(rows.bound().iter().cloned().map(Expr::Column));
-        Ok(Rows {
+        Ok(NodeRows {
             plan: project(exprs, rows.plan)?,
             bindings: rows.bindings,
         })
     }
 
-    fn sort(&mut self, sort: &Sort, outer: Option<&Bindings>) -> Planned<Rows> {
+    fn sort(&mut self, sort: &Sort, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let exprs = sort.expr.iter().map(|e| e.expr.clone()).collect();
-        let Node { rows, exprs } = self.node(&sort.input, exprs, outer)?;
+        let NodeInput { rows, exprs } = self.node(&sort.input, exprs, outer)?;
         let order = sort.expr.iter().zip(exprs);
         let expr = order
             .map(|(e, expr)| SortExpr::new(expr, e.asc, e.nulls_first))
             .collect();
-        let sorted = Rows {
+        let sorted = NodeRows {
             plan: LogicalPlan::Sort(Sort {
                 expr,
                 input: Arc::new(rows.plan),
@@ -149,7 +150,7 @@ impl Unnesting<'_> {
         sorted.only(sort.input.schema())
     }
 
-    fn union(&mut self, union: &Union, outer: Option<&Bindings>) -> Planned<Rows> {
+    fn union(&mut self, union: &Union, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let mut inputs = Vec::with_capacity(union.inputs.len());
         let mut columns = None;
         for input in &union.inputs {
@@ -159,7 +160,7 @@ impl Unnesting<'_> {
             }
             let own = input.schema().columns().into_iter().map(Expr::Column).collect();
             let mut exprs = named(own, &union.schema, 0);
-            // A union's columns have the names that its first input gives them.
+            // A union takes the names of its columns from its first input.
             let first = columns.get_or_insert_with(|| rows.bindings.clone());
             let bound = rows.bound().iter().zip(first.as_deref().unwrap_or_default());
             exprs.extend(bound.map(|(column, first)| Expr::Column(column.clone()).alias(&first.name)));
@@ -170,37 +171,37 @@ impl Unnesting<'_> {
         }
         if outer.is_none() {
             let schema = Arc::new(nullable_as(&union.schema, &inputs)?);
-            return Ok(Rows::of(LogicalPlan::Union(Union { inputs, schema })));
+            return Ok(NodeRows::from_plan(LogicalPlan::Union(Union { inputs, schema })));
         }
         let made = LogicalPlan::Union(Union::try_new(inputs)?);
-        // It leaves qualifiers out.
+        // DataFusion's union drops qualifiers.
         let bound = columns.flatten().unwrap_or_default();
         let own: Vec<Expr> = made.schema().columns().into_iter().map(Expr::Column).collect();
         let mut exprs = named(own[..own.len() - bound.len()].to_vec(), &union.schema, 0);
         exprs.extend(bound.iter().cloned().map(Expr::Column));
-        Ok(Rows {
+        Ok(NodeRows {
             plan: project(exprs, made)?,
             bindings: Some(bound),
         })
     }
 
-    fn unnest(&mut self, unnest: &Unnest, outer: Option<&Bindings>) -> Planned<Rows> {
+    fn unnest(&mut self, unnest: &Unnest, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let rows = self.rows(&unnest.input, outer)?;
         let plan = match rows.bindings {
             None => in_order(rows.plan, unnest.input.schema())?,
             Some(_) => rows.plan,
         };
         let made = Unnest::try_new(Arc::new(plan), unnest.exec_columns.clone(), unnest.options.clone())?;
-        Ok(Rows {
+        Ok(NodeRows {
             plan: LogicalPlan::Unnest(made),
             bindings: rows.bindings,
         })
     }
 
-    /// Rows that stand in the query; where their cells use outer columns, each is a projection of the bindings.
-    fn values(&mut self, values: &Values, outer: Option<&Bindings>) -> Planned<Rows> {
+    /// VALUES. If cells use outer columns, each row becomes a projection of the bindings.
+    fn values(&mut self, values: &Values, outer: Option<&Bindings>) -> Planned<NodeRows> {
         if outer.is_none() && !values.values.iter().flatten().any(has_subquery) {
-            return Ok(Rows::of(LogicalPlan::Values(values.clone())));
+            return Ok(NodeRows::from_plan(LogicalPlan::Values(values.clone())));
         }
         let one = LogicalPlan::EmptyRelation(EmptyRelation {
             produce_one_row: true,
@@ -221,7 +222,7 @@ impl Unnesting<'_> {
     }
 }
 
-/// A union's schema, with nulls where one of its inputs may have some by now: a subquery without rows is null.
+/// The schema of a union, with columns nullable where its inputs' now are: a subquery without rows has become null.
 fn nullable_as(schema: &DFSchema, inputs: &[Arc<LogicalPlan>]) -> datafusion::common::Result<DFSchema> {
     let fields = schema.iter().enumerate().map(|(n, (qualifier, field))| {
         let nullable = inputs.iter().any(|input| input.schema().field(n).is_nullable());
@@ -231,7 +232,7 @@ fn nullable_as(schema: &DFSchema, inputs: &[Arc<LogicalPlan>]) -> datafusion::co
     DFSchema::new_with_metadata(fields.collect(), schema.metadata().clone())
 }
 
-/// The expressions under the names of a schema's fields, beginning with this one.
+/// The expressions, aliased to the names of the schema's fields from `from` on.
 pub(super) fn named(exprs: Vec<Expr>, schema: &DFSchema, from: usize) -> Vec<Expr> {
     let exprs = exprs.into_iter().enumerate();
     exprs
@@ -246,7 +247,7 @@ pub(super) fn named(exprs: Vec<Expr>, schema: &DFSchema, from: usize) -> Vec<Exp
         .collect()
 }
 
-/// The plan with a schema's columns, in its order.
+/// The plan with exactly the schema's columns, in the schema's order.
 pub(super) fn in_order(plan: LogicalPlan, schema: &DFSchema) -> datafusion::common::Result<LogicalPlan> {
     let columns = schema.columns();
     if plan.schema().columns() == columns {

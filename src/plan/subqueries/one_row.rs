@@ -1,8 +1,9 @@
-//! Subqueries that yield one row, or none because of a HAVING: an aggregate without GROUP BY, or no FROM.
+//! Unnests subqueries that yield one row, or none because of a HAVING: an aggregate without GROUP BY, or a
+//! SELECT without FROM.
 //!
-//! The aggregate is grouped by the columns that the subquery's WHERE compares with outer ones, or by the bindings, and
-//! left-joined by these. What the subquery makes of the aggregate is computed above that join, so that a row without a
-//! group has what the aggregate yields over no rows.
+//! The aggregate is grouped by the columns that the subquery's WHERE compares with outer ones, or else by the
+//! bindings, and left-joined on these. The subquery's other expressions are computed above that join, so that a
+//! row without a group gets the aggregate's result over no rows.
 
 use std::sync::Arc;
 
@@ -14,22 +15,22 @@ use datafusion::logical_expr::{
 use super::super::error::Planned;
 use super::Unnesting;
 use super::groups::{of_these_rows, over_nothing};
-use super::names::{Scope, has_subquery, names_outer, outer_columns, replaced};
+use super::names::{NameScope, has_subquery, names_outer, outer_columns, replaced};
 use super::pulled::over;
 use super::ranks::bounds;
-use super::related::Related;
-use super::rows::all_same;
+use super::related::RelatedRows;
+use super::rows::null_safe_keys;
 
-/// The row of a subquery, over the rows of the node that asks.
+/// The row of a subquery, as expressions over the rows of the outer query.
 pub(super) struct OneRow {
-    /// There is none unless all of these are true.
+    /// The row only exists if all of these are true.
     pub having: Vec<Expr>,
     pub outputs: Vec<Expr>,
 }
 
 impl OneRow {
-    /// The value where there is a row, else the other one.
-    pub fn or(&self, value: Expr, otherwise: Expr) -> Planned<Expr> {
+    /// `value` if the row exists, else `otherwise`.
+    pub fn value_or(&self, value: Expr, otherwise: Expr) -> Planned<Expr> {
         match self.having.iter().cloned().reduce(Expr::and) {
             None => Ok(value),
             Some(having) => Ok(when(having, value).otherwise(otherwise)?),
@@ -38,8 +39,14 @@ impl OneRow {
 }
 
 impl Unnesting<'_> {
-    /// The row of a subquery, where it is one; what it is computed of is joined to the rows then.
-    pub fn one_row(&mut self, plan: &LogicalPlan, rows: &mut LogicalPlan, scope: &Scope) -> Planned<Option<OneRow>> {
+    /// The row of a subquery that yields at most one; the rows that it needs are joined to `rows`. `None` for
+    /// other subqueries.
+    pub fn one_row(
+        &mut self,
+        plan: &LogicalPlan,
+        rows: &mut LogicalPlan,
+        scope: &NameScope,
+    ) -> Planned<Option<OneRow>> {
         let Some((above, base)) = chain(plan) else {
             return Ok(None);
         };
@@ -51,7 +58,7 @@ impl Unnesting<'_> {
                 };
                 let calls = grouped.outputs.clone();
                 let left = std::mem::take(rows);
-                let kind = if grouped.is_one_row() {
+                let kind = if grouped.belongs_to_all() {
                     JoinType::Inner
                 } else {
                     JoinType::Left
@@ -83,9 +90,9 @@ impl Unnesting<'_> {
         }))
     }
 
-    /// An aggregate without GROUP BY, grouped by what its rows are compared with outer columns by; none if these stand
-    /// elsewhere, too.
-    fn grouped_by_compared(&mut self, aggregate: &Aggregate, scope: &Scope) -> Planned<Option<Related>> {
+    /// An aggregate without GROUP BY, grouped by the columns that its input compares with outer columns. `None`
+    /// if outer columns also stand elsewhere.
+    fn grouped_by_compared(&mut self, aggregate: &Aggregate, scope: &NameScope) -> Planned<Option<RelatedRows>> {
         aggregate.aggr_expr.iter().try_for_each(of_these_rows)?;
         if aggregate.aggr_expr.iter().any(|e| has_subquery(e) || names_outer(e)) {
             return Ok(None);
@@ -122,7 +129,12 @@ impl Unnesting<'_> {
     }
 
     /// An aggregate without GROUP BY, grouped by the bindings.
-    fn grouped_by_bindings(&mut self, plan: &LogicalPlan, aggregate: &Aggregate, scope: &Scope) -> Planned<Related> {
+    fn grouped_by_bindings(
+        &mut self,
+        plan: &LogicalPlan,
+        aggregate: &Aggregate,
+        scope: &NameScope,
+    ) -> Planned<RelatedRows> {
         let names = outer_columns(plan);
         let columns = names.iter().map(|name| scope.resolve(name));
         let columns = columns.collect::<Planned<Vec<_>>>()?;
@@ -132,38 +144,39 @@ impl Unnesting<'_> {
         let calls = aggregate.schema.columns().into_iter().map(Expr::Column).collect();
         let bound = (groups.bound(), groups.plan.schema().as_ref());
         let on = match groups.bindings {
-            Some(_) => all_same((&columns, scope.base.schema()), bound)?,
+            Some(_) => null_safe_keys((&columns, scope.base.schema()), bound)?,
             None => vec![],
         };
         self.renamed(groups.plan, on, vec![], calls, scope)
     }
 }
 
-/// The calls of an aggregate that was joined, with what they yield over no rows where nothing was joined.
+/// The columns of the aggregate after the join, with its results over no rows where no group was joined.
 fn or_of_nothing(calls: Vec<Expr>, aggregate: &Aggregate, kind: JoinType) -> Planned<Vec<Expr>> {
     let calls = calls.into_iter().zip(&aggregate.aggr_expr);
     let shown = calls.map(|(column, call)| {
         let nothing = over_nothing(call, &aggregate.input)?;
         Ok(match nothing.is_null() || kind == JoinType::Inner {
             true => column,
-            // Over rows it is never null.
+            // An aggregate with such a result is never null over rows.
             false => when(column.clone().is_null(), lit(nothing)).otherwise(column)?,
         })
     });
     shown.collect()
 }
 
-/// Whether a subquery yields a row whatever the outer query's row is.
+/// Whether a subquery always yields a row, whatever the outer row is.
 pub(super) fn is_always_there(plan: &LogicalPlan) -> bool {
     chain(plan).is_some_and(|(above, _)| !above.iter().any(|node| matches!(node, LogicalPlan::Filter(_))))
 }
 
-/// Whether a subquery yields one row at most, whatever its tables hold, and it can be looked at for that of each outer row.
-pub(super) fn is_one(plan: &LogicalPlan) -> bool {
+/// Whether a subquery yields at most one row, whatever its tables hold, in a form that [`Unnesting::one_row`]
+/// supports.
+pub(super) fn is_one_row_form(plan: &LogicalPlan) -> bool {
     chain(plan).is_some()
 }
 
-/// The nodes above the one that yields one row, from the top, and that one.
+/// The nodes above the one that yields one row, from the top, and that node.
 fn chain(plan: &LogicalPlan) -> Option<(Vec<&LogicalPlan>, &LogicalPlan)> {
     let mut above = vec![];
     let mut node = plan;
@@ -190,7 +203,7 @@ fn chain(plan: &LogicalPlan) -> Option<(Vec<&LogicalPlan>, &LogicalPlan)> {
     }
 }
 
-/// An equality's side of the subquery's rows, and that of the outer columns.
+/// Splits an equality into its inner side and its outer side; `None` if the sides are mixed.
 fn sides(condition: Expr) -> Option<(Expr, Expr)> {
     let Expr::BinaryExpr(BinaryExpr {
         left,
@@ -211,7 +224,7 @@ fn sides(condition: Expr) -> Option<(Expr, Expr)> {
     }
 }
 
-fn with_outer(expr: Expr, scope: &Scope) -> Planned<Expr> {
+fn with_outer(expr: Expr, scope: &NameScope) -> Planned<Expr> {
     let mut failed = None;
     let expr = replaced(expr, &mut |e| match e {
         Expr::OuterReferenceColumn(_, name) => match scope.resolve(name) {

@@ -1,8 +1,8 @@
-//! Conditions on outer columns, pulled up out of a subquery: the subquery is one without outer columns then, and the
-//! conditions are those of a join with it.
+//! Pulls conditions on outer columns out of a subquery. The subquery then has no outer columns, and the
+//! conditions become those of a join with it.
 //!
-//! They can be pulled up through filters, projections and inner joins; and where only existence is asked for, through
-//! DISTINCT.
+//! Conditions can be pulled up through filters, projections and inner joins, and through DISTINCT if only
+//! existence matters.
 
 use std::sync::Arc;
 
@@ -13,22 +13,23 @@ use datafusion::logical_expr::{Distinct, Expr, Filter, Join, LogicalPlan};
 use super::super::error::Planned;
 use super::super::now;
 use super::Unnesting;
-use super::names::{Scope, has_subquery, lateral_columns, names_outer, outer_columns, outer_columns_of, replaced};
+use super::names::{NameScope, has_subquery, lateral_columns, names_outer, outer_columns, outer_columns_of, replaced};
 use super::related::free_name;
-use super::rows::{Rows, join, project};
+use super::rows::{NodeRows, join, project};
 
-/// A subquery without outer columns, and the conditions that had them.
-pub(super) struct Pulled {
+/// A subquery without outer columns, and the conditions that contained them.
+pub(super) struct PulledSubquery {
     pub plan: LogicalPlan,
-    /// Over the plan's columns and outer ones.
+    /// The conditions over the plan's columns and outer columns.
     pub conditions: Vec<Expr>,
-    /// The subquery's columns, over the same.
+    /// The subquery's columns, as expressions over the plan's columns and outer columns.
     pub outputs: Vec<Expr>,
 }
 
 impl Unnesting<'_> {
-    /// The plan without outer columns, if these stand in conditions alone that hold for whole rows.
-    pub fn pulled(&mut self, plan: &LogicalPlan, existence: bool) -> Planned<Option<Pulled>> {
+    /// The plan without outer columns. `None` if these stand elsewhere than in conditions that decide over
+    /// whole rows.
+    pub fn pulled(&mut self, plan: &LogicalPlan, existence: bool) -> Planned<Option<PulledSubquery>> {
         if outer_columns(plan).is_empty() {
             let rows = self.rows(plan, None)?.plan;
             let qualifier = TableReference::bare(format!("__pulled_{}", self.number()));
@@ -41,7 +42,7 @@ impl Unnesting<'_> {
             });
             let plan = project(exprs.collect(), rows)?;
             let outputs = plan.schema().columns().into_iter().map(Expr::Column).collect();
-            return Ok(Some(Pulled {
+            return Ok(Some(PulledSubquery {
                 plan,
                 conditions: vec![],
                 outputs,
@@ -50,7 +51,7 @@ impl Unnesting<'_> {
         match plan {
             LogicalPlan::Subquery(subquery) => self.pulled(&subquery.subquery, existence),
             LogicalPlan::SubqueryAlias(alias) => self.pulled(&alias.input, existence),
-            // The order of rows is no part of what a subquery yields.
+            // A subquery's rows have no order.
             LogicalPlan::Sort(sort) => self.pulled(&sort.input, existence),
             LogicalPlan::Distinct(Distinct::All(input)) if existence => self.pulled(input, existence),
             LogicalPlan::Projection(projection) => {
@@ -62,7 +63,7 @@ impl Unnesting<'_> {
                 };
                 let exprs = projection.expr.iter().cloned();
                 let outputs = exprs.map(|e| over(e.unalias(), projection.input.schema(), &below.outputs));
-                Ok(Some(Pulled {
+                Ok(Some(PulledSubquery {
                     outputs: outputs.collect::<Planned<_>>()?,
                     ..below
                 }))
@@ -78,13 +79,13 @@ impl Unnesting<'_> {
         }
     }
 
-    fn pulled_filter(&mut self, filter: &Filter, below: Pulled) -> Planned<Option<Pulled>> {
+    fn pulled_filter(&mut self, filter: &Filter, below: PulledSubquery) -> Planned<Option<PulledSubquery>> {
         let own = filter.input.schema();
         let mut pulled = below;
         let mut kept = Vec::new();
         for condition in split_conjunction_owned(filter.predicate.clone()) {
             if names_outer(&condition) {
-                // A condition on now() bounds the time of rows that are there.
+                // A condition on now() must stay, as it decides when rows of this node exist.
                 if has_subquery(&condition) || now::mentions_now(&condition) {
                     return Ok(None);
                 }
@@ -102,18 +103,18 @@ impl Unnesting<'_> {
                 return Ok(None);
             }
         }
-        let scope = Scope::shown(own.clone(), pulled.outputs.clone(), pulled.plan.clone());
+        let scope = NameScope::shown(own.clone(), pulled.outputs.clone(), pulled.plan.clone());
         let asks = outer_columns_of(&kept, own);
         let nested = kept.iter().filter(|e| has_subquery(e));
         let resolved = nested.flat_map(|e| outer_columns_of([e], &Arc::new(DFSchema::empty())));
         if !asks.is_empty() || !scope.knows(&resolved.collect::<Vec<_>>()) {
             return Ok(None);
         }
-        pulled.plan = self.conditions(Rows::of(pulled.plan), &scope, kept)?.plan;
+        pulled.plan = self.conditions(NodeRows::from_plan(pulled.plan), &scope, kept)?.plan;
         Ok(Some(pulled))
     }
 
-    fn pulled_join(&mut self, inner: &Join, existence: bool) -> Planned<Option<Pulled>> {
+    fn pulled_join(&mut self, inner: &Join, existence: bool) -> Planned<Option<PulledSubquery>> {
         let beside = lateral_columns(&inner.right);
         let conditions: Vec<Expr> = inner.filter.iter().cloned().flat_map(split_conjunction_owned).collect();
         if beside.iter().any(|column| inner.left.schema().has_column(column))
@@ -143,7 +144,7 @@ impl Unnesting<'_> {
             .push(condition);
         }
         pulled.extend(left.conditions.into_iter().chain(right.conditions));
-        Ok(Some(Pulled {
+        Ok(Some(PulledSubquery {
             plan: join(left.plan, right.plan, JoinType::Inner, vec![], conjunction(kept))?,
             conditions: pulled,
             outputs,
@@ -151,7 +152,7 @@ impl Unnesting<'_> {
     }
 }
 
-/// An expression over a node's columns, over what these are.
+/// An expression over a node's columns, with each column replaced by its expression in `columns`.
 pub(super) fn over(expr: Expr, own: &DFSchema, columns: &[Expr]) -> Planned<Expr> {
     Ok(replaced(expr, &mut |e| match e {
         Expr::Column(column) => own.maybe_index_of_column(column).map(|n| columns[n].clone()),

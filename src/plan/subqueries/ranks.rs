@@ -1,6 +1,7 @@
-//! Windows, LIMIT and DISTINCT ON for each binding: the bindings are columns of PARTITION BY.
+//! Unnests window functions, LIMIT and DISTINCT ON for each binding, by adding the bindings to PARTITION BY.
 //!
-//! ORDER BY ... LIMIT n OFFSET m becomes a filter on row_number() over the binding's rows, which the graph keeps as a top-k.
+//! ORDER BY ... LIMIT n OFFSET m becomes a filter on row_number() over the binding's rows, which the graph
+//! keeps as a top-k.
 
 use std::sync::Arc;
 
@@ -16,13 +17,13 @@ use datafusion::logical_expr::{
 use super::super::error::{Planned, Refusal};
 use super::super::lower::unordered;
 use super::Unnesting;
-use super::nodes::{Node, in_order, named};
-use super::rows::{Bindings, Rows, project};
+use super::nodes::{NodeInput, in_order, named};
+use super::rows::{Bindings, NodeRows, project};
 use super::single::at_most_one;
 
 impl Unnesting<'_> {
-    pub(super) fn window(&mut self, window: &Window, outer: Option<&Bindings>) -> Planned<Rows> {
-        let Node { rows, exprs } = self.node(&window.input, window.window_expr.clone(), outer)?;
+    pub(super) fn window(&mut self, window: &Window, outer: Option<&Bindings>) -> Planned<NodeRows> {
+        let NodeInput { rows, exprs } = self.node(&window.input, window.window_expr.clone(), outer)?;
         let own = window.input.schema().fields().len();
         let bound: Vec<Expr> = rows.bound().iter().cloned().map(Expr::Column).collect();
         let functions = exprs.into_iter().map(|expr| partitioned(expr, &bound)).collect();
@@ -32,18 +33,18 @@ impl Unnesting<'_> {
             None if rows.plan.schema().fields().len() == own => in_order(rows.plan, window.input.schema())?,
             None => rows.plan,
         };
-        let windowed = Rows {
+        let windowed = NodeRows {
             plan: LogicalPlan::Window(Window::try_new(functions, Arc::new(plan))?),
             bindings: rows.bindings,
         };
         windowed.only(&window.schema)
     }
 
-    pub(super) fn limit(&mut self, limit: &Limit, outer: Option<&Bindings>) -> Planned<Rows> {
+    pub(super) fn limit(&mut self, limit: &Limit, outer: Option<&Bindings>) -> Planned<NodeRows> {
         if outer.is_none() {
             let rows = self.rows(&limit.input, None)?;
             let plan = in_order(rows.plan, limit.input.schema())?;
-            return Ok(Rows::of(LogicalPlan::Limit(Limit {
+            return Ok(NodeRows::from_plan(LogicalPlan::Limit(Limit {
                 input: Arc::new(plan),
                 ..limit.clone()
             })));
@@ -56,27 +57,27 @@ impl Unnesting<'_> {
         self.first_rows(&limit.input, bounds, outer)
     }
 
-    /// The first rows for each binding; projections and aliases keep rows apart, so they are taken below these.
+    /// The first rows for each binding. Projections and aliases keep each row, so the rows are taken below these.
     fn first_rows(
         &mut self,
         plan: &LogicalPlan,
         bounds: (u64, Option<u64>),
         outer: Option<&Bindings>,
-    ) -> Planned<Rows> {
+    ) -> Planned<NodeRows> {
         match plan {
             LogicalPlan::Sort(sort) => {
                 let Ranked { rows, rank } = self.ranked(sort, outer)?;
                 let (skip, fetch) = bounds;
                 let behind = (skip > 0).then(|| rank.clone().gt(lit(skip)));
                 let last = fetch.map(|fetch| rank.lt_eq(lit(skip.saturating_add(fetch))));
-                let Rows { mut plan, bindings } = rows;
+                let NodeRows { mut plan, bindings } = rows;
                 if let Some(condition) = conjunction(behind.into_iter().chain(last)) {
                     plan = LogicalPlan::Filter(Filter::try_new(condition, Arc::new(plan))?);
                 }
-                Rows { plan, bindings }.only(sort.input.schema())
+                NodeRows { plan, bindings }.only(sort.input.schema())
             }
             LogicalPlan::Subquery(subquery) => self.first_rows(&subquery.subquery, bounds, outer),
-            // What is a projection or an alias over the sorted rows is one over the first of them.
+            // A projection or alias of the sorted rows may be applied after the first rows are taken.
             LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {
                 let below = plan.inputs()[0];
                 let limited = LogicalPlan::Limit(Limit {
@@ -94,10 +95,10 @@ impl Unnesting<'_> {
         }
     }
 
-    /// The rows that a sort reads, with their number in its order.
+    /// The input of a sort, with each row's number in its order.
     fn ranked(&mut self, sort: &Sort, outer: Option<&Bindings>) -> Planned<Ranked> {
         let exprs = sort.expr.iter().map(|e| e.expr.clone()).collect();
-        let Node { mut rows, exprs } = self.node(&sort.input, exprs, outer)?;
+        let NodeInput { mut rows, exprs } = self.node(&sort.input, exprs, outer)?;
         if let Some(bindings) = outer {
             rows = self.bound(rows, bindings)?;
         }
@@ -109,7 +110,7 @@ impl Unnesting<'_> {
         self.numbered(rows, partition, order)
     }
 
-    fn numbered(&mut self, rows: Rows, partition: Vec<Expr>, order: Vec<SortExpr>) -> Planned<Ranked> {
+    fn numbered(&mut self, rows: NodeRows, partition: Vec<Expr>, order: Vec<SortExpr>) -> Planned<Ranked> {
         let name = format!("__rank_{}", self.number());
         let function = WindowFunction {
             fun: WindowFunctionDefinition::WindowUDF(row_number_udwf()),
@@ -126,7 +127,7 @@ impl Unnesting<'_> {
         let function = Expr::WindowFunction(Box::new(function)).alias(&name);
         let plan = LogicalPlan::Window(Window::try_new(vec![function], Arc::new(rows.plan))?);
         Ok(Ranked {
-            rows: Rows {
+            rows: NodeRows {
                 plan,
                 bindings: rows.bindings,
             },
@@ -134,12 +135,12 @@ impl Unnesting<'_> {
         })
     }
 
-    pub(super) fn distinct_on(&mut self, on: &DistinctOn, outer: Option<&Bindings>) -> Planned<Rows> {
+    pub(super) fn distinct_on(&mut self, on: &DistinctOn, outer: Option<&Bindings>) -> Planned<NodeRows> {
         let order = on.sort_expr.clone().unwrap_or_default();
         let (first, shown) = (on.on_expr.len(), on.select_expr.len());
         let all = on.on_expr.iter().chain(&on.select_expr);
         let all = all.cloned().chain(order.iter().map(|o| o.expr.clone())).collect();
-        let Node { mut rows, exprs } = self.node(&on.input, all, outer)?;
+        let NodeInput { mut rows, exprs } = self.node(&on.input, all, outer)?;
         let (partition, rest) = exprs.split_at(first);
         let (select, sorted) = rest.split_at(shown);
         let order = order.iter().zip(sorted);
@@ -150,7 +151,7 @@ impl Unnesting<'_> {
         let Some(bindings) = outer else {
             let order = (!order.is_empty()).then_some(order);
             let made = DistinctOn::try_new(partition.to_vec(), select, order, Arc::new(rows.plan))?;
-            return Ok(Rows::of(LogicalPlan::Distinct(Distinct::On(made))));
+            return Ok(NodeRows::from_plan(LogicalPlan::Distinct(Distinct::On(made))));
         };
         rows = self.bound(rows, bindings)?;
         let bound: Vec<Expr> = rows.bound().iter().cloned().map(Expr::Column).collect();
@@ -158,20 +159,20 @@ impl Unnesting<'_> {
         let Ranked { rows, rank } = self.numbered(rows, partition, order)?;
         let plan = LogicalPlan::Filter(Filter::try_new(rank.eq(lit(1u64)), Arc::new(rows.plan))?);
         let exprs = select.into_iter().chain(bound).collect();
-        Ok(Rows {
+        Ok(NodeRows {
             plan: project(exprs, plan)?,
             bindings: rows.bindings,
         })
     }
 }
 
-/// Rows with their number.
+/// Rows with their number in an order.
 struct Ranked {
-    rows: Rows,
+    rows: NodeRows,
     rank: Expr,
 }
 
-/// The window function with the bindings in front of its PARTITION BY.
+/// The window function with the bindings prepended to its PARTITION BY.
 fn partitioned(expr: Expr, bound: &[Expr]) -> Expr {
     match expr {
         Expr::WindowFunction(mut call) => {
@@ -186,7 +187,7 @@ fn partitioned(expr: Expr, bound: &[Expr]) -> Expr {
     }
 }
 
-/// Rows skipped and kept; none if these are no numbers.
+/// How many rows a limit skips and keeps; `None` if these are not literal numbers.
 pub(super) fn bounds(limit: &Limit) -> Option<(u64, Option<u64>)> {
     let skip = limit
         .skip
@@ -196,7 +197,7 @@ pub(super) fn bounds(limit: &Limit) -> Option<(u64, Option<u64>)> {
     Some((skip, fetch))
 }
 
-/// A whole number, or a null that bounds nothing.
+/// A literal number. A null is `Some(None)`, as it limits nothing.
 pub(super) fn number(expr: &Expr) -> Option<Option<u64>> {
     let Expr::Literal(value, _) = expr else { return None };
     if value.is_null() {

@@ -1,8 +1,8 @@
-//! A subquery's rows beside those of the node that asks it: which of them belong to which row.
+//! Relates a subquery's rows to the rows of the outer query that they belong to.
 //!
-//! Where outer columns stand in conditions alone that can be pulled up through filters, projections and inner joins, the
-//! subquery is left without them and these conditions become those of the join. Otherwise it is evaluated for the
-//! distinct bindings and joined back on these.
+//! If outer columns only stand in conditions that can be pulled up through filters, projections and inner
+//! joins, these become conditions of a join with the subquery. Otherwise the subquery is evaluated for the
+//! distinct bindings, and joined on them.
 
 use std::sync::Arc;
 
@@ -13,43 +13,43 @@ use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, Filter,
 
 use super::super::error::Planned;
 use super::Unnesting;
-use super::names::{Scope, names_outer, outer_columns, replaced};
-use super::rows::{all_same, join, project};
+use super::names::{NameScope, names_outer, outer_columns, replaced};
+use super::rows::{join, null_safe_keys, project};
 
-/// What a subquery yields for the rows of a node.
-pub(super) struct Related {
-    /// Its rows, all under one qualifier that nothing else has.
+/// The rows of a subquery, and how they are joined to the outer rows.
+pub(super) struct RelatedRows {
+    /// The subquery's rows. All of their columns have one qualifier that nothing else has.
     rows: LogicalPlan,
     qualifier: String,
-    /// The rows of a node's row: equal keys (the node's, this one's), and what else must be true.
+    /// Which rows belong to an outer row: pairs of equal keys (outer, subquery), and further conditions.
     on: Vec<(Expr, Expr)>,
     conditions: Vec<Expr>,
-    /// Its columns, over both.
+    /// The subquery's columns, as expressions over both.
     pub outputs: Vec<Expr>,
 }
 
-/// What is to be done with the rows of a subquery.
+/// What the outer query needs of a subquery's rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Whether there are such rows: how often each is there does not matter.
+pub(super) enum SubqueryUse {
+    /// Whether rows exist; it does not matter how often.
     Existence,
     /// Each row.
     Rows,
-    /// Each row, and where there is none, nulls: its columns must be those of the subquery's rows alone.
+    /// Each row, or nulls if there is none. For this the output columns must not depend on outer columns.
     OptionalRows,
 }
 
 impl Unnesting<'_> {
-    /// The rows of a subquery for those of a scope.
-    pub fn related(&mut self, plan: &LogicalPlan, scope: &Scope, asked: Asked) -> Planned<Related> {
+    /// The rows of a subquery, related to those of a scope.
+    pub fn related(&mut self, plan: &LogicalPlan, scope: &NameScope, asked: SubqueryUse) -> Planned<RelatedRows> {
         let names = outer_columns(plan);
         if names.is_empty() {
             let rows = self.rows(plan, None)?.plan;
             let columns = plan.schema().columns().into_iter().map(Expr::Column).collect();
             return self.renamed(rows, vec![], vec![], columns, scope);
         }
-        if let Some(pulled) = self.pulled(plan, asked == Asked::Existence)?
-            && (asked != Asked::OptionalRows || !pulled.outputs.iter().any(names_outer))
+        if let Some(pulled) = self.pulled(plan, asked == SubqueryUse::Existence)?
+            && (asked != SubqueryUse::OptionalRows || !pulled.outputs.iter().any(names_outer))
         {
             return self.renamed(pulled.plan, vec![], pulled.conditions, pulled.outputs, scope);
         }
@@ -60,27 +60,27 @@ impl Unnesting<'_> {
         let bindings = self.bindings(&scope.base, names, &columns)?;
         let rows = self.rows(plan, Some(&bindings))?;
         let own = plan.schema().columns().into_iter().map(Expr::Column).collect();
-        let on = all_same((&columns, scope.base.schema()), (rows.bound(), rows.plan.schema()))?;
+        let on = null_safe_keys((&columns, scope.base.schema()), (rows.bound(), rows.plan.schema()))?;
         let on = if rows.bindings.is_some() { on } else { vec![] };
         self.renamed(rows.plan, on, vec![], own, scope)
     }
 
-    /// Everything under one new qualifier, and outputs that are computed of the rows alone as columns of these.
+    /// Gives all columns one new qualifier. Outputs that only depend on the subquery's rows become columns of these.
     pub fn renamed(
         &mut self,
         plan: LogicalPlan,
         on: Vec<(Expr, Expr)>,
         conditions: Vec<Expr>,
         outputs: Vec<Expr>,
-        scope: &Scope,
-    ) -> Planned<Related> {
+        scope: &NameScope,
+    ) -> Planned<RelatedRows> {
         let qualifier = format!("__subquery_{}", self.number());
         let relation = TableReference::bare(qualifier.clone());
         let mut exprs: Vec<Expr> = Vec::new();
         let mut held: Vec<(Expr, String)> = Vec::new();
         let mut column = |expr: Expr| {
             let n = held.iter().position(|(h, _)| h == &expr).unwrap_or_else(|| {
-                // A name without qualifier would be that of both.
+                // An unqualified outer column with this name would make the name ambiguous.
                 let beside = |name: &str| scope.base.schema().qualified_fields_with_unqualified_name(name);
                 let is_taken = |name: &str| {
                     held.iter().any(|(_, taken)| taken == name) || beside(name).iter().any(|(q, _)| q.is_none())
@@ -121,7 +121,7 @@ impl Unnesting<'_> {
         if exprs.is_empty() {
             exprs.push(lit(true).alias_qualified(Some(relation.clone()), "c0"));
         }
-        Ok(Related {
+        Ok(RelatedRows {
             rows: project(exprs, plan)?,
             qualifier,
             on,
@@ -130,8 +130,8 @@ impl Unnesting<'_> {
         })
     }
 
-    /// The same under another qualifier, to be joined once more.
-    pub fn again(&mut self, related: &Related) -> Planned<Related> {
+    /// The same rows under another qualifier, so that they can be joined once more.
+    pub fn copy_of(&mut self, related: &RelatedRows) -> Planned<RelatedRows> {
         let qualifier = format!("__subquery_{}", self.number());
         let (old, new) = (
             TableReference::bare(related.qualifier.clone()),
@@ -151,7 +151,7 @@ impl Unnesting<'_> {
             Expr::Column(column).alias_qualified(Some(new.clone()), name)
         });
         let on = related.on.iter().map(|(l, r)| Ok((l.clone(), moved(r)?)));
-        Ok(Related {
+        Ok(RelatedRows {
             rows: project(exprs.collect(), related.rows.clone())?,
             on: on.collect::<Planned<_>>()?,
             conditions: related.conditions.iter().map(&moved).collect::<Result<_, _>>()?,
@@ -161,25 +161,25 @@ impl Unnesting<'_> {
     }
 }
 
-impl Related {
-    /// Whether an expression over the node's rows and these can be null.
+impl RelatedRows {
+    /// Whether an expression over the rows of `beside` and these rows can be null.
     pub fn nullable(&self, expr: &Expr, beside: &LogicalPlan) -> Planned<bool> {
         let both = beside.schema().join(self.rows.schema())?;
         Ok(expr.nullable(&both)? && !never_null(expr, &self.rows))
     }
 
-    /// Whether it is one row, whatever the node's row is.
-    pub fn is_one_row(&self) -> bool {
+    /// Whether all rows belong to every outer row.
+    pub fn belongs_to_all(&self) -> bool {
         self.on.is_empty() && self.conditions.is_empty()
     }
 
-    /// The rows of both, joined so, where these are true as well.
+    /// Joins these rows to the outer rows, with further conditions.
     pub fn joined(self, left: LogicalPlan, kind: JoinType, more: Vec<Expr>) -> Planned<LogicalPlan> {
         let existence = matches!(kind, JoinType::LeftSemi | JoinType::LeftAnti);
-        let related = self.with(more)?;
+        let related = self.with_conditions(more)?;
         let rows = match existence && related.is_of_no_row() {
             true => {
-                // It matters only whether there is a row.
+                // Only the existence of a row matters, so one row is enough.
                 let qualifier = TableReference::bare(related.qualifier);
                 let one = project(vec![lit(true).alias_qualified(Some(qualifier), "any")], related.rows)?;
                 LogicalPlan::Distinct(Distinct::All(Arc::new(one)))
@@ -189,9 +189,10 @@ impl Related {
         join(left, rows, kind, related.on, conjunction(related.conditions))
     }
 
-    /// The node's rows, and whether each has rows here for which these are true: a column of them, never null.
+    /// The outer rows, and a column of them, never null, that tells whether a row belongs to each for which the
+    /// further conditions are true.
     pub fn marked(self, left: LogicalPlan, more: Vec<Expr>) -> Planned<(LogicalPlan, Expr)> {
-        let related = self.with(more)?;
+        let related = self.with_conditions(more)?;
         let qualifier = TableReference::bare(related.qualifier.clone());
         if !related.is_of_no_row() {
             let mark = Expr::Column(Column::new(Some(qualifier), "mark"));
@@ -214,8 +215,8 @@ impl Related {
         Ok((marked, conditions.fold(any, Expr::and)))
     }
 
-    /// With further conditions; those of its own rows are filters of these.
-    fn with(self, more: Vec<Expr>) -> Planned<Related> {
+    /// Adds conditions. Those that only depend on the subquery's rows become filters of these.
+    fn with_conditions(self, more: Vec<Expr>) -> Planned<RelatedRows> {
         let mut related = self;
         let own = related.rows.schema().clone();
         let all = std::mem::take(&mut related.conditions).into_iter().chain(more);
@@ -230,14 +231,14 @@ impl Related {
         Ok(related)
     }
 
-    /// Whether nothing depends on which row it is.
+    /// Whether no condition depends on these rows.
     fn is_of_no_row(&self) -> bool {
         let mut asked = self.conditions.iter().flat_map(|e| e.column_refs());
         self.on.is_empty() && !asked.any(|c| self.rows.schema().has_column(c))
     }
 }
 
-/// A name for what an expression yields: that of its column, where it is one and the name is not taken.
+/// A name for an expression's column: the name of the column that it is, unless that is taken.
 pub(super) fn free_name(expr: &Expr, is_taken: impl Fn(&str) -> bool) -> String {
     let own = match expr {
         Expr::Column(column) => column.name.clone(),
@@ -248,7 +249,7 @@ pub(super) fn free_name(expr: &Expr, is_taken: impl Fn(&str) -> bool) -> String 
     names.find(|name| !is_taken(name)).expect("numbers do not end")
 }
 
-/// Whether a condition below keeps out the rows in which a column is null.
+/// Whether a filter within the plan removes rows in which a column is null.
 fn never_null(expr: &Expr, plan: &LogicalPlan) -> bool {
     let Expr::Column(column) = expr else { return false };
     match plan {

@@ -1,8 +1,8 @@
 //! Rows of a part of a subquery, for all rows of the outer query at once.
 //!
-//! A subquery that uses columns of an outer query yields other rows for each values of these. The *bindings* are the
-//! distinct values; a plan that is evaluated for all of them carries their columns beside its own, so that each row tells
-//! for which binding it is there.
+//! A subquery that uses columns of an outer query yields other rows for each combination of their values. The
+//! *bindings* are the distinct combinations. A plan that is evaluated for all of them has their columns beside
+//! its own, so that each row tells to which binding it belongs.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use datafusion::logical_expr::{
 use super::super::error::{Planned, Refusal};
 use super::Unnesting;
 
-/// A plan with a node's columns under their names, in any order, and with those of the bindings if it has them.
-pub(super) struct Rows {
+/// A plan that has a node's columns under their names, in any order, and possibly the columns of the bindings.
+pub(super) struct NodeRows {
     pub plan: LogicalPlan,
-    /// The columns of the bindings, in their order; none: the rows are the same for each binding.
+    /// The columns of the bindings, in their order. `None` if the rows are the same for each binding.
     pub bindings: Option<Vec<Column>>,
 }
 
-impl Rows {
-    /// Rows that depend on nothing.
-    pub fn of(plan: LogicalPlan) -> Rows {
-        Rows { plan, bindings: None }
+impl NodeRows {
+    /// Rows that do not depend on the bindings.
+    pub fn from_plan(plan: LogicalPlan) -> NodeRows {
+        NodeRows { plan, bindings: None }
     }
 
     /// The columns of the bindings, if there are any.
@@ -32,29 +32,29 @@ impl Rows {
         self.bindings.as_deref().unwrap_or_default()
     }
 
-    /// With these columns and the bindings', and no others.
-    pub fn only(self, schema: &DFSchema) -> Planned<Rows> {
+    /// The rows with these columns and the bindings', and no others.
+    pub fn only(self, schema: &DFSchema) -> Planned<NodeRows> {
         let mut columns = schema.columns();
         columns.extend(self.bound().iter().cloned());
         if self.plan.schema().fields().len() == columns.len() {
             return Ok(self);
         }
-        Ok(Rows {
+        Ok(NodeRows {
             plan: project(columns.into_iter().map(Expr::Column).collect(), self.plan)?,
             bindings: self.bindings,
         })
     }
 }
 
-/// What a subquery's outer columns hold: each combination of values once.
+/// The values of a subquery's outer columns: each combination once.
 pub(super) struct Bindings {
-    /// The columns, as the subquery names them.
+    /// The columns by which the subquery refers to the values.
     pub names: Vec<Column>,
     rows: Arc<LogicalPlan>,
 }
 
 impl Bindings {
-    /// The rows themselves, each for itself.
+    /// Bindings that are the rows themselves, without removing duplicates.
     pub fn all(names: Vec<Column>, rows: LogicalPlan, columns: &[Column]) -> Planned<Bindings> {
         let exprs = columns.iter().cloned().map(Expr::Column).collect();
         let rows = Arc::new(project(exprs, rows)?);
@@ -63,7 +63,7 @@ impl Bindings {
 }
 
 impl Unnesting<'_> {
-    /// The distinct values of columns of `base`, which a subquery knows by `names`.
+    /// The distinct values of columns of `base`, to which a subquery refers by `names`.
     pub fn bindings(&mut self, base: &LogicalPlan, names: Vec<Column>, columns: &[Column]) -> Planned<Bindings> {
         let exprs = columns.iter().cloned().map(Expr::Column).collect();
         let rows = LogicalPlan::Distinct(Distinct::All(Arc::new(project(exprs, base.clone())?)));
@@ -84,8 +84,8 @@ impl Unnesting<'_> {
         Ok((project(exprs, bindings.rows.as_ref().clone())?, named))
     }
 
-    /// The rows for each binding.
-    pub fn bound(&mut self, rows: Rows, bindings: &Bindings) -> Planned<Rows> {
+    /// The rows for each binding; rows without bindings are crossed with them.
+    pub fn bound(&mut self, rows: NodeRows, bindings: &Bindings) -> Planned<NodeRows> {
         if rows.bindings.is_some() {
             return Ok(rows);
         }
@@ -96,19 +96,19 @@ impl Unnesting<'_> {
             }) => instance,
             plan => join(plan, instance, JoinType::Inner, vec![], None)?,
         };
-        Ok(Rows {
+        Ok(NodeRows {
             plan,
             bindings: Some(columns),
         })
     }
 }
 
-/// A projection.
+/// A projection of a plan.
 pub(super) fn project(exprs: Vec<Expr>, input: LogicalPlan) -> Planned<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?))
 }
 
-/// A join in which null equals nothing.
+/// A join in which nulls equal nothing.
 pub(super) fn join(
     left: LogicalPlan,
     right: LogicalPlan,
@@ -122,7 +122,7 @@ pub(super) fn join(
     Ok(LogicalPlan::Join(join))
 }
 
-/// All columns of a plan under a qualifier of their own.
+/// The plan with all of its columns under a new qualifier.
 pub(super) fn requalified(plan: LogicalPlan, qualifier: &str) -> Planned<(LogicalPlan, Vec<Column>)> {
     let qualifier = TableReference::bare(qualifier);
     let columns = plan.schema().columns();
@@ -137,11 +137,14 @@ pub(super) fn requalified(plan: LogicalPlan, qualifier: &str) -> Planned<(Logica
     Ok((project(exprs, plan)?, columns))
 }
 
-/// Keys by which two columns are the same, a null and a null too.
+/// Join keys that are equal if two columns are equal or both null.
 ///
-/// They are equalities of values that are never null: in a join whose nulls equal each other, any other equality of its
-/// condition would let them as well.
-pub(super) fn same(left: (&Column, &DFSchema), right: (&Column, &DFSchema)) -> Planned<Vec<(Expr, Expr)>> {
+/// The keys compare values that are never null. A join in which nulls equal each other would not do: it would
+/// do so for the other equalities of its condition too.
+pub(super) fn null_safe_key_pair(
+    left: (&Column, &DFSchema),
+    right: (&Column, &DFSchema),
+) -> Planned<Vec<(Expr, Expr)>> {
     let (l, r) = (Expr::Column(left.0.clone()), Expr::Column(right.0.clone()));
     if !l.nullable(left.1)? || !r.nullable(right.1)? {
         return Ok(vec![(l, r)]);
@@ -162,11 +165,14 @@ pub(super) fn same(left: (&Column, &DFSchema), right: (&Column, &DFSchema)) -> P
     Ok(vec![(l.clone().is_null(), r.clone().is_null()), (or(&l)?, or(&r)?)])
 }
 
-/// The same for several columns.
-pub(super) fn all_same(left: (&[Column], &DFSchema), right: (&[Column], &DFSchema)) -> Planned<Vec<(Expr, Expr)>> {
+/// Join keys as of [`null_safe_key_pair`], for several columns.
+pub(super) fn null_safe_keys(
+    left: (&[Column], &DFSchema),
+    right: (&[Column], &DFSchema),
+) -> Planned<Vec<(Expr, Expr)>> {
     let mut keys = Vec::new();
     for (l, r) in left.0.iter().zip(right.0) {
-        keys.extend(same((l, left.1), (r, right.1))?);
+        keys.extend(null_safe_key_pair((l, left.1), (r, right.1))?);
     }
     Ok(keys)
 }

@@ -1,4 +1,4 @@
-//! Whether a subquery yields one row at most for each row of the outer query: as a value it must.
+//! Decides whether a subquery yields at most one row for each outer row, as it must if it is used as a value.
 
 use std::collections::BTreeSet;
 
@@ -6,19 +6,19 @@ use datafusion::common::{Column, JoinType};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Join, LogicalPlan, Operator};
 
-use super::Keys;
+use super::KeyLookup;
 use super::ranks::number;
 use crate::plan::session::source_name;
 
 type Columns = BTreeSet<Column>;
 
-/// Whether a plan yields one row at most, where outer columns are constants.
-pub(super) fn at_most_one(plan: &LogicalPlan, keys: &Keys) -> bool {
+/// Whether a plan yields at most one row, where outer columns count as constants.
+pub(super) fn at_most_one(plan: &LogicalPlan, keys: &KeyLookup) -> bool {
     single(plan, &fixed_below(plan), keys)
 }
 
-/// Whether there is one row at most for each combination of values of the columns that are `fixed`.
-fn single(plan: &LogicalPlan, fixed: &Columns, keys: &Keys) -> bool {
+/// Whether a plan yields at most one row for each combination of values of the `fixed` columns.
+fn single(plan: &LogicalPlan, fixed: &Columns, keys: &KeyLookup) -> bool {
     let through = |input: &LogicalPlan, fixed: Columns| {
         let mut fixed = fixed;
         fixed.extend(fixed_below(input));
@@ -69,8 +69,8 @@ fn single(plan: &LogicalPlan, fixed: &Columns, keys: &Keys) -> bool {
     }
 }
 
-/// Whether one side has one row at most, and the other one for each row of that.
-fn joined(join: &Join, fixed: &Columns, keys: &Keys) -> bool {
+/// Whether one side yields at most one row, and the other at most one for each row of that side.
+fn joined(join: &Join, fixed: &Columns, keys: &KeyLookup) -> bool {
     let (left, right) = match join.join_type {
         JoinType::Inner => (true, true),
         JoinType::Left => (true, false),
@@ -164,7 +164,7 @@ fn sides(condition: &Expr) -> Option<(&Expr, &Expr)> {
     }
 }
 
-/// What is cast to a wider whole number, which tells as much.
+/// The expression without a cast to an integer type, which keeps different values different.
 fn bare(expr: &Expr) -> &Expr {
     match expr {
         Expr::Cast(cast) if cast.field.data_type().is_integer() => bare(&cast.expr),

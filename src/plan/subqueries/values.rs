@@ -1,7 +1,8 @@
-//! Subqueries as values: each becomes a column of the rows that ask it.
+//! Unnests subqueries that are used as values: each becomes a column of the outer rows.
 //!
-//! `x IN (S)` is true if a row of S equals x; else unknown if S has a null, or if x is null and S has a row; else false.
-//! The same goes for `x op ANY (S)`; `x op ALL (S)` is NOT of ANY with the opposite of op.
+//! `x IN (S)` is true if a row of S equals x. Otherwise it is unknown if S has a null, or if x is null and S
+//! has a row; else it is false. The same holds for `x op ANY (S)`; `x op ALL (S)` is NOT of ANY with the
+//! opposite operator.
 
 use std::sync::Arc;
 
@@ -12,18 +13,18 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Ope
 
 use super::super::error::{Planned, Refusal};
 use super::Unnesting;
-use super::names::{Scope, has_subquery, outer_columns};
+use super::names::{NameScope, has_subquery, outer_columns};
 use super::one_row::is_always_there;
-use super::related::Asked;
-use super::rows::Rows;
+use super::related::SubqueryUse;
+use super::rows::NodeRows;
 use super::single::at_most_one;
 use datafusion::common::ScalarValue;
 
-/// A condition on a subquery's rows.
-pub(super) enum Asking {
-    /// There is one.
+/// A condition on the rows of a subquery.
+pub(super) enum SubqueryCondition {
+    /// The subquery has a row.
     Exists(Arc<LogicalPlan>),
-    /// There is one that compares so with a value.
+    /// The comparison is true for a row of the subquery.
     Any(Any),
 }
 
@@ -31,25 +32,28 @@ pub(super) enum Asking {
 pub(super) struct Any {
     pub of: Expr,
     op: Operator,
-    /// Whether it is the opposite of the operator, which has none of its own.
+    /// Whether the comparison is negated, for an operator that has no opposite.
     opposite: bool,
     pub rows: Arc<LogicalPlan>,
 }
 
 impl Any {
-    /// The comparison with a row's column.
+    /// The comparison of `of` with a column of a row.
     pub fn compared(&self, of: &Expr, with: &Expr) -> Expr {
         let compared = binary_expr(of.clone(), self.op, with.clone());
         if self.opposite { not(compared) } else { compared }
     }
 }
 
-impl Asking {
-    /// What a condition asks, and whether it is negated; none if it is no such condition.
-    pub fn of(condition: &Expr) -> Option<(Asking, bool)> {
+impl SubqueryCondition {
+    /// The condition on a subquery that an expression is, and whether it is negated; `None` for other expressions.
+    pub fn parse(condition: &Expr) -> Option<(SubqueryCondition, bool)> {
         match condition {
-            Expr::Not(inner) => Asking::of(inner).map(|(asking, negated)| (asking, !negated)),
-            Expr::Exists(exists) => Some((Asking::Exists(exists.subquery.subquery.clone()), exists.negated)),
+            Expr::Not(inner) => SubqueryCondition::parse(inner).map(|(asking, negated)| (asking, !negated)),
+            Expr::Exists(exists) => Some((
+                SubqueryCondition::Exists(exists.subquery.subquery.clone()),
+                exists.negated,
+            )),
             Expr::InSubquery(within) => {
                 let any = Any {
                     of: within.expr.as_ref().clone(),
@@ -57,7 +61,7 @@ impl Asking {
                     opposite: false,
                     rows: within.subquery.subquery.clone(),
                 };
-                Some((Asking::Any(any), within.negated))
+                Some((SubqueryCondition::Any(any), within.negated))
             }
             Expr::SetComparison(comparison) => {
                 let all = comparison.quantifier == SetQuantifier::All;
@@ -68,7 +72,7 @@ impl Asking {
                     opposite: all && opposite.is_none(),
                     rows: comparison.subquery.subquery.clone(),
                 };
-                Some((Asking::Any(any), all))
+                Some((SubqueryCondition::Any(any), all))
             }
             _ => None,
         }
@@ -76,21 +80,21 @@ impl Asking {
 
     pub fn rows(&self) -> &Arc<LogicalPlan> {
         match self {
-            Asking::Exists(rows) => rows,
-            Asking::Any(any) => &any.rows,
+            SubqueryCondition::Exists(rows) => rows,
+            SubqueryCondition::Any(any) => &any.rows,
         }
     }
 }
 
 impl Unnesting<'_> {
-    /// An expression over the rows without subqueries; what these yield is joined to the rows. `filter`: unknown is as
-    /// good as false.
-    pub fn value(&mut self, rows: &mut Rows, scope: &Scope, expr: Expr, filter: bool) -> Planned<Expr> {
+    /// An expression with each subquery replaced by a column; the subqueries are joined to `rows`. With
+    /// `filter`, an unknown result may become false.
+    pub fn value(&mut self, rows: &mut NodeRows, scope: &NameScope, expr: Expr, filter: bool) -> Planned<Expr> {
         if !has_subquery(&expr) {
             return Ok(expr);
         }
-        if filter && let Some((asking, negated)) = Asking::of(&expr) {
-            return self.asked(rows, scope, asking, negated, true);
+        if filter && let Some((asking, negated)) = SubqueryCondition::parse(&expr) {
+            return self.condition_value(rows, scope, asking, negated, true);
         }
         match expr {
             Expr::BinaryExpr(BinaryExpr {
@@ -105,11 +109,11 @@ impl Unnesting<'_> {
             expr => {
                 let mut failed = None;
                 let made = expr.transform_up(|e| {
-                    let value = match (&e, Asking::of(&e)) {
+                    let value = match (&e, SubqueryCondition::parse(&e)) {
                         (Expr::ScalarSubquery(subquery), _) => self.scalar(rows, scope, &subquery.subquery),
-                        // What is negated by NOT has been replaced by now.
+                        // Negations by NOT have been replaced when their operands were visited.
                         (_, Some((asking, negated))) if !matches!(e, Expr::Not(_)) => {
-                            self.asked(rows, scope, asking, negated, false)
+                            self.condition_value(rows, scope, asking, negated, false)
                         }
                         _ => return Ok(Transformed::no(e)),
                     };
@@ -126,44 +130,51 @@ impl Unnesting<'_> {
         }
     }
 
-    fn asked(&mut self, rows: &mut Rows, scope: &Scope, asking: Asking, negated: bool, filter: bool) -> Planned<Expr> {
+    fn condition_value(
+        &mut self,
+        rows: &mut NodeRows,
+        scope: &NameScope,
+        asking: SubqueryCondition,
+        negated: bool,
+        filter: bool,
+    ) -> Planned<Expr> {
         let signed = |e: Expr| if negated { not(e) } else { e };
         let correlated = !outer_columns(asking.rows()).is_empty();
         match asking {
-            Asking::Exists(plan) => {
+            SubqueryCondition::Exists(plan) => {
                 if is_always_there(&plan) {
                     return Ok(lit(!negated));
                 }
                 if let Some(row) = self.one_row(&plan, &mut rows.plan, scope)? {
-                    let there = row.or(lit(true), lit(false))?;
+                    let there = row.value_or(lit(true), lit(false))?;
                     return Ok(signed(there));
                 }
-                let related = self.related(&plan, scope, Asked::Existence)?;
+                let related = self.related(&plan, scope, SubqueryUse::Existence)?;
                 let (joined, mark) = related.marked(std::mem::take(&mut rows.plan), vec![])?;
                 rows.plan = joined;
                 Ok(signed(mark))
             }
-            Asking::Any(any) => {
+            SubqueryCondition::Any(any) => {
                 let of = self.value(rows, scope, any.of.clone(), false)?;
                 if correlated && let Some(row) = self.one_row(&any.rows, &mut rows.plan, scope)? {
                     let compared = any.compared(&of, &row.outputs[0]);
-                    return Ok(signed(row.or(compared, lit(false))?));
+                    return Ok(signed(row.value_or(compared, lit(false))?));
                 }
-                let related = self.related(&any.rows, scope, Asked::Existence)?;
+                let related = self.related(&any.rows, scope, SubqueryUse::Existence)?;
                 let with = related.outputs[0].clone();
                 let unknown_row = related.nullable(&with, &rows.plan)?;
                 let unknown_of = of.nullable(rows.plan.schema())?;
                 let mut unknown: Option<Expr> = None;
-                // Where unknown is as good as false, it matters only to NOT.
+                // With `filter`, unknown only matters below a NOT.
                 if unknown_row && (negated || !filter) {
-                    let again = self.again(&related)?;
+                    let again = self.copy_of(&related)?;
                     let null = again.outputs[0].clone().is_null();
                     let (joined, mark) = again.marked(std::mem::take(&mut rows.plan), vec![null])?;
                     rows.plan = joined;
                     unknown = Some(mark);
                 }
                 if unknown_of && (negated || !filter) {
-                    let again = self.again(&related)?;
+                    let again = self.copy_of(&related)?;
                     let (joined, mark) = again.marked(std::mem::take(&mut rows.plan), vec![])?;
                     rows.plan = joined;
                     let null = of.clone().is_null().and(mark);
@@ -185,12 +196,12 @@ impl Unnesting<'_> {
         }
     }
 
-    /// The value of a subquery's one row; null where there is none.
-    fn scalar(&mut self, rows: &mut Rows, scope: &Scope, plan: &LogicalPlan) -> Planned<Expr> {
+    /// The value of a subquery's only row; null if it has none.
+    fn scalar(&mut self, rows: &mut NodeRows, scope: &NameScope, plan: &LogicalPlan) -> Planned<Expr> {
         if let Some(row) = self.one_row(plan, &mut rows.plan, scope)? {
             let value = row.outputs[0].clone();
             let none = ScalarValue::try_from(plan.schema().field(0).data_type())?;
-            return row.or(value, lit(none));
+            return row.value_or(value, lit(none));
         }
         if !at_most_one(plan, self.keys) {
             return Err(
@@ -200,7 +211,7 @@ impl Unnesting<'_> {
                     .into(),
             );
         }
-        let related = self.related(plan, scope, Asked::OptionalRows)?;
+        let related = self.related(plan, scope, SubqueryUse::OptionalRows)?;
         let value = related.outputs[0].clone();
         rows.plan = related.joined(std::mem::take(&mut rows.plan), JoinType::Left, vec![])?;
         Ok(value)

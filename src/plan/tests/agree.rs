@@ -1,5 +1,5 @@
-//! One query a test: the completed logical plan, and the graph, yield what DataFusion yields for the SQL as
-//! the user wrote it.
+//! Each test has one query, and checks that the completed logical plan and the graph yield the rows that
+//! DataFusion yields for the user's SQL.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ fn run(context: &SessionContext, plan: LogicalPlan) -> RecordBatch {
     })
 }
 
-/// Rows as sorted text.
+/// The rows as sorted lines of text.
 pub fn lines(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::new().with_null("null");
     let columns: Vec<ArrayFormatter> = batch
@@ -57,15 +57,15 @@ pub fn lines(batch: &RecordBatch) -> Vec<String> {
     lines
 }
 
-/// The SQL as the user wrote it, but for its window functions, run by DataFusion with its own rules, by which it joins
-/// subqueries.
+/// The result of the user's SQL in DataFusion, with DataFusion's own optimizer rules, which also handle
+/// subqueries. Only our operators, literals and window table functions are rewritten.
 fn as_written(sql: &str) -> RecordBatch {
     let state = SessionStateBuilder::new_from_existing(batch_context().state());
     let context = SessionContext::new_with_state(state.with_optimizer_rules(Optimizer::new().rules).build());
     for name in ["orders", "customers"] {
         context.register_table(name, provider(name).unwrap()).unwrap();
     }
-    // DataFusion knows LIMIT, but not its standard spelling.
+    // DataFusion supports LIMIT, but not this spelling of it.
     let sql = sql.replace("FETCH FIRST 4 ROWS ONLY", "LIMIT 4");
     let tokens = windows::rewrite(windows::tokenize(&sql).unwrap()).unwrap();
     let mut parser = DFParserBuilder::new(tokens).with_dialect(&Standard).build().unwrap();
@@ -96,8 +96,8 @@ pub fn in_batch(graph: &Graph, epoch_ms: u64) -> RecordBatch {
     all(logical, &own.unwrap())
 }
 
-/// Both plans of the SQL against the SQL itself. `rows`: how many there are, so that nothing agrees by being
-/// empty.
+/// Compares both plans of the SQL with the SQL's own result. `rows` is the expected number of rows, so that no
+/// comparison passes because all are empty.
 fn agrees(sql: &str, rows: usize) {
     let graph = planned(sql);
     let schema = graph.tables[0].schema.clone();
@@ -282,7 +282,8 @@ agree! {
         "SELECT id, to_timestamp(CAST(at AS VARCHAR)) AS t FROM orders WHERE to_timestamp(CAST(at AS VARCHAR)) > TIMESTAMP '2024-01-01' OR amount > 0";
 }
 
-/// DataFusion calls an expression by its name without casts, and refuses two of one name: here it is asked otherwise.
+/// DataFusion names expressions without their casts and refuses two of one name, so the expected rows come from
+/// other SQL.
 #[test]
 fn expressions_that_differ_in_casts_alone_yield_what_subqueries_of_other_names_do() {
     for (sql, otherwise) in [
@@ -312,7 +313,7 @@ fn expressions_that_differ_in_casts_alone_yield_what_subqueries_of_other_names_d
     }
 }
 
-/// Ties: DataFusion alone may keep any of them, but both plans keep the same.
+/// DataFusion alone may keep any of the tied rows, but both of our plans keep the same ones.
 #[test]
 fn ties_are_kept_alike_by_both_plans() {
     for sql in [
@@ -380,7 +381,7 @@ fn rows_enter_and_leave_with_the_epochs_time() {
     }
 }
 
-/// A month before March 29th to 31st of 2023 is the 28th of February at each of these.
+/// A month before each of March 29th to 31st of 2023 is February 28th.
 #[test]
 fn rows_come_and_go_at_the_ends_of_months() {
     for (condition, shift) in [
@@ -394,7 +395,7 @@ fn rows_come_and_go_at_the_ends_of_months() {
         let schema = graph.tables[0].schema.clone();
         let mut changes = 0;
         let mut before = None;
-        // From March 28th to April 2nd.
+        // The steps cover March 28th to April 2nd.
         for step in 0..6 * 48 {
             let epoch = (NEW_YEAR / 1000 - 645 * 86_400_000 + step * 1_800_000) as u64;
             for epoch in [epoch, epoch + 1] {

@@ -1,4 +1,4 @@
-//! The graph, evaluated naively over the fixture's rows: what `render` must yield, in the plainest way.
+//! A naive evaluation of the graph over the fixture's rows, which defines what `render` must yield.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,15 +13,16 @@ use arrow::row::{OwnedRow, RowConverter, SortField};
 
 use super::fixture::rows;
 use crate::plan::{
-    Aggregate, Bound, Expr, Graph, Join, JoinKind, NodeId, Op, Rank, SetKind, SortKey, Temporal, TopK, Unnest, Window,
+    Aggregate, Expr, Graph, Join, JoinKind, NodeId, Op, Rank, SetKind, SortKey, Temporal, TemporalBound, TopK, Unnest,
+    Window,
 };
 
-/// The rows of a node as of an epoch.
+/// The rows of a node as of an epoch, in milliseconds.
 pub fn evaluate(graph: &Graph, node: NodeId, epoch_ms: u64) -> RecordBatch {
     evaluate_over(graph, node, epoch_ms, None)
 }
 
-/// In the step of a recursive query, over the rows of the round before.
+/// As [`evaluate`]; within the step of a recursive query, `before` has the rows of the round before.
 fn evaluate_over(graph: &Graph, node: NodeId, epoch_ms: u64, before: Option<&RecordBatch>) -> RecordBatch {
     let node = &graph.nodes[node];
     let inputs: Vec<RecordBatch> = match node.op {
@@ -111,7 +112,7 @@ fn evaluate_over(graph: &Graph, node: NodeId, epoch_ms: u64, before: Option<&Rec
     of(schema, batch.columns().to_vec(), batch.num_rows())
 }
 
-/// Columns under a schema, whose types they must have.
+/// A batch of these columns, whose types must be those of the schema.
 fn of(schema: &SchemaRef, columns: Vec<ArrayRef>, count: usize) -> RecordBatch {
     let options = RecordBatchOptions::new().with_row_count(Some(count));
     RecordBatch::try_new_with_options(schema.clone(), columns, &options).unwrap()
@@ -278,7 +279,7 @@ fn sorted(batch: &RecordBatch, members: &[u32], order: &[SortKey]) -> RecordBatc
             }),
         })
         .collect();
-    // Lists are no sort columns for lexsort; their rows are.
+    // Arrow's lexsort does not sort by lists, but its row format does.
     let mut columns: Vec<ArrayRef> = Vec::new();
     let mut fields = Vec::new();
     for column in order {
@@ -380,7 +381,7 @@ fn evaluate_unnest(unnest: &Unnest, schema: &SchemaRef, input: &RecordBatch) -> 
 }
 
 fn evaluate_temporal(temporal: &Temporal, input: &RecordBatch, now: i64) -> RecordBatch {
-    let holds = |bound: &Bound, row: usize, lower: bool| {
+    let holds = |bound: &TemporalBound, row: usize, lower: bool| {
         let moments = values(&bound.expr, input);
         let moments = moments.as_primitive::<TimestampMicrosecondType>();
         if moments.is_null(row) {

@@ -1,4 +1,4 @@
-//! A dataflow built by hand, and rows for its inputs.
+//! A dataflow that is built by hand, and rows for its inputs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,13 +102,13 @@ pub fn dataflow(tables: Vec<Table>) -> Dataflow {
     }
 }
 
-/// One Gold table `t` of this SQL, planned.
+/// The graph of one Gold table `t` with this SQL.
 pub fn planned(sql: &str) -> Graph {
     let flow = dataflow(vec![table(Layer::Gold, "t", sql)]);
     compile(&flow).unwrap_or_else(|diagnostics| panic!("{sql}\n{diagnostics}"))
 }
 
-/// The rows of the inputs: nulls, duplicates and ties among them.
+/// The rows of an input, with nulls, duplicates and ties among them.
 pub fn rows(name: &str) -> RecordBatch {
     let flow = dataflow(vec![]);
     let input = flow.inputs.iter().find(|i| i.name == name).unwrap();
@@ -182,7 +182,7 @@ pub fn provider(name: &str) -> Option<Arc<dyn TableProvider>> {
     Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap()))
 }
 
-/// Compares with a golden file of this folder; with ALLUVIUM_GOLDEN set, writes it anew.
+/// Compares with a golden file of this folder, or writes it if ALLUVIUM_GOLDEN is set.
 pub fn golden(name: &str, actual: &str) {
     let file = checkout().join("src/plan/tests").join(name);
     if std::env::var_os("ALLUVIUM_GOLDEN").is_some() {

@@ -1,10 +1,10 @@
-//! Constructs of other databases: each is refused with what to write instead, and that is planned.
+//! Tests constructs of other databases: each is refused with a remedy, and the SQL by that remedy is planned.
 
 use super::fixture::{dataflow, table};
 use crate::definition::Layer;
 use crate::plan::compile;
 
-/// What people write, words of the remedy, and the same by the remedy.
+/// SQL of another database, words of the remedy, and the SQL rewritten by the remedy.
 const CASES: &[(&str, &str, &str)] = &[
     (
         "SELECT iff(quantity > 1, 'a', 'b') AS x FROM orders",
@@ -107,7 +107,7 @@ const CASES: &[(&str, &str, &str)] = &[
         "SELECT length(customer) AS x FROM orders",
     ),
     (
-        "SELECT format('%s', id) AS x FROM orders",
+        "SELECT printf('%s', id) AS x FROM orders",
         "'a' || CAST(x AS VARCHAR)",
         "SELECT 'a' || CAST(id AS VARCHAR) AS x FROM orders",
     ),

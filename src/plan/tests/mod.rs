@@ -1,6 +1,7 @@
-//! Plans against DataFusion: what the graph and its logical plan yield equals the user's SQL run in batch.
+//! Tests plans against DataFusion: the graph and its logical plan must yield what the user's SQL yields in batch.
 
 mod agree;
+mod encoding;
 mod evaluate;
 mod explain;
 mod fixture;

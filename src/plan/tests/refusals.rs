@@ -1,4 +1,4 @@
-//! What is refused, with the exact words that a user reads.
+//! Tests the exact text of each refusal.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ fn every_refusal_names_construct_place_and_remedy() {
             Ok(_) => "it is planned".to_string(),
             Err(diagnostics) => diagnostics.to_string(),
         };
-        // What only code says.
+        // Words that only code has, and that no message may have.
         for code in [
             "Span(",
             "Ident",
@@ -91,7 +91,7 @@ fn settings_that_name_no_column_point_to_the_settings_file() {
     golden("settings.txt", &said.to_string());
 }
 
-/// A table partitioned by a list was planned, and its run ended at the first row.
+/// Formerly a table partitioned by a list was planned, and its run ended at the first row.
 #[test]
 fn columns_that_cannot_partition_a_table_are_refused_with_their_line() {
     let folder = tempfile::tempdir().unwrap();

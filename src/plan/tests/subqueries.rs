@@ -1,5 +1,5 @@
-//! Subqueries: no plan holds one, the graph and the plan in batch agree on what DataFusion itself would not plan, and what
-//! is one row by a key may be a value.
+//! Tests subqueries: no plan contains one, the graph and the batch plan agree on SQL that DataFusion cannot
+//! plan, and a subquery that yields one row by a key may be a value.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -11,7 +11,7 @@ use crate::definition::Layer;
 use crate::plan::compile;
 use crate::repr::normalise_batch;
 
-/// The same rows from the graph and in batch, and what they are.
+/// Checks the rows of the graph and of the batch plan.
 fn yields(sql: &str, expected: &[&str]) {
     let graph = planned(sql);
     let schema = graph.tables[0].schema.clone();

@@ -1,9 +1,9 @@
-//! Every scalar function of the session, with extreme arguments.
+//! Tests every scalar function of the session with extreme arguments.
 //!
-//! Each is called with columns and with literals of every combination of types that it takes, through the door that the
-//! graph uses: coerced, wrapped, planned, evaluated over a batch that is split where it fails. None may panic, take more
-//! memory than it may, run long, or return another type than the plan counts on; and what a row yields depends on that row
-//! alone, whatever others are in its batch.
+//! Each function is called with columns and literals of every combination of types that it accepts, along the
+//! path that the graph uses: the call is coerced, wrapped, planned, and evaluated over a batch that is split
+//! where it fails. No call may panic, take more memory than it may, run long, or return another type than the
+//! plan expects; and the result of a row must not depend on the other rows of its batch.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,28 +36,28 @@ use crate::plan::session;
 use crate::render::expr::{KernelError, bisect, evaluated};
 use crate::render::footprint_tests::peak_of;
 
-/// Bytes that one value may take here.
+/// The most bytes that one value may take in this test.
 const MAX_VALUE: u64 = 1 << 20;
 
-/// What one batch may take: a value of each row, twice while it grows, and what it is taken from.
+/// The most bytes that one batch may take: a value for each row, twice while it grows, and the arguments.
 const MOST_MEMORY: i64 = 192 << 20;
 
-/// Texts among the values that would look like code in a message.
+/// Those of the extreme texts that look like code in a message.
 const TEXTS_WITH_BRACES: [&str; 2] = ["(a{70}){70}", "{\"a\": [1, {\"b\": 1e400}], \"c\": null}"];
 
-/// How long one call may take.
+/// The longest that one call may take.
 const MOST_TIME: Duration = Duration::from_secs(120);
 
-/// Rows of one call.
+/// The number of rows in one call.
 const ROWS: usize = 32;
 
-/// Rows of a batch that are computed alone, too.
+/// How many rows of a batch are also computed alone.
 const ALONE: usize = 4;
 
-/// Functions that are not tried, and why.
+/// Functions that are not tested, with the reason.
 const LEFT_OUT: [(&str, &str); 1] = [("make_timestamp", "it takes six numbers, more than are tried together")];
 
-/// Extreme values of every type, nulls among them.
+/// Extreme values of every type, with nulls among them.
 fn columns() -> Vec<(&'static str, ArrayRef)> {
     let long = "ab\u{e9}".repeat(2000);
     let texts = [
@@ -226,7 +226,8 @@ fn columns() -> Vec<(&'static str, ArrayRef)> {
     ]
 }
 
-/// The types of arguments that are tried: all of one and two; of three and four, the later ones of a few types.
+/// The types of arguments that are tried: all combinations of one and two types; for three and four, the later
+/// ones are of a few types only.
 fn tuples(types: usize) -> Vec<Vec<usize>> {
     const TEXT: usize = 0;
     const WHOLE: usize = 1;
@@ -256,7 +257,7 @@ fn tuples(types: usize) -> Vec<Vec<usize>> {
     tuples
 }
 
-/// What went wrong with a call.
+/// The first fault of each function.
 #[derive(Default)]
 struct Faults(BTreeMap<String, String>);
 
@@ -307,7 +308,7 @@ impl Sweep {
         physical(&call, &self.named, &self.schema).ok()
     }
 
-    /// Rows, each with its own choice of a value of each type.
+    /// Rows with a random choice of values of each type.
     fn rows(&mut self, rows: usize) -> RecordBatch {
         let columns: Vec<ArrayRef> = (0..self.columns.len())
             .map(|column| {
@@ -321,7 +322,7 @@ impl Sweep {
         RecordBatch::try_new(Arc::new(self.schema.clone()), columns).unwrap()
     }
 
-    /// Tries an expression that is no call.
+    /// Tests an expression that is not a call.
     fn try_expr(&mut self, expr: Expr) {
         let Ok(Ok(expr)) = contain(|| self.simplifier.coerce(expr, &self.named)) else {
             return;
@@ -337,7 +338,7 @@ impl Sweep {
         }
     }
 
-    /// Tries a function with arguments of these types.
+    /// Tests a function with arguments of these types.
     fn try_types(&mut self, function: &Arc<ScalarUDF>, types: &[usize]) {
         let args = types
             .iter()
@@ -356,7 +357,7 @@ impl Sweep {
                 .faults
                 .add(function.name(), format!("{text} panics when it is planned: {panic}")),
         }
-        // Constants beside a column, which a kernel may look at once for all rows.
+        // Also tries constants beside a column, which a kernel may handle once for all rows.
         for (column, row) in (0..types.len()).flat_map(|column| [(column, 0), (column, 1)]) {
             if types.len() < 2 {
                 continue;
@@ -372,7 +373,7 @@ impl Sweep {
                 self.evaluate_call(function.name(), &call.to_string(), &expr, &batch);
             }
         }
-        // As constants, which are computed when the query is planned.
+        // Also tries only constants, which are computed when the query is planned.
         for row in 0..2.min(rows) {
             let literal = |t: &usize| Expr::Literal(ScalarValue::try_from_array(batch.column(*t), row).unwrap(), None);
             let Some(call) = self.call(function, types.iter().map(literal).collect()) else {
@@ -395,7 +396,7 @@ impl Sweep {
 
     fn evaluate_call(&mut self, function: &str, text: &str, expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) {
         for error in self.evaluate(function, text, expr, batch) {
-            // Outside of a function nothing catches it before this.
+            // Panics outside of a function are only caught by the evaluation.
             if let KernelError::Panic(panic) = error {
                 self.faults
                     .add(function, format!("{text} panics beside its function: {panic}"));
@@ -403,7 +404,7 @@ impl Sweep {
         }
     }
 
-    /// Evaluates an expression over each row; says how it fails.
+    /// Evaluates an expression over each row, and returns its errors.
     fn evaluate(
         &mut self,
         function: &str,
@@ -436,7 +437,7 @@ impl Sweep {
                 wrong.get_or_insert(format!("{text} returns {} rows of {}", values.len(), part.num_rows()));
                 return Ok(());
             }
-            // A row that is taken out later comes alone, or among others.
+            // A row that is retracted later may be evaluated alone or among other rows, so both must agree.
             let looked_at = if part.num_rows() > 1 {
                 0..part.num_rows().min(ALONE)
             } else {
@@ -472,7 +473,7 @@ impl Sweep {
     }
 }
 
-/// Whether a message that a user reads speaks of the code's own parts; values that it quotes do not count.
+/// Whether a user's message exposes internals of the code; values that it quotes do not count.
 fn tells_of_code(told: &str) -> bool {
     let quoted = TEXTS_WITH_BRACES
         .iter()
@@ -483,7 +484,7 @@ fn tells_of_code(told: &str) -> bool {
         .any(|sign| told.contains(sign))
 }
 
-/// Waits for the sweep, whose thread says what it tries.
+/// Waits for the sweep, whose thread reports each call that it tries; returns how many there were.
 fn watch(progress: &Receiver<String>) -> usize {
     let (mut last, mut tried) = (String::from("nothing"), 0);
     loop {
@@ -503,7 +504,7 @@ fn no_function_panics_takes_too_much_hangs_or_returns_another_type() {
     let context = session::planning_context(MAX_VALUE);
     let functions: BTreeMap<String, Arc<ScalarUDF>> = context.state().scalar_functions().clone().into_iter().collect();
     assert!(functions.len() > 150, "{} functions are registered", functions.len());
-    // By their own names alone; aliases are the same functions.
+    // Each function is tried once, not again under its aliases.
     let functions = functions.into_iter().filter(|(name, function)| name == function.name());
     let functions: Vec<Arc<ScalarUDF>> = functions.map(|(_, function)| function).collect();
     let (say, progress) = channel();
@@ -513,7 +514,7 @@ fn no_function_panics_takes_too_much_hangs_or_returns_another_type() {
             let mut sweep = Sweep::new();
             let mut untried = vec![];
             for function in &functions {
-                // What is something else each time is refused by `look`.
+                // Inspection (`look`) refuses volatile functions.
                 if function.signature().volatility == Volatility::Volatile
                     || LEFT_OUT.iter().any(|(name, _)| *name == function.name())
                 {
@@ -556,7 +557,7 @@ fn no_function_panics_takes_too_much_hangs_or_returns_another_type() {
 
 #[test]
 fn casts_and_operations_over_extreme_values_tell_nothing_of_the_code() {
-    // A dead letter of CAST(at AS TIME) named `arrow_array::types::TimestampMicrosecondType`.
+    // Formerly a dead letter of CAST(at AS TIME) named `arrow_array::types::TimestampMicrosecondType`.
     const TYPES: [&str; 19] = [
         "BOOLEAN",
         "TINYINT",

@@ -1,20 +1,24 @@
-//! Dates, moments and lengths of time that meet agree on a type, before DataFusion has them agree on nanoseconds.
+//! Coerces dates, timestamps and intervals to common types, before DataFusion coerces them to nanoseconds.
 //!
-//! `numbers::agree` goes through a plan's expressions and asks here where it meets no numbers.
+//! `numbers::agree` walks the expressions of a plan, and calls this module for operands that are times.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, Operator};
 
-use super::super::numbers::{Meeting, is_number};
-use super::arith::{Arith, outcome};
+use super::super::numbers::{CommonTypeUse, is_number};
+use super::arith::{TimeArithmetic, outcome};
 use super::convert::{cast_of, convert};
 use super::functions;
-use super::types::{INTERVAL, common, held, is_length, is_moment, is_text};
+use super::types::{INTERVAL, common, computed_type, is_length, is_moment, is_text};
 
-/// Has operands of these types meet, if they are times. Says whether that changed any.
-pub(in crate::plan) fn meet(operands: &mut [&mut Expr], types: &[DataType], meeting: Meeting) -> bool {
+/// Converts operands of these types to their common type, if they are times. Returns whether any operand changed.
+pub(in crate::plan) fn coerce_to_common(
+    operands: &mut [&mut Expr],
+    types: &[DataType],
+    meeting: CommonTypeUse,
+) -> bool {
     let is_text = |n: usize| is_literal(operands[n]) && is_text(&types[n]);
     let others: Vec<DataType> = (0..types.len())
         .filter(|n| !is_text(*n))
@@ -23,7 +27,7 @@ pub(in crate::plan) fn meet(operands: &mut [&mut Expr], types: &[DataType], meet
     let Some(to) = common(&others, meeting) else {
         return false;
     };
-    // A text that stands there is an INTERVAL to PostgreSQL, and no length of microseconds.
+    // PostgreSQL reads a literal text beside an interval as an INTERVAL; it is not a count of microseconds.
     let is_changed: Vec<bool> = (0..types.len())
         .map(|n| types[n] != to && !types[n].is_null())
         .collect();
@@ -38,7 +42,8 @@ pub(in crate::plan) fn meet(operands: &mut [&mut Expr], types: &[DataType], meet
     is_changed.contains(&true)
 }
 
-/// An operation of times as a function; none where it is DataFusion's.
+/// An operation on times as a function of ours. If DataFusion's operator is right, the operands come back as
+/// the error.
 pub(in crate::plan) fn arithmetic(
     op: Operator,
     left: Expr,
@@ -46,14 +51,14 @@ pub(in crate::plan) fn arithmetic(
     (l, r): (&DataType, &DataType),
 ) -> Result<Expr, (Expr, Expr)> {
     let arith = match op {
-        Operator::Plus => Arith::Add,
-        Operator::Minus => Arith::Subtract,
-        Operator::Multiply => Arith::Multiply,
-        Operator::Divide => Arith::Divide,
+        Operator::Plus => TimeArithmetic::Add,
+        Operator::Minus => TimeArithmetic::Subtract,
+        Operator::Multiply => TimeArithmetic::Multiply,
+        Operator::Divide => TimeArithmetic::Divide,
         _ => return Err((left, right)),
     };
-    // `INTERVAL + t` and `2 * INTERVAL` are turned round.
-    let is_turned = matches!(arith, Arith::Add | Arith::Multiply)
+    // `INTERVAL + t` and `2 * INTERVAL` have their operands swapped.
+    let is_turned = matches!(arith, TimeArithmetic::Add | TimeArithmetic::Multiply)
         && (is_moment(r) && !is_moment(l) || is_length(r) && !is_length(l) && !is_moment(l));
     let (left, right, l, r) = match is_turned {
         true => (right, left, r, l),
@@ -63,15 +68,15 @@ pub(in crate::plan) fn arithmetic(
         true => Err((right, left)),
         false => Err((left, right)),
     };
-    let to = match (held(l), r) {
-        (Some(l), r) if is_moment(&l) && is_moment(r) && arith == Arith::Subtract => {
-            match common(&[l.clone(), r.clone()], Meeting::Compared) {
-                // Dates have days between them: a number.
+    let to = match (computed_type(l), r) {
+        (Some(l), r) if is_moment(&l) && is_moment(r) && arith == TimeArithmetic::Subtract => {
+            match common(&[l.clone(), r.clone()], CommonTypeUse::Compared) {
+                // The difference of two dates is a number of days.
                 Some(DataType::Date32) | None => return back(left, right),
                 Some(to) => (to.clone(), to),
             }
         }
-        (Some(l), r) if is_moment(&l) && is_length(r) => (l, held(r).unwrap_or(INTERVAL)),
+        (Some(l), r) if is_moment(&l) && is_length(r) => (l, computed_type(r).unwrap_or(INTERVAL)),
         (Some(DataType::Date32), r) if r.is_integer() => (DataType::Date32, DataType::Int64),
         (Some(DataType::Date32), DataType::Time32(_) | DataType::Time64(_)) => (
             DataType::Date32,
@@ -91,22 +96,22 @@ pub(in crate::plan) fn arithmetic(
     ))
 }
 
-/// A cast of times as a function; none where it is DataFusion's.
+/// A cast of times as a function of ours; `None` if DataFusion's cast is right.
 pub(in crate::plan) fn cast(of: &Expr, from: &DataType, to: &DataType, safe: bool) -> Option<Expr> {
     let to = cast_of(from, to)?;
-    // What it is already needs no cast.
+    // A cast to the same type with all six digits does nothing.
     match from == &to.of && to.digits == 6 {
         true => Some(of.clone()),
         false => Some(functions::cast(of.clone(), to, safe)),
     }
 }
 
-/// The other sign of an INTERVAL or of a difference.
+/// The negated INTERVAL, or negated difference of timestamps.
 pub(in crate::plan) fn negated(of: Expr, from: &DataType) -> Expr {
     functions::negated(converted(of, from, &INTERVAL))
 }
 
-/// An expression as one of another type: constants are computed.
+/// The expression converted to another type. Constants are computed here.
 pub(in crate::plan) fn converted(expr: Expr, from: &DataType, to: &DataType) -> Expr {
     if from == to {
         return expr;
@@ -132,7 +137,7 @@ fn is_literal(expr: &Expr) -> bool {
     }
 }
 
-/// Whether values of a type are dates, moments or lengths of time.
+/// Whether a type is a date, a timestamp or an interval.
 pub(in crate::plan) fn is_time(of: &DataType) -> bool {
-    held(of).is_some()
+    computed_type(of).is_some()
 }

@@ -1,4 +1,5 @@
-//! Arithmetic of dates, moments and lengths of time. What is on the way to a comparison may be of any year that there is room for.
+//! Arithmetic of dates, timestamps and intervals. Intermediate results may be outside the calendar, as long as
+//! their type has room.
 
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, DurationMicrosecondType, Float64Type, Int64Type, IntervalMonthDayNano,
@@ -8,35 +9,35 @@ use arrow::error::ArrowError;
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::ColumnarValue;
 
-use super::super::numbers::kernels::{Side, by_zero, checked, wrong};
-use super::civil::{DAY, Day, Moment, computed};
-use super::lengths::Length;
+use super::super::numbers::kernels::{KernelOperand, by_zero, checked, wrong};
+use super::civil::{DAY, DateText, TimestampText, in_range};
+use super::lengths::TimeLength;
 use super::types::{INTERVAL, LENGTH, MOMENT};
 
-/// An operation.
+/// An arithmetic operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Arith {
+pub(super) enum TimeArithmetic {
     Add,
     Subtract,
     Multiply,
     Divide,
 }
 
-impl Arith {
-    /// As SQL writes it.
+impl TimeArithmetic {
+    /// The operator in SQL.
     pub fn sign(self) -> &'static str {
         match self {
-            Arith::Add => "+",
-            Arith::Subtract => "-",
-            Arith::Multiply => "*",
-            Arith::Divide => "/",
+            TimeArithmetic::Add => "+",
+            TimeArithmetic::Subtract => "-",
+            TimeArithmetic::Multiply => "*",
+            TimeArithmetic::Divide => "/",
         }
     }
 }
 
-/// What an operation yields; none where there is no such operation.
-pub(super) fn outcome(arith: Arith, left: &DataType, right: &DataType) -> Option<DataType> {
-    use Arith::*;
+/// The type of an operation's result; `None` if there is no such operation.
+pub(super) fn outcome(arith: TimeArithmetic, left: &DataType, right: &DataType) -> Option<DataType> {
+    use TimeArithmetic::*;
     Some(match (arith, left, right) {
         (Add | Subtract, DataType::Date32, DataType::Int64) => DataType::Date32,
         (Add | Subtract, DataType::Date32, DataType::Interval(_) | DataType::Duration(_)) => MOMENT,
@@ -49,19 +50,19 @@ pub(super) fn outcome(arith: Arith, left: &DataType, right: &DataType) -> Option
     })
 }
 
-/// `left arith right`, of types that [`outcome`] knows.
-pub(super) fn compute(arith: Arith, left: &ColumnarValue, right: &ColumnarValue) -> Result<ColumnarValue> {
+/// `left arith right`, for types that [`outcome`] supports.
+pub(super) fn compute(arith: TimeArithmetic, left: &ColumnarValue, right: &ColumnarValue) -> Result<ColumnarValue> {
     use DataType::*;
     let (l, r) = (left.data_type(), right.data_type());
     let Some(of) = outcome(arith, &l, &r) else {
         return exec_err!("could not compute {l} {} {r}", arith.sign());
     };
-    let sign = if arith == Arith::Subtract { -1 } else { 1 };
+    let sign = if arith == TimeArithmetic::Subtract { -1 } else { 1 };
     match (&l, &r) {
         (Date32, Int64) => run::<Date32Type, Int64Type, Date32Type>(left, right, &of, |day, days| {
             let made = days.checked_mul(sign).and_then(|days| days.checked_add(day.into()));
             made.and_then(|day| i32::try_from(day).ok())
-                .ok_or_else(|| outside(arith, Day(day.into()), days))
+                .ok_or_else(|| outside(arith, DateText(day.into()), days))
         }),
         (Date32, Interval(_)) => {
             run::<Date32Type, IntervalMonthDayNanoType, TimestampMicrosecondType>(left, right, &of, |day, by| {
@@ -93,7 +94,8 @@ pub(super) fn compute(arith: Arith, left: &ColumnarValue, right: &ColumnarValue)
             TimestampMicrosecondType,
             DurationMicrosecondType,
         >(left, right, &of, |a, b| {
-            a.checked_sub(b).ok_or_else(|| outside(arith, Moment(a), Moment(b)))
+            a.checked_sub(b)
+                .ok_or_else(|| outside(arith, TimestampText(a), TimestampText(b)))
         }),
         (Interval(_), Interval(_)) => {
             run::<IntervalMonthDayNanoType, IntervalMonthDayNanoType, IntervalMonthDayNanoType>(
@@ -101,18 +103,22 @@ pub(super) fn compute(arith: Arith, left: &ColumnarValue, right: &ColumnarValue)
                 right,
                 &of,
                 |a, b| {
-                    let (a, b) = (Length::of(a), Length::of(b));
-                    let b = if arith == Arith::Subtract { b.negated() } else { b };
+                    let (a, b) = (TimeLength::from_interval(a), TimeLength::from_interval(b));
+                    let b = if arith == TimeArithmetic::Subtract {
+                        b.negated()
+                    } else {
+                        b
+                    };
                     fitting(a.plus(b))
                 },
             )
         }
         (Interval(_), Float64) => {
             run::<IntervalMonthDayNanoType, Float64Type, IntervalMonthDayNanoType>(left, right, &of, |length, by| {
-                let length = Length::of(length);
+                let length = TimeLength::from_interval(length);
                 match arith {
-                    Arith::Divide if by == 0.0 => Err(by_zero()),
-                    Arith::Divide => fitting(length.over(by)),
+                    TimeArithmetic::Divide if by == 0.0 => Err(by_zero()),
+                    TimeArithmetic::Divide => fitting(length.over(by)),
                     _ => fitting(length.times(by)),
                 }
             })
@@ -132,39 +138,39 @@ where
     B: ArrowPrimitiveType,
     O: ArrowPrimitiveType,
 {
-    checked::<A, B, O>(&Side::new(left)?, &Side::new(right)?, f)?.of(of)
+    checked::<A, B, O>(&KernelOperand::new(left)?, &KernelOperand::new(right)?, f)?.into_column(of)
 }
 
-fn shifted(arith: Arith, at: i64, by: IntervalMonthDayNano) -> Result<i64, ArrowError> {
-    let length = Length::of(by);
-    let signed = if arith == Arith::Subtract {
+fn shifted(arith: TimeArithmetic, at: i64, by: IntervalMonthDayNano) -> Result<i64, ArrowError> {
+    let length = TimeLength::from_interval(by);
+    let signed = if arith == TimeArithmetic::Subtract {
         length.negated()
     } else {
         length
     };
     signed
         .behind(at)
-        .ok_or_else(|| outside(arith, Moment(at), format!("INTERVAL '{length}'")))
+        .ok_or_else(|| outside(arith, TimestampText(at), format!("INTERVAL '{length}'")))
 }
 
-fn moved(arith: Arith, at: i64, by: i64) -> Result<i64, ArrowError> {
-    let signed = if arith == Arith::Subtract {
+fn moved(arith: TimeArithmetic, at: i64, by: i64) -> Result<i64, ArrowError> {
+    let signed = if arith == TimeArithmetic::Subtract {
         -i128::from(by)
     } else {
         by.into()
     };
-    computed(i128::from(at) + signed).ok_or_else(|| outside(arith, Moment(at), Length::of_micros(by)))
+    in_range(i128::from(at) + signed).ok_or_else(|| outside(arith, TimestampText(at), TimeLength::of_micros(by)))
 }
 
-/// A length that arrow has room for.
-pub(super) fn fitting(length: Option<Length>) -> Result<IntervalMonthDayNano, ArrowError> {
+/// The interval as Arrow's type; an error if it does not fit.
+pub(super) fn fitting(length: Option<TimeLength>) -> Result<IntervalMonthDayNano, ArrowError> {
     length
-        .and_then(Length::interval)
+        .and_then(TimeLength::interval)
         .ok_or_else(|| wrong("could not compute an INTERVAL: it is longer than one can be".to_string()))
 }
 
 #[cold]
-fn outside(arith: Arith, left: impl std::fmt::Display, right: impl std::fmt::Display) -> ArrowError {
+fn outside(arith: TimeArithmetic, left: impl std::fmt::Display, right: impl std::fmt::Display) -> ArrowError {
     let sign = arith.sign();
     wrong(format!(
         "could not compute {left} {sign} {right}: the result is beyond what a TIMESTAMP can be"
@@ -185,7 +191,11 @@ mod tests {
         let at = ScalarValue::TimestampMicrosecond(Some(at), None);
         let by = IntervalMonthDayNano::new(months, days, micros * 1000);
         let by = ScalarValue::IntervalMonthDayNano(Some(by));
-        match compute(Arith::Add, &ColumnarValue::Scalar(at), &ColumnarValue::Scalar(by)) {
+        match compute(
+            TimeArithmetic::Add,
+            &ColumnarValue::Scalar(at),
+            &ColumnarValue::Scalar(by),
+        ) {
             Ok(ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(made, _))) => made,
             Ok(other) => panic!("{other:?}"),
             Err(_) => None,
@@ -212,7 +222,11 @@ mod tests {
     fn a_sum_that_there_is_no_room_for_names_what_was_added() {
         let day = ScalarValue::Date32(Some(days_from_civil(9999, 12, 31) as i32));
         let one = ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, i32::MAX, 0)));
-        let made = compute(Arith::Add, &ColumnarValue::Scalar(day), &ColumnarValue::Scalar(one));
+        let made = compute(
+            TimeArithmetic::Add,
+            &ColumnarValue::Scalar(day),
+            &ColumnarValue::Scalar(one),
+        );
         let why = made.unwrap_err().to_string();
         assert!(
             why.contains("9999-12-31 00:00:00 + INTERVAL '2147483647 days'"),

@@ -1,15 +1,15 @@
-//! Days, months and years of moments, all in whole numbers.
+//! Days, months and years of timestamps, computed with integers.
 
 use std::fmt::{self, Display, Formatter};
 
 use crate::repr::{FIRST_MOMENT, LAST_MOMENT, civil_from_days};
 
-/// Microseconds of a second.
+/// Microseconds in a second.
 pub(in crate::plan) const SECOND: i64 = 1_000_000;
-/// Microseconds of a day.
+/// Microseconds in a day.
 pub(in crate::plan) const DAY: i64 = 86_400 * SECOND;
 
-/// The day since 1970 of a date, whose month may be any number from 1 and whose day any number.
+/// The number of days from 1970-01-01 to a date. The month may be any number from 1, and the day any number.
 ///
 /// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil: years begin in March.
 pub(in crate::plan) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
@@ -19,7 +19,7 @@ pub(in crate::plan) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// How many days a month has.
+/// The number of days in a month.
 pub(in crate::plan) fn days_of_month(year: i64, month: i64) -> i64 {
     match month {
         4 | 6 | 9 | 11 => 30,
@@ -33,7 +33,7 @@ pub(in crate::plan) fn is_leap(year: i64) -> bool {
     year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
 }
 
-/// The day so many months behind another; the last of its month where the month is too short.
+/// The day that is so many months later, or the last day of that month if the month is too short.
 pub(in crate::plan) fn months_later(days: i64, months: i64) -> i64 {
     if months == 0 {
         return days;
@@ -44,48 +44,48 @@ pub(in crate::plan) fn months_later(days: i64, months: i64) -> i64 {
     days_from_civil(year, month, day.min(days_of_month(year, month)))
 }
 
-/// The moment, if it is of the years 1 to 9999.
-pub(in crate::plan) fn within(micros: i128) -> Option<i64> {
+/// The timestamp, if it is in the years 1 to 9999.
+pub(in crate::plan) fn in_calendar(micros: i128) -> Option<i64> {
     let micros = i64::try_from(micros).ok()?;
     (FIRST_MOMENT..=LAST_MOMENT).contains(&micros).then_some(micros)
 }
 
-/// A moment on the way to another, or that is compared: it may be of any year that there is room for, as in PostgreSQL. What becomes
-/// a value of a table is looked at there.
-pub(in crate::plan) fn computed(micros: i128) -> Option<i64> {
+/// An intermediate or compared timestamp, which may be of any year for which there is room, as in PostgreSQL.
+/// Values that get into a table are checked there.
+pub(in crate::plan) fn in_range(micros: i128) -> Option<i64> {
     i64::try_from(micros).ok()
 }
 
-/// What is made of a moment, if it is of the years 1 to 9999 where that is.
-pub(in crate::plan) fn kept(of: i64, micros: i128) -> Option<i64> {
-    match within(of.into()) {
-        Some(_) => within(micros),
-        None => computed(micros),
+/// A timestamp that is computed from `of`: it must be in the years 1 to 9999 if `of` is.
+pub(in crate::plan) fn in_calendar_like(of: i64, micros: i128) -> Option<i64> {
+    match in_calendar(of.into()) {
+        Some(_) => in_calendar(micros),
+        None => in_range(micros),
     }
 }
 
-/// The day, if it is of the years 1 to 9999.
+/// The day, if it is in the years 1 to 9999.
 pub(in crate::plan) fn day_within(days: i64) -> Option<i32> {
-    within(i128::from(days) * i128::from(DAY))?;
+    in_calendar(i128::from(days) * i128::from(DAY))?;
     i32::try_from(days).ok()
 }
 
-/// The day of the week: 0 is Monday.
+/// The day of the week, where 0 is Monday.
 pub(in crate::plan) fn weekday(days: i64) -> i64 {
     (days + 3).rem_euclid(7)
 }
 
-/// Year and number of the week by ISO 8601: the week of a Thursday.
+/// The ISO 8601 year and number of a week; a week belongs to the year of its Thursday.
 pub(in crate::plan) fn iso_week(days: i64) -> (i64, i64) {
     let thursday = days - weekday(days) + 3;
     let (year, ..) = civil_from_days(thursday);
     (year, (thursday - days_from_civil(year, 1, 1)) / 7 + 1)
 }
 
-/// A day as text, `2024-01-02`.
-pub(in crate::plan) struct Day(pub i64);
+/// Displays a day since 1970 as `2024-01-02`.
+pub(in crate::plan) struct DateText(pub i64);
 
-impl Display for Day {
+impl Display for DateText {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (year, month, day) = civil_from_days(self.0);
         match year > 0 {
@@ -95,20 +95,20 @@ impl Display for Day {
     }
 }
 
-/// A moment as text, `2024-01-02 03:04:05.5`, as PostgreSQL writes it.
-pub(in crate::plan) struct Moment(pub i64);
+/// Displays a timestamp in microseconds as PostgreSQL does: `2024-01-02 03:04:05.5`.
+pub(in crate::plan) struct TimestampText(pub i64);
 
-impl Display for Moment {
+impl Display for TimestampText {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (days, time) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
-        write!(f, "{} {}", Day(days), Clock(time))
+        write!(f, "{} {}", DateText(days), TimeText(time))
     }
 }
 
-/// A time of day as text, `03:04:05.5`.
-pub(in crate::plan) struct Clock(pub i64);
+/// Displays a time of day in microseconds as `03:04:05.5`.
+pub(in crate::plan) struct TimeText(pub i64);
 
-impl Display for Clock {
+impl Display for TimeText {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (seconds, part) = (self.0 / SECOND, self.0 % SECOND);
         let (minutes, second) = (seconds / 60, seconds % 60);
@@ -117,7 +117,7 @@ impl Display for Clock {
     }
 }
 
-/// `.5` of 500000 microseconds; nothing of none.
+/// Writes the fraction of a second: `.5` for 500000 microseconds, nothing for 0.
 pub(super) fn fraction(f: &mut Formatter<'_>, micros: i64) -> fmt::Result {
     if micros == 0 {
         return Ok(());
@@ -150,18 +150,18 @@ mod tests {
             prop_assert_eq!(months_later(days, months) * DAY, later);
             let text = moment.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
             let text = text.trim_end_matches('0').trim_end_matches('.');
-            prop_assert_eq!(Moment(at).to_string(), text);
+            prop_assert_eq!(TimestampText(at).to_string(), text);
         }
     }
 
     #[test]
     fn a_moment_is_written_as_postgres_writes_it() {
-        let text = |micros| Moment(micros).to_string();
+        let text = |micros| TimestampText(micros).to_string();
         assert_eq!(text(0), "1970-01-01 00:00:00");
         assert_eq!(text(-1), "1969-12-31 23:59:59.999999");
         assert_eq!(text(LAST_MOMENT), "9999-12-31 23:59:59.999999");
         assert_eq!(text(FIRST_MOMENT + 500_000), "0001-01-01 00:00:00.5");
-        assert_eq!(within(i128::from(LAST_MOMENT) + 1), None);
+        assert_eq!(in_calendar(i128::from(LAST_MOMENT) + 1), None);
         assert_eq!(day_within(-719_163), None);
     }
 }

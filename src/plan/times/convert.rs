@@ -1,10 +1,12 @@
-//! Casts of dates, moments and lengths of time.
+//! Casts of dates, timestamps and intervals.
 //!
-//! 1. A TIMESTAMP has microseconds; TIMESTAMP(3) is one that is rounded to milliseconds.
-//! 2. A moment as a DATE is the day that it lies in.
-//! 3. Texts are written as PostgreSQL writes them, `2024-01-02 03:04:05.5`, an instant with `+00` behind it.
-//! 4. A text is read in ISO 8601, with a blank or a T before the time. With an offset or a zone it is that instant, in UTC.
-//! 5. A text that is not of the years 1 to 9999 is an error of its row.
+//! 1. A TIMESTAMP has microseconds; TIMESTAMP(3) is a TIMESTAMP that is rounded to milliseconds.
+//! 2. A timestamp as a DATE is its day.
+//! 3. Texts are written as PostgreSQL writes them, `2024-01-02 03:04:05.5`, with `+00` after it for a TIMESTAMP
+//!    WITH TIME ZONE.
+//! 4. Texts are read as ISO 8601, with a blank or a T before the time. A text with an offset or zone is that
+//!    instant, in UTC.
+//! 5. A text outside the years 1 to 9999 is an error of its row.
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -23,29 +25,31 @@ use datafusion::common::Result;
 use super::super::numbers::each;
 use super::super::numbers::kernels::wrong;
 use super::arith::fitting;
-use super::civil::{Clock, DAY, Day, Moment, SECOND, computed, day_within, within};
-use super::lengths::Length;
-use super::types::{INTERVAL, LENGTH, MOMENT, held, is_length, is_moment, is_text};
+use super::civil::{
+    DAY, DateText, SECOND, TimeText, TimestampText, day_within, in_calendar, in_calendar_like, in_range,
+};
+use super::lengths::TimeLength;
+use super::types::{INTERVAL, LENGTH, MOMENT, computed_type, is_length, is_moment, is_text};
 
-/// What a cast is to be.
+/// The type to which a value is cast.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct To {
-    /// A type that [`held`] knows, or a text's.
+pub(super) struct CastTarget {
+    /// A type that [`computed_type`] returns, or a text.
     pub of: DataType,
-    /// How many digits of a second stay. See (1).
+    /// How many digits of a second are kept, see (1).
     pub digits: u8,
 }
 
-/// The cast from a type to another that is one of those above; none where it is not.
-pub(super) fn cast_of(from: &DataType, to: &DataType) -> Option<To> {
+/// The target of a cast; `None` if the cast is not one of those above.
+pub(super) fn cast_of(from: &DataType, to: &DataType) -> Option<CastTarget> {
     let is_time_of_day = matches!(from, DataType::Time32(_) | DataType::Time64(_));
-    let is_ours = match held(to) {
+    let is_ours = match computed_type(to) {
         Some(held) if is_moment(&held) => is_moment(from) || is_text(from) || (from.is_integer() && &held != to),
         Some(_) => is_length(from),
         None => is_text(to) && (is_moment(from) || is_length(from) || is_time_of_day),
     };
-    is_ours.then(|| To {
-        of: held(to).unwrap_or_else(|| to.clone()),
+    is_ours.then(|| CastTarget {
+        of: computed_type(to).unwrap_or_else(|| to.clone()),
         digits: match to {
             DataType::Timestamp(TimeUnit::Second, _) => 0,
             DataType::Timestamp(TimeUnit::Millisecond, _) => 3,
@@ -54,8 +58,8 @@ pub(super) fn cast_of(from: &DataType, to: &DataType) -> Option<To> {
     })
 }
 
-/// As SQL calls it.
-pub(super) fn name_of(to: &To) -> String {
+/// SQL's name of the target.
+pub(super) fn name_of(to: &CastTarget) -> String {
     let digits = match to.digits {
         6 => String::new(),
         digits => format!("({digits})"),
@@ -71,8 +75,8 @@ pub(super) fn name_of(to: &To) -> String {
     }
 }
 
-/// The values, cast. `safe`: what cannot be is null, else an error.
-pub(super) fn convert(values: &ArrayRef, to: &To, safe: bool) -> Result<ArrayRef> {
+/// Casts values. With `safe` a value that cannot be cast becomes null, otherwise it is an error.
+pub(super) fn convert(values: &ArrayRef, to: &CastTarget, safe: bool) -> Result<ArrayRef> {
     let from = values.data_type();
     if is_text(&to.of) {
         let texts = written(values)?;
@@ -94,14 +98,14 @@ pub(super) fn convert(values: &ArrayRef, to: &To, safe: bool) -> Result<ArrayRef
         (DataType::Date32, DataType::Timestamp(..)) => {
             let days = values.as_primitive::<Date32Type>();
             let points = each::<_, TimestampMicrosecondType>(days, safe, |day| {
-                computed(i128::from(day) * i128::from(DAY)).ok_or_else(|| outside(Day(day.into()), to))
+                in_range(i128::from(day) * i128::from(DAY)).ok_or_else(|| outside(DateText(day.into()), to))
             })?;
             Arc::new(points.with_data_type(to.of.clone()))
         }
         (DataType::Timestamp(..), DataType::Date32) => {
             let points = micros(values, safe)?;
             Arc::new(each::<_, Date32Type>(&points, safe, |point| {
-                i32::try_from(point.div_euclid(DAY)).map_err(|_| outside(Moment(point), to))
+                i32::try_from(point.div_euclid(DAY)).map_err(|_| outside(TimestampText(point), to))
             })?)
         }
         (from, DataType::Timestamp(..)) if from.is_integer() => {
@@ -113,14 +117,14 @@ pub(super) fn convert(values: &ArrayRef, to: &To, safe: bool) -> Result<ArrayRef
             let lengths = plain(values, &LENGTH)?;
             let lengths = lengths.as_primitive::<DurationMicrosecondType>();
             Arc::new(each::<_, IntervalMonthDayNanoType>(lengths, safe, |micros| {
-                fitting(Some(Length::of_micros(micros)))
+                fitting(Some(TimeLength::of_micros(micros)))
             })?)
         }
         (DataType::Interval(_), DataType::Duration(_)) => {
             let lengths = plain(values, &INTERVAL)?;
             let lengths = lengths.as_primitive::<IntervalMonthDayNanoType>();
             Arc::new(each::<_, DurationMicrosecondType>(lengths, safe, |interval| {
-                let length = Length::of(interval);
+                let length = TimeLength::from_interval(interval);
                 length
                     .total()
                     .ok_or_else(|| wrong(format!("could not compare INTERVAL '{length}': it is too long")))
@@ -130,7 +134,7 @@ pub(super) fn convert(values: &ArrayRef, to: &To, safe: bool) -> Result<ArrayRef
     })
 }
 
-/// As arrow casts, strictly.
+/// Arrow's cast, where a value that does not fit is an error.
 fn plain(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     if values.data_type() == to {
         return Ok(values.clone());
@@ -142,7 +146,7 @@ fn plain(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     cast_with_options(values, to, &strict)
 }
 
-/// Moments of any unit in microseconds; one that is finer is of the microsecond that it lies in.
+/// Timestamps of any unit in microseconds; finer ones are rounded down.
 pub(super) fn micros(values: &ArrayRef, safe: bool) -> Result<PrimitiveArray<TimestampMicrosecondType>, ArrowError> {
     let unit = match values.data_type() {
         DataType::Timestamp(unit, _) => *unit,
@@ -158,12 +162,17 @@ pub(super) fn micros(values: &ArrayRef, safe: bool) -> Result<PrimitiveArray<Tim
             TimeUnit::Microsecond => count,
             TimeUnit::Nanosecond => count.div_euclid(1000),
         };
-        computed(micros).ok_or_else(|| wrong("a moment is beyond what a TIMESTAMP can be".to_string()))
+        in_range(micros).ok_or_else(|| wrong("a moment is beyond what a TIMESTAMP can be".to_string()))
     })
 }
 
-/// Moments, rounded to so many digits of a second; half of one away from 2000-01-01, as PostgreSQL rounds.
-fn of_digits(points: PrimitiveArray<TimestampMicrosecondType>, to: &To, safe: bool) -> Result<ArrayRef, ArrowError> {
+/// Timestamps rounded to the target's digits of a second. Halves are rounded away from 2000-01-01, as
+/// PostgreSQL does.
+fn of_digits(
+    points: PrimitiveArray<TimestampMicrosecondType>,
+    to: &CastTarget,
+    safe: bool,
+) -> Result<ArrayRef, ArrowError> {
     const ORIGIN: i64 = 946_684_800 * SECOND;
     let unit = 10i64.pow(6 - u32::from(to.digits.min(6)));
     let rounded = match unit {
@@ -171,8 +180,9 @@ fn of_digits(points: PrimitiveArray<TimestampMicrosecondType>, to: &To, safe: bo
         unit => each::<_, TimestampMicrosecondType>(&points, safe, |point| {
             let from = point.saturating_sub(ORIGIN);
             let units = from.saturating_abs().saturating_add(unit / 2) / unit * from.signum();
-            computed(i128::from(units) * i128::from(unit) + i128::from(ORIGIN))
-                .ok_or_else(|| outside(Moment(point), to))
+            // The last timestamps of 9999 may round up to the year 10000, which is an error.
+            in_calendar_like(point, i128::from(units) * i128::from(unit) + i128::from(ORIGIN))
+                .ok_or_else(|| outside(TimestampText(point), to))
         })?,
     };
     Ok(Arc::new(rounded.with_data_type(to.of.clone())))
@@ -180,7 +190,7 @@ fn of_digits(points: PrimitiveArray<TimestampMicrosecondType>, to: &To, safe: bo
 
 fn read<O: ArrowPrimitiveType>(
     texts: &arrow::array::StringArray,
-    to: &To,
+    to: &CastTarget,
     safe: bool,
     f: impl Fn(&str) -> Option<O::Native>,
 ) -> Result<PrimitiveArray<O>, ArrowError> {
@@ -197,23 +207,34 @@ fn read<O: ArrowPrimitiveType>(
     Ok(made.finish())
 }
 
-/// The moment of a text. See (4).
+/// The timestamp that a text denotes, see (4).
 pub(in crate::plan) fn point_of(text: &str) -> Option<i64> {
-    let at = string_to_datetime(&Utc, text).ok()?;
-    // As PostgreSQL rounds what is finer.
+    let at = string_to_datetime(&Utc, text)
+        .or_else(|why| string_to_datetime(&Utc, &with_seconds(text).ok_or(why)?))
+        .ok()?;
+    // Digits beyond microseconds are rounded half to even, as in PostgreSQL.
     let nanos = i128::from(at.timestamp()) * 1_000_000_000 + i128::from(at.timestamp_subsec_nanos());
     let (micros, rest) = (nanos.div_euclid(1000), nanos.rem_euclid(1000));
-    within(micros + i128::from(rest > 500 || (rest == 500 && micros & 1 == 1)))
+    in_calendar(micros + i128::from(rest > 500 || (rest == 500 && micros & 1 == 1)))
 }
 
-/// The day of a text, which may have a time behind it.
+/// The text of a timestamp such as `2024-01-31 12:30`, perhaps with a zone, completed by seconds; `None` if it
+/// has another form.
+fn with_seconds(text: &str) -> Option<String> {
+    let (minutes, zone) = text.split_at_checked(16)?;
+    let bytes = minutes.as_bytes();
+    let is_so = bytes[13] == b':' && bytes[14..].iter().all(u8::is_ascii_digit);
+    (is_so && !zone.starts_with([':', '.'])).then(|| format!("{minutes}:00{zone}"))
+}
+
+/// The day that a text denotes; a time after it is ignored.
 fn day_of(text: &str) -> Option<i32> {
     let day = <Date32Type as Parser>::parse(text).map(i64::from);
     day.or_else(|| point_of(text).map(|point| point.div_euclid(DAY)))
         .and_then(day_within)
 }
 
-/// The values as texts. See (3).
+/// Values as texts, see (3).
 fn written(values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let zone = if matches!(values.data_type(), DataType::Timestamp(_, Some(_))) {
         "+00"
@@ -221,27 +242,30 @@ fn written(values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         ""
     };
     Ok(match values.data_type() {
-        DataType::Date32 => texts(values.as_primitive::<Date32Type>(), |day| Day(day.into())),
-        DataType::Timestamp(..) => texts(&micros(values, false)?, |point| WithZone(Moment(point), zone)),
+        DataType::Date32 => texts(values.as_primitive::<Date32Type>(), |day| DateText(day.into())),
+        DataType::Timestamp(..) => texts(&micros(values, false)?, |point| WithZone(TimestampText(point), zone)),
         DataType::Time32(_) | DataType::Time64(_) => {
             let times = plain(values, &DataType::Time64(TimeUnit::Nanosecond))?;
             texts(times.as_primitive::<Time64NanosecondType>(), |nanos| {
-                Clock(nanos / 1000)
+                TimeText(nanos / 1000)
             })
         }
         DataType::Duration(_) => {
             let lengths = plain(values, &LENGTH)?;
-            texts(lengths.as_primitive::<DurationMicrosecondType>(), Length::of_micros)
+            texts(lengths.as_primitive::<DurationMicrosecondType>(), TimeLength::of_micros)
         }
         DataType::Interval(_) => {
             let lengths = plain(values, &INTERVAL)?;
-            texts(lengths.as_primitive::<IntervalMonthDayNanoType>(), Length::of)
+            texts(
+                lengths.as_primitive::<IntervalMonthDayNanoType>(),
+                TimeLength::from_interval,
+            )
         }
         other => return Err(wrong(format!("could not write a {other} as a text"))),
     })
 }
 
-struct WithZone(Moment, &'static str);
+struct WithZone(TimestampText, &'static str);
 
 impl Display for WithZone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -264,7 +288,7 @@ fn texts<T: ArrowPrimitiveType, D: Display>(column: &PrimitiveArray<T>, shown: i
 }
 
 #[cold]
-fn outside(value: impl Display, to: &To) -> ArrowError {
+fn outside(value: impl Display, to: &CastTarget) -> ArrowError {
     wrong(format!(
         "could not cast {value} to {}: it is beyond what one can be",
         name_of(to)
@@ -272,7 +296,7 @@ fn outside(value: impl Display, to: &To) -> ArrowError {
 }
 
 #[cold]
-fn unread(text: &str, to: &To) -> ArrowError {
+fn unread(text: &str, to: &CastTarget) -> ArrowError {
     let shown: String = text.chars().take(60).collect();
     let name = name_of(to);
     wrong(format!(
@@ -289,8 +313,8 @@ mod tests {
 
     use crate::repr::{FIRST_MOMENT, LAST_MOMENT};
 
-    fn to(of: &DataType) -> To {
-        To {
+    fn to(of: &DataType) -> CastTarget {
+        CastTarget {
             of: of.clone(),
             digits: 6,
         }
@@ -342,10 +366,18 @@ mod tests {
         );
         assert_eq!(point_of("1970-01-01 00:00:00.0000015"), Some(2));
         assert_eq!(point_of("1970-01-01T02:00:00+02:00"), Some(0));
-        let millis = To { of: MOMENT, digits: 3 };
+        assert_eq!(point_of("1970-01-01 00:02"), Some(120_000_000));
+        assert_eq!(point_of("1970-01-01T02:00+02:00"), Some(0));
+        assert_eq!(point_of("1970-01-01 02:0"), None);
+        let millis = CastTarget { of: MOMENT, digits: 3 };
         let points: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![-1, -500, 1_000_000_000_000_500]));
         let made = convert(&points, &millis, false).unwrap();
         let made = made.as_primitive::<TimestampMicrosecondType>().values().to_vec();
         assert_eq!(made, [0, -1000, 1_000_000_000_001_000]);
+        let last: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![LAST_MOMENT, LAST_MOMENT - 500]));
+        assert!(convert(&last.slice(0, 1), &millis, false).is_err());
+        let made = convert(&last, &millis, true).unwrap();
+        let made = made.as_primitive::<TimestampMicrosecondType>();
+        assert_eq!((made.is_null(0), made.value(1)), (true, LAST_MOMENT - 999));
     }
 }

@@ -1,7 +1,7 @@
-//! The functions that the plan's arithmetic of times becomes: `a + b` and its kin, and casts.
+//! The functions that replace arithmetic of times in the plan: `a + b` and similar operations, and casts.
 //!
-//! They stand in the places of DataFusion's operators; columns are called as before. One whose arguments are constants is
-//! computed when it is planned: what can never work is refused by `check`.
+//! They replace DataFusion's operators; the names of columns stay the same. A call with constant arguments is
+//! computed when it is planned, so `check` refuses what would fail for every row.
 
 use std::sync::Arc;
 
@@ -17,28 +17,29 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
-use super::super::numbers::kernels::{Side, checked};
-use super::arith::{Arith, compute, fitting, outcome};
-use super::convert::{To, convert, name_of};
-use super::lengths::Length;
-use super::reach::{Step, reached};
+use super::super::numbers::kernels::{KernelOperand, checked};
+use super::arith::{TimeArithmetic, compute, fitting, outcome};
+use super::convert::{CastTarget, convert, name_of};
+use super::lengths::TimeLength;
+use super::reach::{TimeShift, reached};
 
-/// The operation, of two values whose types [`outcome`] knows.
-pub(super) fn arithmetic(arith: Arith, left: Expr, right: Expr) -> Expr {
+/// An operation on two values whose types [`outcome`] supports.
+pub(super) fn arithmetic(arith: TimeArithmetic, left: Expr, right: Expr) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Arith(arith))).call(vec![left, right])
 }
 
-/// The INTERVAL with the other sign.
+/// The negated INTERVAL.
 pub(super) fn negated(of: Expr) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Negative)).call(vec![of])
 }
 
-/// The expression, cast.
-pub(super) fn cast(of: Expr, to: To, safe: bool) -> Expr {
+/// A cast of an expression. With `safe` a value that cannot be cast becomes null.
+pub(super) fn cast(of: Expr, to: CastTarget, safe: bool) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Cast { to, safe })).call(vec![of])
 }
 
-/// The TIMESTAMP so many microseconds later, without an end of the calendar: a bound that is compared, and no value of a row.
+/// A TIMESTAMP moved by microseconds. It saturates rather than leave the calendar, as it is only compared and
+/// never a row's value.
 pub(in crate::plan) fn later(of: Expr, micros: i64) -> Expr {
     match micros {
         0 => of,
@@ -46,52 +47,52 @@ pub(in crate::plan) fn later(of: Expr, micros: i64) -> Expr {
     }
 }
 
-/// The moment from which on one that these steps are done to has reached the TIMESTAMP, or with `is_beyond` is behind it; like
-/// [`later`] without an end of the calendar.
-pub(in crate::plan) fn when_reached(bound: Expr, steps: Vec<Step>, is_beyond: bool) -> Expr {
+/// The moment at which a moment that goes through these steps reaches the TIMESTAMP `bound`, or with
+/// `is_beyond` exceeds it. It saturates, like [`later`].
+pub(in crate::plan) fn when_reached(bound: Expr, steps: Vec<TimeShift>, is_beyond: bool) -> Expr {
     ScalarUDF::from(Operator::new(Kind::Reached { steps, is_beyond })).call(vec![bound])
 }
 
-/// Whether a function is one of these: they fail by row, and need no guard.
-pub(in crate::plan) fn is_ours(function: &ScalarUDF) -> bool {
+/// Whether a function is one of these. They report errors by row, so they need no guard.
+pub(in crate::plan) fn is_time_function(function: &ScalarUDF) -> bool {
     function.inner().is::<Operator>()
 }
 
-/// One of these as what it stands for.
-pub(in crate::plan) enum Part<'a> {
+/// The operation for which such a function stands.
+pub(in crate::plan) enum TimeOperation<'a> {
     Plus(&'a Expr, &'a Expr),
     Minus(&'a Expr, &'a Expr),
     Cast(&'a Expr, &'a DataType),
 }
 
-/// What an expression is, if it is one of these.
-pub(in crate::plan) fn part(expr: &Expr) -> Option<Part<'_>> {
+/// The operation for which an expression stands, if it is a call of such a function.
+pub(in crate::plan) fn operation_of(expr: &Expr) -> Option<TimeOperation<'_>> {
     let Expr::ScalarFunction(call) = expr else { return None };
     let operator = call.func.inner().downcast_ref::<Operator>()?;
     Some(match (&operator.kind, call.args.as_slice()) {
-        (Kind::Arith(Arith::Add), [left, right]) => Part::Plus(left, right),
-        (Kind::Arith(Arith::Subtract), [left, right]) => Part::Minus(left, right),
-        (Kind::Cast { to, .. }, [of]) => Part::Cast(of, &to.of),
+        (Kind::Arith(TimeArithmetic::Add), [left, right]) => TimeOperation::Plus(left, right),
+        (Kind::Arith(TimeArithmetic::Subtract), [left, right]) => TimeOperation::Minus(left, right),
+        (Kind::Cast { to, .. }, [of]) => TimeOperation::Cast(of, &to.of),
         _ => return None,
     })
 }
 
-/// One of these as the operator that it stands for, for people to read.
+/// The operator for which such a function stands, for readable plans.
 pub(in crate::plan) fn as_operator(call: &ScalarFunctionExpr) -> Option<Arc<dyn PhysicalExpr>> {
     let function = call.fun().inner().downcast_ref::<Operator>()?;
     Some(match (&function.kind, call.args()) {
         (Kind::Arith(arith), [left, right]) => {
             let op = match arith {
-                Arith::Add => LogicalOperator::Plus,
-                Arith::Subtract => LogicalOperator::Minus,
-                Arith::Multiply => LogicalOperator::Multiply,
-                Arith::Divide => LogicalOperator::Divide,
+                TimeArithmetic::Add => LogicalOperator::Plus,
+                TimeArithmetic::Subtract => LogicalOperator::Minus,
+                TimeArithmetic::Multiply => LogicalOperator::Multiply,
+                TimeArithmetic::Divide => LogicalOperator::Divide,
             };
             Arc::new(BinaryExpr::new(left.clone(), op, right.clone()))
         }
         (Kind::Cast { to, safe: false }, [of]) => Arc::new(CastExpr::new(of.clone(), to.of.clone(), None)),
         (Kind::Later(micros), [of]) => {
-            let length = Length::of_micros(*micros).interval()?;
+            let length = TimeLength::of_micros(*micros).interval()?;
             let length = Arc::new(datafusion::physical_expr::expressions::Literal::new(
                 ScalarValue::IntervalMonthDayNano(Some(length)),
             ));
@@ -103,17 +104,17 @@ pub(in crate::plan) fn as_operator(call: &ScalarFunctionExpr) -> Option<Arc<dyn 
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Kind {
-    Arith(Arith),
+    Arith(TimeArithmetic),
     Negative,
-    Cast { to: To, safe: bool },
+    Cast { to: CastTarget, safe: bool },
     Later(i64),
-    Reached { steps: Vec<Step>, is_beyond: bool },
+    Reached { steps: Vec<TimeShift>, is_beyond: bool },
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Operator {
     kind: Kind,
-    /// It tells functions of two types apart, in a node's identity too.
+    /// The name includes the type, so that nodes with casts to different types have different hashes.
     name: String,
     signature: Signature,
 }
@@ -121,14 +122,14 @@ struct Operator {
 impl Operator {
     fn new(kind: Kind) -> Operator {
         let (name, arguments) = match &kind {
-            Kind::Arith(Arith::Add) => ("add".to_string(), 2),
-            Kind::Arith(Arith::Subtract) => ("subtract".to_string(), 2),
-            Kind::Arith(Arith::Multiply) => ("multiply".to_string(), 2),
-            Kind::Arith(Arith::Divide) => ("divide".to_string(), 2),
+            Kind::Arith(TimeArithmetic::Add) => ("add".to_string(), 2),
+            Kind::Arith(TimeArithmetic::Subtract) => ("subtract".to_string(), 2),
+            Kind::Arith(TimeArithmetic::Multiply) => ("multiply".to_string(), 2),
+            Kind::Arith(TimeArithmetic::Divide) => ("divide".to_string(), 2),
             Kind::Negative => ("negative".to_string(), 1),
             Kind::Cast { to, safe: false } => (format!("as {}", name_of(to)), 1),
             Kind::Cast { to, safe: true } => (format!("try as {}", name_of(to)), 1),
-            Kind::Later(micros) => (format!("later by {}", Length::of_micros(*micros)), 1),
+            Kind::Later(micros) => (format!("later by {}", TimeLength::of_micros(*micros)), 1),
             Kind::Reached { steps, is_beyond } => {
                 let what = if *is_beyond { "behind" } else { "at" };
                 (format!("first {what} by {steps:?} of"), 1)
@@ -145,14 +146,14 @@ impl Operator {
         match &self.kind {
             Kind::Arith(arith) => compute(*arith, &args[0], &args[1]),
             Kind::Negative => {
-                let length = Side::<IntervalMonthDayNanoType>::new(&args[0])?;
-                let one = Side::<IntervalMonthDayNanoType>::Value(Some(Default::default()));
+                let length = KernelOperand::<IntervalMonthDayNanoType>::new(&args[0])?;
+                let one = KernelOperand::<IntervalMonthDayNanoType>::Value(Some(Default::default()));
                 let negated = checked::<_, _, IntervalMonthDayNanoType>(&length, &one, |length, _| {
-                    fitting(Some(Length::of(length).negated()))
+                    fitting(Some(TimeLength::from_interval(length).negated()))
                 });
-                negated?.of(&args[0].data_type())
+                negated?.into_column(&args[0].data_type())
             }
-            Kind::Cast { to, safe } => each(&args[0], |values| convert(values, to, *safe)),
+            Kind::Cast { to, safe } => for_each_column(&args[0], |values| convert(values, to, *safe)),
             Kind::Later(micros) => points(&args[0], |point| point.saturating_add(*micros)),
             Kind::Reached { steps, is_beyond } => points(&args[0], |bound| {
                 reached(bound.saturating_add(i64::from(*is_beyond)), steps)
@@ -170,7 +171,8 @@ impl ScalarUDFImpl for Operator {
         &self.signature
     }
 
-    // A cast has a name of its own, other than DataFusion's: beside its column, as the key of a join, it would be that column.
+    // The name of a cast differs from DataFusion's, which omits casts: as the key of a join, the cast would
+    // have the name of the column itself.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         let name = |arg: &Expr| schema_name_from_exprs(std::slice::from_ref(arg));
         Ok(match (&self.kind, args) {
@@ -199,7 +201,7 @@ impl ScalarUDFImpl for Operator {
         {
             let constants: Vec<ColumnarValue> = constants.into_iter().cloned().map(ColumnarValue::Scalar).collect();
             if let Err(why) = self.invoke(&constants) {
-                return plan_err!("{}", told(&why));
+                return plan_err!("{}", message_of(&why));
             }
         }
         let nullable = matches!(self.kind, Kind::Cast { safe: true, .. })
@@ -216,8 +218,8 @@ impl ScalarUDFImpl for Operator {
     }
 }
 
-/// The reason of an error, without what kind of error it is.
-fn told(why: &DataFusionError) -> String {
+/// The message of an error without its kind.
+fn message_of(why: &DataFusionError) -> String {
     match why.find_root() {
         DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
             ArrowError::ComputeError(why) => why.clone(),
@@ -227,8 +229,8 @@ fn told(why: &DataFusionError) -> String {
     }
 }
 
-/// A function of one column, for a constant once.
-fn each(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<ColumnarValue> {
+/// Applies a function of a column; for a constant, once.
+fn for_each_column(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<ColumnarValue> {
     Ok(match value {
         ColumnarValue::Array(values) => ColumnarValue::Array(f(values)?),
         ColumnarValue::Scalar(value) => ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&value.to_array()?)?, 0)?),
@@ -236,7 +238,7 @@ fn each(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Res
 }
 
 fn points(value: &ColumnarValue, f: impl Fn(i64) -> i64) -> Result<ColumnarValue> {
-    each(value, |values| {
+    for_each_column(value, |values| {
         let made = values
             .as_primitive::<TimestampMicrosecondType>()
             .unary::<_, TimestampMicrosecondType>(&f);

@@ -1,42 +1,42 @@
-//! INTERVALs: months, days and microseconds, as PostgreSQL computes and writes them.
+//! INTERVALs of months, days and microseconds, computed and written as PostgreSQL does.
 
 use std::fmt::{self, Display, Formatter};
 
 use arrow::datatypes::IntervalMonthDayNano;
 
-use super::civil::{DAY, SECOND, computed, fraction, months_later};
+use super::civil::{DAY, SECOND, fraction, in_range, months_later};
 
-/// Days of a month, where lengths are compared.
+/// Days in a month where intervals are compared.
 const MONTH: i64 = 30;
 
-/// A length of time.
+/// An interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::plan) struct Length {
+pub(in crate::plan) struct TimeLength {
     pub months: i64,
     pub days: i64,
     pub micros: i64,
 }
 
-impl Length {
-    /// The difference of two moments: whole days, and the rest.
-    pub fn of_micros(micros: i64) -> Length {
-        Length {
+impl TimeLength {
+    /// The difference of two timestamps, split into whole days and the rest.
+    pub fn of_micros(micros: i64) -> TimeLength {
+        TimeLength {
             months: 0,
             days: micros / DAY,
             micros: micros % DAY,
         }
     }
 
-    /// As arrow has it. What is finer than a microsecond is rounded half to even.
-    pub fn of(interval: IntervalMonthDayNano) -> Length {
-        Length {
+    /// Reads Arrow's interval. Nanoseconds are rounded half to even.
+    pub fn from_interval(interval: IntervalMonthDayNano) -> TimeLength {
+        TimeLength {
             months: interval.months.into(),
             days: interval.days.into(),
             micros: to_even(interval.nanoseconds),
         }
     }
 
-    /// As arrow has it; none where there is no room.
+    /// Arrow's interval; `None` if it does not fit.
     pub fn interval(self) -> Option<IntervalMonthDayNano> {
         Some(IntervalMonthDayNano::new(
             i32::try_from(self.months).ok()?,
@@ -45,47 +45,47 @@ impl Length {
         ))
     }
 
-    /// All of it in microseconds, as lengths are compared; none where there is no room.
+    /// The interval in microseconds for comparisons; `None` if it does not fit.
     pub fn total(self) -> Option<i64> {
         let days = self.months.checked_mul(MONTH)?.checked_add(self.days)?;
         days.checked_mul(DAY)?.checked_add(self.micros)
     }
 
-    /// The moment that lies so far behind another: months first, then days, then the rest. None: there is no room.
+    /// The timestamp `point` plus the interval: months first, then days, then the rest. `None` if it does not fit.
     pub fn behind(self, point: i64) -> Option<i64> {
         let (days, time) = (point.div_euclid(DAY), point.rem_euclid(DAY));
         let days = i128::from(months_later(days, self.months)) + i128::from(self.days);
-        computed(days * i128::from(DAY) + i128::from(time) + i128::from(self.micros))
+        in_range(days * i128::from(DAY) + i128::from(time) + i128::from(self.micros))
     }
 
-    pub fn negated(self) -> Length {
-        Length {
+    pub fn negated(self) -> TimeLength {
+        TimeLength {
             months: -self.months,
             days: -self.days,
             micros: -self.micros,
         }
     }
 
-    pub fn plus(self, other: Length) -> Option<Length> {
-        Some(Length {
+    pub fn plus(self, other: TimeLength) -> Option<TimeLength> {
+        Some(TimeLength {
             months: self.months + other.months,
             days: self.days + other.days,
             micros: self.micros.checked_add(other.micros)?,
         })
     }
 
-    /// Each part by a factor: what is left of months goes to the days, and what is left of days to the time, as PostgreSQL's
-    /// `interval_mul` has it.
-    pub fn times(self, factor: f64) -> Option<Length> {
+    /// The interval times a factor. Fractions of months become days, and fractions of days become time, as in
+    /// PostgreSQL's `interval_mul`. `None` if the result does not fit.
+    pub fn times(self, factor: f64) -> Option<TimeLength> {
         self.scaled(|part| part * factor)
     }
 
-    /// The same by a divisor other than zero.
-    pub fn over(self, divisor: f64) -> Option<Length> {
+    /// The interval divided by a divisor, which must not be zero.
+    pub fn over(self, divisor: f64) -> Option<TimeLength> {
         self.scaled(|part| part / divisor)
     }
 
-    fn scaled(self, scale: impl Fn(f64) -> f64) -> Option<Length> {
+    fn scaled(self, scale: impl Fn(f64) -> f64) -> Option<TimeLength> {
         let rounded = |x: f64| (x * SECOND as f64).round_ties_even() / SECOND as f64;
         let whole = |x: f64| (x.is_finite() && x.abs() < i32::MAX.into()).then_some(x as i64);
         let (months, days) = (scale(self.months as f64), scale(self.days as f64));
@@ -99,7 +99,7 @@ impl Length {
         }
         all_days += more_days as i64;
         let micros = (scale(self.micros as f64) + seconds * SECOND as f64).round_ties_even();
-        Some(Length {
+        Some(TimeLength {
             months: all_months,
             days: all_days,
             micros: (micros.is_finite() && micros.abs() < 9.2e18).then_some(micros as i64)?,
@@ -107,7 +107,7 @@ impl Length {
     }
 }
 
-/// Nanoseconds as microseconds.
+/// Nanoseconds rounded half to even to microseconds.
 fn to_even(nanos: i64) -> i64 {
     let (whole, rest) = (nanos.div_euclid(1000), nanos.rem_euclid(1000));
     match rest {
@@ -117,8 +117,8 @@ fn to_even(nanos: i64) -> i64 {
     }
 }
 
-impl Display for Length {
-    /// `1 year 2 mons -3 days +04:05:06.7`.
+impl Display for TimeLength {
+    /// Such as `1 year 2 mons -3 days +04:05:06.7`.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (mut is_first, mut was_negative) = (true, false);
         let parts = [
@@ -157,11 +157,11 @@ impl Display for Length {
 mod tests {
     use super::*;
 
-    const fn length(months: i64, days: i64, micros: i64) -> Length {
-        Length { months, days, micros }
+    const fn length(months: i64, days: i64, micros: i64) -> TimeLength {
+        TimeLength { months, days, micros }
     }
 
-    /// As PostgreSQL writes them.
+    /// The expected texts are PostgreSQL's.
     #[test]
     fn lengths_are_written_as_postgres_writes_them() {
         for (of, text) in [
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// As PostgreSQL says: `INTERVAL '1 month' * 0.5` and its like.
+    /// The expected values are PostgreSQL's, for `INTERVAL '1 month' * 0.5` and similar expressions.
     #[test]
     fn parts_of_months_are_days_and_parts_of_days_are_time() {
         assert_eq!(length(1, 0, 0).times(0.5), Some(length(0, 15, 0)));

@@ -1,8 +1,11 @@
-//! `INTERVAL * number` and `INTERVAL / number`, planned where they are met: DataFusion takes the number for an INTERVAL, and refuses
-//! what it cannot multiply before any rule sees it.
+//! Plans `INTERVAL * number`, `INTERVAL / number` and `DATE + INTERVAL` while SQL becomes a logical plan.
+//! DataFusion takes the number for an INTERVAL and the sum for a DATE, and refuses some of these before any
+//! analyzer rule runs.
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -13,7 +16,7 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 use super::agree::arithmetic;
 use super::types::is_length;
 
-/// Has a session plan by it.
+/// Registers this planner in a session.
 pub(in crate::plan) fn register(context: &SessionContext) {
     let mut state = context.state();
     state
@@ -31,6 +34,10 @@ impl ExprPlanner for Lengths {
         let operator = match op {
             BinaryOperator::Multiply => Operator::Multiply,
             BinaryOperator::Divide => Operator::Divide,
+            BinaryOperator::Plus | BinaryOperator::Minus if is_day_and_length(&left, &right, schema) => match op {
+                BinaryOperator::Plus => Operator::Plus,
+                _ => Operator::Minus,
+            },
             _ => return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
         };
         if !may_be_length(&left) && !may_be_length(&right) {
@@ -46,8 +53,24 @@ impl ExprPlanner for Lengths {
     }
 }
 
-/// Whether it takes a look at the types to see that an expression is no length of time. A product of one is a function already, and a
-/// chain of thousands of products is not gone through for each of them.
+/// Whether a date and an interval are added, which makes a timestamp. Expressions that read the clock are left
+/// alone; they are recognised later by where they stand.
+fn is_day_and_length(left: &Expr, right: &Expr, schema: &DFSchema) -> bool {
+    // In a chain of operations the right operand is short, so its type is looked at first.
+    let is_of = |expr: &Expr, is: fn(&DataType) -> bool| expr.get_type(schema).is_ok_and(|of| is(&of));
+    let is_day: fn(&DataType) -> bool = |of| of == &DataType::Date32;
+    let reads_clock = |expr: &Expr| {
+        let found = expr
+            .exists(|e| Ok(matches!(e, Expr::ScalarFunction(call) if matches!(call.name(), "now" | "current_date"))));
+        found.unwrap_or(true)
+    };
+    (is_of(right, is_length) && is_of(left, is_day) || is_of(right, is_day) && is_of(left, is_length))
+        && !reads_clock(left)
+        && !reads_clock(right)
+}
+
+/// Whether an expression may be an interval. This avoids computing types: a product of an interval is already a
+/// function, and in a chain of thousands of products each type would cost a walk of the chain.
 fn may_be_length(expr: &Expr) -> bool {
     match expr {
         Expr::BinaryExpr(operation) => matches!(operation.op, Operator::Plus | Operator::Minus),

@@ -1,29 +1,31 @@
-//! When a moving moment reaches another: `now()`, moved and cut, is compared with a moment of a row.
+//! Computes when a moving moment reaches another one: `now()`, moved and truncated, is compared with a moment
+//! of a row.
 //!
-//! Each step keeps the order of moments, so that there is one moment from which on a bound is reached. Months do so only among
-//! moments of one time of day: a month before March 30th at 23:00 is later than one before March 31st at 1:00.
+//! Each step is monotonic, so there is one moment from which on a bound is reached. A shift by months is
+//! monotonic only among moments with the same time of day: a month before March 30th at 23:00 is later than a
+//! month before March 31st at 1:00.
 
 use super::civil::{DAY, months_later};
 use super::units::Unit;
 
-/// What is done to a moment.
+/// A step that changes a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::plan) enum Step {
-    /// It is moved by microseconds.
+pub(in crate::plan) enum TimeShift {
+    /// Adds microseconds.
     Micros(i64),
-    /// It is moved by months; it is of this time of day, in microseconds.
+    /// Adds months to a moment whose time of day is always `time`, in microseconds.
     Months { months: i64, time: i64 },
-    /// It is cut.
+    /// Truncates to a unit.
     Cut(Unit),
 }
 
-/// The first moment that is not before `bound` once all steps are done to it.
-pub(super) fn reached(bound: i64, steps: &[Step]) -> i64 {
+/// The first moment that, after all steps, is not before `bound`.
+pub(super) fn reached(bound: i64, steps: &[TimeShift]) -> i64 {
     steps.iter().rev().fold(bound, |bound, step| match *step {
-        Step::Micros(micros) => bound.saturating_sub(micros),
-        Step::Cut(unit) => unit.next(bound),
-        Step::Months { months, time } => {
-            // The day from which on all days reach this one.
+        TimeShift::Micros(micros) => bound.saturating_sub(micros),
+        TimeShift::Cut(unit) => unit.next(bound),
+        TimeShift::Months { months, time } => {
+            // The first day whose moment at `time` is not before the bound.
             let day = -(time.saturating_sub(bound)).div_euclid(DAY);
             let mut first = months_later(day, -months);
             while months_later(first, months) < day {
@@ -42,11 +44,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn done(point: i64, steps: &[Step]) -> i64 {
+    fn done(point: i64, steps: &[TimeShift]) -> i64 {
         steps.iter().fold(point, |point, step| match *step {
-            Step::Micros(micros) => point + micros,
-            Step::Cut(unit) => unit.start(point),
-            Step::Months { months, .. } => months_later(point.div_euclid(DAY), months) * DAY + point.rem_euclid(DAY),
+            TimeShift::Micros(micros) => point + micros,
+            TimeShift::Cut(unit) => unit.start(point),
+            TimeShift::Months { months, .. } => {
+                months_later(point.div_euclid(DAY), months) * DAY + point.rem_euclid(DAY)
+            }
         })
     }
 
@@ -61,13 +65,13 @@ mod tests {
             is_cut_again in any::<bool>(),
         ) {
             let mut steps = vec![
-                Step::Micros(before),
-                Step::Cut(Unit::named(unit).unwrap()),
-                Step::Micros(time),
-                Step::Months { months, time },
+                TimeShift::Micros(before),
+                TimeShift::Cut(Unit::named(unit).unwrap()),
+                TimeShift::Micros(time),
+                TimeShift::Months { months, time },
             ];
             if is_cut_again {
-                steps.push(Step::Cut(Unit::Micros(3_600_000_000)));
+                steps.push(TimeShift::Cut(Unit::Micros(3_600_000_000)));
             }
             let first = reached(bound, &steps);
             prop_assert!(done(first, &steps) >= bound);
@@ -78,7 +82,10 @@ mod tests {
     #[test]
     fn a_month_before_march_30th_and_31st_is_the_same_day() {
         let day = |month, day| super::super::civil::days_from_civil(2024, month, day) * DAY;
-        let steps = [Step::Cut(Unit::Micros(DAY)), Step::Months { months: -1, time: 0 }];
+        let steps = [
+            TimeShift::Cut(Unit::Micros(DAY)),
+            TimeShift::Months { months: -1, time: 0 },
+        ];
         assert_eq!(reached(day(2, 29), &steps), day(3, 29));
         assert_eq!(reached(day(2, 29) + 1, &steps), day(4, 1));
     }

@@ -1,21 +1,21 @@
-//! Units of the calendar, as `date_trunc` has them.
+//! Units of the calendar, as `date_trunc` defines them.
 
 use super::civil::{DAY, SECOND, days_from_civil, weekday};
 use crate::repr::civil_from_days;
 
-/// What is cut to.
+/// A unit to which timestamps are truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::plan) enum Unit {
-    /// So many microseconds, counted from midnight.
+    /// Multiples of so many microseconds, counted from 1970-01-01.
     Micros(i64),
     Week,
     Months(i64),
-    /// Centuries and millennia begin with a year 1, decades with a year 0.
+    /// Centuries and millennia begin with years that end in 1, decades with years that end in 0.
     Years(i64),
 }
 
 impl Unit {
-    /// The unit of a name; none where it is no unit's.
+    /// The unit with this name, in singular or plural; `None` if there is none.
     pub fn named(name: &str) -> Option<Unit> {
         let name = name.to_ascii_lowercase();
         let one = name.strip_suffix('s').unwrap_or(&name);
@@ -37,22 +37,22 @@ impl Unit {
         })
     }
 
-    /// Whether it is a whole number of days.
+    /// Whether the unit is a whole number of days.
     pub fn is_of_days(self) -> bool {
         !matches!(self, Unit::Micros(length) if length % DAY != 0)
     }
 
-    /// The first microsecond of the unit (day, month, ...) that a point lies in.
+    /// The first microsecond of the unit (day, month, ...) in which a point lies.
     pub fn start(self, point: i64) -> i64 {
         self.start_behind(point, 0)
     }
 
-    /// The first start of a unit that is not before a point.
+    /// The first start of a unit at or after a point.
     pub fn next(self, point: i64) -> i64 {
         self.start_behind(point.saturating_sub(1), 1)
     }
 
-    /// The start of the unit that is so many behind that of a point.
+    /// The start of the unit that is `units` after the one in which a point lies.
     fn start_behind(self, point: i64, units: i64) -> i64 {
         let days = point.div_euclid(DAY);
         let start = match self {
@@ -85,7 +85,7 @@ mod tests {
         text.parse::<NaiveDateTime>().unwrap().and_utc().timestamp_micros()
     }
 
-    /// As PostgreSQL says.
+    /// The expected starts are PostgreSQL's.
     #[test]
     fn units_begin_where_postgres_has_them_begin() {
         for (unit, at, start) in [
@@ -124,7 +124,7 @@ mod tests {
     ];
 
     proptest! {
-        /// The calendar comes again after 400 years, in which the week ends, too.
+        /// The calendar repeats after 400 years, which are a whole number of weeks.
         #[test]
         fn a_unit_begins_in_any_year_as_it_does_in_ours(
             at in 0i64..(400 * 365 * DAY),

@@ -1,33 +1,33 @@
-//! Time zones: local times of instants, and instants of local times.
+//! Time zones: converts between instants and local times.
 //!
-//! 1. A local time that clocks skip is read by the offset before the gap, one that they show twice by the offset behind it, as
-//!    PostgreSQL reads them.
-//! 2. The rules of zones are known for some decades. A year behind those has the rules of one that begins on the same day of the
-//!    week and is as long.
+//! 1. A local time that the clocks skip is read with the offset before the gap; one that they show twice, with
+//!    the later offset. PostgreSQL does the same.
+//! 2. The library knows the rules of zones for some decades. A later year gets the rules of a known year that
+//!    begins on the same day of the week and has the same length.
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::temporal_conversions::as_datetime_with_timezone;
 use chrono::{DateTime, LocalResult, Offset, TimeDelta, TimeZone};
 
-use super::civil::{DAY, SECOND, computed, days_from_civil, is_leap, weekday};
+use super::civil::{DAY, SECOND, days_from_civil, in_range, is_leap, weekday};
 use crate::repr::civil_from_days;
 
-/// A zone.
+/// A time zone.
 #[derive(Clone, Debug)]
 pub(in crate::plan) enum Zone {
-    /// East of Greenwich, in microseconds.
+    /// A fixed offset east of Greenwich, in microseconds.
     Fixed(i64),
     Named(Tz),
 }
 
-/// Years whose rules are known, and of which each kind of year is one. See (2).
+/// Known years that include each kind of year, see (2).
 const KNOWN: std::ops::Range<i64> = 2066..2094;
 
 impl Zone {
     pub const UTC: Zone = Zone::Fixed(0);
 
-    /// The zone of a name.
+    /// The zone with this name.
     ///
     /// # Errors
     /// What is wrong with the name, and what to write instead.
@@ -35,7 +35,7 @@ impl Zone {
         let upper = name.trim().to_ascii_uppercase();
         match upper.as_str() {
             "UTC" | "GMT" | "Z" | "ZULU" | "UCT" | "UNIVERSAL" | "GREENWICH" => return Ok(Zone::UTC),
-            // An abbreviation is of one offset to PostgreSQL, and of summer time, too, to the zones' table.
+            // In PostgreSQL these abbreviations have one offset, but in the zone database they have summer time too.
             "CET" | "EET" | "MET" | "WET" => {
                 return Err(format!(
                     "{name:?} is the name of an offset and of a zone with summer time; write the zone of a city, as in Europe/Berlin, \
@@ -57,23 +57,23 @@ impl Zone {
             .ok_or_else(|| format!("there is no zone {name:?}; write one as in Europe/Berlin, or an INTERVAL"))
     }
 
-    /// What clocks show at an instant; both in microseconds. None: there is no room.
+    /// The local time of an instant, both in microseconds; `None` if it does not fit.
     pub fn local(&self, instant: i64) -> Option<i64> {
         match self {
-            Zone::Fixed(offset) => computed(i128::from(instant) + i128::from(*offset)),
+            Zone::Fixed(offset) => in_range(i128::from(instant) + i128::from(*offset)),
             Zone::Named(zone) => {
                 let (near, turned) = near(instant);
                 let at = as_datetime_with_timezone::<TimestampMicrosecondType>(near, *zone)?;
                 let offset = i64::from(at.offset().fix().local_minus_utc()) * SECOND;
-                computed(i128::from(near) + i128::from(offset) + i128::from(turned))
+                in_range(i128::from(near) + i128::from(offset) + i128::from(turned))
             }
         }
     }
 
-    /// The instant at which clocks show this. None: there is no room. See (1).
+    /// The instant of a local time, both in microseconds, see (1); `None` if it does not fit.
     pub fn instant(&self, local: i64) -> Option<i64> {
         match self {
-            Zone::Fixed(offset) => computed(i128::from(local) - i128::from(*offset)),
+            Zone::Fixed(offset) => in_range(i128::from(local) - i128::from(*offset)),
             Zone::Named(zone) => {
                 let (near, turned) = near(local);
                 let naive = DateTime::from_timestamp_micros(near)?.naive_utc();
@@ -81,18 +81,18 @@ impl Zone {
                     LocalResult::Single(at) => at.timestamp_micros(),
                     LocalResult::Ambiguous(_, later) => later.timestamp_micros(),
                     LocalResult::None => {
-                        // A day before, clocks had the offset from before the gap, which is of some hours at most.
+                        // A gap is at most some hours long, so a day earlier the clocks had the offset before it.
                         let before = zone.from_local_datetime(&(naive - TimeDelta::days(1))).latest()?;
                         before.timestamp_micros() + DAY
                     }
                 };
-                computed(i128::from(micros) + i128::from(turned))
+                in_range(i128::from(micros) + i128::from(turned))
             }
         }
     }
 }
 
-/// `europe/berlin` as `Europe/Berlin`: PostgreSQL's names have no case.
+/// `europe/berlin` as `Europe/Berlin`: names of zones have no case in PostgreSQL.
 fn in_other_case(name: &str) -> String {
     let mut is_start = true;
     let cased = name.chars().map(|c| {
@@ -107,7 +107,7 @@ fn in_other_case(name: &str) -> String {
     cased.collect()
 }
 
-/// The moment of a year whose rules are known, and how far that is from the one that was asked for.
+/// The same point in a year whose rules are known, and its distance from the given point, see (2).
 fn near(point: i64) -> (i64, i64) {
     let (year, ..) = civil_from_days(point.div_euclid(DAY));
     if year < KNOWN.end {
@@ -131,7 +131,7 @@ mod tests {
         text.parse::<NaiveDateTime>().unwrap().and_utc().timestamp_micros()
     }
 
-    /// As PostgreSQL says.
+    /// The expected values are PostgreSQL's.
     #[test]
     fn gaps_and_doubles_are_read_as_postgres_reads_them() {
         let york = Zone::named("America/New_York").unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     proptest! {
-        /// Twice a year a local time is no other's, or two others'.
+        /// Twice a year some local times belong to no instant, or to two.
         #[test]
         fn an_instant_comes_back_or_was_the_first_of_two(
             at in micros("1980-01-01T00:00:00")..micros("9990-01-01T00:00:00"),

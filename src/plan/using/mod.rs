@@ -1,18 +1,21 @@
-//! Names written out before they are resolved: USING and NATURAL as ON, and those of ORDER BY ([`ordered`]).
+//! Resolves names of columns before DataFusion does: USING and NATURAL become ON, and names in ORDER BY
+//! ([`ordered`]) and of outer tables ([`outer`]) become unambiguous.
 //!
-//! A column that USING or NATURAL names is one column of the join, and shown first: that of the left side, of the right side
-//! in a RIGHT JOIN, and COALESCE of both in a FULL JOIN. DataFusion takes it for the left side's in all of them. So each such
-//! join gets its equalities as ON, and wherever the query says `k`, `*` or nothing (NATURAL), what is meant stands there:
+//! USING or NATURAL merges a column of both sides into one column of the join, which `*` shows first. It is the
+//! column of the left side, in a RIGHT JOIN that of the right side, and in a FULL JOIN the COALESCE of both.
+//! DataFusion takes the left side's in all of them. So each such join gets its equalities as ON, and `k` and
+//! `*` in the query are replaced by what they mean:
 //!
 //! ```text
 //! SELECT *, k + 1 FROM a FULL JOIN b USING (k)
 //! SELECT COALESCE(a.k, b.k) AS k, a.x, b.y, COALESCE(a.k, b.k) + 1 FROM a FULL JOIN b ON a.k = b.k
 //! ```
 //!
-//! `a.k` stays what it is. Which columns a table has is asked of the session ([`Session`]). Where that has no answer, or a
-//! name is ambiguous, the join is left as it is, and planned with its mistake.
+//! `a.k` stays as it is. [`Session`] finds out which columns a table has. If it cannot, or if a name is ambiguous,
+//! the join stays as it is, and DataFusion reports the mistake.
 
 mod ordered;
+mod outer;
 mod scope;
 mod substitute;
 
@@ -28,18 +31,20 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
-use self::scope::Scope;
+use self::scope::UsingScope;
 use self::substitute::Substitution;
 use super::dialect::Standard;
 
-/// Writes USING and NATURAL of a query as ON, and names of ORDER BY as what they mean. Tables are those of the session.
+/// Rewrites USING and NATURAL of a query as ON, and makes names in ORDER BY and of outer tables unambiguous.
+/// Tables are looked up in the session.
 pub fn without_using(query: &mut Query, state: &SessionState) {
+    outer::rename(query, &mut Session { state, ctes: vec![] });
     if uses(query) || ordered::are_there(query) {
         in_query(query, &mut Session { state, ctes: vec![] });
     }
 }
 
-/// Whether there is such a join in a query, at any depth.
+/// Whether a query has such a join, at any depth.
 fn uses(query: &Query) -> bool {
     struct Joins;
     impl Visitor for Joins {
@@ -55,7 +60,7 @@ fn uses(query: &Query) -> bool {
     datafusion::sql::sqlparser::ast::Visit::visit(query, &mut Joins).is_break()
 }
 
-/// Whether one of the joins of a FROM, and of parentheses in it, names its columns so.
+/// Whether a join in FROM, also within parentheses, has USING or NATURAL.
 fn joins_by_name(from: &TableWithJoins) -> bool {
     let nested = |relation: &TableFactor| match relation {
         TableFactor::NestedJoin { table_with_joins, .. } => joins_by_name(table_with_joins),
@@ -70,17 +75,17 @@ fn joins_by_name(from: &TableWithJoins) -> bool {
     nested(&from.relation) || from.joins.iter().any(|join| by_name(join) || nested(&join.relation))
 }
 
-/// What is asked which columns a table has.
+/// Tells which columns a table has.
 struct Session<'a> {
     state: &'a SessionState,
-    /// WITH queries that can be named, each behind those that it names.
+    /// WITH queries that may be named, each after those that it names.
     ctes: Vec<Cte>,
 }
 
 impl Session<'_> {
-    /// The columns of a table of FROM, in their order.
+    /// The columns of a table in FROM, in their order; `None` if they are not known.
     fn columns(&self, table: &TableFactor) -> Option<Vec<String>> {
-        // A subquery that reads other tables of FROM cannot be planned by itself.
+        // A LATERAL subquery reads other tables of FROM, so it cannot be planned alone.
         if let TableFactor::Derived {
             lateral: true,
             alias: Some(alias),
@@ -106,13 +111,13 @@ impl Session<'_> {
             });
         }
         let statement = Parsed::Statement(Box::new(Statement::Query(query)));
-        // Nothing is read: the catalog is in memory and its futures are ready.
+        // Planning reads nothing: the catalog is in memory, so its futures are ready at once.
         let plan = futures::executor::block_on(self.state.statement_to_plan(statement)).ok()?;
         let fields = plan.schema().fields().iter();
         Some(fields.map(|field| field.name().clone()).collect())
     }
 
-    /// The columns of all tables of a FROM; of those that cannot be told, none.
+    /// The columns of all tables in FROM, as far as they are known.
     fn names(&self, from: &[TableWithJoins]) -> HashSet<String> {
         let mut names = HashSet::new();
         let mut pending: Vec<&TableWithJoins> = from.iter().collect();
@@ -172,10 +177,10 @@ fn in_select(select: &mut Select, mut order_by: Option<&mut OrderBy>, session: &
     }
     let mut from = select.from.clone();
     let scopes = from.iter_mut().map(|from| scope::of_from(from, session));
-    let Some(scopes) = scopes.collect::<Option<Vec<Scope>>>() else {
+    let Some(scopes) = scopes.collect::<Option<Vec<UsingScope>>>() else {
         return;
     };
-    let scope = scopes.into_iter().fold(Scope::default(), Scope::beside);
+    let scope = scopes.into_iter().fold(UsingScope::default(), UsingScope::beside);
     let Some(projection) = scope.shown(&select.projection) else {
         return;
     };
@@ -184,7 +189,7 @@ fn in_select(select: &mut Select, mut order_by: Option<&mut OrderBy>, session: &
     let mut substitution = Substitution::new(&scope, session);
     substitution.in_items(&mut select.projection);
     visit_conditions(select, &mut substitution);
-    // The columns that a query shows go before those of its tables.
+    // In ORDER BY, columns of the SELECT list take precedence over those of tables.
     let outputs: HashSet<String> = select.projection.iter().filter_map(output).collect();
     if let Some(OrderByKind::Expressions(order)) = order_by.map(|order_by| &mut order_by.kind) {
         for by in order {
@@ -207,7 +212,7 @@ fn in_from(from: &mut TableWithJoins, session: &mut Session<'_>) {
     }
 }
 
-/// Visits what a SELECT says of its rows, but for its list, its tables and its order.
+/// Visits the expressions of a SELECT outside of its list, its FROM and its ORDER BY.
 fn visit_conditions(select: &mut Select, visitor: &mut impl VisitorMut) {
     let _ = select.distinct.visit(visitor);
     let _ = select.selection.visit(visitor);
@@ -231,7 +236,7 @@ fn visit_joins(from: &mut TableWithJoins, visitor: &mut impl VisitorMut) {
     }
 }
 
-/// Queries inside of expressions.
+/// Rewrites queries within expressions.
 struct Subqueries<'a, 'b>(&'a mut Session<'b>);
 
 impl VisitorMut for Subqueries<'_, '_> {
@@ -243,7 +248,7 @@ impl VisitorMut for Subqueries<'_, '_> {
     }
 }
 
-/// The name by which an item of a SELECT list can be called.
+/// The name of an item of a SELECT list, if it has one.
 fn output(item: &SelectItem) -> Option<String> {
     match item {
         SelectItem::ExprWithAlias { alias, .. } => Some(name_of(alias)),
@@ -253,7 +258,7 @@ fn output(item: &SelectItem) -> Option<String> {
     }
 }
 
-/// A name as it is looked for: in small letters, unless it is quoted.
+/// A name as SQL compares names: unquoted ones are in lower case.
 fn name_of(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -261,7 +266,7 @@ fn name_of(ident: &Ident) -> String {
     }
 }
 
-/// What a join says of its rows.
+/// The constraint of a join.
 fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
     match operator {
         JoinOperator::Join(on)
@@ -311,6 +316,20 @@ mod tests {
             (
                 "SELECT k, y FROM a JOIN b USING (k)",
                 "SELECT a.k, y FROM a JOIN b ON a.k = b.k",
+            ),
+            // Table b has a column y, but no column x.
+            (
+                "SELECT y.* FROM a AS y JOIN c AS x USING (k) WHERE EXISTS (SELECT 1 FROM b WHERE k = y.x AND j = x.z) ORDER BY y.j",
+                "SELECT y$1.* FROM a AS y$1 JOIN c AS x ON y$1.k = x.k WHERE EXISTS (SELECT 1 FROM b WHERE k = y$1.x AND j = x.z) \
+                 ORDER BY y$1.j",
+            ),
+            (
+                "SELECT 1 FROM d AS j, LATERAL (SELECT * FROM c AS y WHERE y.k = j.u AND EXISTS (SELECT 1 FROM b WHERE y.z = k AND j = 1)) AS q",
+                "SELECT 1 FROM d AS j, LATERAL (SELECT * FROM c AS y$1 WHERE y$1.k = j.u AND EXISTS (SELECT 1 FROM b WHERE y$1.z = k AND j = 1)) AS q",
+            ),
+            (
+                "SELECT 1 FROM a AS y WHERE EXISTS (SELECT y.k FROM b AS y WHERE y.j = 1)",
+                "SELECT 1 FROM a AS y WHERE EXISTS (SELECT y.k FROM b AS y WHERE y.j = 1)",
             ),
             (
                 "SELECT K, y FROM a RIGHT JOIN b USING (k)",
@@ -379,7 +398,7 @@ mod tests {
         }
     }
 
-    /// They are planned as they are, and their mistake is told.
+    /// The joins stay as they are, so that planning reports their mistakes.
     #[test]
     fn joins_with_a_mistake_stay_as_they_are() {
         for sql in [

@@ -1,7 +1,8 @@
-//! ORDER BY expressions that read a column whose name the list gives to something else.
+//! Rewrites expressions in ORDER BY that read a column of FROM whose name the SELECT list gives to another value.
 //!
-//! A name that stands alone in ORDER BY is one of the list's; within an expression it is a column of FROM. DataFusion takes it
-//! for the list's there, too. So the expression is computed in the list, under a name of its own, and left out again:
+//! A name that stands alone in ORDER BY means the list's value; within an expression it means the column of
+//! FROM. DataFusion takes it for the list's there too. So the list gets the expression under a name of its own,
+//! and a query around it leaves that column out:
 //!
 //! ```text
 //! SELECT id, -x AS x FROM t ORDER BY x + 0 LIMIT 2
@@ -19,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::{Session, name_of, output};
 use crate::plan::written::{self, derived};
 
-/// Whether a query at any depth may have such an expression.
+/// Whether a query may have such an expression, at any depth.
 pub(super) fn are_there(query: &Query) -> bool {
     struct Queries;
     impl Visitor for Queries {
@@ -35,7 +36,7 @@ pub(super) fn are_there(query: &Query) -> bool {
     query.visit(&mut Queries).is_break()
 }
 
-/// Computes such expressions of a query in its list.
+/// Moves such expressions of a query to its SELECT list.
 pub(super) fn write_out(query: &mut Query, session: &Session<'_>) {
     let Some((select, order)) = is_ordered(query) else {
         return;
@@ -79,7 +80,8 @@ pub(super) fn write_out(query: &mut Query, session: &Session<'_>) {
     };
 }
 
-/// The SELECT of a query that has one and an ORDER BY. Of SELECT DISTINCT the order is one of what the list has.
+/// The SELECT of a query and its ORDER BY, if it has both. SELECT DISTINCT is left out, as it only orders by
+/// what it lists.
 fn is_ordered(query: &Query) -> Option<(&Select, &OrderBy)> {
     match (query.body.as_ref(), &query.order_by) {
         (SetExpr::Select(select), Some(order))
@@ -99,7 +101,7 @@ fn exprs(order: &OrderBy) -> impl Iterator<Item = &Expr> {
     all.iter().map(|by| &by.expr)
 }
 
-/// The names that a list gives to something else than a column of that name.
+/// The names that a SELECT list gives to something other than a column of that name.
 fn renamed(select: &Select) -> HashSet<String> {
     let names = select.projection.iter().filter_map(|item| match item {
         SelectItem::ExprWithAlias { expr, alias } => {
@@ -111,7 +113,7 @@ fn renamed(select: &Select) -> HashSet<String> {
     names.collect()
 }
 
-/// Whether an expression, more than a name alone, reads one of these.
+/// Whether an expression reads one of these names, but is not just that name.
 fn reads(expr: &Expr, names: &HashSet<String>) -> bool {
     struct Names<'a>(&'a HashSet<String>);
     impl Visitor for Names<'_> {

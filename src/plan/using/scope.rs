@@ -1,4 +1,4 @@
-//! The columns that can be named without their table, of the joins of a FROM.
+//! The columns that a FROM offers without their table's name.
 
 use super::super::written::call;
 use datafusion::sql::sqlparser::ast::{
@@ -10,22 +10,23 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use super::substitute::{Substitution, placed};
 use super::{Session, constraint, name_of};
 
-/// A column.
+/// A column that can be named without its table.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub(super) struct UsingColumn {
     pub name: String,
-    /// What it is: a column of a table, or a COALESCE of several.
+    /// The value for which the name stands: a column of a table, or a COALESCE of several.
     pub value: Expr,
-    /// Whether USING or NATURAL names it.
+    /// Whether USING or NATURAL has merged it.
     pub merged: bool,
 }
 
 /// Columns in the order in which `*` shows them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scope(pub Vec<Column>);
+pub(super) struct UsingScope(pub Vec<UsingColumn>);
 
-/// Writes the joins by name of one part of a FROM as joins on equalities. None: a table or a name cannot be told.
-pub(super) fn of_from(from: &mut TableWithJoins, session: &Session<'_>) -> Option<Scope> {
+/// Rewrites the joins with USING or NATURAL in an item of FROM as joins with ON. `None` if a table's columns
+/// are not known or a name is ambiguous.
+pub(super) fn of_from(from: &mut TableWithJoins, session: &Session<'_>) -> Option<UsingScope> {
     let mut scope = of_table(&mut from.relation, session)?;
     for join in &mut from.joins {
         let right = of_table(&mut join.relation, session)?;
@@ -34,7 +35,7 @@ pub(super) fn of_from(from: &mut TableWithJoins, session: &Session<'_>) -> Optio
     Some(scope)
 }
 
-fn of_table(table: &mut TableFactor, session: &Session<'_>) -> Option<Scope> {
+fn of_table(table: &mut TableFactor, session: &Session<'_>) -> Option<UsingScope> {
     let qualifier: Vec<Ident> = match table {
         TableFactor::NestedJoin {
             table_with_joins,
@@ -52,17 +53,17 @@ fn of_table(table: &mut TableFactor, session: &Session<'_>) -> Option<Scope> {
     };
     let column = |name: String| {
         let parts = qualifier.iter().cloned().chain([Ident::with_quote('"', &name)]);
-        Column {
+        UsingColumn {
             value: Expr::CompoundIdentifier(parts.collect()),
             name,
             merged: false,
         }
     };
-    Some(Scope(session.columns(table)?.into_iter().map(column).collect()))
+    Some(UsingScope(session.columns(table)?.into_iter().map(column).collect()))
 }
 
-/// The columns of a join, which is written anew.
-fn joined(left: Scope, right: Scope, join: &mut Join, session: &Session<'_>) -> Option<Scope> {
+/// The columns of a join, which is rewritten.
+fn joined(left: UsingScope, right: UsingScope, join: &mut Join, session: &Session<'_>) -> Option<UsingScope> {
     let Some(on) = constraint(&join.join_operator) else {
         return Some(left.beside(right)); // CROSS JOIN
     };
@@ -95,7 +96,7 @@ fn joined(left: Scope, right: Scope, join: &mut Join, session: &Session<'_>) -> 
             JoinOperator::FullOuter(_) => coalesce(l, r),
             _ => l,
         };
-        merged.push(Column {
+        merged.push(UsingColumn {
             name: name.clone(),
             value,
             merged: true,
@@ -106,9 +107,9 @@ fn joined(left: Scope, right: Scope, join: &mut Join, session: &Session<'_>) -> 
     Some(kept(left, right, merged, &join.join_operator))
 }
 
-/// The columns of the sides that a join shows, in place of some of them those that are merged.
-fn kept(left: Scope, right: Scope, merged: Vec<Column>, operator: &JoinOperator) -> Scope {
-    let without = |scope: Scope| {
+/// The columns that a join shows: merged ones first, then the others of the sides that it shows.
+fn kept(left: UsingScope, right: UsingScope, merged: Vec<UsingColumn>, operator: &JoinOperator) -> UsingScope {
+    let without = |scope: UsingScope| {
         let rest = scope.0.into_iter();
         rest.filter(|column| !merged.iter().any(|m| m.name == column.name))
             .collect::<Vec<_>>()
@@ -119,11 +120,11 @@ fn kept(left: Scope, right: Scope, merged: Vec<Column>, operator: &JoinOperator)
         JoinOperator::RightSemi(_) | JoinOperator::RightAnti(_) => right,
         _ => left.into_iter().chain(right).collect(),
     };
-    Scope(merged.into_iter().chain(rest).collect())
+    UsingScope(merged.into_iter().chain(rest).collect())
 }
 
-impl Scope {
-    pub fn beside(mut self, other: Scope) -> Scope {
+impl UsingScope {
+    pub fn beside(mut self, other: UsingScope) -> UsingScope {
         self.0.extend(other.0);
         self
     }
@@ -132,14 +133,14 @@ impl Scope {
         self.0.iter().any(|column| column.name == name)
     }
 
-    /// The column of a name, where there is one alone.
-    pub fn only(&self, name: &str) -> Option<&Column> {
+    /// The column of this name, if there is exactly one.
+    pub fn only(&self, name: &str) -> Option<&UsingColumn> {
         let mut named = self.0.iter().filter(|column| column.name == name);
         let first = named.next()?;
         named.next().is_none().then_some(first)
     }
 
-    /// The items of a SELECT list, the columns in the place of `*`. None: where it says more of them than is known here.
+    /// The items of a SELECT list with `*` expanded. `None` if `*` has options that are not supported here.
     pub fn shown(&self, items: &[SelectItem]) -> Option<Vec<SelectItem>> {
         let mut shown = Vec::with_capacity(items.len());
         for item in items {
@@ -156,8 +157,8 @@ impl Scope {
     }
 }
 
-impl Column {
-    /// As an item of a SELECT list.
+impl UsingColumn {
+    /// The column as an item of a SELECT list.
     pub fn item(&self, at: Span) -> SelectItem {
         match placed(&self.value, at) {
             value @ Expr::CompoundIdentifier(_) => SelectItem::UnnamedExpr(value),

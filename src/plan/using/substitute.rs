@@ -1,4 +1,4 @@
-//! Names of columns that joins merge, in the place of which their values are put.
+//! Replaces the names of merged columns by their values.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -6,21 +6,21 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Select, SelectItem, VisitMut, VisitorMut, visit_expressions_mut};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::scope::{Column, Scope};
+use super::scope::{UsingColumn, UsingScope};
 use super::{Session, name_of};
 
-/// Puts values in the place of names, also in subqueries whose own tables have no such column.
+/// Replaces names by values. In subqueries it does so only if the subquery's own tables have no column of that name.
 pub(super) struct Substitution<'a, 'b> {
-    columns: HashMap<&'a str, &'a Column>,
+    columns: HashMap<&'a str, &'a UsingColumn>,
     session: &'a Session<'b>,
-    /// Of the subqueries that are being visited: the columns of their tables.
+    /// For each subquery that is being visited, the columns of its tables.
     hidden: Vec<HashSet<String>>,
 }
 
 impl<'a, 'b> Substitution<'a, 'b> {
-    pub fn new(scope: &'a Scope, session: &'a Session<'b>) -> Substitution<'a, 'b> {
+    pub fn new(scope: &'a UsingScope, session: &'a Session<'b>) -> Substitution<'a, 'b> {
         let merged = scope.0.iter().filter(|column| column.merged);
-        // What is ambiguous stays, and is told.
+        // An ambiguous name stays, so that planning reports it.
         let merged = merged.filter(|column| scope.only(&column.name).is_some());
         Substitution {
             columns: merged.map(|column| (column.name.as_str(), column)).collect(),
@@ -29,7 +29,7 @@ impl<'a, 'b> Substitution<'a, 'b> {
         }
     }
 
-    /// In a SELECT list, whose columns keep their names.
+    /// Replaces names in a SELECT list, whose columns keep their names.
     pub fn in_items(&mut self, items: &mut [SelectItem]) {
         for item in items {
             match item {
@@ -43,7 +43,7 @@ impl<'a, 'b> Substitution<'a, 'b> {
         }
     }
 
-    fn column(&self, name: &Ident) -> Option<&'a Column> {
+    fn column(&self, name: &Ident) -> Option<&'a UsingColumn> {
         let sought = name_of(name);
         let column = self.columns.get(sought.as_str())?;
         (!self.hidden.iter().any(|names| names.contains(&sought))).then_some(column)
@@ -73,7 +73,7 @@ impl VisitorMut for Substitution<'_, '_> {
     }
 }
 
-/// A value that stands where a name was written.
+/// The value with its spans set to those of the name that it replaces.
 pub(super) fn placed(value: &Expr, at: Span) -> Expr {
     let mut value = value.clone();
     let _ = visit_expressions_mut(&mut value, |expr| {

@@ -1,5 +1,5 @@
-//! Brokers in memory: what is committed is there at once, what is not never is. Any call may fail, before it has its effect
-//! or behind it.
+//! Brokers in memory: committed records are visible at once, others never. Any call can be made to fail, before or
+//! after it takes effect.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,37 +7,37 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::publish::channel::Brokers;
-use crate::publish::encode::Keyed;
+use crate::publish::encode::EncodedRecord;
 use crate::publish::error::ProduceError;
-use crate::publish::refusal::Refusal;
+use crate::publish::refusal::RefusedRecord;
 use crate::repr::Epoch;
 
 /// A committed transaction: its epoch, the topics that have it, and records as `topic key value`.
 pub type Transaction = (Epoch, Vec<String>, Vec<String>);
 
-/// Shared by a test and the channels it makes.
+/// A cluster that a test shares with its channels.
 #[derive(Clone, Default)]
-pub struct Cluster(Arc<Mutex<State>>);
+pub struct Cluster(Arc<Mutex<BrokerState>>);
 
 #[derive(Default)]
-pub struct State {
+pub struct BrokerState {
     pub transactions: Vec<Transaction>,
-    /// As the group has them.
+    /// The epochs that the group stores.
     pub epochs: BTreeMap<String, Epoch>,
     /// How often a producer was opened.
     pub opened: usize,
-    /// Records of more bytes are refused.
+    /// Records with more bytes are refused.
     pub largest: Option<usize>,
-    /// All records with their headers.
-    pub records: Vec<Keyed>,
-    open: Option<Vec<(String, Keyed)>>,
+    /// All records, with their headers.
+    pub records: Vec<EncodedRecord>,
+    open: Option<Vec<(String, EncodedRecord)>>,
     calls: usize,
-    /// Which calls fail.
+    /// The calls that fail.
     failing: Vec<(usize, When)>,
     down: bool,
 }
 
-/// Whether a call that fails has its effect.
+/// Whether a failing call takes effect first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
     Before,
@@ -45,27 +45,27 @@ pub enum When {
 }
 
 impl Cluster {
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, BrokerState> {
         self.0.lock().unwrap()
     }
 
-    /// The calls to come are counted from 0; this one fails.
+    /// Makes one of the next calls fail, counted from 0.
     pub fn fail(&self, call: usize, when: When) {
         let mut state = self.state();
         (state.calls, state.failing) = (0, vec![(call, when)]);
     }
 
-    /// How many calls there were since.
+    /// The number of calls since [`Cluster::fail`].
     pub fn calls(&self) -> usize {
         self.state().calls
     }
 
-    /// Nothing succeeds, until they are up.
+    /// While down, every call fails.
     pub fn set_down(&self, down: bool) {
         self.state().down = down;
     }
 
-    /// What is committed of a topic, in order.
+    /// The committed records of a topic, in order.
     pub fn records(&self, topic: &str) -> Vec<String> {
         let state = self.state();
         let all = state.transactions.iter().flat_map(|(_, _, records)| records);
@@ -73,7 +73,7 @@ impl Cluster {
         of_topic.map(str::to_string).collect()
     }
 
-    fn call<T>(&self, act: impl FnOnce(&mut State) -> Result<T, ProduceError>) -> Result<T, ProduceError> {
+    fn call<T>(&self, act: impl FnOnce(&mut BrokerState) -> Result<T, ProduceError>) -> Result<T, ProduceError> {
         let mut state = self.state();
         let call = state.calls;
         state.calls += 1;
@@ -123,12 +123,12 @@ impl Brokers for Cluster {
         })
     }
 
-    fn put(&mut self, topic: &str, record: &Keyed) -> Result<(), ProduceError> {
+    fn put(&mut self, topic: &str, record: &EncodedRecord) -> Result<(), ProduceError> {
         self.call(|state| {
             if state.largest.is_some_and(|largest| record.size() > largest) {
                 return Err(ProduceError::Refused {
                     brokers: "nowhere".into(),
-                    refusal: Refusal {
+                    refusal: RefusedRecord {
                         topic: topic.into(),
                         key: "a key".into(),
                         size: record.size(),

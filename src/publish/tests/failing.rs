@@ -1,13 +1,13 @@
-//! Every call of brokers fails once, with and without its effect: each snapshot is there once nevertheless.
+//! Makes every call to the brokers fail once, before and after it takes effect: each snapshot is still published once.
 
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 
 use super::brokers::{Cluster, When};
-use super::flow::{Flow, ID, Run, STATE, catch_up, row, spec};
+use super::flow::{ID, PublishFlow, Run, STATE, catch_up, row, spec};
 use crate::publish::PublishError;
-use crate::publish::worker::Worker;
+use crate::publish::worker::PublishWorker;
 use crate::sink::TableSpec;
 
 fn two() -> Vec<TableSpec> {
@@ -24,7 +24,7 @@ fn commit(run: &mut Run) {
     run.commit(4, &[(0, row![2, "new"], -1), (0, row![2, "paid"], 1)]);
 }
 
-/// What was sent in each snapshot; where they were told again, nothing.
+/// The records of each snapshot, without transactions that only stored an epoch again.
 fn sent(cluster: &Cluster) -> Vec<(u64, Vec<String>)> {
     let transactions = cluster.state().transactions.clone();
     let told = transactions.into_iter().filter(|(_, _, records)| !records.is_empty());
@@ -37,10 +37,10 @@ fn sent(cluster: &Cluster) -> Vec<(u64, Vec<String>)> {
 
 #[test]
 fn each_snapshot_is_sent_once_whichever_call_fails_and_whether_it_had_its_effect() {
-    let flow = Flow::new();
+    let flow = PublishFlow::new();
     let mut run = flow.run(&two());
     commit(&mut run);
-    // From the first snapshot on, by intents.
+    // The first part publishes by intents, from the first snapshot on.
     let whole = Cluster::default();
     flow.channel(&run, &whole).catch_up(1).unwrap();
     let begun = sent(&whole);
@@ -60,7 +60,7 @@ fn each_snapshot_is_sent_once_whichever_call_fails_and_whether_it_had_its_effect
             assert!(cluster.state().epochs.values().all(|epoch| *epoch == 4));
         }
     }
-    // And all at once, by difference.
+    // The second part publishes all snapshots at once, as a difference.
     let whole = Cluster::default();
     whole.fail(usize::MAX, When::Before);
     flow.channel(&run, &whole).catch_up(4).unwrap();
@@ -76,12 +76,13 @@ fn each_snapshot_is_sent_once_whichever_call_fails_and_whether_it_had_its_effect
     run.end();
 }
 
-/// What was committed while brokers were down was taken from the queue and thrown away: it came with the next change.
+/// A snapshot committed while brokers were down was taken from the queue and dropped: it was published only with the
+/// next change.
 #[test]
 fn a_snapshot_that_is_committed_while_brokers_are_down_follows_by_itself() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&two());
-    let worker = Worker::new(flow.channel(&run, &cluster), 0);
+    let worker = PublishWorker::new(flow.channel(&run, &cluster), 0);
     let (committed, epochs) = unbounded();
     cluster.set_down(true);
     let thread = std::thread::spawn(move || worker.publish(&epochs));
@@ -108,11 +109,11 @@ fn a_snapshot_that_is_committed_while_brokers_are_down_follows_by_itself() {
 
 #[test]
 fn a_run_that_ends_before_its_topics_have_all_says_why() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&two());
     let mut channel = flow.channel(&run, &cluster);
     channel.catch_up(run.commit(1, &[(0, row![1, "new"], 1)])).unwrap();
-    let worker = Worker::new(channel, 1).within(Duration::from_millis(500));
+    let worker = PublishWorker::new(channel, 1).within(Duration::from_millis(500));
     let (committed, epochs) = unbounded();
     cluster.set_down(true);
     committed.send(run.commit(2, &[(0, row![2, "new"], 1)])).unwrap();

@@ -1,4 +1,4 @@
-//! A lake with tables of a key and a value, to which a test commits what it likes; and channels to made-up brokers.
+//! A lake of tables with a key and a value, to which a test commits freely, and channels to brokers in memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,24 +15,25 @@ use object_store::path::Path;
 use tokio::runtime::Runtime;
 
 use super::brokers::Cluster;
-use crate::definition::{ClientOptions, Deletes, KafkaClient, Output, OutputFormat};
-use crate::publish::channel::{Channel, Origin};
-use crate::publish::{PublishError, Table};
+use crate::definition::{ClientOptions, Deletes, KafkaClient, Output, TopicFormat};
+use crate::lake::Lake;
+use crate::publish::channel::{Channel, SnapshotSource};
+use crate::publish::{ChannelTable, PublishError};
 use crate::registry::Registries;
 use crate::repr::{Epoch, RowCodec};
 use crate::sink::{
-    Arrival, CommitError, CommitEvent, Committer, Lake, Limits, Prepared, Settings, TableSpec, Writer, WriterConfig,
-    restore,
+    CommitError, CommitEvent, CommitSettings, Committer, Prepared, SinkWriter, TableSpec, WriterConfig, WriterLimits,
+    WriterMessage, restore,
 };
 
 /// A column: name, type, and whether it may be null.
-pub type Column = (&'static str, DataType, bool);
+pub type RecordColumn = (&'static str, DataType, bool);
 
-pub const ID: Column = ("id", DataType::Int64, false);
-pub const STATE: Column = ("state", DataType::Utf8, true);
+pub const ID: RecordColumn = ("id", DataType::Int64, false);
+pub const STATE: RecordColumn = ("state", DataType::Utf8, true);
 
-/// A table that goes to the topic of its name.
-pub fn spec(name: &str, columns: &[Column]) -> TableSpec {
+/// A table that is published to the topic of its name.
+pub fn spec(name: &str, columns: &[RecordColumn]) -> TableSpec {
     let fields = columns
         .iter()
         .map(|(name, of_type, nullable)| Field::new(*name, of_type.clone(), *nullable));
@@ -42,7 +43,7 @@ pub fn spec(name: &str, columns: &[Column]) -> TableSpec {
         schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
         partition_by: vec![],
         append_only: false,
-        fold: None,
+        summation: None,
         deletes: Deletes::Auto,
         change_data_feed: true,
         description: None,
@@ -51,51 +52,51 @@ pub fn spec(name: &str, columns: &[Column]) -> TableSpec {
 
 /// A value of a row.
 #[derive(Clone, Copy)]
-pub enum Cell {
+pub enum RecordValue {
     Number(i64),
     Text(&'static str),
     Null,
 }
 
-impl From<i64> for Cell {
+impl From<i64> for RecordValue {
     fn from(number: i64) -> Self {
-        Cell::Number(number)
+        RecordValue::Number(number)
     }
 }
 
-impl From<&'static str> for Cell {
+impl From<&'static str> for RecordValue {
     fn from(text: &'static str) -> Self {
-        Cell::Text(text)
+        RecordValue::Text(text)
     }
 }
 
 /// A row of these values: `row![1, "new"]`.
 macro_rules! row {
-    ($($value:expr),*) => { vec![$(crate::publish::tests::flow::Cell::from($value)),*] };
+    ($($value:expr),*) => { vec![$(crate::publish::tests::flow::RecordValue::from($value)),*] };
 }
 pub(super) use row;
 
-/// A lake on the disk.
-pub struct Flow {
+/// A lake on the local disk.
+pub struct PublishFlow {
     pub lake: Lake,
     pub runtime: Arc<Runtime>,
     _folder: tempfile::TempDir,
 }
 
-impl Flow {
-    pub fn new() -> Flow {
+impl PublishFlow {
+    pub fn new() -> PublishFlow {
         let folder = tempfile::tempdir().unwrap();
-        Flow {
+        PublishFlow {
             lake: Lake::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap(),
             runtime: Arc::new(Runtime::new().unwrap()),
             _folder: folder,
         }
     }
 
-    /// A run of these tables, which goes on from the last.
+    /// Starts a run of these tables, which continues from the last one.
     pub fn run(&self, specs: &[TableSpec]) -> Run {
-        let mut settings = Settings::new("flow", 1, false);
-        settings.full_progress_every = 1; // a test may forget any entry but the last
+        let mut settings = CommitSettings::new("flow", 1);
+        settings.policy.full_progress_every = 1; // a test may forget any entry but the last
         let handle = self.runtime.handle().clone();
         let (committer, restored) =
             Committer::open(self.lake.clone(), specs.to_vec(), settings, handle.clone()).unwrap();
@@ -104,12 +105,9 @@ impl Flow {
             writers: 1,
             generation: restored.generation,
             specs: Arc::new(specs.to_vec()),
-            store: self.lake.store.clone(),
-            root: Path::default(),
-            local: self.lake.local.clone(),
-            durable: false,
+            lake: self.lake.clone(),
             runtime: handle,
-            limits: Limits::default(),
+            limits: WriterLimits::default(),
             relocations: committer.relocations(),
         };
         let files = restored.tables.into_iter().enumerate().collect();
@@ -117,7 +115,7 @@ impl Flow {
         let (parts, prepared) = unbounded();
         let (events, committed) = unbounded();
         Run {
-            writer: Writer::new(config, loaded).unwrap(),
+            writer: SinkWriter::new(config, loaded).unwrap(),
             specs: specs.to_vec(),
             generation: restored.generation,
             parts,
@@ -126,7 +124,7 @@ impl Flow {
         }
     }
 
-    /// A channel of a run's tables to brokers.
+    /// A channel from a run's tables to brokers.
     pub fn channel(&self, run: &Run, cluster: &Cluster) -> Channel<Cluster> {
         self.channel_of(&run.specs, run.generation, cluster)
     }
@@ -135,8 +133,8 @@ impl Flow {
         Channel::new(cluster.clone(), tables(specs, "nowhere:9092"), self.origin(generation))
     }
 
-    pub fn origin(&self, generation: u64) -> Origin {
-        Origin {
+    pub fn origin(&self, generation: u64) -> SnapshotSource {
+        SnapshotSource {
             lake: self.lake.clone(),
             runtime: self.runtime.handle().clone(),
             generation,
@@ -144,8 +142,7 @@ impl Flow {
         }
     }
 
-    /// Forgets the ledger's entries before the newest `keep`, as maintenance does. What a run that ended committed is
-    /// recorded elsewhere.
+    /// Deletes all but the newest `keep` entries of the ledger, as maintenance does.
     pub fn forget(&self, keep: usize) {
         self.runtime.block_on(async {
             let folder = Path::from("_alluvium/ledger");
@@ -163,7 +160,7 @@ impl Flow {
         });
     }
 
-    /// Removes the files of a folder of the lake.
+    /// Deletes the files in a folder of the lake.
     pub fn remove_files(&self, folder: &str) {
         self.runtime.block_on(async {
             let files: Vec<Path> = self
@@ -181,8 +178,8 @@ impl Flow {
     }
 }
 
-/// Tables with the topics of their names, by their column `id`; dead letters have no key.
-pub fn tables(specs: &[TableSpec], brokers: &str) -> Vec<Table> {
+/// The tables with the topics of their names, keyed by column `id`; dead letters have no key.
+pub fn tables(specs: &[TableSpec], brokers: &str) -> Vec<ChannelTable> {
     let table = |spec: &TableSpec| {
         let is_letters = spec.name == "dead_letters";
         let output = Output {
@@ -193,36 +190,36 @@ pub fn tables(specs: &[TableSpec], brokers: &str) -> Vec<Table> {
             topic: spec.name.clone(),
             key: if is_letters { vec![] } else { vec!["id".into()] },
             format: if is_letters {
-                OutputFormat::AsItCame
+                TopicFormat::AsItCame
             } else {
-                OutputFormat::Json
+                TopicFormat::Json
             },
         };
-        Table::new(spec, &output, &Registries::new(None)).unwrap()
+        ChannelTable::new(spec, &output, &Registries::new(None)).unwrap()
     };
     specs.iter().map(table).collect()
 }
 
-/// A run: a writer and a committer.
+/// A run: one writer and a committer.
 pub struct Run {
     pub specs: Vec<TableSpec>,
     pub generation: u64,
-    writer: Writer,
+    writer: SinkWriter,
     parts: Sender<Prepared>,
     committed: Receiver<CommitEvent>,
     thread: JoinHandle<Result<(), CommitError>>,
 }
 
 impl Run {
-    /// Commits a snapshot: by table, rows that come (1) and go (-1).
-    pub fn commit(&mut self, epoch: Epoch, changes: &[(usize, Vec<Cell>, i64)]) -> Epoch {
+    /// Commits a snapshot with these changes: table, row, and 1 for an added or -1 for a removed row.
+    pub fn commit(&mut self, epoch: Epoch, changes: &[(usize, Vec<RecordValue>, i64)]) -> Epoch {
         for (table, cells, diff) in changes {
             let row = encode(&self.specs[*table], cells);
             let updates = vec![(row, epoch, *diff)];
-            let arrival = Arrival::Rows { table: *table, updates };
+            let arrival = WriterMessage::Rows { table: *table, updates };
             assert!(self.writer.observe(arrival).unwrap().is_none());
         }
-        let part = self.writer.observe(Arrival::Seal { epoch }).unwrap();
+        let part = self.writer.observe(WriterMessage::Seal { epoch }).unwrap();
         self.parts.send(part.expect("a seal is answered")).unwrap();
         self.committed.recv().expect("it is committed");
         epoch
@@ -234,21 +231,23 @@ impl Run {
     }
 }
 
-fn encode(spec: &TableSpec, cells: &[Cell]) -> crate::repr::Row {
+fn encode(spec: &TableSpec, cells: &[RecordValue]) -> crate::repr::Row {
     let codec = RowCodec::new(spec.schema.clone()).unwrap();
     let columns = cells.iter().zip(spec.schema.fields()).map(|(cell, field)| -> ArrayRef {
         match (cell, field.data_type()) {
-            (Cell::Number(number), DataType::Int64) => Arc::new(Int64Array::from(vec![*number])),
-            (Cell::Text(text), DataType::Binary) => Arc::new(arrow::array::BinaryArray::from(vec![text.as_bytes()])),
-            (Cell::Text(text), _) => Arc::new(StringArray::from(vec![*text])),
-            (Cell::Null, of_type) => arrow::array::new_null_array(of_type, 1),
-            (Cell::Number(_), other) => panic!("a number as {other}"),
+            (RecordValue::Number(number), DataType::Int64) => Arc::new(Int64Array::from(vec![*number])),
+            (RecordValue::Text(text), DataType::Binary) => {
+                Arc::new(arrow::array::BinaryArray::from(vec![text.as_bytes()]))
+            }
+            (RecordValue::Text(text), _) => Arc::new(StringArray::from(vec![*text])),
+            (RecordValue::Null, of_type) => arrow::array::new_null_array(of_type, 1),
+            (RecordValue::Number(_), other) => panic!("a number as {other}"),
         }
     });
     codec.encode_rows(&columns.collect::<Vec<_>>(), 1).unwrap().remove(0)
 }
 
-/// Tries again while what fails may pass, so many times.
+/// Retries, up to `tries` times, while the error may pass.
 pub fn catch_up(channel: &mut Channel<Cluster>, upto: Epoch, tries: usize) -> Result<(), PublishError> {
     let mut done = channel.catch_up(upto);
     for _ in 1..tries {

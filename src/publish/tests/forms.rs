@@ -1,16 +1,16 @@
-//! Tables whose definition changes between a snapshot and its topic, and letters that a topic does not take.
+//! Tests tables whose definition changes before a snapshot is published, and letters that are too large for a topic.
 
 use arrow::datatypes::DataType;
 
 use super::brokers::Cluster;
-use super::flow::{Cell, Column, Flow, ID, STATE, catch_up, row, spec};
+use super::flow::{ID, PublishFlow, RecordColumn, RecordValue, STATE, catch_up, row, spec};
 use crate::publish::PublishError;
 use crate::sink::TableSpec;
 
-const N: Column = ("n", DataType::Int64, false);
-const NOTE: Column = ("note", DataType::Utf8, true);
+const N: RecordColumn = ("n", DataType::Int64, false);
+const NOTE: RecordColumn = ("note", DataType::Utf8, true);
 
-fn orders(columns: &[Column]) -> Vec<TableSpec> {
+fn orders(columns: &[RecordColumn]) -> Vec<TableSpec> {
     vec![spec("silver.orders", columns), spec("silver.customers", &[ID, STATE])]
 }
 
@@ -23,16 +23,16 @@ fn sorted(mut records: Vec<String>) -> Vec<String> {
     records
 }
 
-/// Rows of the old form could not be told in the new one, at no start.
+/// Rows of the old definition could not be published in the new one, and no restart helped.
 #[test]
 fn rows_of_an_earlier_definition_wait_for_those_that_replace_them() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&orders(&[ID, STATE]));
     let mut channel = flow.channel(&run, &cluster);
     channel
         .catch_up(run.commit(1, &[(0, row![1, "new"], 1), (0, row![2, "new"], 1)]))
         .unwrap();
-    // Killed before this one is published.
+    // The run is killed before this snapshot is published.
     run.commit(2, &[(0, row![3, "new"], 1), (1, row![7, "ann"], 1)]);
     run.end();
     let mut run = flow.run(&orders(&[ID, STATE, N]));
@@ -64,10 +64,10 @@ fn rows_of_an_earlier_definition_wait_for_those_that_replace_them() {
     run.end();
 }
 
-/// The same where the ledger does not reach the snapshot that the topic has.
+/// The same, if the ledger does not reach back to the snapshot that the topic has.
 #[test]
 fn a_topic_behind_the_ledger_takes_a_new_column() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&orders(&[ID, STATE]));
     let mut channel = flow.channel(&run, &cluster);
     channel.catch_up(run.commit(1, &[(0, row![1, "new"], 1)])).unwrap();
@@ -87,7 +87,7 @@ fn a_topic_behind_the_ledger_takes_a_new_column() {
 
 #[test]
 fn a_column_that_may_be_null_comes_with_the_rows_that_have_it() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&orders(&[ID, STATE]));
     let mut channel = flow.channel(&run, &cluster);
     channel.catch_up(run.commit(1, &[(0, row![1, "new"], 1)])).unwrap();
@@ -101,7 +101,7 @@ fn a_column_that_may_be_null_comes_with_the_rows_that_have_it() {
         "{\"id\":2} {\"id\":2,\"state\":\"new\",\"note\":null}"
     );
     let mut changed = row![1, "new"];
-    changed.push(Cell::Null);
+    changed.push(RecordValue::Null);
     channel
         .catch_up(run.commit(3, &[(0, changed, -1), (0, row![1, "new", "first"], 1)]))
         .unwrap();
@@ -109,16 +109,17 @@ fn a_column_that_may_be_null_comes_with_the_rows_that_have_it() {
     run.end();
 }
 
-/// Where rows are replaced as a whole the feed does not tell which: keys that were filtered out by the same edit stayed.
+/// If all rows are replaced, the change data feed does not say which keys went: keys that the same edit filtered out
+/// stayed in the topic.
 #[test]
 fn keys_that_go_while_a_column_changes_its_type_are_told() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&orders(&[ID, STATE]));
     let mut channel = flow.channel(&run, &cluster);
     let rows = [(0, row![1, "10"], 1), (0, row![2, "20"], 1), (0, row![3, "30"], 1)];
     channel.catch_up(run.commit(1, &rows)).unwrap();
     run.end();
-    let number: Column = ("state", DataType::Int64, true);
+    let number: RecordColumn = ("state", DataType::Int64, true);
     let mut run = flow.run(&orders(&[ID, number]));
     let mut channel = flow.channel(&run, &cluster);
     channel.catch_up(1).unwrap();
@@ -138,15 +139,15 @@ fn keys_that_go_while_a_column_changes_its_type_are_told() {
     run.end();
 }
 
-/// By the key's new type nobody can say which of the old keys are gone.
+/// If the key has a new type, nobody can tell which of the old keys are gone.
 #[test]
 fn a_key_of_another_type_is_told() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&orders(&[ID, STATE]));
     let mut channel = flow.channel(&run, &cluster);
     channel.catch_up(run.commit(1, &[(0, row![1, "new"], 1)])).unwrap();
     run.end();
-    let text: Column = ("id", DataType::Utf8, false);
+    let text: RecordColumn = ("id", DataType::Utf8, false);
     let mut run = flow.run(&orders(&[text, STATE]));
     let mut channel = flow.channel(&run, &cluster);
     let error = channel.catch_up(run.commit(2, &[(0, row!["1", "new"], 1)]));
@@ -158,16 +159,16 @@ fn a_key_of_another_type_is_told() {
     run.end();
 }
 
-/// A letter is larger than the record that it was, which its topic just took.
+/// A letter is larger than the original record, which its topic just accepted.
 #[test]
 fn a_letter_that_is_too_large_goes_without_its_value() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&[crate::sink::dead_letters::spec()]);
     let mut channel = flow.channel(&run, &cluster);
     cluster.state().largest = Some(300);
     let letter = |payload: &'static str| {
         let mut cells = row!["record", "orders"];
-        cells.push(Cell::Null);
+        cells.push(RecordValue::Null);
         cells.extend(row![
             "live",
             "0",
@@ -215,10 +216,11 @@ fn a_letter_that_is_too_large_goes_without_its_value() {
     run.end();
 }
 
-/// A row that is too large has its table and key told, and waits: a topic's limit can be raised while we run.
+/// A row that is too large is reported with its table and key, and waits: the topic's limit can be raised while the
+/// run goes on.
 #[test]
 fn a_row_that_is_too_large_waits_until_its_topic_takes_it() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&orders(&[ID, STATE]));
     let mut channel = flow.channel(&run, &cluster);
     cluster.state().largest = Some(30);

@@ -1,7 +1,7 @@
-//! Which snapshots go to topics, as the ledger has them or has them no more.
+//! Tests which snapshots are published, depending on the entries that the ledger still has.
 
 use super::brokers::Cluster;
-use super::flow::{Flow, ID, STATE, row, spec};
+use super::flow::{ID, PublishFlow, STATE, row, spec};
 use crate::publish::PublishError;
 use crate::sink::TableSpec;
 
@@ -12,10 +12,11 @@ fn two() -> Vec<TableSpec> {
     ]
 }
 
-/// A table that did not change kept every snapshot since in memory, and fell behind until nothing could be read.
+/// For a table that did not change, every snapshot since was kept in memory, and its topic fell behind until nothing
+/// could be read.
 #[test]
 fn a_table_that_does_not_change_moves_with_those_that_do() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&two());
     let mut channel = flow.channel(&run, &cluster);
     channel
@@ -33,7 +34,7 @@ fn a_table_that_does_not_change_moves_with_those_that_do() {
         ["{\"id\":7} {\"id\":7,\"state\":\"ann\"}"]
     );
     run.end();
-    // The next run reads nothing of the old snapshots, which are gone.
+    // The next run must not need the old snapshots, which are deleted.
     flow.forget(3);
     flow.remove_files("_alluvium/snapshots");
     let mut run = flow.run(&two());
@@ -45,10 +46,10 @@ fn a_table_that_does_not_change_moves_with_those_that_do() {
     run.end();
 }
 
-/// Where nothing of a channel changes for long, brokers and the lake would forget where it was.
+/// If nothing of a channel changes for long, brokers and the lake would forget its epoch.
 #[test]
 fn topics_without_changes_are_told_again_how_far_they_are() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&two());
     let published = [run.specs[0].clone()];
     let mut channel = flow.channel_of(&published, run.generation, &cluster);
@@ -70,7 +71,7 @@ fn topics_without_changes_are_told_again_how_far_they_are() {
         (39, vec!["silver.orders".into()], vec![])
     );
     run.end();
-    // A run that changes nothing says so once: runs that are short do as well as long ones.
+    // A run without changes stores the epoch once, so that a series of short runs works as well as a long run.
     let run = flow.run(&two());
     let mut channel = flow.channel_of(&published, run.generation, &cluster);
     for _ in 0..2 {
@@ -81,10 +82,10 @@ fn topics_without_changes_are_told_again_how_far_they_are() {
     run.end();
 }
 
-/// What was behind for longer than the ledger reaches was taken for up to date, for ever.
+/// A channel that was behind for longer than the ledger reaches counted as up to date, for ever.
 #[test]
 fn entries_that_are_gone_are_made_up_for_by_the_difference() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&two());
     let mut channel = flow.channel(&run, &cluster);
     channel
@@ -112,17 +113,17 @@ fn entries_that_are_gone_are_made_up_for_by_the_difference() {
     );
     assert_eq!(cluster.records("silver.customers").len(), 1);
     assert_eq!(cluster.state().transactions.len(), 2, "both tables in one");
-    // And on from there by intents.
+    // After that, the channel continues by intents.
     let mut run = flow.run(&two());
     channel.catch_up(run.commit(6, &[(0, row![5, "new"], 1)])).unwrap();
     assert_eq!(cluster.state().transactions[2].2.len(), 1);
     run.end();
 }
 
-/// A topic that is new, or was told of another snapshot than its siblings, never stands beside them at another one.
+/// A topic that is new, or has another snapshot than its siblings, is brought to theirs in one transaction.
 #[test]
 fn topics_that_are_apart_come_together_in_one_transaction() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&two());
     let mut channel = flow.channel_of(&run.specs[..1], run.generation, &cluster);
     channel
@@ -151,10 +152,10 @@ fn topics_that_are_apart_come_together_in_one_transaction() {
     run.end();
 }
 
-/// A topic that is made anew while we run has nothing, whatever we sent to it.
+/// A topic that is recreated while the run goes on is empty, whatever was sent to it before.
 #[test]
 fn a_topic_that_brokers_know_nothing_of_gets_all_rows() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&two());
     let mut channel = flow.channel(&run, &cluster);
     channel
@@ -171,7 +172,7 @@ fn a_topic_that_brokers_know_nothing_of_gets_all_rows() {
 
 #[test]
 fn a_snapshot_that_topics_have_and_the_lake_has_not_is_told() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut run = flow.run(&two());
     let mut channel = flow.channel(&run, &cluster);
     channel.catch_up(run.commit(1, &[(0, row![1, "new"], 1)])).unwrap();
@@ -187,10 +188,10 @@ fn a_snapshot_that_topics_have_and_the_lake_has_not_is_told() {
     );
 }
 
-/// A run that lost its lake to another would fence that one's producer by opening its own anew.
+/// A run that was overtaken would fence its successor's producer by opening its own anew.
 #[test]
 fn a_run_that_another_took_over_from_opens_no_producer() {
-    let (flow, cluster) = (Flow::new(), Cluster::default());
+    let (flow, cluster) = (PublishFlow::new(), Cluster::default());
     let mut old = flow.run(&two());
     let mut stale = flow.channel(&old, &cluster);
     stale.catch_up(old.commit(1, &[(0, row![1, "new"], 1)])).unwrap();

@@ -1,5 +1,5 @@
-//! librdkafka's own mock cluster: brokers that go away. It keeps no epochs of transactions, and takes none back, so that
-//! nothing is told here of exactly once; [`super::failing`] and `tests/it` do.
+//! Tests with librdkafka's own mock cluster, whose brokers can go away. It stores no epochs of transactions and rolls
+//! none back, so these tests do not cover exactly-once publishing; [`super::failing`] and `tests/it` do.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use rdkafka::message::Message;
 use rdkafka::mocking::MockCluster;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::flow::{Flow, ID, STATE, row, spec, tables};
+use super::flow::{ID, PublishFlow, STATE, row, spec, tables};
 use crate::publish::channel::Channel;
-use crate::publish::producer::Kafka;
-use crate::publish::worker::Worker;
+use crate::publish::producer::KafkaProducer;
+use crate::publish::worker::PublishWorker;
 
-/// What a topic's records leave by key, as they are read for a while.
+/// The newest value of each key in a topic, read until there are `rows` keys or `patience` is over.
 fn table(brokers: &str, topic: &str, rows: usize, patience: Duration) -> BTreeMap<String, String> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -41,34 +41,34 @@ fn table(brokers: &str, topic: &str, rows: usize, patience: Duration) -> BTreeMa
     table
 }
 
-/// A transaction that failed in the middle could be neither ended nor begun anew: nothing came until the process was started
-/// again, nor what was committed meanwhile.
+/// A transaction that failed half-way could be neither ended nor begun anew: nothing was published until the process
+/// restarted, not even later commits.
 #[test]
 fn brokers_that_go_away_in_a_transaction_get_it_once_they_are_back() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("silver.orders", 1, 1).unwrap();
     let brokers = cluster.bootstrap_servers();
-    let flow = Flow::new();
+    let flow = PublishFlow::new();
     let mut run = flow.run(&[spec("silver.orders", &[ID, STATE])]);
     let tables = tables(&run.specs, &brokers);
-    let kafka = Kafka::new("flow", &tables[0].output.client, None).unwrap();
+    let kafka = KafkaProducer::new("flow", &tables[0].output.client, None).unwrap();
     let kafka = kafka.within(Duration::from_secs(2));
     let channel = Channel::new(kafka, tables, flow.origin(run.generation));
     let (committed, epochs) = unbounded();
-    let worker = Worker::new(channel, 0);
+    let worker = PublishWorker::new(channel, 0);
     let thread = std::thread::spawn(move || worker.publish(&epochs));
     committed.send(run.commit(1, &[(0, row![1, "new"], 1)])).unwrap();
     let rows = |wanted, patience| table(&brokers, "silver.orders", wanted, Duration::from_secs(patience)).len();
     assert_eq!(rows(1, 30), 1);
     cluster.broker_down(-1).unwrap();
-    // In the middle of one; the next while it is tried again.
+    // Brokers fail during the first transaction; the second snapshot is committed while the first is retried.
     committed.send(run.commit(2, &[(0, row![2, "new"], 1)])).unwrap();
     std::thread::sleep(Duration::from_secs(5));
     committed.send(run.commit(3, &[(0, row![3, "new"], 1)])).unwrap();
     std::thread::sleep(Duration::from_secs(5));
     cluster.broker_up(-1).unwrap();
     assert_eq!(rows(3, 60), 3);
-    // What brokers answer while it ends, and what is a commit that nobody knows the end of.
+    // An error of EndTxn leaves the outcome of the commit unknown; an error of TxnOffsetCommit refuses its epoch.
     let gone = [Answer::RD_KAFKA_RESP_ERR__TRANSPORT; 3];
     cluster.request_errors(rdkafka::types::RDKafkaApiKey::EndTxn, &gone);
     committed.send(run.commit(4, &[(0, row![4, "new"], 1)])).unwrap();

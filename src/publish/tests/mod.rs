@@ -1,4 +1,4 @@
-//! Channels over a real lake: brokers are made up and fail where a test wants, or are librdkafka's mock cluster.
+//! Tests of channels over a real lake, with brokers in memory that fail on request, or with librdkafka's mock cluster.
 
 mod brokers;
 mod failing;

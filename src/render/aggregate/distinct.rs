@@ -1,5 +1,5 @@
-//! The distinct arguments of a group: a (key, value) comes when its count rises above zero and goes when it
-//! falls back. What comes out is consolidated by group and joins the other accumulators.
+//! The distinct arguments of a group: a (key, value) is added when its count rises above zero, and removed when it
+//! falls back. The results are accumulated by group, and join the other accumulators.
 
 use arrow::array::ArrayRef;
 use differential_dataflow::trace::Cursor;
@@ -9,28 +9,29 @@ use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
-use super::front::{Accumulated, Keyed};
-use super::history::{Batch, History};
-use super::local::Local;
+use super::front::{Accumulated, KeyedRowUpdate};
+use super::history::{RowBatch, ValueHistory};
+use super::local::LocalGroups;
 use super::measure::Measures;
 use crate::render::arrange::{ByKey, answer};
 use crate::render::expr::pieces;
 use crate::repr::{Diff, Epoch, RowCodec, RowValSpine};
 
-/// The accumulators of `measures` over the distinct (key, value) of `arranged`; `values` decodes the values
-/// into the columns that `measures` refer to.
+/// The accumulators of `measures` over the distinct (key, value) pairs of `arranged`. `values` decodes the values into
+/// the columns that `measures` refer to.
 pub(super) fn accumulators<'s>(
     arranged: ByKey<'s>,
     values: RowCodec,
     measures: Measures,
     name: &str,
 ) -> Stream<'s, Epoch, Vec<Accumulated>> {
-    let (distinct, _) = answer::<RowValSpine, Keyed, _>(arranged, &format!("{name}: distinct"), |old, new, ok, _| {
-        threshold(old, new, ok)
-    });
+    let (distinct, _) =
+        answer::<RowValSpine, KeyedRowUpdate, _>(arranged, &format!("{name}: distinct"), |old, new, ok, _| {
+            threshold(old, new, ok)
+        });
     type Builder = CapacityContainerBuilder<Vec<Accumulated>>;
     distinct.unary::<Builder, _, _, _>(Pipeline, &format!("{name}: accumulate distinct"), move |_, _| {
-        let mut local = Local::new(measures, false);
+        let mut local = LocalGroups::new(measures, false);
         move |input, output| {
             input.for_each(|capability, rows| {
                 for rows in pieces(rows, |((_, value), ..)| value.bytes().len()) {
@@ -48,8 +49,8 @@ pub(super) fn accumulators<'s>(
     })
 }
 
-fn threshold(before: Vec<Batch>, batches: Vec<Batch>, give: &mut dyn FnMut(Keyed)) {
-    let mut old = History::new(&before, before.len());
+fn threshold(before: Vec<RowBatch>, batches: Vec<RowBatch>, give: &mut dyn FnMut(KeyedRowUpdate)) {
+    let mut old = ValueHistory::new(&before, before.len());
     let (mut new, new_storage) = cursor_list(batches);
     let mut updates: Vec<(Epoch, Diff)> = vec![];
     while let Some(key) = new.get_key(&new_storage) {

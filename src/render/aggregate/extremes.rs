@@ -1,35 +1,35 @@
 //! min and max: the least and the greatest value of each group, in the order of the values' bytes.
 //!
-//! The arrangement keeps a group's values sorted, so both are found by seeking, not by reading the group:
+//! The arrangement keeps a group's values sorted, so both are found by seeking, without reading the group:
 //!
-//! 1. Values that are gone may still stand in the arrangement, until it is compacted. Where a search has passed over
-//!    more than a few of them, it is remembered how far it came: nothing beyond that bound is there, and
-//!    the next search begins at it.
-//! 2. A new value is compared with the extreme; only when the extreme itself goes does the search move on, from
-//!    where it was, to the next value that is there.
+//! 1. Deleted values stay in the arrangement until it is compacted. When a search has skipped more than a few of them,
+//!    it remembers how far it came: no value is left before that bound, and the next search begins there.
+//! 2. A new value is compared with the extreme. Only when the extreme itself is deleted does the search move on to the
+//!    next value that is there.
 //!
-//! An update of a group of n values so costs O(log n), and one record of state for each value. (Reducing in levels
-//! of buckets would cost an arrangement for each level, every one of them as large as the input where groups are
-//! small, as they mostly are.)
+//! So an update of a group of n values costs O(log n), and the state is one record for each value. (A reduction in
+//! levels of buckets would need an arrangement for each level, each as large as the input where groups are small, as
+//! most are.)
 
 use hashbrown::HashMap;
 
-use super::history::{Batch, End, History, Keys};
+use super::history::{Extremum, KeyCursor, RowBatch, ValueHistory};
 use super::meet::Queued;
 use crate::repr::{Epoch, Row, RowRef};
 
-/// Values passed over in one search from which on its end is remembered.
+/// After how many skipped values a search remembers where it ended.
 const PASSED: usize = 16;
-/// Bounds that are remembered: they are not told when their groups are gone.
+/// How many bounds are kept at most. Nothing removes the bound of a group that is gone, so all are dropped at this
+/// number.
 const BOUNDS: usize = 1 << 16;
 
-/// By (1), for one end of all groups' values.
+/// The bounds of (1) for one end of all groups' values.
 #[derive(Default)]
-pub(super) struct Bounds(HashMap<Row, Row>);
+pub(super) struct GroupBounds(HashMap<Row, Row>);
 
-impl Bounds {
+impl GroupBounds {
     #[inline]
-    fn of(&self, key: RowRef<'_>) -> Option<&Row> {
+    fn bound_of(&self, key: RowRef<'_>) -> Option<&Row> {
         match self.0.is_empty() {
             true => None,
             false => self.0.get(key.bytes()),
@@ -44,20 +44,20 @@ impl Bounds {
     }
 }
 
-/// An extreme of the group at hand.
+/// Finds one extreme of the current group.
 pub(super) struct Extreme<'a> {
-    end: End,
-    bounds: &'a mut Bounds,
-    /// None: no value is there.
+    end: Extremum,
+    bounds: &'a mut GroupBounds,
+    /// The extreme; `None` if the group has no value.
     pub value: Option<RowRef<'a>>,
-    /// In the searches for this group: how many values were gone at the most, and the last of them.
+    /// The greatest number of deleted values that searches for this group skipped, and the last of them.
     passed: usize,
     last_passed: Option<RowRef<'a>>,
 }
 
 impl<'a> Extreme<'a> {
-    /// At an end; before the first group.
-    pub fn new(end: End, bounds: &'a mut Bounds) -> Self {
+    /// Starts before the first group.
+    pub fn new(end: Extremum, bounds: &'a mut GroupBounds) -> Self {
         Extreme {
             end,
             bounds,
@@ -67,23 +67,23 @@ impl<'a> Extreme<'a> {
         }
     }
 
-    /// Turns to the group that `history` is at, as of what is before a time in older batches.
-    fn begin(&mut self, key: RowRef<'_>, history: &mut History<'a>, from: Epoch) {
+    /// Moves to the group that `history` is at, with its values before time `from`.
+    fn begin(&mut self, key: RowRef<'_>, history: &mut ValueHistory<'a>, from: Epoch) {
         (self.passed, self.last_passed) = (0, None);
-        let bound = self.bounds.of(key).map(|bound| RowRef::new(bound.bytes()));
+        let bound = self.bounds.bound_of(key).map(|bound| RowRef::new(bound.bytes()));
         let found = history.search(self.end, bound, from, true);
         (self.value, self.passed, self.last_passed) = (found.value, found.passed, found.last_passed);
     }
 
-    /// Follows the updates of one time, whose values these are, ascending.
-    fn advance(&mut self, history: &mut History<'a>, updates: &[(Epoch, RowRef<'a>)]) {
+    /// Applies the updates of one time; their values are ascending.
+    fn advance(&mut self, history: &mut ValueHistory<'a>, updates: &[(Epoch, RowRef<'a>)]) {
         let until = updates[0].0.saturating_add(1);
         let (mut ascending, mut descending) = (updates.iter(), updates.iter().rev());
         let mut next = || match self.end {
-            End::Least => ascending.next(),
-            End::Greatest => descending.next(),
+            Extremum::Least => ascending.next(),
+            Extremum::Greatest => descending.next(),
         };
-        // They come in order, so the first of them that is there is the nearest to the end.
+        // In this order, the first value that is there is the nearest to the end.
         while let Some((_, value)) = next() {
             if let Some(extreme) = self.value
                 && !self.end.is_nearer(*value, extreme)
@@ -103,10 +103,10 @@ impl<'a> Extreme<'a> {
         }
     }
 
-    /// Leaves the group. By (1): a bound moves with the search, and back to an extreme beyond it.
+    /// Leaves the group. By (1), the bound moves with the search, and back if the extreme lies before it.
     fn end(&mut self, key: RowRef<'_>) {
         let beyond = |extreme| {
-            let bound = self.bounds.of(key);
+            let bound = self.bounds.bound_of(key);
             bound.is_some_and(|bound| self.end.is_nearer(extreme, RowRef::new(bound.bytes())))
         };
         let reached = match self.passed > PASSED {
@@ -119,32 +119,34 @@ impl<'a> Extreme<'a> {
     }
 }
 
-/// The values of one arrangement that is being answered, group by group.
-pub(super) struct Values<'a> {
-    history: History<'a>,
-    /// The batches that are not answered yet.
-    queue: Vec<(&'a Batch, Keys<'a>)>,
+/// Reads the values of one arrangement, group by group.
+pub(super) struct GroupValues<'a> {
+    history: ValueHistory<'a>,
+    /// The batches that are not processed yet.
+    queue: Vec<(&'a RowBatch, KeyCursor<'a>)>,
     from: Epoch,
     until: Epoch,
-    /// Of the group at hand, sorted; those before `next` have been followed.
+    /// The updates of the current group, sorted; those before `next` are applied.
     updates: Vec<(Epoch, RowRef<'a>)>,
     next: usize,
-    /// What is looked for.
+    /// The extremes to find.
     pub extremes: Vec<Extreme<'a>>,
 }
 
-impl<'a> Values<'a> {
-    /// Of these batches, with the updates of times in `from..until` to be answered.
+impl<'a> GroupValues<'a> {
+    /// Reads these batches, and processes the updates at times in `from..until`.
     pub fn new(
-        batches: &'a [Batch],
+        batches: &'a [RowBatch],
         queued: Queued,
         (from, until): (Epoch, Epoch),
         extremes: Vec<Extreme<'a>>,
     ) -> Self {
         let queue = batches[queued.past..].iter();
-        Values {
-            history: History::new(batches, queued.begun),
-            queue: queue.map(|batch| (batch, Keys::new(&batch.storage.keys))).collect(),
+        GroupValues {
+            history: ValueHistory::new(batches, queued.begun),
+            queue: queue
+                .map(|batch| (batch, KeyCursor::new(&batch.storage.keys)))
+                .collect(),
             from,
             until,
             updates: vec![],
@@ -153,12 +155,12 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// The next key that has updates.
+    /// The next key with updates.
     pub fn key(&self) -> Option<RowRef<'a>> {
         self.queue.iter().filter_map(|(_, keys)| keys.get()).min()
     }
 
-    /// Turns to a group; keys must ascend.
+    /// Moves to a group; keys must ascend.
     pub fn begin(&mut self, key: RowRef<'_>) {
         self.updates.clear();
         self.next = 0;
@@ -187,7 +189,7 @@ impl<'a> Values<'a> {
         self.updates.get(self.next).map(|(time, _)| *time)
     }
 
-    /// Follows the group's updates at a time.
+    /// Applies the group's updates at a time.
     pub fn advance(&mut self, time: Epoch) {
         let rest = &self.updates[self.next..];
         let count = rest.iter().take_while(|(other, _)| *other == time).count();

@@ -1,17 +1,17 @@
-//! From arrangements to the rows of a GROUP BY: whenever a group's accumulators or the values that are kept apart
-//! change, its old row goes and its new one comes.
+//! Computes the rows of a GROUP BY from arrangements: whenever a group's accumulators or its separately arranged
+//! values change, its old row is retracted and its new row is added.
 //!
 //! ```text
 //! accumulators ----------------+
-//! values of min and max -------+-> finish -> rows, and the groups that have none
+//! values of min and max -------+-> finish -> rows, and the keys of groups that have none
 //! results of general calls ----+
 //! ```
-//! State is the arrangements alone: what a group was is read from them again. They are arranged on the same worker,
-//! but their frontiers may differ for a moment; updates are answered up to the moment that all have reached, as soon as
-//! it moves, so the output's frontier is the least of theirs.
+//! The only state is the arrangements: the old row of a group is computed from them again. All of them are arranged on
+//! the same worker, but their frontiers may differ for a moment. Updates are processed up to the time that all of them
+//! have reached, as soon as that time advances, so the output's frontier is the least of theirs.
 //!
-//! A result is an aggregate over the accumulators, or the least or greatest of an arrangement's values. The accumulators
-//! alone decide whether a group exists.
+//! A result is either an aggregate over the accumulators, or the least or greatest value of an arrangement. The
+//! accumulators alone decide whether a group exists.
 
 use std::ops::Range;
 
@@ -28,65 +28,67 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, InputCapability};
 
-use super::accumulators::{AccumulatorSpine, AccumulatorsRef, ArrangedAccumulators, Sum};
-use super::extremes::{Bounds, Extreme, Values};
-use super::front::{Keyed, exists};
-use super::history::{End, Keys};
+use super::arranged::ArrangedAccumulators;
+use super::extremes::{Extreme, GroupBounds, GroupValues};
+use super::front::KeyedRowUpdate;
+use super::history::{Extremum, KeyCursor};
 use super::layout::codec;
-use super::measure::{Finished, Measures};
-use super::meet::{Input, Queued};
-use crate::render::arrange::{ByKey, Pairs};
+use super::measure::{Finished, Measures, exists};
+use super::meet::{ArrangedInput, Queued};
+use crate::render::arrange::ByKey;
 use crate::render::error::Errors;
 use crate::render::tagged;
-use crate::repr::{Diff, Epoch, Row, RowCodec, RowRef, RowValSpine, Update};
+use crate::repr::{
+    AccumulatorSpine, AccumulatorSum, AccumulatorsRef, Diff, Epoch, Pairs, Row, RowCodec, RowRef, RowValSpine, Update,
+};
 
-/// States of groups that are finished at once.
+/// How many states of groups are finished at once.
 const BATCH: usize = 4096;
 
-/// Where the column of an aggregate comes from.
-pub(super) enum Source {
-    /// The next of the accumulators' columns.
+/// The source of an aggregate's column.
+pub(super) enum ColumnSource {
+    /// The next of the columns that are computed from accumulators.
     Accumulators,
     /// A value of an arrangement.
-    Kept(Kept),
+    Arranged(ArrangedValue),
 }
 
-/// Which value of an arrangement.
+/// Identifies a value of an arrangement.
 #[derive(Clone)]
-pub(super) struct Kept {
-    /// Position of the arrangement.
+pub(super) struct ArrangedValue {
+    /// The index of the arrangement.
     pub input: usize,
-    pub end: End,
-    /// Whether its values are tagged: results, and reasons why there is none.
+    pub end: Extremum,
+    /// Whether values are tagged: either a result, or the reason why there is none.
     pub tagged: bool,
-    /// The column over no values.
+    /// The encoded column if the group has no values.
     pub missing: Row,
 }
 
-/// What makes rows.
-pub(super) struct Finish {
-    /// The calls over the accumulators, and the fields of their columns.
+/// Computes the rows of groups.
+pub(super) struct GroupFinisher {
+    /// The calls over the accumulators, and, in `results`, the fields of their columns.
     pub measures: Measures,
     pub results: Vec<Field>,
-    /// One for each aggregate.
-    pub sources: Vec<Source>,
-    /// Reads the groups' keys.
+    /// One source for each aggregate.
+    pub sources: Vec<ColumnSource>,
+    /// Decodes the groups' keys.
     pub keys: RowCodec,
-    /// From which epoch on it is told by what the groups' accumulators grow; none: never.
-    pub told_from: Option<Epoch>,
+    /// The epoch from which increments of the accumulators are output; `None` for never.
+    pub growth_from: Option<Epoch>,
 }
 
-/// What comes out of it.
+/// The outputs of [`GroupFinisher`].
 pub(super) struct FinishedGroups<'s> {
-    /// key ++ columns.
+    /// Rows, encoded as key ++ columns.
     pub rows: VecCollection<'s, Epoch, Row, Diff>,
-    /// The groups without a result.
+    /// Error rows of groups without a result.
     pub failed: VecCollection<'s, Epoch, Row, Diff>,
-    /// (key, accumulators) by which the groups grow, where that is told. Nothing is taken back.
+    /// The increments of groups, as (key, accumulators), if they are asked for. They are never retracted.
     pub growth: Pairs<'s>,
 }
 
-impl Finish {
+impl GroupFinisher {
     /// Builds the operator.
     pub fn render<'s>(
         self,
@@ -98,23 +100,23 @@ impl Finish {
         let scope = accumulators.stream.scope();
         let mut builder = OperatorBuilder::new(format!("{name}: finish"), scope);
         let mut sums_handle = builder.new_input(accumulators.stream, Pipeline);
-        let mut sums = Input::<AccumulatorSpine>::new(accumulators.trace);
+        let mut sums = ArrangedInput::<AccumulatorSpine>::new(accumulators.trace);
         let mut kept_handles = vec![];
         let mut inputs = vec![];
         for arranged in kept {
             kept_handles.push(builder.new_input(arranged.stream, Pipeline));
-            inputs.push(Input::<RowValSpine>::new(arranged.trace));
+            inputs.push(ArrangedInput::<RowValSpine>::new(arranged.trace));
         }
         let (oks, oks_stream) = builder.new_output();
         let mut oks = OutputBuilder::<_, Builder>::from(oks);
         let (errs, errs_stream) = builder.new_output();
         let mut errs = OutputBuilder::<_, Builder>::from(errs);
         let (growth, growth_stream) = builder.new_output();
-        let mut growth = OutputBuilder::<_, CapacityContainerBuilder<Vec<Keyed>>>::from(growth);
-        let told_from = self.told_from;
+        let mut growth = OutputBuilder::<_, CapacityContainerBuilder<Vec<KeyedRowUpdate>>>::from(growth);
+        let growth_from = self.growth_from;
         let columns = Columns::new(self.measures, self.results, &self.sources);
         let errors = Errors::default();
-        let mut bounds: Vec<Bounds> = columns.slots.iter().map(|_| Bounds::default()).collect();
+        let mut bounds: Vec<GroupBounds> = columns.slots.iter().map(|_| GroupBounds::default()).collect();
         builder.build(move |_capabilities| {
             let mut held: Option<[Capability<Epoch>; 3]> = None;
             let mut from = Epoch::MIN;
@@ -134,13 +136,16 @@ impl Finish {
                         batches.drain(..).for_each(|batch| input.receive(batch));
                     });
                 }
-                let until = inputs.iter_mut().map(Input::reached).fold(sums.reached(), Epoch::min);
+                let until = inputs
+                    .iter_mut()
+                    .map(ArrangedInput::reached)
+                    .fold(sums.reached(), Epoch::min);
                 if let Some([for_oks, for_errs, for_growth]) = held.as_ref().filter(|_| from < until) {
                     let (mut oks, mut errs, mut growth) = (oks.activate(), errs.activate(), growth.activate());
                     let (mut oks, mut errs) = (oks.session(for_oks), errs.session(for_errs));
                     let mut growth = growth.session(for_growth);
                     let tell = |key: RowRef<'_>, grew: AccumulatorsRef<'_>, time| {
-                        if told_from.is_some_and(|from| time >= from) {
+                        if growth_from.is_some_and(|from| time >= from) {
                             growth.give(((key.to_row(), grew.to_row()), time, 1));
                         }
                     };
@@ -150,11 +155,11 @@ impl Finish {
                     };
                     answer(&columns, &mut sums, &mut inputs, &mut bounds, (from, until), give, tell);
                 }
-                sums.settle(until);
-                inputs.iter_mut().for_each(|input| input.settle(until));
+                sums.mark_processed(until);
+                inputs.iter_mut().for_each(|input| input.mark_processed(until));
                 from = until;
-                // What is left came behind that moment.
-                match sums.is_settled() && inputs.iter().all(Input::is_settled) {
+                // Batches behind that time remain.
+                match sums.is_processed() && inputs.iter().all(ArrangedInput::is_processed) {
                     true => held = None,
                     false => (held.iter_mut().flatten())
                         .filter(|capability| *capability.time() < until)
@@ -170,13 +175,13 @@ impl Finish {
     }
 }
 
-/// Hands out the changes of all groups at the times in `from..until`: of their rows to `give`, what their accumulators
-/// grow by to `tell`.
+/// Computes the changes of all groups at the times in `from..until`: calls `give` with the changes of their rows, and
+/// `tell` with the increments of their accumulators.
 fn answer(
     columns: &Columns,
-    sums: &mut Input<AccumulatorSpine>,
-    inputs: &mut [Input<RowValSpine>],
-    bounds: &mut [Bounds],
+    sums: &mut ArrangedInput<AccumulatorSpine>,
+    inputs: &mut [ArrangedInput<RowValSpine>],
+    bounds: &mut [GroupBounds],
     (from, until): (Epoch, Epoch),
     mut give: impl FnMut(RowRef<'_>, Outcome<'_>, Epoch, Diff),
     mut tell: impl FnMut(RowRef<'_>, AccumulatorsRef<'_>, Epoch),
@@ -189,15 +194,15 @@ fn answer(
         wanted[slot.kept.input].push(Extreme::new(slot.kept.end, bounds));
     }
     let kept = kept.iter().zip(wanted);
-    let mut kept: Vec<Values<'_>> = kept
-        .map(|((batches, queued), extremes)| Values::new(batches, *queued, (from, until), extremes))
+    let mut kept: Vec<GroupValues<'_>> = kept
+        .map(|((batches, queued), extremes)| GroupValues::new(batches, *queued, (from, until), extremes))
         .collect();
     let mut pending = Pending::new(columns);
-    while let Some(key) = kept.iter().filter_map(Values::key).chain(sums.key()).min() {
+    while let Some(key) = kept.iter().filter_map(GroupValues::key).chain(sums.key()).min() {
         sums.begin(key);
         kept.iter_mut().for_each(|values| values.begin(key));
         let mut before = pending.state(&sums.sum, &kept);
-        while let Some(time) = kept.iter().filter_map(Values::time).chain(sums.time()).min() {
+        while let Some(time) = kept.iter().filter_map(GroupValues::time).chain(sums.time()).min() {
             if sums.time() == Some(time) {
                 sums.advance(time, |grew| tell(key, grew, time));
             }
@@ -221,17 +226,17 @@ fn answer(
     pending.finish(&mut give);
 }
 
-/// The accumulators that are being answered, group by group.
+/// Reads the accumulators, group by group.
 struct Sums<'a> {
-    /// Batches that were answered, and those that are not, wholly.
-    past: Vec<(&'a SumBatch, Keys<'a>)>,
-    queue: Vec<(&'a SumBatch, Keys<'a>)>,
+    /// Batches that are processed; in `queue`, those that are not, or not completely.
+    past: Vec<(&'a SumBatch, KeyCursor<'a>)>,
+    queue: Vec<(&'a SumBatch, KeyCursor<'a>)>,
     from: Epoch,
     until: Epoch,
-    /// Of the group at hand, sorted by time; those before `next` are in the sum.
+    /// The updates of the current group, sorted by time; those before `next` are in the sum.
     updates: Vec<(Epoch, AccumulatorsRef<'a>)>,
     next: usize,
-    sum: Sum,
+    sum: AccumulatorSum,
 }
 
 type SumBatch = <AccumulatorSpine as TraceReader>::Batch;
@@ -241,7 +246,9 @@ impl<'a> Sums<'a> {
         let (past, queue) = batches.split_at(queued.past);
         let ways = |batches: &'a [SumBatch]| {
             let filled = batches.iter().filter(|batch| !batch.is_empty());
-            filled.map(|batch| (batch, Keys::new(&batch.storage.keys))).collect()
+            filled
+                .map(|batch| (batch, KeyCursor::new(&batch.storage.keys)))
+                .collect()
         };
         Sums {
             past: ways(past),
@@ -250,16 +257,16 @@ impl<'a> Sums<'a> {
             until,
             updates: vec![],
             next: 0,
-            sum: Sum::default(),
+            sum: AccumulatorSum::default(),
         }
     }
 
-    /// The next key that has updates.
+    /// The next key with updates.
     fn key(&self) -> Option<RowRef<'a>> {
         self.queue.iter().filter_map(|(_, keys)| keys.get()).min()
     }
 
-    /// Turns to a group; keys must ascend.
+    /// Moves to a group; keys must ascend.
     fn begin(&mut self, key: RowRef<'_>) {
         self.updates.clear();
         self.next = 0;
@@ -292,7 +299,7 @@ impl<'a> Sums<'a> {
         self.updates[self.next..].first().map(|(time, _)| *time)
     }
 
-    /// Adds the group's updates at a time, each after telling it.
+    /// Adds the group's updates at a time to the sum, after calling `tell` with each.
     fn advance(&mut self, time: Epoch, mut tell: impl FnMut(AccumulatorsRef<'a>)) {
         let rest = self.updates[self.next..].iter();
         for (_, diff) in rest.take_while(|(other, _)| *other == time) {
@@ -303,18 +310,18 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Changes of groups that wait to be finished together.
+/// Changes of groups that are finished together.
 struct Pending<'a> {
     columns: &'a Columns,
-    /// The entries of groups that exist, and where each state's end.
+    /// The accumulators' entries of all states, and, in `states`, where each state's entries end.
     entries: Vec<(u32, i64)>,
     states: Vec<usize>,
-    /// Of each state: the value of each slot.
+    /// For each state, the value of each slot.
     values: Vec<Option<RowRef<'a>>>,
     changes: Vec<Change<'a>>,
 }
 
-/// A change of a group: which states it leaves and enters, if it existed and exists.
+/// A change of a group from one state to another; `None` where the group does not exist.
 struct Change<'a> {
     key: RowRef<'a>,
     time: Epoch,
@@ -322,7 +329,7 @@ struct Change<'a> {
     after: Option<usize>,
 }
 
-/// The row's parts, its key first; or why it has none.
+/// The parts of a group's row, beginning with the key, or the reason why it has none.
 type Outcome<'a> = Result<SmallVec<[&'a [u8]; 8]>, &'a str>;
 
 impl<'a> Pending<'a> {
@@ -336,8 +343,8 @@ impl<'a> Pending<'a> {
         }
     }
 
-    /// The position of a group's state; none: the group does not exist.
-    fn state(&mut self, sum: &Sum, kept: &[Values<'a>]) -> Option<usize> {
+    /// Adds the group's state, and returns its index; `None` if the group does not exist.
+    fn state(&mut self, sum: &AccumulatorSum, kept: &[GroupValues<'a>]) -> Option<usize> {
         exists(sum.entries()).then(|| {
             let slots = self.columns.slots.iter();
             (self.values).extend(slots.map(|slot| kept[slot.kept.input].extremes[slot.position].value));
@@ -347,7 +354,7 @@ impl<'a> Pending<'a> {
         })
     }
 
-    /// Finishes the states and hands (key, outcome, time, difference) to `give`.
+    /// Finishes all states, and calls `give` with (key, outcome, time, difference).
     fn finish(&mut self, mut give: impl FnMut(RowRef<'_>, Outcome<'_>, Epoch, Diff)) {
         let starts = std::iter::once(0).chain(self.states.iter().copied());
         let states = starts.zip(&self.states);
@@ -377,49 +384,50 @@ impl<'a> Pending<'a> {
     }
 }
 
-/// The columns behind the key.
+/// Encodes the columns behind the key.
 struct Columns {
     measures: Measures,
     segments: Vec<Segment>,
     slots: Vec<Slot>,
 }
 
-/// Columns that are encoded together.
+/// Consecutive columns that are encoded together.
 enum Segment {
-    /// These of the accumulators'.
+    /// A range of the columns that are computed from accumulators.
     Accumulators(Range<usize>, RowCodec),
-    /// The value of the slot at this position.
+    /// The value of the slot with this index.
     Slot(usize),
 }
 
-/// An arrangement's value.
+/// A column that is a value of an arrangement.
 struct Slot {
-    kept: Kept,
-    /// Position among what is looked for in the arrangement.
+    kept: ArrangedValue,
+    /// Its index among the extremes of the arrangement.
     position: usize,
 }
 
-/// The results of several states: the rows of each segment, and of each state why it has none.
+/// The results of several states: the encoded rows of each segment, and for each state the reason if it has no result.
 struct Encoded {
     segments: Vec<Option<Rows>>,
     errors: Vec<Option<String>>,
 }
 
 impl Columns {
-    fn new(measures: Measures, results: Vec<Field>, sources: &[Source]) -> Self {
+    fn new(measures: Measures, results: Vec<Field>, sources: &[ColumnSource]) -> Self {
         let (mut segments, mut slots) = (vec![], Vec::<Slot>::new());
         let mut column = 0;
-        let together =
-            |one: &Source, other: &Source| matches!((one, other), (Source::Accumulators, Source::Accumulators));
+        let together = |one: &ColumnSource, other: &ColumnSource| {
+            matches!((one, other), (ColumnSource::Accumulators, ColumnSource::Accumulators))
+        };
         for sources in sources.chunk_by(together) {
             segments.push(match &sources[0] {
-                Source::Accumulators => {
+                ColumnSource::Accumulators => {
                     let range = column..column + sources.len();
                     column = range.end;
                     let fields = results[range.clone()].to_vec();
                     Segment::Accumulators(range, codec(Schema::new(fields).into()))
                 }
-                Source::Kept(kept) => {
+                ColumnSource::Arranged(kept) => {
                     let same = slots.iter().filter(|slot| slot.kept.input == kept.input);
                     let position = same.count();
                     let kept = kept.clone();
@@ -492,19 +500,19 @@ mod tests {
     use timely::dataflow::operators::{Input as _, Probe};
     use timely::dataflow::{InputHandle, ProbeHandle};
 
-    use super::super::accumulators::Accumulators;
-    use super::super::front::{Accumulated, Keyed};
-    use super::super::measure::{Call, ROWS};
+    use super::super::front::{Accumulated, KeyedRowUpdate};
+    use super::super::measure::{MeasureCall, ROWS};
     use super::*;
     use crate::plan::AggregateKind;
     use crate::render::arrange::arrange_by_key;
+    use crate::repr::Accumulators;
 
-    /// What happens to one of the two inputs.
+    /// An event at one of the two inputs.
     #[derive(Clone, Debug)]
     enum Event {
-        /// A row of a group comes (or goes); or a value.
+        /// A row of a group, or a value, is added or removed.
         Change { group: u8, value: u8, diff: Diff },
-        /// Its time moves on.
+        /// The input's time advances.
         Advance(Epoch),
     }
 
@@ -520,7 +528,7 @@ mod tests {
     type State = BTreeMap<u8, (Diff, BTreeMap<u8, Diff>)>;
     type Answer = BTreeMap<Vec<u8>, Diff>;
 
-    /// Key, least and greatest of each group with rows; 255 where it has no values.
+    /// The key, least and greatest value of each group with rows; 255 in place of both if the group has no values.
     fn expected(state: &State) -> Answer {
         let groups = state.iter().filter(|(_, (rows, _))| *rows > 0);
         let rows = groups.map(|(group, (_, values))| {
@@ -530,31 +538,32 @@ mod tests {
         rows.map(|row| (row, 1)).collect()
     }
 
-    /// Runs the events; after each that moves a time, what has come out up to then, and the time that is complete.
+    /// Runs the events. After each event that advances a time, returns the complete time, and output and state as of
+    /// it.
     fn run(events: Vec<(bool, Event)>) -> Vec<(Epoch, Answer, State)> {
         type Handle<D> = InputHandle<Epoch, CapacityContainerBuilder<Vec<D>>>;
         timely::execute_directly(move |worker| {
             let out = Rc::new(RefCell::new(Vec::<Update>::new()));
             let probe = ProbeHandle::new();
-            let (mut rows, mut values): (Handle<Accumulated>, Handle<Keyed>) = worker.dataflow(|scope| {
+            let (mut rows, mut values): (Handle<Accumulated>, Handle<KeyedRowUpdate>) = worker.dataflow(|scope| {
                 let (rows, row_stream) = scope.new_input();
                 let (values, value_stream) = scope.new_input();
-                let rows_arranged = super::super::accumulators::arrange(row_stream, "rows");
+                let rows_arranged = super::super::arranged::arrange_accumulators(row_stream, "rows");
                 let values_arranged = arrange_by_key(value_stream.as_collection(), "values");
                 let kept = |end| {
-                    Source::Kept(Kept {
+                    ColumnSource::Arranged(ArrangedValue {
                         input: 0,
                         end,
                         tagged: false,
                         missing: Row::new(&[255]),
                     })
                 };
-                let finish = Finish {
+                let finish = GroupFinisher {
                     measures: Measures::default(),
                     results: vec![],
-                    sources: vec![kept(End::Least), kept(End::Greatest)],
+                    sources: vec![kept(Extremum::Least), kept(Extremum::Greatest)],
                     keys: codec(Schema::empty().into()),
-                    told_from: None,
+                    growth_from: None,
                 };
                 let oks = finish.render(rows_arranged, vec![values_arranged], "test").rows;
                 let to_out = out.clone();
@@ -572,7 +581,7 @@ mod tests {
                     Event::Change { group, value, diff } => {
                         let (key, now) = (Row::new(&[group]), if of_rows { *rows.time() } else { *values.time() });
                         let entry = states.entry(group).or_default();
-                        // No more goes than came, at any time: each input changes in the order of its time.
+                        // No count may become negative at any time; each input changes in the order of its own times.
                         let count = if of_rows {
                             &mut entry.0
                         } else {
@@ -624,7 +633,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
-        /// Inputs that move apart by whole batches, so that one's batch ends behind what the other has reached.
+        /// The inputs diverge by whole batches, so that a batch of one input ends behind the time that the other has
+        /// reached.
         #[test]
         fn every_time_is_right_however_far_the_inputs_are_apart(events in events()) {
             for (time, answer, state) in run(events) {
@@ -639,7 +649,7 @@ mod tests {
 
     #[test]
     fn columns_of_accumulators_are_encoded_together_and_keep_their_places() {
-        let count = Call {
+        let count = MeasureCall {
             kind: AggregateKind::Count,
             measure: None,
             arg_type: DataType::Null,
@@ -650,19 +660,19 @@ mod tests {
         let mut measures = Measures::default();
         measures.calls = vec![count; 3];
         let kept = |missing: &[u8]| {
-            Source::Kept(Kept {
+            ColumnSource::Arranged(ArrangedValue {
                 input: 0,
-                end: End::Least,
+                end: Extremum::Least,
                 tagged: true,
                 missing: Row::new(missing),
             })
         };
         let sources = [
             kept(b"x"),
-            Source::Accumulators,
-            Source::Accumulators,
+            ColumnSource::Accumulators,
+            ColumnSource::Accumulators,
             kept(b"y"),
-            Source::Accumulators,
+            ColumnSource::Accumulators,
         ];
         let field = Field::new("n", DataType::Int64, true);
         let columns = Columns::new(measures, vec![field; 3], &sources);

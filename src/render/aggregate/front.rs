@@ -1,13 +1,13 @@
-//! The first operator of a GROUP BY: evaluates every expression once over batches of rows, and hands the
-//! rows on in the shapes that the others need.
+//! The first operator of a GROUP BY: evaluates every expression once over batches of rows, and outputs the rows in the
+//! forms that the other operators need.
 //!
 //! ```text
-//! rows -> front -> errs          rows that an expression refused; they count nowhere, but as failed rows of their group
+//! rows -> front -> errs          rows for which an expression failed; they only count as failed rows of their group
 //!               -> accumulators  one update for each group and epoch, consolidated in a local table
 //!               -> projection i  (key, value) of each row, for distinct sets, min/max and general aggregates
 //! ```
-//! Frontiers: projections and errors leave at the time they came; accumulators wait in the table until the
-//! input's frontier moves or the table is full, and the capability of the earliest of them waits with them.
+//! Frontiers: projections and errors are output at the time of their rows. Accumulators wait in the table until the
+//! input's frontier moves or the table is full, and the operator holds a capability for the earliest of them.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -26,72 +26,71 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::operator::Operator;
 
-use super::accumulators::Accumulators;
-use super::local::Local;
-use super::measure::{FAILED, Measures, PINNED, ROWS, has_failed, passes};
-use super::reader::{Read, Reader};
-use crate::render::columns::Columns;
+use super::local::LocalGroups;
+use super::measure::{Measures, failed_rows, global_group, passes};
+use super::reader::{ReadBatch, RowReader};
+use crate::render::columns::ColumnBatch;
 use crate::render::error::Errors;
 use crate::render::expr::{KernelError, bisect, gather};
-use crate::render::face::Face;
-use crate::repr::{Diff, Epoch, Row, RowCodec, Update};
+use crate::render::face::OutputRows;
+use crate::repr::{Accumulators, Diff, Epoch, Row, RowCodec, Update};
 
-/// Rows that are evaluated at once.
+/// Rows that are evaluated together.
 #[derive(Clone)]
 enum Batch {
     Rows(Vec<Update>),
-    Columns(Rc<Columns>),
+    Columns(Rc<ColumnBatch>),
 }
 
-/// A keyed row on its way.
-pub(super) type Keyed = ((Row, Row), Epoch, Diff);
-/// A group's accumulators on their way.
+/// An update of a (key, value) pair.
+pub(super) type KeyedRowUpdate = ((Row, Row), Epoch, Diff);
+/// An update of a group, whose difference is its accumulators.
 pub(super) type Accumulated = ((Row, ()), Epoch, Accumulators);
 
-/// How a projection encodes its values.
-pub(super) enum Encoder {
-    /// Plainly: equal values are equal bytes, and order is SQL's.
+/// How a projection encodes values.
+pub(super) enum ValueEncoder {
+    /// As a plain row: equal values have equal bytes, and bytes compare as values do in SQL.
     Codec(RowCodec),
-    /// With the order of an aggregate's ORDER BY.
+    /// In the order of an aggregate's ORDER BY.
     Ordered(RowConverter),
 }
 
-/// (key, value) of each row, for an aggregate that is kept apart.
+/// Outputs (key, value) of each row, for an aggregate whose values are arranged separately.
 pub(super) struct Projection {
-    /// Positions of the value's columns among the evaluated.
+    /// The positions of the value's columns among the evaluated columns.
     pub columns: Vec<usize>,
-    /// Position of the filter.
+    /// The position of the filter's column.
     pub filter: Option<usize>,
-    /// Whether rows with a null among the columns are left out.
+    /// Whether rows with a null in one of the columns are left out.
     pub skip_nulls: bool,
     /// How values are encoded.
-    pub encoder: Encoder,
+    pub encoder: ValueEncoder,
 }
 
-/// What the operator does.
-pub(super) struct Front {
-    /// Of the input's rows, for those that fail.
+/// Configures the operator.
+pub(super) struct AggregateFront {
+    /// Decodes the input's rows, for the error rows of those that fail.
     pub input: RowCodec,
-    /// Keys, and everything that is evaluated.
-    pub reader: Reader,
-    /// The measures over evaluated columns.
+    /// Reads keys, and evaluates expressions.
+    pub reader: RowReader,
+    /// The measures over the evaluated columns.
     pub measures: Measures,
-    /// Empty: only accumulators.
+    /// The projections; empty if there are only accumulators.
     pub projections: Vec<Projection>,
-    /// Whether the group exists over no rows.
+    /// Whether the group exists even without rows.
     pub global: bool,
 }
 
-/// What comes out of it.
-pub(super) struct Fronted<'s> {
+/// The outputs of the operator.
+pub(super) struct FrontOutput<'s> {
     pub errs: VecCollection<'s, Epoch, Row, Diff>,
     pub accumulators: Stream<'s, Epoch, Vec<Accumulated>>,
-    pub projections: Vec<Stream<'s, Epoch, Vec<Keyed>>>,
+    pub projections: Vec<Stream<'s, Epoch, Vec<KeyedRowUpdate>>>,
 }
 
-impl Front {
+impl AggregateFront {
     /// Builds the operator.
-    pub fn render<'s>(self, rows: Face<'s>, name: &str) -> Fronted<'s> {
+    pub fn render<'s>(self, rows: OutputRows<'s>, name: &str) -> FrontOutput<'s> {
         type Builder<D> = CapacityContainerBuilder<Vec<D>>;
         let batches = batches(rows, name);
         let scope = batches.scope();
@@ -106,13 +105,13 @@ impl Front {
         let mut projected_streams = vec![];
         for _ in &self.projections {
             let (output, stream) = builder.new_output();
-            projected.push(OutputBuilder::<_, Builder<Keyed>>::from(output));
+            projected.push(OutputBuilder::<_, Builder<KeyedRowUpdate>>::from(output));
             projected_streams.push(stream);
         }
         builder.build(move |capabilities| {
-            let mut local = Local::new(self.measures.clone(), true);
+            let mut local = LocalGroups::new(self.measures.clone(), true);
             let errors = Errors::default();
-            // The one group of a global aggregate exists from the beginning, on one worker's word.
+            // The only group of a global aggregate exists from the beginning; one worker adds it.
             let mut pin = (self.global && first_worker)
                 .then(|| capabilities.into_iter().nth(1))
                 .flatten();
@@ -122,13 +121,13 @@ impl Front {
                 let mut errs = errs.activate();
                 let accumulators = RefCell::new(accumulators.activate());
                 if let Some(capability) = pin.take() {
-                    let pinned = Accumulators::from_entries([(PINNED, 1)]);
+                    let pinned = global_group();
                     accumulators
                         .borrow_mut()
                         .session(&capability)
                         .give(((Row::default(), ()), 0, pinned));
                 }
-                let flush = |local: &mut Local, held: &Capability<Epoch>| {
+                let flush = |local: &mut LocalGroups, held: &Capability<Epoch>| {
                     let mut accumulators = accumulators.borrow_mut();
                     let mut session = accumulators.session(held);
                     local.flush(|key, time, sum| session.give(((key, ()), time, sum)));
@@ -139,7 +138,7 @@ impl Front {
                         if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
                             held = Some(capability.retain(1));
                         }
-                        let came = Came::new(&batch, &self.reader);
+                        let came = UnevaluatedBatch::new(&batch, &self.reader);
                         let mut failed = vec![];
                         let mut run = |part: &RecordBatch, start: usize| {
                             let part = came.evaluate(part, start, &self.reader)?;
@@ -158,7 +157,7 @@ impl Front {
                         bisect(&came.columns, 0, &mut run, &mut failed);
                         for (row, error) in failed {
                             if let Some(key) = came.key(row, &self.reader) {
-                                let lacking = Accumulators::from_entries([(FAILED, came.diffs[row])]);
+                                let lacking = failed_rows(came.diffs[row]);
                                 let update = ((key, ()), came.times[row], lacking);
                                 accumulators.borrow_mut().session(&capability).give(update);
                             }
@@ -180,12 +179,12 @@ impl Front {
                     frontier_before = frontier.to_vec();
                     if let Some(held) = held.take() {
                         flush(&mut local, &held);
-                        local.rest();
+                        local.shrink();
                     }
                 }
             }
         });
-        Fronted {
+        FrontOutput {
             errs: errs_stream.as_collection(),
             accumulators: accumulators_stream,
             projections: projected_streams,
@@ -193,11 +192,11 @@ impl Front {
     }
 }
 
-/// Rows as batches. Encoded ones are put together, those of one time, until they make a batch.
-fn batches<'s>(rows: Face<'s>, name: &str) -> Stream<'s, Epoch, Vec<Batch>> {
+/// Rows as batches. Encoded rows of one time are gathered until they fill a batch.
+fn batches<'s>(rows: OutputRows<'s>, name: &str) -> Stream<'s, Epoch, Vec<Batch>> {
     let name = format!("{name}: batch");
     match rows {
-        Face::Columns(columns) => columns.unary(Pipeline, &name, |_, _| {
+        OutputRows::Columns(columns) => columns.unary(Pipeline, &name, |_, _| {
             |input, output| {
                 input.for_each(|capability, columns| {
                     let mut session = output.session(&capability);
@@ -205,7 +204,7 @@ fn batches<'s>(rows: Face<'s>, name: &str) -> Stream<'s, Epoch, Vec<Batch>> {
                 });
             }
         }),
-        Face::Rows(rows) => rows.inner.unary(Pipeline, &name, |_, _| {
+        OutputRows::Rows(rows) => rows.inner.unary(Pipeline, &name, |_, _| {
             |input, output| {
                 input.for_each_time(|capability, containers| {
                     let mut session = output.session(&capability);
@@ -218,25 +217,25 @@ fn batches<'s>(rows: Face<'s>, name: &str) -> Stream<'s, Epoch, Vec<Batch>> {
     }
 }
 
-/// A batch, before its expressions are evaluated.
-struct Came<'a> {
+/// A batch whose expressions are not evaluated yet.
+struct UnevaluatedBatch<'a> {
     columns: RecordBatch,
-    /// Empty: they came as columns.
+    /// Empty if the batch arrived as columns.
     rows: &'a [Update],
     times: Cow<'a, [Epoch]>,
     diffs: Cow<'a, [Diff]>,
 }
 
-impl<'a> Came<'a> {
-    fn new(batch: &'a Batch, reader: &Reader) -> Self {
+impl<'a> UnevaluatedBatch<'a> {
+    fn new(batch: &'a Batch, reader: &RowReader) -> Self {
         match batch {
-            Batch::Columns(columns) => Came {
+            Batch::Columns(columns) => UnevaluatedBatch {
                 columns: columns.batch.clone(),
                 rows: &[],
                 times: Cow::Borrowed(&columns.times),
                 diffs: Cow::Borrowed(&columns.diffs),
             },
-            Batch::Rows(rows) => Came {
+            Batch::Rows(rows) => UnevaluatedBatch {
                 columns: reader.decode(rows),
                 rows,
                 times: rows.iter().map(|(_, time, _)| *time).collect(),
@@ -245,7 +244,7 @@ impl<'a> Came<'a> {
         }
     }
 
-    /// The encoded rows of a range, if they came encoded.
+    /// The encoded rows of a range; empty if the batch arrived as columns.
     fn encoded(&self, range: Range<usize>) -> &[Update] {
         match self.rows {
             [] => &[],
@@ -253,13 +252,13 @@ impl<'a> Came<'a> {
         }
     }
 
-    /// The group of a row, if that can be told.
-    fn key(&self, row: usize, reader: &Reader) -> Option<Row> {
+    /// The group of a row, if the key can be evaluated.
+    fn key(&self, row: usize, reader: &RowReader) -> Option<Row> {
         reader.key(&self.columns.slice(row, 1), self.encoded(row..row + 1))
     }
 
-    /// A part of it that starts at row `start`.
-    fn evaluate(&self, part: &RecordBatch, start: usize, reader: &Reader) -> Result<Evaluated<'_>, KernelError> {
+    /// Evaluates `part`, which begins at row `start` of the batch.
+    fn evaluate(&self, part: &RecordBatch, start: usize, reader: &RowReader) -> Result<Evaluated<'_>, KernelError> {
         let range = start..start + part.num_rows();
         Ok(Evaluated {
             read: reader.read(part, self.encoded(range.clone()))?,
@@ -269,15 +268,15 @@ impl<'a> Came<'a> {
     }
 }
 
-/// Rows with what their expressions say.
+/// Rows with the values of their expressions.
 struct Evaluated<'a> {
-    read: Read,
+    read: ReadBatch,
     times: &'a [Epoch],
     diffs: &'a [Diff],
 }
 
 impl Evaluated<'_> {
-    fn project(&self, projection: &Projection, mut give: impl FnMut(Keyed)) {
+    fn project(&self, projection: &Projection, mut give: impl FnMut(KeyedRowUpdate)) {
         let columns: Vec<ArrayRef> = projection
             .columns
             .iter()
@@ -291,8 +290,8 @@ impl Evaluated<'_> {
         }
         let rows = (!columns.is_empty()).then(|| {
             let rows = match &projection.encoder {
-                Encoder::Codec(codec) => codec.encode(&columns).map_err(|e| e.to_string()),
-                Encoder::Ordered(converter) => converter.convert_columns(&columns).map_err(|e| e.to_string()),
+                ValueEncoder::Codec(codec) => codec.encode(&columns).map_err(|e| e.to_string()),
+                ValueEncoder::Ordered(converter) => converter.convert_columns(&columns).map_err(|e| e.to_string()),
             };
             rows.expect("a projection's encoder is made for its columns")
         });
@@ -306,14 +305,4 @@ impl Evaluated<'_> {
             }
         }
     }
-}
-
-/// Whether a group with these accumulators is there: it has rows, of which some may have failed, or it is there over none.
-pub(super) fn exists(entries: &[(u32, i64)]) -> bool {
-    let first = entries.iter().take_while(|(position, _)| *position <= PINNED);
-    let counted = first.copied().any(|(position, value)| match position {
-        ROWS => value > 0,
-        _ => value != 0,
-    });
-    counted || has_failed(entries)
 }

@@ -1,8 +1,8 @@
-//! Aggregates that are neither additive nor ordered: DataFusion's own accumulator, over all values of a group,
-//! whenever the group changes. Costs O(n) for a change of a group of n rows.
+//! Aggregates that are neither additive nor min or max: DataFusion's own accumulator runs over all values of a group
+//! whenever the group changes. A change of a group of n rows costs O(n).
 //!
-//! Values are (ORDER BY columns, arguments), encoded so that the order of their bytes is the order the
-//! aggregate asks for, completed by the arguments: an order that does not depend on arrival.
+//! Values are (ORDER BY columns, arguments), encoded so that their bytes compare in the order that the aggregate asks
+//! for. The arguments break ties, so the order does not depend on the arrival of rows.
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::cast;
@@ -20,8 +20,8 @@ use crate::render::tagged;
 use crate::repr::{Diff, Row, RowCodec, RowRef, rows_bytes};
 
 /// A general aggregate.
-pub(super) struct General {
-    /// The call, for people.
+pub(super) struct GeneralAggregate {
+    /// The call as users write it, for messages.
     shown: String,
     call: std::sync::Arc<datafusion::physical_expr::aggregate::AggregateFunctionExpr>,
     fields: Vec<SortField>,
@@ -29,22 +29,22 @@ pub(super) struct General {
     orders: usize,
     result: RowCodec,
     output_type: DataType,
-    /// The most bytes of the result, where that grows with the group.
+    /// The maximal size of the result in bytes, if it grows with the group.
     most: Option<u64>,
 }
 
-/// Bytes of values that are decoded at once, about.
+/// About how many bytes of values are decoded at once.
 const PIECE: usize = 16 << 20;
 
 enum Argument {
-    /// At this position among the values' columns.
+    /// The index of the stored column that holds the argument.
     Stored(usize),
-    /// Not stored: the same in every row.
+    /// The argument is not stored, because it is the same in every row.
     Constant(ScalarValue),
 }
 
-impl General {
-    /// The aggregate, and the expressions whose columns are its values.
+impl GeneralAggregate {
+    /// The aggregate, and the expressions whose columns form its values.
     pub fn new(
         call: &AggregateCall,
         input: &SchemaRef,
@@ -73,7 +73,7 @@ impl General {
             arguments.push(Argument::Stored(stored.len()));
             stored.push((arg, data_type));
         }
-        let general = General {
+        let general = GeneralAggregate {
             shown: plan::readable_call(call),
             call: call.function.clone(),
             fields,
@@ -86,17 +86,17 @@ impl General {
         (general, stored)
     }
 
-    /// Encodes the values.
+    /// The encoder of values.
     pub fn converter(&self) -> RowConverter {
         RowConverter::new(self.fields.clone()).expect("aggregates have arguments of types that rows can hold")
     }
 
-    /// The result over no rows; none: the function has none.
+    /// The result over no rows; `None` if the function has none.
     pub fn missing(&self) -> Option<Row> {
         self.evaluate(&self.converter(), &[]).ok()
     }
 
-    /// The results of all groups, tagged.
+    /// The tagged results of all groups.
     pub fn results<'s>(self, arranged: ByKey<'s>, name: &str) -> ByKey<'s> {
         let converter = self.converter();
         reduce(
@@ -166,7 +166,7 @@ impl General {
         Ok(rows.pop().expect("one row was encoded"))
     }
 
-    /// What the accumulator is given of these values.
+    /// The columns that the accumulator takes for these values.
     fn columns(&self, converter: &RowConverter, values: Vec<&[u8]>) -> Result<Vec<ArrayRef>, DataFusionError> {
         let (parser, count) = (converter.parser(), values.len());
         let stored = converter
@@ -179,13 +179,13 @@ impl General {
                 Argument::Constant(value) => value.to_array_of_size(count)?,
             });
         }
-        // Accumulators that heed an order expect its columns behind their arguments.
+        // Accumulators that respect an order expect its columns behind their arguments.
         columns.extend_from_slice(&stored[..self.orders]);
         Ok(columns)
     }
 
-    /// Refuses a group before all of it is gathered, where what there is of it (`gathered`, and these values) is too large
-    /// for its result.
+    /// Refuses a group as soon as its values so far (`gathered` bytes, and these values) are too large for a result,
+    /// instead of gathering all of them first.
     fn check(&self, values: &ArrayRef, gathered: &mut u64) -> Result<(), String> {
         let Some(most) = self.most else { return Ok(()) };
         *gathered += rows_bytes(std::slice::from_ref(values), 0..values.len());

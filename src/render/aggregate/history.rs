@@ -1,7 +1,7 @@
-//! The values that a key has in several batches, merged, read from either end as of a moment.
+//! The values of a key in several batches, merged, and read from either end as of a time.
 //!
-//! Reads the batches' storage itself: differential's cursors go one way, and its `CursorList` moves on the
-//! cursors that are at other keys, too.
+//! Reads the batches' storage directly: differential's cursors move in one direction only, and its `CursorList` also
+//! moves the cursors that are at other keys.
 
 use std::ops::{Deref, Range};
 
@@ -11,78 +11,78 @@ use differential_dataflow::trace::{BatchReader, TraceReader};
 use crate::repr::{Diff, Epoch, RowArena, RowRef, RowValSpine};
 
 /// A batch of rows by key.
-pub(super) type Batch = <RowValSpine as TraceReader>::Batch;
-type Stored = <Batch as Deref>::Target;
+pub(super) type RowBatch = <RowValSpine as TraceReader>::Batch;
+type Stored = <RowBatch as Deref>::Target;
 
-/// A way through the keys of a batch, ascending.
-pub(super) struct Keys<'a> {
+/// A cursor over the keys of a batch, ascending.
+pub(super) struct KeyCursor<'a> {
     keys: &'a RowArena,
     at: usize,
 }
 
-impl<'a> Keys<'a> {
-    /// Before the first key.
+impl<'a> KeyCursor<'a> {
+    /// Starts at the first key.
     pub fn new(keys: &'a RowArena) -> Self {
-        Keys { keys, at: 0 }
+        KeyCursor { keys, at: 0 }
     }
 
-    /// The key at hand.
+    /// The current key.
     #[inline]
     pub fn get(&self) -> Option<RowRef<'a>> {
         (self.at < self.keys.len()).then(|| self.keys.index(self.at))
     }
 
-    /// The position of a key, if it is there; moves on to it (keys must ascend), or to the first behind it.
+    /// Moves to a key, or to the first key behind it. Returns the key's position if it is there. Keys must ascend.
     #[inline]
     pub fn seek(&mut self, key: RowRef<'_>) -> Option<usize> {
         self.at += (self.keys).advance(self.at, self.keys.len(), |other| other.bytes() < key.bytes());
         (self.get()?.bytes() == key.bytes()).then_some(self.at)
     }
 
-    /// Moves on to the next key.
+    /// Moves to the next key.
     #[inline]
     pub fn step(&mut self) {
         self.at += 1;
     }
 }
 
-/// An end of a key's values.
+/// One end of a key's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum Extremum {
     Least,
     Greatest,
 }
 
-impl End {
+impl Extremum {
     /// Whether `value` is nearer to this end than `other`.
     #[inline]
     pub fn is_nearer(self, value: RowRef<'_>, other: RowRef<'_>) -> bool {
         match self {
-            End::Least => value.bytes() < other.bytes(),
-            End::Greatest => value.bytes() > other.bytes(),
+            Extremum::Least => value.bytes() < other.bytes(),
+            Extremum::Greatest => value.bytes() > other.bytes(),
         }
     }
 }
 
 /// The values of one key in several batches.
-pub(super) struct History<'a> {
-    batches: Vec<(&'a Stored, Keys<'a>)>,
-    /// How many of them are older than the others.
+pub(super) struct ValueHistory<'a> {
+    batches: Vec<(&'a Stored, KeyCursor<'a>)>,
+    /// How many of the batches, at the front, count as older.
     older: usize,
-    /// Of the batches that have the key.
+    /// The batches that have the current key.
     holders: Vec<Holder<'a>>,
     older_holders: usize,
 }
 
-impl<'a> History<'a> {
-    /// Of these batches, the first few of them `older`; before the first key.
-    pub fn new(batches: &'a [Batch], older: usize) -> Self {
-        let filled = |batch: &&Batch| !batch.is_empty();
+impl<'a> ValueHistory<'a> {
+    /// Reads these batches, of which the first `older` count as older. Starts before the first key.
+    pub fn new(batches: &'a [RowBatch], older: usize) -> Self {
+        let filled = |batch: &&RowBatch| !batch.is_empty();
         let filled_and_older = batches[..older].iter().filter(filled).count();
         let batches = batches.iter().filter(filled);
-        History {
+        ValueHistory {
             batches: batches
-                .map(|batch| (&**batch, Keys::new(&batch.storage.keys)))
+                .map(|batch| (&**batch, KeyCursor::new(&batch.storage.keys)))
                 .collect(),
             older: filled_and_older,
             holders: vec![],
@@ -90,7 +90,7 @@ impl<'a> History<'a> {
         }
     }
 
-    /// Moves on to a key; keys must ascend.
+    /// Moves to a key; keys must ascend.
     pub fn seek_key(&mut self, key: RowRef<'_>) {
         self.holders.clear();
         self.older_holders = 0;
@@ -107,29 +107,29 @@ impl<'a> History<'a> {
         }
     }
 
-    /// How often the key has a value before a time. Quickest for values that ascend.
+    /// The count of a value before a time. Fastest if values ascend from call to call.
     pub fn count(&mut self, value: RowRef<'_>, until: Epoch) -> Diff {
         self.holders.iter_mut().map(|holder| holder.count(value, until)).sum()
     }
 
-    /// Looks from an end for the first value that is there before a time; from value `from` on, if that is given.
-    /// `older`: in the older batches alone.
-    pub fn search(&mut self, end: End, from: Option<RowRef<'_>>, until: Epoch, older: bool) -> Found<'a> {
+    /// Searches from an end for the first value that is there before a time, beginning at value `from` if that is
+    /// given. With `older`, only the older batches are searched.
+    pub fn search(&mut self, end: Extremum, from: Option<RowRef<'_>>, until: Epoch, older: bool) -> ValueSearch<'a> {
         let holders = match older {
             true => &mut self.holders[..self.older_holders],
             false => &mut self.holders[..],
         };
         holders.iter_mut().for_each(|holder| holder.begin(end, from));
-        let mut found = Found::default();
+        let mut found = ValueSearch::default();
         loop {
             let values = holders.iter().filter_map(|holder| holder.peek(end));
             let nearest = match end {
-                End::Least => values.min(),
-                End::Greatest => values.max(),
+                Extremum::Least => values.min(),
+                Extremum::Greatest => values.max(),
             };
             let Some(value) = nearest else { break };
             let with_it = holders.iter_mut().filter(|holder| holder.peek(end) == Some(value));
-            let count: Diff = with_it.map(|holder| holder.take(end, until)).sum();
+            let count: Diff = with_it.map(|holder| holder.take_count(end, until)).sum();
             if count > 0 {
                 found.value = Some(value);
                 break;
@@ -137,29 +137,29 @@ impl<'a> History<'a> {
             found.passed += 1;
             found.last_passed = Some(value);
         }
-        // What `count` relies on.
+        // `count` relies on this position.
         holders.iter_mut().for_each(|holder| holder.at = holder.values.start);
         found
     }
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Found<'a> {
+pub(super) struct ValueSearch<'a> {
     pub value: Option<RowRef<'a>>,
-    /// How many values were not there.
+    /// How many deleted values were skipped.
     pub passed: usize,
     /// The last of them.
     pub last_passed: Option<RowRef<'a>>,
 }
 
-/// The key's values in one batch.
+/// The current key's values in one batch.
 struct Holder<'a> {
     batch: &'a Stored,
-    /// Where they are among all keys'.
+    /// Their positions among all values of the batch.
     values: Range<usize>,
-    /// Everything before it is less than what was looked for last; while searching for the greatest, what is behind it
-    /// has been passed.
+    /// Every value before this position is less than the last value that `count` looked for. During a search for the
+    /// greatest value, the values behind it have been visited.
     at: usize,
 }
 
@@ -169,7 +169,7 @@ impl<'a> Holder<'a> {
         self.batch.storage.vals.get_abs(index)
     }
 
-    /// How often the value at this position is there before a time.
+    /// The count before a time of the value at this position.
     #[inline]
     fn counted(&self, index: usize, until: Epoch) -> Diff {
         let updates = &self.batch.storage.upds;
@@ -191,19 +191,19 @@ impl<'a> Holder<'a> {
         }
     }
 
-    /// How many values from a position on are less than this one.
+    /// How many values from a position on are less than `value`.
     fn less(&self, start: usize, value: RowRef<'_>) -> usize {
         let values = &self.batch.storage.vals.vals;
         values.advance(start, self.values.end, |other| other.bytes() < value.bytes())
     }
 
-    fn begin(&mut self, end: End, from: Option<RowRef<'_>>) {
+    fn begin(&mut self, end: Extremum, from: Option<RowRef<'_>>) {
         let Range { start, end: behind } = self.values;
         self.at = match (end, from) {
-            (End::Least, None) => start,
-            (End::Greatest, None) => behind,
-            (End::Least, Some(from)) => start + self.less(start, from),
-            (End::Greatest, Some(from)) => {
+            (Extremum::Least, None) => start,
+            (Extremum::Greatest, None) => behind,
+            (Extremum::Least, Some(from)) => start + self.less(start, from),
+            (Extremum::Greatest, Some(from)) => {
                 let at = start + self.less(start, from);
                 at + usize::from(at < behind && self.value(at) == from)
             }
@@ -211,22 +211,22 @@ impl<'a> Holder<'a> {
     }
 
     #[inline]
-    fn peek(&self, end: End) -> Option<RowRef<'a>> {
+    fn peek(&self, end: Extremum) -> Option<RowRef<'a>> {
         match end {
-            End::Least => (self.at < self.values.end).then(|| self.value(self.at)),
-            End::Greatest => (self.at > self.values.start).then(|| self.value(self.at - 1)),
+            Extremum::Least => (self.at < self.values.end).then(|| self.value(self.at)),
+            Extremum::Greatest => (self.at > self.values.start).then(|| self.value(self.at - 1)),
         }
     }
 
-    /// How often the value at hand is there; moves on to the next.
+    /// Returns the count of the current value, and moves to the next one.
     #[inline]
-    fn take(&mut self, end: End, until: Epoch) -> Diff {
+    fn take_count(&mut self, end: Extremum, until: Epoch) -> Diff {
         match end {
-            End::Least => {
+            Extremum::Least => {
                 self.at += 1;
                 self.counted(self.at - 1, until)
             }
-            End::Greatest => {
+            Extremum::Greatest => {
                 self.at -= 1;
                 self.counted(self.at, until)
             }

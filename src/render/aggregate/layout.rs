@@ -1,5 +1,5 @@
-//! Where the parts of a GROUP BY go: expressions to columns that are evaluated once, calls to measures, to sets
-//! of distinct arguments and to aggregates kept apart. Decides; builds no operator.
+//! Decides how the parts of a GROUP BY are computed: expressions become columns that are evaluated once, and calls
+//! become measures, sets of distinct arguments, or separately arranged values. Builds no operator.
 
 use std::sync::Arc;
 
@@ -7,74 +7,76 @@ use arrow::array::new_null_array;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_expr::expressions::Literal;
 
-use super::finish::{Kept, Source};
-use super::front::{Encoder, Projection};
-use super::general::General;
-use super::history::End;
-use super::measure::{Call, Measures, Numbers};
+use super::finish::{ArrangedValue, ColumnSource};
+use super::front::{Projection, ValueEncoder};
+use super::general::GeneralAggregate;
+use super::history::Extremum;
+use super::measure::{MeasureCall, Measures, NumberKind};
 use crate::plan::{self, AggregateCall, AggregateKind, Expr};
 use crate::repr::{Row, RowCodec};
 
-/// An aggregate kept apart, or a set of distinct arguments: what becomes of a projection.
-pub(super) enum Part {
+/// What a projection feeds: a set of distinct arguments, or values that are arranged separately.
+pub(super) enum AggregatePart {
     Distinct {
         measures: Measures,
         values: RowCodec,
         label: String,
-        of: Of,
+        of: PartKey,
     },
     Values {
         label: String,
-        of: Of,
+        of: PartKey,
     },
     General {
-        general: Box<General>,
+        general: Box<GeneralAggregate>,
         label: String,
     },
 }
 
-/// What a part is made of: columns, and the filter. Aggregates of the same share a part.
-type Of = (Vec<usize>, Option<usize>);
+/// The columns of a part's values, and its filter. Aggregates with equal ones share a part.
+type PartKey = (Vec<usize>, Option<usize>);
 
-impl Part {
-    /// What operators are called after.
+impl AggregatePart {
+    /// The base of the names of the part's operators.
     pub fn label(&self) -> &str {
         match self {
-            Part::Distinct { label, .. } | Part::Values { label, .. } | Part::General { label, .. } => label,
+            AggregatePart::Distinct { label, .. }
+            | AggregatePart::Values { label, .. }
+            | AggregatePart::General { label, .. } => label,
         }
     }
 }
 
-/// How an aggregate adds up.
+/// How an aggregate is accumulated.
 struct Additive {
     squares: bool,
-    numbers: Numbers,
-    /// What its argument is cast to; none: it is only looked at for nulls.
+    numbers: NumberKind,
+    /// The type that its argument is cast to; `None` if the argument is only checked for null.
     arg_type: Option<DataType>,
 }
 
-/// Where everything goes: expressions to columns, calls to measures and parts.
-pub(super) struct Layout<'a> {
+/// The layout of a GROUP BY.
+pub(super) struct AggregateLayout<'a> {
     input: &'a SchemaRef,
     pub expressions: Vec<(Expr, DataType)>,
     /// The measures over rows.
     pub measures: Measures,
-    /// All additive calls, and all measures, of rows and of distinct sets.
+    /// All additive calls, with all measures over rows and over distinct sets.
     pub finished: Measures,
     pub projections: Vec<Projection>,
-    /// One for each projection.
-    pub parts: Vec<Part>,
-    /// One for each aggregate.
-    pub sources: Vec<Source>,
-    /// The columns of `finished`.
+    /// One part for each projection.
+    pub parts: Vec<AggregatePart>,
+    /// One source for each aggregate.
+    pub sources: Vec<ColumnSource>,
+    /// The fields of the columns that `finished` computes.
     pub results: Vec<Field>,
 }
 
-impl<'a> Layout<'a> {
-    /// Of a GROUP BY over rows of `input`, with rows of `output`.
+impl<'a> AggregateLayout<'a> {
+    /// The layout of a GROUP BY over rows of `input`, with output rows of `output`.
     pub fn new(input: &'a SchemaRef, output: &SchemaRef, plan: &plan::Aggregate) -> Self {
         let types = output.fields().iter().map(|field| field.data_type().clone());
-        let mut layout = Layout {
+        let mut layout = AggregateLayout {
             input,
             expressions: plan.group.iter().cloned().zip(types).collect(),
             measures: Measures::default(),
@@ -91,7 +93,7 @@ impl<'a> Layout<'a> {
         layout
     }
 
-    /// Positions of the expressions that measures and projections look at.
+    /// The positions of the expressions that measures and projections use.
     pub fn looked_at(&self) -> Vec<usize> {
         let measures = self.measures.measures.iter();
         let measured = measures.flat_map(|measure| measure.args.iter().chain(&measure.filter));
@@ -106,10 +108,10 @@ impl<'a> Layout<'a> {
         let source = match (call.kind, self.additive(call)) {
             (AggregateKind::Min | AggregateKind::Max, _) if call.args.len() == 1 => {
                 let end = match call.kind {
-                    AggregateKind::Min => End::Least,
-                    _ => End::Greatest,
+                    AggregateKind::Min => Extremum::Least,
+                    _ => Extremum::Greatest,
                 };
-                Source::Kept(Kept {
+                ColumnSource::Arranged(ArrangedValue {
                     input: self.values(call.args[0].clone(), filter, &field),
                     end,
                     tagged: false,
@@ -118,7 +120,7 @@ impl<'a> Layout<'a> {
             }
             (_, Some(additive)) => {
                 let measure = self.measure(call, &additive);
-                self.finished.calls.push(Call {
+                self.finished.calls.push(MeasureCall {
                     kind: call.kind,
                     measure,
                     arg_type: additive.arg_type.unwrap_or(DataType::Null),
@@ -127,18 +129,25 @@ impl<'a> Layout<'a> {
                     name: label,
                 });
                 self.results.push(field);
-                Source::Accumulators
+                ColumnSource::Accumulators
             }
             _ => {
-                let (general, stored) = General::new(call, self.input, codec(one(&field)), output_type.clone());
+                let (general, stored) =
+                    GeneralAggregate::new(call, self.input, codec(one(&field)), output_type.clone());
                 let missing = general.missing().unwrap_or_else(|| null(&field));
-                let encoder = Encoder::Ordered(general.converter());
+                let encoder = ValueEncoder::Ordered(general.converter());
                 let general = Box::new(general);
-                let input = self.kept().count();
-                self.project(stored, filter, false, encoder, Part::General { general, label });
-                Source::Kept(Kept {
+                let input = self.arranged_parts().count();
+                self.project(
+                    stored,
+                    filter,
+                    false,
+                    encoder,
+                    AggregatePart::General { general, label },
+                );
+                ColumnSource::Arranged(ArrangedValue {
                     input,
-                    end: End::Least, // the only one
+                    end: Extremum::Least, // there is only one
                     tagged: true,
                     missing,
                 })
@@ -147,25 +156,25 @@ impl<'a> Layout<'a> {
         self.sources.push(source);
     }
 
-    /// The parts whose values are looked up when rows are made.
-    fn kept(&self) -> impl Iterator<Item = &Part> {
+    /// The parts whose values are arranged, and read when rows are made.
+    fn arranged_parts(&self) -> impl Iterator<Item = &AggregatePart> {
         let parts = self.parts.iter();
-        parts.filter(|part| !matches!(part, Part::Distinct { .. }))
+        parts.filter(|part| !matches!(part, AggregatePart::Distinct { .. }))
     }
 
-    /// The values of an expression among the parts that are kept, made if they are not there yet.
+    /// The index, among the arranged parts, of an expression's values; adds the part if there is none yet.
     fn values(&mut self, arg: Expr, filter: Option<usize>, field: &Field) -> usize {
         let column = self.column(&arg, field.data_type());
-        let known =
-            (self.kept()).position(|part| matches!(part, Part::Values { of, .. } if *of == (vec![column], filter)));
+        let known = (self.arranged_parts())
+            .position(|part| matches!(part, AggregatePart::Values { of, .. } if *of == (vec![column], filter)));
         known.unwrap_or_else(|| {
-            let input = self.kept().count();
-            let part = Part::Values {
+            let input = self.arranged_parts().count();
+            let part = AggregatePart::Values {
                 label: format!("values of {arg}"),
                 of: (vec![column], filter),
             };
             let values = vec![(arg, field.data_type().clone())];
-            self.project(values, filter, true, Encoder::Codec(codec(one(field))), part);
+            self.project(values, filter, true, ValueEncoder::Codec(codec(one(field))), part);
             input
         })
     }
@@ -175,7 +184,7 @@ impl<'a> Layout<'a> {
         filter.map(|filter| self.column(filter, &DataType::Boolean))
     }
 
-    /// The position of an expression's column, cast to this type.
+    /// The position of an expression's column, cast to this type; adds the column if there is none yet.
     fn column(&mut self, expr: &Expr, data_type: &DataType) -> usize {
         let same = |(other, other_type): &(Expr, DataType)| other == expr && other_type == data_type;
         self.expressions.iter().position(same).unwrap_or_else(|| {
@@ -184,7 +193,7 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// How an aggregate adds up; none: it does not.
+    /// How an aggregate is accumulated; `None` if it is not additive.
     fn additive(&self, call: &AggregateCall) -> Option<Additive> {
         use AggregateKind as Kind;
         let arg_type = call.args.first().and_then(|arg| arg.data_type(self.input).ok())?;
@@ -193,19 +202,19 @@ impl<'a> Layout<'a> {
             return None;
         }
         let (numbers, squares, arg_type) = match (call.kind, &result_type, &arg_type) {
-            (Kind::Count, _, _) => (Numbers::None, false, None),
-            (Kind::Sum, DataType::Int64, _) => (Numbers::Int64, false, Some(result_type)),
-            (Kind::Sum, DataType::UInt64, _) => (Numbers::UInt64, false, Some(result_type)),
-            (Kind::Sum | Kind::Avg, DataType::Float64, _) => (Numbers::Float, false, Some(result_type)),
+            (Kind::Count, _, _) => (NumberKind::None, false, None),
+            (Kind::Sum, DataType::Int64, _) => (NumberKind::Int64, false, Some(result_type)),
+            (Kind::Sum, DataType::UInt64, _) => (NumberKind::UInt64, false, Some(result_type)),
+            (Kind::Sum | Kind::Avg, DataType::Float64, _) => (NumberKind::Float, false, Some(result_type)),
             (Kind::Sum | Kind::Avg, DataType::Decimal128(_, result), DataType::Decimal128(_, scale))
                 if scale <= result =>
             {
-                (Numbers::Decimal, false, Some(arg_type))
+                (NumberKind::Decimal, false, Some(arg_type))
             }
             (Kind::VarPop | Kind::VarSamp | Kind::StddevPop | Kind::StddevSamp, DataType::Float64, _) => {
-                (Numbers::Float, true, Some(result_type))
+                (NumberKind::Float, true, Some(result_type))
             }
-            (Kind::BoolAnd | Kind::BoolOr, _, DataType::Boolean) => (Numbers::Boolean, false, Some(arg_type)),
+            (Kind::BoolAnd | Kind::BoolOr, _, DataType::Boolean) => (NumberKind::Boolean, false, Some(arg_type)),
             _ => return None,
         };
         Some(Additive {
@@ -215,8 +224,8 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// Makes the measures of all additive calls, those that keep most first: they also serve calls that keep
-    /// less, a count of the same argument for one.
+    /// Makes the measures of all additive calls. Measures that keep most come first, because they also serve calls
+    /// that need less, for example a count of the same argument.
     fn measure_all(&mut self, calls: &[AggregateCall]) {
         let mut additive: Vec<(&AggregateCall, Additive)> = calls
             .iter()
@@ -228,7 +237,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The measure of an additive call; none: it counts the group's rows.
+    /// The measure of an additive call; `None` if the call counts the group's rows.
     fn measure(&mut self, call: &AggregateCall, additive: &Additive) -> Option<usize> {
         let filter = self.filter(call);
         let (numbers, squares) = (additive.numbers, additive.squares);
@@ -236,7 +245,7 @@ impl<'a> Layout<'a> {
             let literal = (arg.as_ref() as &dyn std::any::Any).downcast_ref::<Literal>();
             literal.is_some_and(|literal| !literal.value().is_null())
         };
-        // count(*) is count(1) here; a constant that is not null need not be looked at.
+        // count(*) is count(1) here, and a constant that is not null need not be evaluated.
         let counted = call.kind == AggregateKind::Count && !call.distinct;
         let args: Vec<(Expr, DataType)> = call
             .args
@@ -262,47 +271,53 @@ impl<'a> Layout<'a> {
             self.measures = self.finished.of_stage(0);
             return Some(index);
         }
-        // Calls over the same arguments share their distinct set.
+        // Calls with the same arguments share their distinct set.
         let of = (columns, filter);
         let known = self
             .parts
             .iter()
-            .position(|part| matches!(part, Part::Distinct { of: o, .. } if *o == of));
+            .position(|part| matches!(part, AggregatePart::Distinct { of: o, .. } if *o == of));
         let part = known.unwrap_or_else(|| {
             let fields: Vec<Field> = args
                 .iter()
                 .map(|(_, data_type)| Field::new("value", data_type.clone(), true))
                 .collect();
             let schema = Arc::new(Schema::new(fields));
-            let part = Part::Distinct {
+            let part = AggregatePart::Distinct {
                 measures: Measures::default(),
                 values: codec(schema.clone()),
                 label: plan::readable_call(call),
                 of,
             };
-            self.project(args.clone(), filter, true, Encoder::Codec(codec(schema.clone())), part);
+            self.project(
+                args.clone(),
+                filter,
+                true,
+                ValueEncoder::Codec(codec(schema.clone())),
+                part,
+            );
             self.parts.len() - 1
         });
-        // The filter has been applied, and the arguments are columns of their own, by the distinct set.
+        // The distinct set has already applied the filter, and its columns are the arguments.
         let stage = part + 1;
         let index = self
             .finished
             .measure(stage, (0..args.len()).collect(), None, numbers, squares);
         let of_stage = self.finished.of_stage(stage);
-        if let Part::Distinct { measures, .. } = &mut self.parts[part] {
+        if let AggregatePart::Distinct { measures, .. } = &mut self.parts[part] {
             *measures = of_stage;
         }
         Some(index)
     }
 
-    /// Hands these expressions' values, encoded, to a part of its own.
+    /// Adds a projection of these expressions, and the part that it feeds.
     fn project(
         &mut self,
         expressions: Vec<(Expr, DataType)>,
         filter: Option<usize>,
         skip_nulls: bool,
-        encoder: Encoder,
-        part: Part,
+        encoder: ValueEncoder,
+        part: AggregatePart,
     ) {
         let columns = expressions
             .iter()
@@ -323,7 +338,7 @@ pub(super) fn codec(schema: SchemaRef) -> RowCodec {
     RowCodec::new(schema).expect("a planned node has columns of types that rows can hold")
 }
 
-/// The schema of one column.
+/// The schema of a single column.
 pub(super) fn one(field: &Field) -> SchemaRef {
     Arc::new(Schema::new(vec![field.clone()]))
 }

@@ -1,29 +1,28 @@
-//! Consolidation before the exchange: a table of the groups that a worker has seen since it last flushed, so
-//! that a hot group becomes one update per worker and epoch.
+//! Consolidates before the exchange: a table has the groups that a worker has seen since it last flushed, so that a
+//! hot group becomes one update per worker and epoch.
 
 use std::hash::{BuildHasher, Hasher};
 
 use arrow::array::ArrayRef;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::accumulators::{Accumulators, Writer};
-use super::measure::{Columns, Measures};
-use crate::repr::{Diff, Epoch, Row};
+use super::measure::{MeasureColumns, Measures};
+use crate::repr::{AccumulatorWriter, Accumulators, Diff, Epoch, Row};
 
-/// Groups held before the table has to be flushed.
+/// How many groups the table may have before it is flushed.
 const FULL: usize = 1 << 14;
-/// Rows from which on a flush tells whether looking up groups is worth while.
+/// How many rows a flush must have had to decide whether looking up groups is worthwhile.
 const TELLING: usize = 1 << 12;
-/// Flushes that do without, once it is not.
+/// For how many flushes groups are not looked up, after that was not worthwhile.
 const APART: usize = 15;
-/// Groups that a table keeps room for while nothing comes.
+/// For how many groups an idle table keeps memory.
 const IDLE: usize = 1 << 10;
 
-/// Groups, by key and epoch, with their accumulators.
-pub(super) struct Local {
+/// Accumulators by key and epoch.
+pub(super) struct LocalGroups {
     measures: Measures,
     count_rows: bool,
-    columns: Columns,
+    columns: MeasureColumns,
     hasher: DefaultHashBuilder,
     index: HashTable<u32>,
     hashes: Vec<u64>,
@@ -31,21 +30,21 @@ pub(super) struct Local {
     /// Group `i` has the key bytes `ends[i - 1]..ends[i]`.
     ends: Vec<usize>,
     times: Vec<Epoch>,
-    /// The group of each row of the batch at hand.
+    /// The group of each row of the current batch.
     groups: Vec<u32>,
-    /// Rows since the last flush.
+    /// The number of rows since the last flush.
     rows: usize,
-    /// Flushes until groups are looked up again. Where nearly every row has a group of its own, each is given one,
-    /// and the arrangement finds the few that are the same.
+    /// How many flushes remain until groups are looked up again. Where nearly every row has a group of its own, each
+    /// row gets a new entry instead, and the arrangement merges the few equal ones.
     apart: usize,
-    writer: Writer,
+    writer: AccumulatorWriter,
 }
 
-impl Local {
-    /// `count_rows`: whether the rows it is given are rows of the groups.
+impl LocalGroups {
+    /// `count_rows` says whether the rows count as rows of their groups (those of a distinct set do not).
     pub fn new(measures: Measures, count_rows: bool) -> Self {
-        Local {
-            columns: Columns::new(&measures),
+        LocalGroups {
+            columns: MeasureColumns::new(&measures),
             measures,
             count_rows,
             hasher: DefaultHashBuilder::default(),
@@ -57,11 +56,11 @@ impl Local {
             groups: vec![],
             rows: 0,
             apart: 0,
-            writer: Writer::default(),
+            writer: AccumulatorWriter::default(),
         }
     }
 
-    /// Adds a batch of rows: their keys, times and multiplicities, and the columns that measures refer to.
+    /// Adds a batch of rows: their keys, times and differences, and the columns that measures refer to.
     pub fn add<'a>(
         &mut self,
         keys: impl Iterator<Item = &'a [u8]>,
@@ -87,12 +86,12 @@ impl Local {
         self.groups = groups;
     }
 
-    /// Whether it should be flushed before it grows further.
+    /// Whether the table should be flushed before it grows further.
     pub fn is_full(&self) -> bool {
         self.times.len() >= FULL
     }
 
-    /// Hands out every group and forgets it.
+    /// Calls `give` with every group, and empties the table.
     pub fn flush(&mut self, mut give: impl FnMut(Row, Epoch, Accumulators)) {
         let mut start = 0;
         for group in 0..self.times.len() {
@@ -120,8 +119,8 @@ impl Local {
         self.times.clear();
     }
 
-    /// Gives back most of the room; holds no groups. A dataflow has many tables, most of them idle.
-    pub fn rest(&mut self) {
+    /// Frees most of the memory of an empty table. A dataflow has many tables, most of them idle.
+    pub fn shrink(&mut self) {
         self.columns.shrink(IDLE);
         self.index.shrink_to(IDLE, |group| u64::from(*group));
         self.hashes.shrink_to(IDLE);

@@ -1,19 +1,19 @@
-//! What the additive aggregates of a GROUP BY keep, and what they make of it.
+//! The accumulators of the additive aggregates of a GROUP BY, and the results that are computed from them.
 //!
-//! A [`Measure`] is what is known of one argument under one filter: how many values, their sum, the sum of
-//! their squares. Calls over the same argument share one (avg, sum and stddev of a column are one measure).
-//! [`Measures`] gives each a range of positions in the [`Accumulators`] of a group, and [`Measures::finish`]
-//! turns accumulators into columns of results, a whole batch of groups at a time.
+//! A [`Measure`] describes what is accumulated for one argument under one filter: the count of its values, their sum,
+//! and the sum of their squares. Calls over the same argument share one (avg, sum and stddev of a column need one
+//! measure). [`Measures`] assigns each measure a range of positions in the [`Accumulators`] of a group, and
+//! [`Measures::finish`] computes columns of results from accumulators, for a whole batch of groups at a time.
 //!
 //! | position | holds |
 //! |---|---|
 //! | [`ROWS`] | rows of the group |
-//! | [`PINNED`] | 1 for the one group that exists over no rows |
+//! | [`PINNED`] | 1 for the global group, which exists without rows |
 //! | base of a measure | values that are not null |
 //! | base + 1.. + 3 | NaN, infinity, -infinity; of booleans: true |
 //! | base + 4.. | limbs of the sum |
 //! | base + 100.. | limbs of the sum of squares |
-//! | [`FAILED`] | rows of the group over which an argument or a filter fails; they count in none of the others |
+//! | [`FAILED`] | rows of the group for which an argument or a filter fails; no other position counts them |
 
 use std::sync::Arc;
 
@@ -25,34 +25,33 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type, i256};
 use num_bigint::BigInt;
 
-use super::accumulators::{Accumulators, Writer};
 use super::number::{
     FLOAT_EXPONENT, FLOAT_POSITIONS, INTEGER_POSITIONS, Limbs, SQUARE_POSITIONS, round_ratio, to_big, to_f64, to_i128,
 };
 use crate::plan::{self, AggregateKind};
-use crate::repr::Diff;
+use crate::repr::{AccumulatorWriter, Accumulators, Diff};
 
-/// Position of the number of rows.
+/// The position of the number of rows.
 pub(super) const ROWS: u32 = 0;
-/// Position of the mark of a group that exists over no rows.
-pub(super) const PINNED: u32 = 1;
-/// Position of the number of rows without which a result would be wrong. The last, so that others keep theirs.
-pub(super) const FAILED: u32 = u32::MAX;
+/// The position of the mark of the global group, which exists without rows.
+const PINNED: u32 = 1;
+/// The position of the number of failed rows. It is the last one, so that it does not move the others.
+const FAILED: u32 = u32::MAX;
 const SUMS: u32 = 4;
 const SQUARES: u32 = 100;
 
 const _: () = assert!(SUMS + FLOAT_POSITIONS <= SQUARES);
 
-/// Which numbers a measure adds up.
+/// The kind of numbers that a measure sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Numbers {
-    /// None: values are only counted.
+pub(super) enum NumberKind {
+    /// Values are only counted.
     None,
-    /// True is counted too.
+    /// Booleans: values that are true are counted, too.
     Boolean,
-    /// Signed 64 bits.
+    /// Signed 64-bit integers.
     Int64,
-    /// Unsigned 64 bits.
+    /// Unsigned 64-bit integers.
     UInt64,
     /// Decimal128, by its unscaled value.
     Decimal,
@@ -60,36 +59,37 @@ pub(super) enum Numbers {
     Float,
 }
 
-/// What is kept of one argument under one filter.
+/// What is accumulated for one argument under one filter.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Measure {
-    /// Positions of the arguments among the columns; a row counts when none of them is null. The first is
-    /// what is added up.
+    /// The positions of the arguments among the columns. A row counts if none of them is null; the first one is
+    /// summed.
     pub args: Vec<usize>,
-    /// Position of the filter among the columns.
+    /// The position of the filter among the columns.
     pub filter: Option<usize>,
-    /// What is added up.
-    pub numbers: Numbers,
-    /// Whether squares are, too.
+    /// What is summed.
+    pub numbers: NumberKind,
+    /// Whether squares are summed as well.
     pub squares: bool,
-    /// Which operator adds it up: 0 over the rows, others over distinct sets. Arguments are its columns.
+    /// The operator that accumulates the measure: 0 over rows, others over distinct sets, whose columns are the
+    /// arguments.
     stage: usize,
-    /// Where its accumulators start.
+    /// The first position of its accumulators.
     base: u32,
 }
 
-/// A call and the measure it reads; none: the rows of the group.
+/// A call and the measure that it reads; `None` for the number of the group's rows.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
+pub(super) struct MeasureCall {
     pub kind: AggregateKind,
     pub measure: Option<usize>,
-    /// Of the argument; Decimal's scale matters.
+    /// The type of the argument; the scale of a decimal matters.
     pub arg_type: DataType,
-    /// What the function yields.
+    /// The type that the function returns.
     pub result_type: DataType,
     /// The column's type in the node's schema.
     pub output_type: DataType,
-    /// For messages: `sum(x)`.
+    /// The call for messages, for example `sum(x)`.
     pub name: String,
 }
 
@@ -97,41 +97,61 @@ pub(super) struct Call {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Measures {
     pub measures: Vec<Measure>,
-    pub calls: Vec<Call>,
+    pub calls: Vec<MeasureCall>,
     next: u32,
 }
 
-/// What became of the groups' accumulators.
+/// The results of groups.
 pub(super) struct Finished {
-    /// One for each call.
+    /// One column for each call.
     pub columns: Vec<ArrayRef>,
-    /// Of each group: why it has no result.
+    /// For each group, the reason if it has no result.
     pub errors: Vec<Option<String>>,
 }
 
-/// Why a group has no result where rows of it have failed.
+/// The reason of a group with failed rows.
 const LACKING: &str = "a row of this group is a dead letter, and no aggregate is right without it";
 
-/// Whether rows of a group have failed.
-pub(super) fn has_failed(entries: &[(u32, i64)]) -> bool {
+/// The accumulators of the global group, beside those of its rows.
+pub(super) fn global_group() -> Accumulators {
+    Accumulators::from_entries([(PINNED, 1)])
+}
+
+/// The accumulators of so many rows of a group for which an expression fails.
+pub(super) fn failed_rows(rows: Diff) -> Accumulators {
+    Accumulators::from_entries([(FAILED, rows)])
+}
+
+/// Whether a group with these accumulators exists: it has rows, possibly failed ones, or is the global group.
+pub(super) fn exists(entries: &[(u32, i64)]) -> bool {
+    let first = entries.iter().take_while(|(position, _)| *position <= PINNED);
+    let counted = first.copied().any(|(position, value)| match position {
+        ROWS => value > 0,
+        _ => value != 0,
+    });
+    counted || has_failed(entries)
+}
+
+/// Whether a group has failed rows.
+fn has_failed(entries: &[(u32, i64)]) -> bool {
     matches!(entries.last(), Some((FAILED, rows)) if *rows > 0)
 }
 
 impl Measures {
-    /// The position of the measure for these arguments, made if there is none yet.
+    /// The index of the measure for these arguments; adds it if there is none yet.
     pub fn measure(
         &mut self,
         stage: usize,
         args: Vec<usize>,
         filter: Option<usize>,
-        numbers: Numbers,
+        numbers: NumberKind,
         squares: bool,
     ) -> usize {
         let same = |m: &Measure| {
             m.stage == stage
                 && m.args == args
                 && m.filter == filter
-                && (m.numbers == numbers || numbers == Numbers::None)
+                && (m.numbers == numbers || numbers == NumberKind::None)
                 && (m.squares || !squares)
         };
         if let Some(index) = self.measures.iter().position(same) {
@@ -140,10 +160,10 @@ impl Measures {
         let base = self.next.max(PINNED + 1);
         self.next = base
             + match numbers {
-                Numbers::None => 1,
-                Numbers::Boolean => 2,
+                NumberKind::None => 1,
+                NumberKind::Boolean => 2,
                 _ if squares => SQUARES + SQUARE_POSITIONS,
-                Numbers::Float => SUMS + FLOAT_POSITIONS,
+                NumberKind::Float => SUMS + FLOAT_POSITIONS,
                 _ => SUMS + INTEGER_POSITIONS,
             };
         self.measures.push(Measure {
@@ -157,7 +177,7 @@ impl Measures {
         self.measures.len() - 1
     }
 
-    /// The measures that one operator adds up.
+    /// The measures that one operator accumulates.
     pub fn of_stage(&self, stage: usize) -> Measures {
         Measures {
             measures: self
@@ -171,7 +191,7 @@ impl Measures {
         }
     }
 
-    /// Results of groups with these entries.
+    /// The results of groups with these entries.
     pub fn finish(&self, groups: &[&[(u32, i64)]]) -> Finished {
         let mut errors: Vec<Option<String>> = (groups.iter())
             .map(|entries| has_failed(entries).then(|| LACKING.to_string()))
@@ -190,7 +210,7 @@ impl Measures {
         Finished { columns, errors }
     }
 
-    fn finish_call(&self, call: &Call, groups: &[&[(u32, i64)]], errors: &mut [Option<String>]) -> ArrayRef {
+    fn finish_call(&self, call: &MeasureCall, groups: &[&[(u32, i64)]], errors: &mut [Option<String>]) -> ArrayRef {
         let view = |entries| self.view(call, entries);
         let mut fail = |group: usize| {
             errors[group].get_or_insert_with(|| {
@@ -258,7 +278,7 @@ impl Measures {
                     }
                     let value = match call.kind {
                         AggregateKind::Sum => view.integer(),
-                        // Cut towards zero, as DataFusion does.
+                        // The quotient is truncated towards zero, as in DataFusion.
                         _ => (view.wide().checked_mul(factor))
                             .and_then(|sum| sum.checked_div(i256::from_i128(view.count as i128)))
                             .and_then(|mean| mean.to_i128()),
@@ -282,11 +302,11 @@ impl Measures {
     }
 
     #[inline]
-    fn view<'a>(&self, call: &Call, entries: &'a [(u32, i64)]) -> View<'a> {
+    fn view<'a>(&self, call: &MeasureCall, entries: &'a [(u32, i64)]) -> MeasureView<'a> {
         let Some(measure) = call.measure.map(|index| &self.measures[index]) else {
-            return View {
+            return MeasureView {
                 base: ROWS,
-                count: at(entries, ROWS),
+                count: entry_at(entries, ROWS),
                 head: &[],
                 sum: &[],
                 squares: &[],
@@ -298,20 +318,20 @@ impl Measures {
             let end = entries.partition_point(|(position, _)| *position < base + to);
             &entries[start..end.max(start)]
         };
-        let adds = !matches!(measure.numbers, Numbers::None | Numbers::Boolean);
+        let adds = !matches!(measure.numbers, NumberKind::None | NumberKind::Boolean);
         let sums_end = match measure.numbers {
-            Numbers::Float => SUMS + FLOAT_POSITIONS,
+            NumberKind::Float => SUMS + FLOAT_POSITIONS,
             _ => SUMS + INTEGER_POSITIONS,
         };
         let head_end = match measure.numbers {
-            Numbers::None => 1,
-            Numbers::Boolean => 2,
+            NumberKind::None => 1,
+            NumberKind::Boolean => 2,
             _ => SUMS,
         };
         let head = cut(0, head_end);
-        View {
+        MeasureView {
             base,
-            count: at(head, base),
+            count: entry_at(head, base),
             head,
             sum: if adds { cut(SUMS, sums_end) } else { &[] },
             squares: if measure.squares {
@@ -323,7 +343,7 @@ impl Measures {
     }
 }
 
-fn at(entries: &[(u32, i64)], position: u32) -> i64 {
+fn entry_at(entries: &[(u32, i64)], position: u32) -> i64 {
     let index = entries.partition_point(|(p, _)| *p < position);
     entries
         .get(index)
@@ -331,8 +351,8 @@ fn at(entries: &[(u32, i64)], position: u32) -> i64 {
         .map_or(0, |(_, value)| *value)
 }
 
-/// One group's accumulators of one measure.
-struct View<'a> {
+/// The accumulators of one group for one measure.
+struct MeasureView<'a> {
     base: u32,
     count: i64,
     head: &'a [(u32, i64)],
@@ -340,9 +360,9 @@ struct View<'a> {
     squares: &'a [(u32, i64)],
 }
 
-impl View<'_> {
+impl MeasureView<'_> {
     fn special(&self, offset: u32) -> i64 {
-        at(self.head, self.base + offset)
+        entry_at(self.head, self.base + offset)
     }
 
     fn sum(&self) -> impl DoubleEndedIterator<Item = (u32, i64)> + Clone + '_ {
@@ -350,12 +370,12 @@ impl View<'_> {
         self.sum.iter().map(move |(position, limb)| (position - start, *limb))
     }
 
-    /// The sum, if 128 bits hold it.
+    /// The sum, if it fits into 128 bits.
     fn integer(&self) -> Option<i128> {
         to_i128(self.sum()).or_else(|| i128::try_from(to_big(self.sum())).ok())
     }
 
-    /// The sum of integers: 128 bits, and 39 more for their number.
+    /// The sum of integers in 256 bits: an addend has up to 128 bits, and a sum of up to 2^39 of them up to 39 more.
     fn wide(&self) -> i256 {
         let mut value = i256::ZERO;
         let mut at = 0;
@@ -390,7 +410,7 @@ impl View<'_> {
             let sum = to_f64(self.sum());
             return Some(match kind {
                 AggregateKind::Sum => sum,
-                // It is infinite where the sum is.
+                // The mean is infinite where the sum is.
                 _ => sum / self.count as f64,
             });
         }
@@ -404,10 +424,10 @@ impl View<'_> {
         })
     }
 
-    /// (n * sum of squares - square of the sum) / (n * divisor), exact until it is rounded.
+    /// (n * sum of squares - square of the sum) / (n * divisor), computed exactly and rounded once.
     fn variance(&self, divisor: i64) -> f64 {
         let start = self.base + SQUARES;
-        // Both relative to their lowest position, so that the integers stay short.
+        // Both sums are taken relative to their lowest position, so that the integers stay short.
         let low = self.sum().next().map_or(u32::MAX, |(position, _)| position);
         let low_square = self.squares.first().map_or(u32::MAX, |(position, _)| position - start);
         let origin = (low.saturating_mul(2)).min(low_square);
@@ -427,8 +447,8 @@ impl View<'_> {
     }
 }
 
-/// Dense accumulators of the groups of a local table: `[group]` in every vector.
-pub(super) struct Columns {
+/// Dense accumulators of the groups of a local table; every vector is indexed by group.
+pub(super) struct MeasureColumns {
     rows: Vec<i64>,
     states: Vec<State>,
 }
@@ -441,17 +461,17 @@ struct State {
     squares: Vec<Limbs>,
 }
 
-impl Columns {
-    /// Over no groups.
+impl MeasureColumns {
+    /// Without groups.
     pub fn new(measures: &Measures) -> Self {
-        Columns {
+        MeasureColumns {
             rows: vec![],
             states: measures.measures.iter().map(|_| State::default()).collect(),
         }
     }
 
-    /// Adds rows: row `i` belongs to group `groups[i]` of `total`, `diffs[i]` times. `count_rows`: whether they
-    /// are rows of the group (rows of a distinct measure are not).
+    /// Adds rows: row `i` belongs to group `groups[i]` of `total`, with the difference `diffs[i]`. `count_rows` says
+    /// whether they count as rows of the group (those of a distinct set do not).
     pub fn add(
         &mut self,
         measures: &Measures,
@@ -473,7 +493,7 @@ impl Columns {
     }
 
     /// The accumulators of a group.
-    pub fn accumulators(&self, measures: &Measures, group: usize, writer: &mut Writer) -> Accumulators {
+    pub fn accumulators(&self, measures: &Measures, group: usize, writer: &mut AccumulatorWriter) -> Accumulators {
         writer.push(ROWS, self.rows[group]);
         for (measure, state) in measures.measures.iter().zip(&self.states) {
             writer.push(measure.base, state.counts[group]);
@@ -491,7 +511,7 @@ impl Columns {
         writer.finish()
     }
 
-    /// Forgets every group.
+    /// Removes all groups.
     pub fn clear(&mut self) {
         self.rows.clear();
         for state in &mut self.states {
@@ -502,7 +522,7 @@ impl Columns {
         }
     }
 
-    /// Gives back the room for more than so many groups; holds none.
+    /// Frees the memory for more than this number of groups. There must be no groups.
     pub fn shrink(&mut self, groups: usize) {
         self.rows.shrink_to(groups);
         for state in &mut self.states {
@@ -524,8 +544,8 @@ impl State {
         let column = measure.args.first().map(|arg| &columns[*arg]);
         let value = || column.expect("a measure that adds up has an argument");
         match measure.numbers {
-            Numbers::None => selected.for_each(|(_, group, diff)| self.counts[group] += diff),
-            Numbers::Boolean => {
+            NumberKind::None => selected.for_each(|(_, group, diff)| self.counts[group] += diff),
+            NumberKind::Boolean => {
                 self.specials.resize(total, [0; 3]);
                 let values = value().as_boolean();
                 for (row, group, diff) in selected {
@@ -533,7 +553,7 @@ impl State {
                     self.specials[group][0] += if values.value(row) { diff } else { 0 };
                 }
             }
-            Numbers::Int64 => {
+            NumberKind::Int64 => {
                 self.sums.resize_with(total, Limbs::default);
                 let values = value().as_primitive::<Int64Type>().values();
                 for (row, group, diff) in selected {
@@ -541,7 +561,7 @@ impl State {
                     self.sums[group].add_i64(values[row], diff);
                 }
             }
-            Numbers::UInt64 => {
+            NumberKind::UInt64 => {
                 self.sums.resize_with(total, Limbs::default);
                 let values = value().as_primitive::<UInt64Type>().values();
                 for (row, group, diff) in selected {
@@ -549,7 +569,7 @@ impl State {
                     self.sums[group].add_u64(values[row], diff);
                 }
             }
-            Numbers::Decimal => {
+            NumberKind::Decimal => {
                 self.sums.resize_with(total, Limbs::default);
                 let values = value().as_primitive::<Decimal128Type>().values();
                 for (row, group, diff) in selected {
@@ -557,7 +577,7 @@ impl State {
                     self.sums[group].add_i128(values[row], diff);
                 }
             }
-            Numbers::Float => {
+            NumberKind::Float => {
                 self.sums.resize_with(total, Limbs::default);
                 self.specials.resize(total, [0; 3]);
                 if measure.squares {
@@ -582,7 +602,7 @@ impl State {
     }
 }
 
-/// Which rows count: no argument is null and the filter is true. None: all.
+/// The rows that count, because no argument is null and the filter is true; `None` for all rows.
 fn validity(measure: &Measure, columns: &[ArrayRef]) -> Option<NullBuffer> {
     let mut valid = measure.filter.map(|filter| passes(&columns[filter]));
     for arg in &measure.args {

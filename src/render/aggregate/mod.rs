@@ -1,13 +1,13 @@
 //! GROUP BY.
 //!
-//! Three kinds of aggregates, kept in three ways:
+//! There are three kinds of aggregates, with three kinds of state:
 //!
-//! - **additive** (count, sum, avg, variance, boolean): in the difference. State is one record for each group;
-//!   sums are exact, of floats too, so a row that comes and goes leaves no residue.
-//! - **min and max**: values arranged in order, once for both ends; the extremes of a group are found by seeking.
-//! - **general** (median, array_agg, ...): values arranged; DataFusion's accumulator over the changed groups.
+//! - **additive** (count, sum, avg, variance, boolean): the difference itself is the accumulator. The state is one
+//!   record for each group. Sums are exact, for floats too, so a row that is added and removed leaves no residue.
+//! - **min and max**: values are arranged in order, once for both ends; the extremes of a group are found by seeking.
+//! - **general** (median, array_agg, ...): values are arranged; DataFusion's accumulators run over the changed groups.
 //!
-//! DISTINCT arguments of additive aggregates pass a threshold first, and then are additive.
+//! DISTINCT arguments of additive aggregates first pass a threshold operator.
 //!
 //! ```text
 //! input -> front -> accumulators ------------------------------+-> arrange -> finish -> rows
@@ -15,22 +15,23 @@
 //!                -> (key, value) -> arrange (min, max) -------------------------+
 //!                -> (key, values) -> arrange -> reduce (general) ---------------+
 //! ```
-//! Frontiers: `front` holds back a group's accumulators until the input's frontier moves (or its table is full);
-//! `distinct` answers a batch in the activation that receives it and `finish` what all of its inputs have reached, and
-//! they hold nothing back; `reduce` is differential's own.
+//! Frontiers: `front` holds back a group's accumulators until the input's frontier moves, or its table is full.
+//! `distinct` processes a batch in the activation that receives it, and `finish` processes what all of its inputs have
+//! reached; they hold nothing back. `reduce` is differential's own.
 //!
 //! Invariants:
-//! 1. A row that an expression refuses is an error row and counts in no aggregate: `front` evaluates all of
-//!    them before any row goes on. Its group, if that can be told, counts it among its failed rows.
-//! 2. A group exists while it has rows, failed ones too (the global group always); the additive part alone decides that.
-//! 3. A group with failed rows, or whose result has no value of its type (a sum that overflows), is an error row, (reason,
-//!    key), and no row, until its rows change.
+//! 1. A row for which an expression fails is an error row and counts in no aggregate: `front` evaluates all
+//!    expressions before it passes any row on. If the row's group is known, the group counts it among its failed rows.
+//! 2. A group exists while it has rows, including failed ones; the global group always exists. The additive part alone
+//!    decides that.
+//! 3. A group with failed rows, or whose result has no value of its type (a sum that overflows), has no row. It has an
+//!    error row (reason, key) until its rows change.
 //!
-//! Where DataFusion's answer depends on the order of rows or on wrapping around, ours does not: float sums are
-//! the nearest double to the exact sum, integer and decimal sums that do not fit are errors, NaN is the
-//! greatest float for min and max, and the variance of an infinity or NaN is NaN.
+//! Where DataFusion's result depends on the order of rows or wraps around, ours does not: float sums are the nearest
+//! double to the exact sum, integer and decimal sums that do not fit are errors, NaN is the greatest float for min and
+//! max, and the variance of infinity or NaN is NaN.
 
-mod accumulators;
+mod arranged;
 mod distinct;
 mod extremes;
 mod finish;
@@ -53,70 +54,69 @@ use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::core::Map;
 
-pub use self::accumulators::Accumulators;
-use self::finish::{Finish, FinishedGroups};
-use self::front::{Front, Fronted};
-use self::layout::{Layout, Part, codec};
-use self::reader::Reader;
+use self::finish::{FinishedGroups, GroupFinisher};
+use self::front::{AggregateFront, FrontOutput};
+use self::layout::{AggregateLayout, AggregatePart, codec};
+use self::reader::RowReader;
 use super::Collections;
-use super::arrange::{Pairs, Rows, arrange_by_key, arrange_spread};
+use super::arrange::{arrange_by_key, arrange_spread};
 use super::expr::relaxed;
-use super::face::Face;
+use super::face::OutputRows;
 use crate::plan;
-use crate::repr::Epoch;
+use crate::repr::{Accumulators, Epoch, Pairs, Rows};
 
-/// Whether all that a GROUP BY holds are accumulators: then a restart can hand them in again ([`SumStates`]).
+/// Whether a GROUP BY has no state besides its accumulators, so that a restart can load them ([`SumStates`]).
 pub fn holds_sums_alone(input_schema: &SchemaRef, output_schema: &SchemaRef, plan: &plan::Aggregate) -> bool {
-    Layout::new(input_schema, output_schema, plan).parts.is_empty()
+    AggregateLayout::new(input_schema, output_schema, plan).parts.is_empty()
 }
 
-/// What a GROUP BY that [`holds_sums_alone`] holds, and the errors of the rows it was made from.
+/// The state of a GROUP BY that [`holds_sums_alone`], and the errors of the rows it was computed from.
 #[derive(Clone)]
 pub struct SumStates<'s> {
-    /// (key, accumulators): by what groups grow, never taken back.
+    /// (key, accumulators): the increments of the groups' accumulators. They are never retracted.
     pub sums: Pairs<'s>,
     /// Error rows.
     pub errs: Rows<'s>,
 }
 
-/// What is to be told of accumulators.
-pub struct Telling<'s> {
-    /// Handed in from where they are kept, all at one epoch; what comes up to it is not told.
+/// Asks a GROUP BY to output its increments.
+pub struct SumReporting<'s> {
+    /// Increments that are loaded from the lake, all at this epoch. What happens up to the epoch is not output.
     pub loaded: Option<(Epoch, SumStates<'s>)>,
 }
 
-/// Renders a GROUP BY: the group columns, then one column for each aggregate, of `output_schema`'s types.
+/// Renders a GROUP BY, whose rows are the group columns and one column for each aggregate, of `output_schema`'s types.
 ///
-/// `name` is the node's; operators are called after it. Errors of the input pass through; the rows and groups
-/// that have no result join them. What it holds is told where that is wanted.
+/// `name` is the node's, and the operators' names are derived from it. The errors are those of the input, of rows, and
+/// of groups without a result. With `reporting`, the second result has the state for the lake.
 pub fn aggregate<'s>(
-    input: Face<'s>,
+    input: OutputRows<'s>,
     input_errs: Rows<'s>,
     [input_schema, output_schema]: [SchemaRef; 2],
     plan: &plan::Aggregate,
-    telling: Option<Telling<'s>>,
+    reporting: Option<SumReporting<'s>>,
     name: &str,
 ) -> (Collections<'s>, Option<SumStates<'s>>) {
-    let from = |telling: &Telling<'s>| telling.loaded.as_ref().map_or(Epoch::MIN, |(epoch, _)| epoch + 1);
-    let told_from = telling.as_ref().map(from);
-    let loaded = telling.and_then(|telling| telling.loaded);
-    let layout = Layout::new(&input_schema, &output_schema, plan);
+    let from = |reporting: &SumReporting<'s>| reporting.loaded.as_ref().map_or(Epoch::MIN, |(epoch, _)| epoch + 1);
+    let growth_from = reporting.as_ref().map(from);
+    let loaded = reporting.and_then(|reporting| reporting.loaded);
+    let layout = AggregateLayout::new(&input_schema, &output_schema, plan);
     let groups = plan.group.len();
     let scope = input_errs.inner.scope();
-    let encoded = matches!(input, Face::Rows(_));
+    let encoded = matches!(input, OutputRows::Rows(_));
     let key = Arc::new(Schema::new(named(&plan.group, &output_schema.fields()[..groups])));
     let key_codec = || codec(relaxed(&key));
     let looked_at = layout.looked_at();
-    let front = Front {
+    let front = AggregateFront {
         input: codec(relaxed(&input_schema)),
-        reader: Reader::new(&input_schema, encoded, key_codec(), layout.expressions, |column| {
+        reader: RowReader::new(&input_schema, encoded, key_codec(), layout.expressions, |column| {
             looked_at.contains(&column)
         }),
         measures: layout.measures.clone(),
         projections: layout.projections,
         global: groups == 0 && loaded.is_none(),
     };
-    let Fronted {
+    let FrontOutput {
         errs: refused,
         accumulators,
         projections,
@@ -132,26 +132,28 @@ pub fn aggregate<'s>(
     let mut errs = vec![told.clone()];
     for (keyed, part) in projections.into_iter().zip(layout.parts) {
         let arrange = match part {
-            Part::Distinct { .. } => arrange_spread,
-            Part::Values { .. } | Part::General { .. } => arrange_by_key,
+            AggregatePart::Distinct { .. } => arrange_spread,
+            AggregatePart::Values { .. } | AggregatePart::General { .. } => arrange_by_key,
         };
         let arranged = arrange(keyed.as_collection(), &format!("{name}: arrange {}", part.label()));
         match part {
-            Part::Distinct { measures, values, .. } => {
+            AggregatePart::Distinct { measures, values, .. } => {
                 accumulators.push(distinct::accumulators(arranged, values, measures, name));
             }
-            Part::Values { .. } => kept.push(arranged),
-            Part::General { general, label } => kept.push(general.results(arranged, &format!("{name}: {label}"))),
+            AggregatePart::Values { .. } => kept.push(arranged),
+            AggregatePart::General { general, label } => {
+                kept.push(general.results(arranged, &format!("{name}: {label}")))
+            }
         }
     }
     let accumulators = scope.concatenate(accumulators);
-    let accumulators = accumulators::arrange(accumulators, &format!("{name}: arrange accumulators"));
-    let finish = Finish {
+    let accumulators = arranged::arrange_accumulators(accumulators, &format!("{name}: arrange accumulators"));
+    let finish = GroupFinisher {
         measures: layout.finished,
         results: layout.results,
         sources: layout.sources,
         keys: key_codec(),
-        told_from,
+        growth_from,
     };
     let FinishedGroups { rows, failed, growth } = finish.render(accumulators, kept, name);
     errs.push(failed);
@@ -160,14 +162,14 @@ pub fn aggregate<'s>(
         oks: rows,
         errs: errs.as_collection(),
     };
-    let states = told_from.map(|_| SumStates {
+    let states = growth_from.map(|_| SumStates {
         sums: growth,
         errs: told,
     });
     (made, states)
 }
 
-/// The fields of a group's key, named as the query does: of a group without a result, its error row tells them.
+/// The fields of a group's key, with the names that the query uses, for the error rows of groups.
 fn named(group: &[plan::Expr], fields: &[FieldRef]) -> Vec<Field> {
     let names: Vec<String> = group.iter().map(plan::readable).collect();
     let is_one = |name: &String| names.iter().filter(|other| *other == name).count() == 1;

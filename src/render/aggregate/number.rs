@@ -1,33 +1,34 @@
 //! Exact sums of numbers as vectors of limbs, and their rounding.
 //!
-//! A number is a sum of digits of 24 bits, `digit * 2^(24 * position)`. A sum keeps, for each position, the sum
-//! of the digits that its addends have there, as an `i64`, and never carries from one position to the next.
-//! That makes addition of vectors exact, commutative and invertible:
+//! A number is a sum of 24-bit digits, `digit * 2^(24 * position)`. A sum of numbers keeps, for each position, the sum
+//! of the digits that the addends have there, as an `i64` (a limb), and never carries from one position to the next.
+//! So the addition of vectors of limbs is exact, commutative and invertible:
 //!
 //! 1. every addend has one vector, so adding and retracting it leaves zeros, in any order;
 //! 2. a position holds at least 2^39 addends before it could overflow.
 //!
-//! Floats count their positions from 2^-1074, the least double; their squares from 2^-2148. Carrying happens
-//! only when a result is asked for, in integers as large as it takes, and is rounded once, to nearest even.
+//! The positions of floats count from 2^-1074, the smallest positive double, those of their squares from 2^-2148.
+//! Carrying happens only when a result is computed, in integers of any size, and the result is rounded once, to
+//! nearest even.
 
 use num_bigint::BigInt;
 use num_traits::{Signed, ToPrimitive, Zero};
 use smallvec::SmallVec;
 
-/// Bits of a digit.
+/// The number of bits of a digit.
 const BITS: u32 = 24;
 const MASK: u128 = (1 << BITS) - 1;
 
 /// The exponent of position 0 in a sum of doubles.
 pub(super) const FLOAT_EXPONENT: i32 = -1074;
-/// Positions a sum of doubles can have.
+/// How many positions a sum of doubles can have.
 pub(super) const FLOAT_POSITIONS: u32 = 2098_u32.div_ceil(BITS) + 1;
-/// Positions a sum of squares of doubles can have.
+/// How many positions a sum of squares of doubles can have.
 pub(super) const SQUARE_POSITIONS: u32 = (2 * 2098_u32).div_ceil(BITS) + 1;
-/// Positions a sum of 128-bit integers can have.
+/// How many positions a sum of 128-bit integers can have.
 pub(super) const INTEGER_POSITIONS: u32 = 128_u32.div_ceil(BITS);
 
-/// A sum in the making: the limbs from position `base` on.
+/// A sum while it is computed: the limbs from position `base` on.
 #[derive(Clone, Default)]
 pub(super) struct Limbs {
     base: u32,
@@ -35,7 +36,7 @@ pub(super) struct Limbs {
 }
 
 impl Limbs {
-    /// Adds `times` the finite `value`.
+    /// Adds the finite `value` multiplied by `times`.
     #[inline]
     pub fn add_f64(&mut self, value: f64, times: i64) {
         if let Some((mantissa, exponent)) = decompose(value) {
@@ -44,7 +45,7 @@ impl Limbs {
         }
     }
 
-    /// Adds `times` the square of the finite `value`.
+    /// Adds the square of the finite `value` multiplied by `times`.
     #[inline]
     pub fn add_square(&mut self, value: f64, times: i64) {
         if let Some((mantissa, exponent)) = decompose(value) {
@@ -56,20 +57,20 @@ impl Limbs {
         }
     }
 
-    /// Adds `times` the integer `value`.
+    /// Adds the integer `value` multiplied by `times`.
     #[inline]
     pub fn add_i64(&mut self, value: i64, times: i64) {
         let times = if value < 0 { -times } else { times };
         self.add_scaled(value.unsigned_abs(), 0, times);
     }
 
-    /// Adds `times` the integer `value`.
+    /// Adds the integer `value` multiplied by `times`.
     #[inline]
     pub fn add_u64(&mut self, value: u64, times: i64) {
         self.add_scaled(value, 0, times);
     }
 
-    /// Adds `times` the integer `value`.
+    /// Adds the integer `value` multiplied by `times`.
     #[inline]
     pub fn add_i128(&mut self, value: i128, times: i64) {
         let times = if value < 0 { -times } else { times };
@@ -89,7 +90,7 @@ impl Limbs {
             let digit = (rest & MASK) as i64;
             if digit != 0 {
                 let limb = self.limb(position);
-                // (2): no overflow below 2^39 addends.
+                // By (2), this does not overflow below 2^39 addends.
                 *limb = limb.wrapping_add(digit.wrapping_mul(times));
             }
             rest >>= BITS;
@@ -122,7 +123,7 @@ impl Limbs {
     }
 }
 
-/// Mantissa without trailing zeros, and its exponent above 2^-1074; none for zero.
+/// The mantissa without trailing zero bits, and its exponent relative to 2^-1074; `None` for zero.
 #[inline]
 fn decompose(value: f64) -> Option<(u64, u32)> {
     let bits = value.to_bits();
@@ -139,7 +140,7 @@ fn decompose(value: f64) -> Option<(u64, u32)> {
     Some((mantissa >> zeros, exponent + zeros))
 }
 
-/// The value of limbs (positions ascending) as an integer, if 128 bits hold it on the way.
+/// The value of limbs (positions ascending) as an integer; `None` if it, or an intermediate value, exceeds 128 bits.
 pub(super) fn to_i128(entries: impl DoubleEndedIterator<Item = (u32, i64)>) -> Option<i128> {
     let mut value: i128 = 0;
     let mut at: Option<u32> = None;
@@ -175,7 +176,7 @@ pub(super) fn to_big(entries: impl DoubleEndedIterator<Item = (u32, i64)>) -> Bi
     value << (at.unwrap_or(0) * BITS)
 }
 
-/// The double nearest to the value of limbs (positions ascending) of a sum of doubles.
+/// The double nearest to a sum of doubles, given by its limbs (positions ascending).
 pub(super) fn to_f64(entries: impl DoubleEndedIterator<Item = (u32, i64)> + Clone) -> f64 {
     let Some((base, _)) = entries.clone().next() else {
         return 0.0;
@@ -197,7 +198,8 @@ pub(super) fn round_ratio(numerator: &BigInt, denominator: &BigInt, exponent: i3
         return 0.0;
     }
     let (mut n, mut d) = (numerator.abs(), denominator.clone());
-    // A quotient of 66 or 67 bits: more than a double's 53, and its lowest bit tells whether more follow.
+    // The quotient has 66 or 67 bits, more than a double's 53. Its lowest bit is set if the division leaves a
+    // remainder.
     let shift = 66 - (n.bits() as i64 - d.bits() as i64);
     match shift >= 0 {
         true => n <<= shift,
@@ -219,11 +221,11 @@ fn round(value: u128, exponent: i32) -> f64 {
     if top > 1023 {
         return f64::INFINITY;
     }
-    // The exponent of the last bit that the double has.
+    // The exponent of the double's last bit.
     let last = (top - 52).max(-1074);
     let dropped = last - exponent;
     if dropped <= 0 {
-        // All bits are kept, so there are 53 of them at most.
+        // All bits are kept, so there are at most 53 of them.
         return times_power(value as f64, exponent);
     }
     if dropped > 127 {
@@ -236,7 +238,7 @@ fn round(value: u128, exponent: i32) -> f64 {
     times_power((kept + up as u128) as f64, last)
 }
 
-/// `value * 2^exponent`, which a double holds exactly (or which is beyond the largest).
+/// `value * 2^exponent`, which must be exact as a double, or beyond the greatest double.
 fn times_power(value: f64, exponent: i32) -> f64 {
     let power = |exponent: i32| match exponent {
         ..-1022 => f64::from_bits(1 << (exponent + 1074).max(0)),
@@ -254,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    /// The exact sum as an integer of units of 2^-1074, digit by digit from the definition of a double.
+    /// The exact sum as a multiple of 2^-1074, computed from the definition of a double.
     fn reference(values: &[f64]) -> BigInt {
         values
             .iter()
@@ -270,7 +272,7 @@ mod tests {
             .sum()
     }
 
-    /// Whether `rounded` is the double nearest to `exact` units of 2^-1074, ties to even.
+    /// Whether `rounded` is the double nearest to `exact` multiples of 2^-1074, ties to even.
     fn is_nearest(rounded: f64, exact: &BigInt) -> bool {
         if rounded.is_infinite() {
             let edge = reference(&[f64::MAX]) + (BigInt::from(1) << (1023 - 53 + 1074));

@@ -1,7 +1,7 @@
-//! From a GROUP BY's rows to keys and to columns of everything that its aggregates look at.
+//! Reads the rows of a GROUP BY: their keys, and the columns of all expressions that the aggregates use.
 //!
-//! Of encoded rows, no more is decoded than expressions need, and keys that are columns are cut out of their bytes;
-//! rows that come as columns are taken as they are.
+//! Of encoded rows, only the columns that expressions need are decoded, and keys that are plain columns are cut out of
+//! the bytes. Rows that arrive as columns are used as they are.
 
 use std::sync::Arc;
 
@@ -16,49 +16,49 @@ use crate::render::expr::{KernelError, column, plain_columns, relaxed};
 use crate::repr::{Row, RowCodec, Splice, Update};
 
 /// Reads rows.
-pub(super) struct Reader {
+pub(super) struct RowReader {
     keys: Keys,
-    /// Of the columns that are read.
+    /// Decodes the columns that expressions read.
     codec: RowCodec,
-    /// Takes them; none: a row is read whole.
+    /// Cuts those columns out of a row; `None` if the whole row is decoded.
     cut: Option<Splice>,
-    /// Over these columns. None: nobody looks at it.
+    /// Expressions over the decoded columns; `None` for an expression that nothing uses.
     expressions: Vec<Option<Expr>>,
     types: Vec<DataType>,
 }
 
-/// Where keys come from.
+/// How keys are made.
 enum Keys {
-    /// Columns of the row.
+    /// They are cut out of the row's bytes.
     Cut(Splice),
-    /// The first columns, encoded.
+    /// They are encoded from the first expressions.
     Evaluated(RowCodec),
 }
 
-/// The columns of a batch, and its keys back to back.
-pub(super) struct Read {
-    /// One for each expression; what nobody looks at is nulls.
+/// The columns of a batch, and its keys, which are stored back to back.
+pub(super) struct ReadBatch {
+    /// One column for each expression; null for an expression that nothing uses.
     pub columns: Vec<ArrayRef>,
     keys: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Read {
+impl ReadBatch {
     /// The key of a row.
     pub fn key(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         &self.keys[start..self.ends[row]]
     }
 
-    /// All keys.
+    /// The keys of all rows.
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.ends.len()).map(|row| self.key(row))
     }
 }
 
-impl Reader {
-    /// Of rows of `input`, `encoded` or as columns. The first expressions make the key; of these, `looked_at` tells
-    /// which are looked at besides.
+impl RowReader {
+    /// Reads rows of `input`, either `encoded` or as columns. The first expressions form the key; `looked_at` says
+    /// which expressions are used in other ways.
     pub fn new(
         input: &SchemaRef,
         encoded: bool,
@@ -89,7 +89,7 @@ impl Reader {
         }
         let fields: Vec<Field> = read.iter().map(|column| input.field(*column).clone()).collect();
         let codec = RowCodec::new(relaxed(&Arc::new(Schema::new(fields))));
-        Reader {
+        RowReader {
             expressions: (exprs.iter().enumerate())
                 .map(|(index, expr)| needed(index).then(|| over(expr, &read)))
                 .collect(),
@@ -100,7 +100,7 @@ impl Reader {
         }
     }
 
-    /// What expressions are evaluated over.
+    /// Decodes rows into the columns that expressions read.
     pub fn decode(&self, rows: &[Update]) -> RecordBatch {
         let decoded = match &self.cut {
             None => self.codec.decode(rows.iter().map(|(row, _, _)| row.bytes())),
@@ -114,14 +114,14 @@ impl Reader {
         decoded.expect("rows of a node are encoded with its schema")
     }
 
-    /// Evaluates the expressions over a batch; `rows` are its rows, if they came encoded.
-    pub fn read(&self, batch: &RecordBatch, rows: &[Update]) -> Result<Read, KernelError> {
+    /// Evaluates the expressions over a batch. `rows` are its encoded rows, if it has any.
+    pub fn read(&self, batch: &RecordBatch, rows: &[Update]) -> Result<ReadBatch, KernelError> {
         let columns = self.columns(self.expressions.len(), batch)?;
         let (keys, ends) = self.keys(&columns, batch.num_rows(), rows)?;
-        Ok(Read { columns, keys, ends })
+        Ok(ReadBatch { columns, keys, ends })
     }
 
-    /// The key of a batch of one row over which an expression fails; none if one of the key's own does.
+    /// The key of the only row of a batch for which some expression fails; `None` if an expression of the key fails.
     pub fn key(&self, batch: &RecordBatch, rows: &[Update]) -> Option<Row> {
         let groups = match &self.keys {
             Keys::Cut(_) => 0,
@@ -150,7 +150,7 @@ impl Reader {
         };
         let groups = codec.schema().fields().len();
         if groups == 0 {
-            return Ok((vec![], vec![0; count])); // arrow encodes no rows of no columns
+            return Ok((vec![], vec![0; count])); // arrow does not encode rows without columns
         }
         let (mut keys, mut ends) = (vec![], vec![]);
         for key in &codec.encode(&columns[..groups])? {
@@ -161,7 +161,7 @@ impl Reader {
     }
 }
 
-/// What is cut out of all rows, back to back, and where each ends.
+/// Cuts parts out of all rows. Returns them back to back, and where each ends.
 fn cut_all(cut: &Splice, rows: &[Update]) -> (Vec<u8>, Vec<usize>) {
     let mut bytes = Vec::new();
     let ends = rows.iter().map(|(row, _, _)| {
@@ -185,7 +185,7 @@ fn columns_of(expr: &Expr) -> Vec<usize> {
     found
 }
 
-/// The expression over some of the columns alone.
+/// The expression over a batch that has only these columns.
 fn over(expr: &Expr, columns: &[usize]) -> Expr {
     let moved = expr.clone().transform(|expr| {
         let Some(column) = (expr.as_ref() as &dyn std::any::Any).downcast_ref::<Column>() else {

@@ -1,5 +1,5 @@
-//! The oracle: at every epoch, a GROUP BY equals DataFusion's batch answer over the rows so far, whatever the
-//! number of workers. And what DataFusion cannot tell: exactness, errors, order of NaN.
+//! Compares a GROUP BY with an oracle: at every epoch it must equal DataFusion's result over the rows so far, with any
+//! number of workers. Other tests check what DataFusion cannot: exactness, errors, and the order of NaN.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,10 +23,10 @@ use differential_dataflow::input::Input;
 use proptest::prelude::*;
 
 use super::super::columns;
-use super::super::face::Face;
+use super::super::face::OutputRows;
 use super::aggregate;
-use super::finish::Source;
-use super::layout::Layout;
+use super::finish::ColumnSource;
+use super::layout::AggregateLayout;
 use crate::plan::{Aggregate, AggregateCall, AggregateKind};
 use crate::repr::{Diff, Epoch, Row, RowCodec, Update, normalise_batch, normalise_schema};
 
@@ -118,7 +118,7 @@ fn line() -> impl Strategy<Value = Line> {
     })
 }
 
-/// Epochs of changes: rows that come, and for each epoch which of those that are there go.
+/// Epochs of changes: the rows that are added, and, as indices, which of the existing rows are removed.
 fn history() -> impl Strategy<Value = Vec<(Vec<Line>, Vec<prop::sample::Index>)>> {
     let gone = prop::collection::vec(any::<prop::sample::Index>(), 0..8);
     prop::collection::vec((prop::collection::vec(line(), 0..10), gone), 1..5)
@@ -126,7 +126,7 @@ fn history() -> impl Strategy<Value = Vec<(Vec<Line>, Vec<prop::sample::Index>)>
 
 type Changes = Vec<Vec<(Line, Diff)>>;
 
-/// The changes of each epoch (a row that goes was there), the last taking all away that is left.
+/// The changes of each epoch. Only existing rows are removed, and the last epoch removes all that are left.
 fn changes(history: &[(Vec<Line>, Vec<prop::sample::Index>)]) -> Changes {
     let mut alive: Vec<Line> = vec![];
     let mut epochs = vec![];
@@ -220,14 +220,14 @@ fn planned(sql: &str) -> (Aggregate, SchemaRef) {
     )
 }
 
-/// What a GROUP BY yields: rows and error rows, as updates.
+/// The output of a GROUP BY: rows and error rows, as updates.
 struct Output {
     schema: SchemaRef,
     oks: Vec<Update>,
     errs: Vec<Update>,
 }
 
-/// A worker that panics would leave the others waiting for it for ever, and the test without an end.
+/// Aborts the test when a worker panics, because the other workers would wait for it forever.
 struct OnPanic;
 
 impl Drop for OnPanic {
@@ -269,10 +269,10 @@ fn run_rows(sql: &str, updates: Vec<Update>, workers: usize) -> Output {
         let mut input = worker.dataflow::<Epoch, _, _>(|scope| {
             let (input, rows) = scope.new_collection::<Row, Diff>();
             let (_, none) = scope.new_collection::<Row, Diff>();
-            // Rows come encoded or as columns.
+            // Rows arrive as columns or encoded, depending on the number of workers.
             let rows = match peers {
-                2 => Face::Columns(columns::decode(rows, &schema(), "t")),
-                _ => Face::Rows(rows),
+                2 => OutputRows::Columns(columns::decode(rows, &schema(), "t")),
+                _ => OutputRows::Rows(rows),
             };
             let (out, _) = aggregate(rows, none, [schema(), output], &plan, None, "aggregate t");
             out.oks.inspect(move |update| oks.lock().unwrap().push(update.clone()));
@@ -284,7 +284,7 @@ fn run_rows(sql: &str, updates: Vec<Update>, workers: usize) -> Output {
             if *input.time() < *epoch {
                 input.advance_to(*epoch);
                 input.flush();
-                // Some epochs are worked on alone, some together.
+                // Some epochs are processed alone, others together.
                 if epoch % 2 == 0 {
                     worker.step();
                 }
@@ -306,7 +306,7 @@ fn run_rows(sql: &str, updates: Vec<Update>, workers: usize) -> Output {
     }
 }
 
-/// The rows there are as of an epoch.
+/// The rows as of an epoch.
 fn as_of(updates: &[Update], epoch: Epoch) -> Vec<Row> {
     let mut rows: BTreeMap<&Row, Diff> = BTreeMap::new();
     for (row, time, diff) in updates {
@@ -377,7 +377,7 @@ fn expected(sql: &str, schema: &SchemaRef, lines: &[&Line]) -> Table {
     table(&codec.decode(rows.iter().map(Row::bytes)).unwrap())
 }
 
-/// Equal, floats nearly so: DataFusion rounds at every step, we once.
+/// Equal, except that floats may differ slightly, because DataFusion rounds at every step.
 fn alike(ours: &ScalarValue, theirs: &ScalarValue) -> bool {
     match (ours, theirs) {
         (ScalarValue::Float64(Some(x)), ScalarValue::Float64(Some(y))) => {
@@ -407,7 +407,8 @@ fn check(sql: &str, epochs: &Changes, workers: usize) {
             theirs.len(),
             "{sql}\n at {epoch}, {workers} workers\n{ours:?}\n{theirs:?}\n{lines:?}"
         );
-        // Rows are sorted by their bytes; a float that differs in its last bit could move one, keys cannot.
+        // Rows are sorted by their keys. Sorted by all of their bytes, a float that differs in its last bit could move
+        // a row.
         let sorted = |mut table: Table| {
             table.sort_by_key(|row| format!("{:?}", &row[..keys(sql)]));
             table
@@ -647,10 +648,10 @@ fn ends_of_the_same_values_share_their_arrangement() {
          count(DISTINCT i) FROM t GROUP BY k",
     );
     let schema = schema();
-    let layout = Layout::new(&schema, &output, &plan);
+    let layout = AggregateLayout::new(&schema, &output, &plan);
     let kept = layout.sources.iter().map(|source| match source {
-        Source::Accumulators => None,
-        Source::Kept(kept) => Some(kept.input),
+        ColumnSource::Accumulators => None,
+        ColumnSource::Arranged(kept) => Some(kept.input),
     });
     let inputs = [Some(0), Some(0), Some(1), Some(1), Some(2), Some(3), None];
     assert_eq!(kept.collect::<Vec<_>>(), inputs);
@@ -730,7 +731,7 @@ fn a_group_has_no_result_while_a_row_of_it_does_not_evaluate() {
         vec![(integer("a", Some(0)), 1)],
         zeros("a", 1).chain(zeros("c", 1)).collect(),
     ];
-    // The key as a column, and computed: where it fails, no group is told.
+    // The key is a plain column or computed. A row whose key fails counts in no group.
     for (workers, key) in (1..4).flat_map(|workers| [(workers, "k"), (workers, "substr(k, 1, 1)")]) {
         let sql = format!("SELECT {key}, count(*), sum(10 / i), min(100 / i) FROM t GROUP BY {key}");
         let output = run(&sql, &epochs, workers);
@@ -744,7 +745,7 @@ fn a_group_has_no_result_while_a_row_of_it_does_not_evaluate() {
         }
         let groups: Vec<usize> = (1..=6).map(|epoch| output.at(epoch).len()).collect();
         assert_eq!(groups, [0, 1, 1, 2, 1, 2], "{sql}, {workers} workers");
-        // The rows, and for each group one more.
+        // One error for each failing row, and one for each group with such rows.
         let errors = |epoch: Epoch| -> Diff {
             let errs = output.errs.iter().filter(|(_, time, _)| *time <= epoch);
             errs.map(|(_, _, diff)| diff).sum()
@@ -808,7 +809,7 @@ fn a_hot_key_is_one_update_for_each_worker_and_epoch() {
         .map(|_| (0..20_000).map(|i| (integer("a", Some(i)), 1)).collect())
         .collect();
     let output = run("SELECT k, count(*), sum(i) FROM t GROUP BY k", &epochs, 2);
-    // Each epoch's row comes once and goes once, however many rows made it.
+    // The row of each epoch is added once and removed once, however many input rows it was computed from.
     assert_eq!(output.oks.len(), 5);
     assert_eq!(int(&output.at(3)[0][1]), 60_000);
 }

@@ -1,9 +1,9 @@
-//! Scalar functions against PostgreSQL: each expression of `functions.txt` over rows with extremes, with PostgreSQL's own
-//! answer for each row, or that it is an error.
+//! Compares scalar functions with PostgreSQL: evaluates each expression of `functions.txt` over rows with extreme
+//! values, for which PostgreSQL's own results or errors are known.
 //!
-//! The answers lie in `functions.jsonl`; `ALLUVIUM_GOLDEN=1 cargo test --lib functions_are_postgresqls` writes them anew with
-//! `psql` from the PostgreSQL of `scripts/services` (`eval "$(scripts/services env)"`). An expression behind `check: ` is one
-//! that `check` refuses here, whatever PostgreSQL says.
+//! The results are in `functions.jsonl`. `ALLUVIUM_GOLDEN=1 cargo test --lib functions_are_postgresqls` regenerates
+//! them with `psql` from the PostgreSQL of `scripts/services` (`eval "$(scripts/services env)"`). An expression behind
+//! `check: ` is one that `check` refuses, whatever PostgreSQL returns.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,12 +14,12 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::{Value, json};
 
-use super::numbers::{Rows, batch_answer};
+use super::numbers::{CaseRows, batch_answer};
 use crate::testing::checkout;
 
 const EXPRESSIONS: &str = include_str!("functions.txt");
 
-/// What is refused, whatever PostgreSQL says.
+/// Marks expressions that `check` refuses, whatever PostgreSQL returns.
 const REFUSED: &str = "check: ";
 
 const SCHEMA: &str = "\
@@ -29,7 +29,7 @@ const SCHEMA: &str = "\
     declare r text; begin execute q into r; return to_json(r); exception when others then return json_build_object('error', sqlerrm); end $$;
     ";
 
-fn t() -> Rows {
+fn t() -> CaseRows {
     let rows = json!([
         [1, "", 0, 0, 0.0, "0", true],
         [2, "a", 1, 1, 1.5, "1.5", false],
@@ -56,10 +56,10 @@ fn t() -> Rows {
         [15, "aaa'bbb\"c", 7, -4, -1e-320, "0.0005", true]
     ]);
     let columns = "id BIGINT, s VARCHAR, k INT, n BIGINT, f DOUBLE, d DECIMAL(18,4), b BOOLEAN";
-    Rows::new("t", columns, &rows)
+    CaseRows::new("t", columns, &rows)
 }
 
-/// What PostgreSQL answers to each expression, by the row.
+/// PostgreSQL's results for each expression, row by row.
 fn ask(expressions: &[&str]) -> String {
     let url = std::env::var("ALLUVIUM_POSTGRES").expect("scripts/services env says where PostgreSQL is");
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
@@ -94,7 +94,7 @@ fn ask(expressions: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A value as PostgreSQL writes it.
+/// A value as PostgreSQL formats it.
 fn shown(column: &ArrayRef, row: usize) -> Option<String> {
     if column.is_null(row) {
         return None;
@@ -128,7 +128,7 @@ fn shown(column: &ArrayRef, row: usize) -> Option<String> {
     })
 }
 
-/// A text of an array, in quotes where it needs them.
+/// A text as an element of an array, quoted where PostgreSQL quotes it.
 fn quoted_item(text: &str) -> String {
     let special = |c: char| matches!(c, '{' | '}' | ',' | '"' | '\\') || c.is_ascii_whitespace();
     if text.is_empty() || text.contains(special) || text.eq_ignore_ascii_case("null") {
@@ -138,7 +138,8 @@ fn quoted_item(text: &str) -> String {
     }
 }
 
-/// Whether a value is PostgreSQL's: doubles to the last digit but one, decimals in the digits that both have.
+/// Whether a value equals PostgreSQL's: doubles may differ in the last digit, and decimals are compared in the digits
+/// that both have.
 fn is(ours: &str, theirs: &str, of: &DataType) -> bool {
     if ours == theirs {
         return true;
@@ -208,7 +209,7 @@ fn functions_are_postgresqls() {
             let right = match (own, theirs) {
                 (None, Value::Object(_)) | (Some(None), Value::Null) => true,
                 (Some(Some(own)), Value::String(theirs)) => is(own, theirs, of),
-                // A DECIMAL holds no NaN.
+                // A DECIMAL cannot be NaN.
                 (None, Value::String(theirs)) => theirs == "NaN" && matches!(of, DataType::Decimal128(..)),
                 _ => false,
             };
@@ -229,7 +230,7 @@ fn functions_are_postgresqls() {
     );
 }
 
-/// All rows of a partition were dead letters where an argument failed over one of them.
+/// Regression: all rows of a partition became dead letters when an argument failed for one of them.
 #[test]
 fn a_row_over_which_a_windows_argument_fails_is_the_only_dead_letter_of_its_partition() {
     for sql in [
@@ -243,7 +244,8 @@ fn a_row_over_which_a_windows_argument_fails_is_the_only_dead_letter_of_its_part
     }
 }
 
-/// `SELECT ... WHERE n > 10` over a subquery that casts only what a pattern lets through made a dead letter of each other row.
+/// Regression: with `SELECT ... WHERE n > 10` over a subquery that casts only texts that match a pattern, every other
+/// row became a dead letter.
 #[test]
 fn rows_that_a_condition_excludes_are_no_dead_letters() {
     for (sql, rows) in [
@@ -273,7 +275,7 @@ fn rows_that_a_condition_excludes_are_no_dead_letters() {
     }
 }
 
-/// A whole number in a struct, such as a rank, ended the run.
+/// Regression: an integer within a struct, such as a rank, ended the run.
 #[test]
 fn a_rank_within_a_struct_is_kept() {
     let sql = "SELECT id, named_struct('r', row_number() OVER (ORDER BY id)) AS a FROM t";

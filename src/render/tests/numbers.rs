@@ -1,6 +1,7 @@
-//! What numbers mean, run by the graph: cases with the answers of PostgreSQL.
+//! The meaning of numbers, computed by the graph: cases with the results of PostgreSQL.
 //!
-//! The public cases lie beside the checkout (`../shared/cases/sql.json`); without them that test says so and checks nothing.
+//! The public cases are outside of the checkout (`../shared/cases/sql.json`); without them, that test prints a note
+//! and checks nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,17 +18,17 @@ use crate::plan::compile;
 use crate::render::expr::relaxed;
 use crate::render::{Counters, error};
 use crate::repr::{Diff, Row, RowCodec, SqlType, Update, normalise_schema};
-use crate::testing::checkout;
+use crate::testing::{Prerequisite, checkout, skip};
 
 /// An input: its name, its columns as SQL declares them, and its rows.
-pub(super) struct Rows {
+pub(super) struct CaseRows {
     pub name: String,
     columns: Vec<(String, SqlType)>,
     pub rows: Vec<Vec<Value>>,
 }
 
-impl Rows {
-    pub fn new(name: &str, columns: &str, rows: &Value) -> Rows {
+impl CaseRows {
+    pub fn new(name: &str, columns: &str, rows: &Value) -> CaseRows {
         let mut declared: Vec<String> = vec![];
         for part in columns.split(',') {
             match declared.last_mut() {
@@ -48,7 +49,7 @@ impl Rows {
             .unwrap()
             .iter()
             .map(|row| row.as_array().unwrap().clone());
-        Rows {
+        CaseRows {
             name: name.to_string(),
             columns: declared.iter().map(column).collect(),
             rows: rows.collect(),
@@ -112,13 +113,13 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The rows of a table, as the cases write them, and why others are dead letters; or the refusal.
-pub(super) fn answer(inputs: &[Rows], sql: &str) -> Result<(String, Vec<String>), String> {
+/// The rows of a table in the format of the cases, and the reasons of dead letters; or the message of a refusal.
+pub(super) fn answer(inputs: &[CaseRows], sql: &str) -> Result<(String, Vec<String>), String> {
     answer_expecting(inputs, sql, &[])
 }
 
-/// The same of a table from which rows are taken that do not pass these checks.
-fn answer_expecting(inputs: &[Rows], sql: &str, checks: &[&str]) -> Result<(String, Vec<String>), String> {
+/// Like [`answer`], for a table with expectations that drop the rows that violate these checks.
+fn answer_expecting(inputs: &[CaseRows], sql: &str, checks: &[&str]) -> Result<(String, Vec<String>), String> {
     let (batch, reasons) = batch_answer(inputs, sql, checks)?;
     let mut lines = lines(&batch);
     lines.sort();
@@ -128,9 +129,14 @@ fn answer_expecting(inputs: &[Rows], sql: &str, checks: &[&str]) -> Result<(Stri
     })
 }
 
-/// The rows themselves. At once, and row by row with each taken out and put back, they are the same.
-pub(super) fn batch_answer(inputs: &[Rows], sql: &str, checks: &[&str]) -> Result<(RecordBatch, Vec<String>), String> {
-    let mut definition = dataflow(inputs.iter().map(Rows::input).collect(), 1);
+/// The rows themselves. Checks that they are the same when all input rows are added at once, and when rows are added
+/// one by one, each also removed and added again.
+pub(super) fn batch_answer(
+    inputs: &[CaseRows],
+    sql: &str,
+    checks: &[&str],
+) -> Result<(RecordBatch, Vec<String>), String> {
+    let mut definition = dataflow(inputs.iter().map(CaseRows::input).collect(), 1);
     definition.tables[0].layer = Layer::Gold;
     definition.tables[0].sql = sql.to_string();
     definition.tables[0].expectations = checks
@@ -143,7 +149,7 @@ pub(super) fn batch_answer(inputs: &[Rows], sql: &str, checks: &[&str]) -> Resul
         .collect();
     let graph = Arc::new(compile(&definition).map_err(|refusal| refusal.to_string())?);
     let schema = graph.tables[0].schema.clone();
-    // All rows at once, and then one at each time, a row taken out and put back between them.
+    // All rows are added at one time; then, in another run, each is added, removed and added again.
     let whole: Vec<Vec<Vec<(Row, Diff)>>> = inputs
         .iter()
         .map(|rows| vec![rows.encoded().into_iter().map(|row| (row, 1)).collect()])
@@ -190,7 +196,7 @@ fn counted(updates: &[Update]) -> Vec<&Row> {
         .collect()
 }
 
-/// Rows as the cases write them: numbers without zeros at their end.
+/// Rows in the format of the cases: numbers have no trailing zeros.
 fn lines(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::new();
     let cell = |column: &ArrayRef, row: usize| {
@@ -222,7 +228,8 @@ fn lines(batch: &RecordBatch) -> Vec<String> {
     (0..batch.num_rows()).map(row).collect()
 }
 
-/// A literal was a double that was cut off at 15 digits: `price >= 16.60` dropped a price of 16.60.
+/// Regression: a literal was read as a double, which was cut off at 15 digits, so `price >= 16.60` dropped a price of
+/// 16.60.
 #[test]
 fn an_expectation_compares_decimals_by_value() {
     let rows = serde_json::json!([
@@ -231,7 +238,7 @@ fn an_expectation_compares_decimals_by_value() {
         [3, "99999999.99", 1e20],
         [4, null, null]
     ]);
-    let t = || Rows::new("t", "id BIGINT, price DECIMAL(10,2), x DOUBLE", &rows);
+    let t = || CaseRows::new("t", "id BIGINT, price DECIMAL(10,2), x DOUBLE", &rows);
     for (checks, right) in [
         (&["price >= 16.60"][..], "(1) (3) (4)"),
         (&["price NOT IN (4.14, 99999999.99)"], "(1) (4)"),
@@ -248,7 +255,7 @@ fn an_expectation_compares_decimals_by_value() {
     }
 }
 
-/// A common type of the two columns needs 48 digits, and a DECIMAL has 38.
+/// A common type of the two columns would need 48 digits, and a DECIMAL has at most 38.
 #[test]
 fn decimals_that_meet_beyond_38_digits_are_compared_by_value() {
     let nines = "9".repeat(38);
@@ -259,7 +266,7 @@ fn decimals_that_meet_beyond_38_digits_are_compared_by_value() {
         [4, null, "0.0000000001"],
         [5, "0", null]
     ]);
-    let t = || Rows::new("t", "id BIGINT, d DECIMAL(38,0), e DECIMAL(38,10)", &rows);
+    let t = || CaseRows::new("t", "id BIGINT, d DECIMAL(38,0), e DECIMAL(38,10)", &rows);
     for (sql, right) in [
         ("SELECT id FROM t WHERE d = e", "(2)"),
         ("SELECT id FROM t WHERE d > e", "(1)"),
@@ -276,7 +283,7 @@ fn decimals_that_meet_beyond_38_digits_are_compared_by_value() {
     ] {
         assert_eq!(answer(&[t()], sql).unwrap(), (right.to_string(), vec![]), "{sql}");
     }
-    // What is kept has 38: the scale of the one that has more, and a value that does not fit is an error.
+    // A result column has 38 digits, and the greater of the two scales; a value that does not fit is an error.
     let (rows, reasons) = answer(&[t()], "SELECT id, CASE WHEN id < 3 THEN d ELSE e END AS v FROM t").unwrap();
     assert_eq!(
         rows,
@@ -289,7 +296,7 @@ fn decimals_that_meet_beyond_38_digits_are_compared_by_value() {
 fn the_public_cases_of_numbers_are_right() {
     let file = checkout().join("../shared/cases/sql.json");
     let Ok(cases) = std::fs::read_to_string(&file) else {
-        eprintln!("SKIPPED: there are no cases at {}", file.display());
+        skip(Prerequisite::Data, &format!("there are no cases at {}", file.display()));
         return;
     };
     let mut wrong = vec![];
@@ -304,8 +311,8 @@ fn the_public_cases_of_numbers_are_right() {
         }
         tried += 1;
         let inputs = case["inputs"].as_object().unwrap().iter();
-        let inputs: Vec<Rows> = inputs
-            .map(|(name, input)| Rows::new(name, input["columns"].as_str().unwrap(), &input["rows"]))
+        let inputs: Vec<CaseRows> = inputs
+            .map(|(name, input)| CaseRows::new(name, input["columns"].as_str().unwrap(), &input["rows"]))
             .collect();
         let sql = case["sql"].as_str().unwrap();
         let right = case["right"].as_str().unwrap();
@@ -325,7 +332,7 @@ fn the_public_cases_of_numbers_are_right() {
     );
 }
 
-/// Cases that have another answer here.
+/// Cases whose result differs here, each with the reason.
 const OTHERWISE: [(&str, &str); 3] = [
     (
         "n23_sum",

@@ -1,21 +1,21 @@
-//! Numbers against PostgreSQL: expressions over rows with extremes, and queries, each with PostgreSQL's own answer.
+//! Compares numbers with PostgreSQL: expressions over rows with extreme values, and queries.
 //!
-//! The answers lie in `postgres.txt`; `ALLUVIUM_GOLDEN=1 cargo test --lib numbers_are_postgresqls` writes them anew with `psql`
-//! from the PostgreSQL of `scripts/services` (`eval "$(scripts/services env)"`).
-//! A decimal may have fewer digits behind the point than PostgreSQL's, or more: it is compared in those that both have.
+//! PostgreSQL's results are in `postgres.txt`. `ALLUVIUM_GOLDEN=1 cargo test --lib numbers_are_postgresqls`
+//! regenerates them with `psql` from the PostgreSQL of `scripts/services` (`eval "$(scripts/services env)"`). A
+//! decimal may have fewer or more fractional digits than PostgreSQL's; it is compared in the digits that both have.
 
 use std::fmt::Write;
 use std::process::Command;
 
 use serde_json::json;
 
-use super::numbers::{Rows, answer};
+use super::numbers::{CaseRows, answer};
 use crate::testing::checkout;
 
-/// Each of the rows of t alone, so that one without an answer does not hide the others.
+/// Evaluated for each row of t alone, so that a row with an error does not hide the others.
 const EXPRESSIONS: &str = include_str!("expressions.txt");
 
-/// Rows of t.
+/// The number of rows of t.
 const ROWS: usize = 9;
 
 const SCHEMA: &str = "\
@@ -23,7 +23,7 @@ const SCHEMA: &str = "\
     create table t(id bigint, k int, x bigint, d numeric(18,2), e numeric(38,10), f double precision, s text);
     create table u(p numeric(10,4), q double precision, n bigint);";
 
-fn t() -> Rows {
+fn t() -> CaseRows {
     let rows = json!([
         [1, 7, i64::MAX, "16.10", "1.2345678901", "16.1", "1.005"],
         [2, -7, 3, "4567.89", "-0.5", "0.1", "-2.5"],
@@ -36,20 +36,20 @@ fn t() -> Rows {
         [9, -3, i64::MIN, "-0.05", "-1.25", "-2.5", "0.005"]
     ]);
     let columns = "id BIGINT, k INT, x BIGINT, d DECIMAL(18,2), e DECIMAL(38,10), f DOUBLE, s VARCHAR";
-    Rows::new("t", columns, &rows)
+    CaseRows::new("t", columns, &rows)
 }
 
-fn u() -> Rows {
+fn u() -> CaseRows {
     let rows = json!([
         ["16.1000", "16.1", 16],
         ["0.1000", "0.1", 0],
         ["2.5000", "2.5", 2],
         [null, null, null]
     ]);
-    Rows::new("u", "p DECIMAL(10,4), q DOUBLE, n BIGINT", &rows)
+    CaseRows::new("u", "p DECIMAL(10,4), q DOUBLE, n BIGINT", &rows)
 }
 
-/// What PostgreSQL is asked: the query, or the expression for each row.
+/// The queries for PostgreSQL: the line itself, or the expression for each row.
 fn questions(line: &str) -> Vec<String> {
     if line.starts_with("SELECT") {
         return vec![line.to_string()];
@@ -78,7 +78,7 @@ fn psql(sql: &str) -> String {
     }
 }
 
-fn insert(rows: &Rows) -> String {
+fn insert(rows: &CaseRows) -> String {
     let mut text = String::new();
     for row in &rows.rows {
         let cells = row.iter().map(|cell| match super::numbers::text(cell) {
@@ -113,7 +113,7 @@ fn cells(rows: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// Whether a cell is what PostgreSQL has.
+/// Whether a cell equals PostgreSQL's.
 fn is(ours: &str, theirs: &str) -> bool {
     let (ours, theirs) = (ours.to_string(), theirs.to_string());
     if ours == theirs {
@@ -122,7 +122,7 @@ fn is(ours: &str, theirs: &str) -> bool {
     let (Ok(a), Ok(b)) = (ours.parse::<f64>(), theirs.parse::<f64>()) else {
         return false;
     };
-    // Digits behind the point that both may have: ours are without zeros at their end, of a scale of 16 at least.
+    // The fractional digits that both may have: ours have no trailing zeros, and a scale of at least 16.
     let behind = |text: &str| text.split_once('.').map_or(0, |(_, behind)| behind.len());
     if behind(&ours) < 6 && behind(&theirs) < 6 {
         return a == b;
@@ -199,7 +199,7 @@ fn numbers_are_postgresqls() {
             };
             let right = match theirs {
                 "error" => own.is_empty() && !reasons.is_empty(),
-                // A DECIMAL holds no NaN.
+                // A DECIMAL cannot be NaN.
                 "(NaN)" if line.contains("AS DECIMAL") => own.is_empty(),
                 theirs => are(&own, theirs),
             };

@@ -1,12 +1,12 @@
-//! Recursive queries are planned from SQL and kept up to date while a graph of edges changes. The rows that are expected are
-//! computed round by round, over sets of tuples for UNION and bags of them for UNION ALL.
+//! Recursive queries are planned from SQL, and kept up to date while a graph of edges changes. The expected rows are
+//! computed round by round, over sets of tuples for UNION, and bags of them for UNION ALL.
 
 use super::*;
 use crate::definition::{Layer, Table};
 use crate::plan::compile;
 use crate::repr::SqlType;
 
-/// Tables of these SELECTs over the input `e (a, b, q)`, all BIGINT.
+/// Plans tables of these SELECTs over the input `e (a, b, q)`, whose columns are BIGINT.
 fn planned(selects: &[&str], most_rounds: u64) -> Graph {
     let column = |name: &str| crate::definition::Column {
         name: name.to_string(),
@@ -38,7 +38,7 @@ fn planned(selects: &[&str], most_rounds: u64) -> Graph {
     compile(&flow).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
-/// What a recursive query yields, by the standard: each round is made of the one before.
+/// The result of a recursive query by the SQL standard: each round is computed from the one before.
 fn rounds(base: Vec<Tuple>, distinct: bool, most: usize, step: impl Fn(&Tuple) -> Vec<Tuple>) -> Bag {
     let mut all = Bag::new();
     let mut round = base;
@@ -59,8 +59,8 @@ fn rounds(base: Vec<Tuple>, distinct: bool, most: usize, step: impl Fn(&Tuple) -
     all
 }
 
-/// Edges from a node to one of the next `ahead` nodes (0: to any), so that there are many paths and few nodes.
-fn edge(random: &mut Random, nodes: u64, ahead: u64) -> Tuple {
+/// An edge from a node to one of the next `ahead` nodes (0: to any node), so that few nodes have many paths.
+fn edge(random: &mut SeededRandom, nodes: u64, ahead: u64) -> Tuple {
     let from = random.below(nodes);
     let to = match ahead {
         0 => random.below(nodes),
@@ -79,7 +79,7 @@ const REACHED: &str = "WITH RECURSIVE r (a, b) AS (SELECT a, b FROM e UNION SELE
 #[test]
 fn reachability_over_cycles_that_come_and_go() {
     let from_zero = "WITH RECURSIVE r AS (SELECT CAST(0 AS BIGINT) AS n UNION SELECT e.b FROM r, e WHERE e.a = r.n AND e.b IS NOT NULL) SELECT n FROM r";
-    let edges = history(&mut Random::new(5), 14, 9, |r| edge(r, 7, 0));
+    let edges = history(&mut SeededRandom::new(5), 14, 9, |r| edge(r, 7, 0));
     compare(planned(&[REACHED, from_zero], 1000), &[&edges], |index, inputs| {
         let of = |from: Option<i64>| inputs[0].iter().filter(move |e| from.is_some() && e[0] == from);
         match index {
@@ -100,7 +100,7 @@ fn quantities_along_paths_are_multiplied_and_equal_rows_are_counted() {
             SELECT a, b, q, 1 FROM e UNION ALL SELECT r.a, e.b, r.q * e.q, r.depth + 1 FROM r JOIN e ON e.a = r.b
         ) SELECT a, b, q, depth FROM r";
     let plain = "WITH RECURSIVE r AS (SELECT a, b FROM e UNION ALL SELECT r.a, e.b FROM e JOIN r ON e.a = r.b) SELECT a, b FROM r";
-    let edges = history(&mut Random::new(7), 12, 12, |r| edge(r, 6, 3));
+    let edges = history(&mut SeededRandom::new(7), 12, 12, |r| edge(r, 6, 3));
     compare(planned(&[parts, plain], 1000), &[&edges], |index, inputs| {
         let of = |from: Option<i64>| inputs[0].iter().filter(move |e| from.is_some() && e[0] == from);
         let times = |a: Option<i64>, b: Option<i64>| a.zip(b).map(|(a, b)| a * b);
@@ -120,7 +120,7 @@ fn quantities_along_paths_are_multiplied_and_equal_rows_are_counted() {
     });
 }
 
-/// Outer, semi and anti joins of the rows so far, with and without a further condition.
+/// Outer, semi and anti joins of the rows so far, with and without a residual condition.
 #[test]
 fn steps_with_all_joins_that_keep_rows_of_the_round_before() {
     let step = |joined: &str| {
@@ -144,7 +144,7 @@ fn steps_with_all_joins_that_keep_rows_of_the_round_before() {
         step("SELECT r.m, (SELECT max(e.b) FROM e WHERE e.a = r.m) AS x, r.d + 1 FROM r WHERE r.d < 4"),
     ];
     let texts: Vec<&str> = selects.iter().map(String::as_str).collect();
-    let edges = history(&mut Random::new(9), 10, 10, |r| edge(r, 5, 0));
+    let edges = history(&mut SeededRandom::new(9), 10, 10, |r| edge(r, 5, 0));
     compare(planned(&texts, 1000), &[&edges], |index, inputs| {
         let base = inputs[0]
             .iter()
@@ -177,14 +177,14 @@ fn steps_with_all_joins_that_keep_rows_of_the_round_before() {
     });
 }
 
-/// UNION ALL over a cycle has no end, and over two of them it has more rows than can be counted.
+/// UNION ALL does not end over a cycle, and over two cycles it has more rows than can be counted.
 #[test]
 fn what_does_not_end_is_told_and_the_rows_before_it_stay() {
     let walks = "WITH RECURSIVE r (n, d) AS (SELECT a, 0 FROM e WHERE q = 1 UNION ALL SELECT e.b, r.d + 1 FROM r JOIN e ON e.a = r.n) SELECT n, d FROM r";
     let paths = "WITH RECURSIVE r AS (SELECT a FROM e WHERE q = 1 UNION ALL SELECT e.b FROM r JOIN e ON e.a = r.a) SELECT a FROM r";
     let graph = Arc::new(planned(&[walks, paths], 50));
     let edge = |a: i64, b: i64, q: i64| encode(&vec![Some(a), Some(b), Some(q)]);
-    // A path; then it is a cycle; then there are two ways around; then the cycle is gone.
+    // First there is a path; then a cycle; then two cycles; then the path again.
     let history = Arc::new(vec![vec![
         vec![(edge(1, 2, 1), 1), (edge(2, 3, 0), 1)],
         vec![(edge(3, 1, 0), 1)],
@@ -211,7 +211,8 @@ fn what_does_not_end_is_told_and_the_rows_before_it_stay() {
         let around = [(1, 17), (2, 17), (3, 17)].map(|(n, count)| (vec![Some(n)], count));
         assert_eq!(rows(1, 1), Bag::from(around), "{way:?}");
 
-        // Each way around doubles the rows: of 2^16 there are as many, of 2^17 - 1 fewer than a million, then too many.
+        // Each additional cycle doubles the rows: 2^16 of a row are kept, so are 2^17 - 1 (fewer than a million), and
+        // more are refused.
         let doubled = rows(0, 2);
         assert_eq!(doubled[&walked(48)], 1 << 16, "{way:?}");
         assert_eq!(errors(0, 2), beyond, "one letter for each row, {way:?}");
@@ -262,13 +263,14 @@ fn rows_that_fail_within_a_round_stand_alone_and_what_they_would_lead_to_is_miss
     }
 }
 
-/// A leaf more, or less, takes far less than the tree did: what is not below it is not looked at.
+/// Adding or removing a leaf processes far fewer rows than building the tree did, because only what is below it
+/// changes.
 #[test]
 fn a_small_change_to_a_large_graph_works_on_a_few_rows() {
     const NODES: i64 = 20_000;
     let from_first = "WITH RECURSIVE r AS (SELECT CAST(0 AS BIGINT) AS n UNION SELECT e.b FROM r JOIN e ON e.a = r.n) SELECT n FROM r";
     let graph = Arc::new(planned(&[from_first], 1000));
-    // A tree of two children a node.
+    // A binary tree.
     let edge = |b: i64| (encode(&vec![Some((b - 1) / 2), Some(b), Some(1)]), 1);
     let history = Arc::new(vec![vec![
         (1..NODES).map(edge).collect(),

@@ -1,61 +1,68 @@
-//! What a snapshot was computed by: enough of the definition and its plan to tell, at a restart, which of what the lake
-//! holds still means what it says.
+//! The blueprint of a snapshot: enough of the definition and its plan to tell, at a restart, which tables and state of
+//! the lake are still valid.
 //!
-//! Kept as `_alluvium/plans/<hash>.json`; each snapshot's intent names its own. Parts are compared by hash: equal hash,
-//! equal meaning. An input is compared column by column, so that a column more changes nothing for what does not use it.
+//! It is stored as `_alluvium/plans/<hash>.json`, and each snapshot's intent names its own. Parts are compared by
+//! hash: equal hashes have equal meanings. An input is compared column by column, so that an additional column changes
+//! nothing for what does not use it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use twox_hash::XxHash3_64;
+use twox_hash::XxHash3_128;
 
 use super::folders::{Folders, folders};
-use super::sources::First;
+use super::sources::StatefulParts;
 use crate::definition::{BlankRows, Column, Dataflow, Feed, Input, TextDialect};
-use crate::plan::{Graph, Op, used_columns};
+use crate::plan::{
+    ENCODING_VERSION, Graph, Op, PlanHash, meaning_of, meaning_text, quoted, retention, texts, used_columns,
+};
 use crate::repr::Epoch;
-use crate::sink::Plan;
+use crate::sink::StoredPlan;
 
-/// The form of states in the lake, and of the errors that they hold: one that is worded otherwise could not be taken back.
-/// What is written in another form is not read: it is made anew from Bronze.
-const FORMAT: u32 = 3;
+/// The version of the form of state tables, and of the errors in them (an error that is worded differently could not
+/// be retracted). State of another version, or of another [`ENCODING_VERSION`], is not read but computed again from
+/// Bronze.
+const FORMAT: u32 = 4;
 
-/// A definition and its plan, as a snapshot remembers them.
+/// The blueprint of a definition and its plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Blueprint {
     format: u32,
+    /// The version of the texts that meanings are hashes of; 0 in the blueprints of earlier versions, which lack it.
+    #[serde(default)]
+    encoding: u32,
     inputs: BTreeMap<String, InputPrint>,
     tables: BTreeMap<String, TablePrint>,
-    /// By meaning: aggregates whose accumulators are kept.
+    /// Aggregates whose accumulators are kept, by meaning.
     sums: BTreeMap<String, SumPrint>,
-    /// Of all operators that hold or make rows, by meaning: what they are called.
+    /// The names of all operators that hold or make rows, by meaning.
     operators: BTreeMap<String, String>,
-    /// Of file feeds; none in what earlier versions wrote.
+    /// The folders of file feeds; empty in the blueprints of earlier versions, which lack it.
     #[serde(default)]
     folders: Folders,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct InputPrint {
-    /// Key, order, retention.
+    /// A hash of key, order and retention.
     identity: String,
-    /// The columns in order: the form of rows.
+    /// The columns in order, which is the form of stored rows.
     columns: Vec<ColumnForm>,
-    /// Columns whose values the rows that are held have.
+    /// The columns whose values the stored rows have.
     held: BTreeSet<String>,
     feeds: Vec<FeedPrint>,
-    /// What the graph looks at now; not part of the past.
+    /// The columns that the graph uses. This is part of the running definition only, and is not stored.
     #[serde(skip)]
     used: BTreeSet<String>,
 }
 
-/// A column of rows that are held.
+/// A column of stored rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ColumnForm {
     /// Its name.
     pub name: String,
-    /// As in SQL.
+    /// Its type as SQL writes it.
     pub sql_type: String,
     /// Whether it may be null.
     pub nullable: bool,
@@ -65,7 +72,7 @@ pub struct ColumnForm {
 struct FeedPrint {
     name: String,
     format: String,
-    /// By column: how it is read.
+    /// By column: a hash of how it is read from a record.
     columns: BTreeMap<String, String>,
 }
 
@@ -78,57 +85,57 @@ struct TablePrint {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct SumPrint {
     name: String,
-    /// From which epoch on the log has all that it summed up.
+    /// The epoch since which the log of sums is complete for this aggregate.
     since: Epoch,
 }
 
-/// How a part of the definition stands to the lake.
+/// How a part of the definition compares with the lake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// The lake does not have it.
+pub enum PartStanding {
+    /// The lake does not have the part.
     New,
-    /// The lake's is another.
+    /// The lake has it with another meaning.
     Changed,
-    /// The lake's is this one.
+    /// The lake has it with the same meaning.
     Unchanged,
-    /// The definition does not have it any more.
+    /// The definition no longer has it.
     Gone,
 }
 
-impl fmt::Display for Standing {
+impl fmt::Display for PartStanding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Standing::New => "new",
-            Standing::Changed => "changed",
-            Standing::Unchanged => "unchanged",
-            Standing::Gone => "gone",
+            PartStanding::New => "new",
+            PartStanding::Changed => "changed",
+            PartStanding::Unchanged => "unchanged",
+            PartStanding::Gone => "gone",
         })
     }
 }
 
-impl Standing {
-    fn of(is_same: bool) -> Standing {
+impl PartStanding {
+    fn if_same(is_same: bool) -> PartStanding {
         match is_same {
-            true => Standing::Unchanged,
-            false => Standing::Changed,
+            true => PartStanding::Unchanged,
+            false => PartStanding::Changed,
         }
     }
 }
 
-/// How an input stands to the lake.
+/// How an input compares with the lake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputStanding {
-    /// Whether its records mean what they meant, for what looked at them then and does now.
-    pub standing: Standing,
-    /// Whether what was kept of its rows has all that is looked at now.
+    /// Whether its records still have the same meaning, for everything that used them then and uses them now.
+    pub standing: PartStanding,
+    /// Whether the stored rows have all columns that are used now.
     pub covered: bool,
-    /// Whether that is in another form than rows of now.
+    /// Whether the stored rows have other columns than rows have now.
     pub reformed: bool,
 }
 
 impl Blueprint {
-    /// Of a dataflow.
-    pub fn of(dataflow: &Dataflow, graph: &Graph, first: &First) -> Blueprint {
+    /// The blueprint of a dataflow.
+    pub fn from_dataflow(dataflow: &Dataflow, graph: &Graph, first: &StatefulParts) -> Blueprint {
         let inputs = dataflow.inputs.iter().enumerate();
         let nodes = || graph.nodes.iter().zip(&first.meanings);
         let tables = nodes().filter_map(|(node, meaning)| {
@@ -136,15 +143,21 @@ impl Blueprint {
             let table = &graph.tables[table];
             let columns = table.schema.fields().iter();
             let print = TablePrint {
-                meaning: text(*meaning),
+                meaning: meaning_text(*meaning),
                 columns: columns.map(|f| (f.name().clone(), f.data_type().to_string())).collect(),
             };
             Some((table.name.clone(), print))
         });
         Blueprint {
             format: FORMAT,
+            encoding: ENCODING_VERSION,
             inputs: inputs
-                .map(|(index, input)| (input.name.clone(), InputPrint::of(input, &used_columns(graph, index))))
+                .map(|(index, input)| {
+                    (
+                        input.name.clone(),
+                        InputPrint::from_input(input, &used_columns(graph, index)),
+                    )
+                })
                 .collect(),
             tables: tables.collect(),
             sums: first
@@ -152,23 +165,29 @@ impl Blueprint {
                 .iter()
                 .map(|node| {
                     let name = graph.nodes[*node].name.clone();
-                    (text(first.meanings[*node]), SumPrint { name, since: 0 })
+                    (meaning_text(first.meanings[*node]), SumPrint { name, since: 0 })
                 })
                 .collect(),
             operators: nodes()
                 .filter(|(node, _)| !matches!(node.op, Op::Input(_) | Op::Table(_) | Op::Constant(_)))
-                .map(|(node, meaning)| (text(*meaning), node.name.clone()))
+                .map(|(node, meaning)| (meaning_text(*meaning), node.name.clone()))
                 .collect(),
             folders: folders(dataflow),
         }
     }
 
-    /// See [`super::folders`].
+    /// Whether this version can use what was computed by the blueprint. If another version has written state or
+    /// meanings in another form, they are computed again.
+    pub fn is_readable(&self) -> bool {
+        self.format == FORMAT && self.encoding == ENCODING_VERSION
+    }
+
+    /// The folders of file feeds, see [`super::folders`].
     pub fn folders(&self) -> &Folders {
         &self.folders
     }
 
-    /// Operators of this one that the other does not have, by name.
+    /// The names of operators in this blueprint that the other one does not have.
     pub fn operators_beside(&self, other: &Blueprint) -> Vec<&str> {
         let beside = self
             .operators
@@ -177,17 +196,17 @@ impl Blueprint {
         beside.map(|(_, name)| name.as_str()).collect()
     }
 
-    /// How many operators there are.
+    /// The number of operators.
     pub fn operators(&self) -> usize {
         self.operators.len()
     }
 
-    /// A table's columns, as (name, type); none of a table that it does not have.
+    /// The columns of a table as (name, type); `None` if there is no such table.
     pub fn columns(&self, table: &str) -> Option<&[(String, String)]> {
         self.tables.get(table).map(|table| table.columns.as_slice())
     }
 
-    /// Whether two definitions of a table compute the same rows, columns' names aside.
+    /// Whether both blueprints have the table and compute the same rows for it, whatever its columns are called.
     pub fn computes_alike(&self, other: &Blueprint, table: &str) -> bool {
         match (self.tables.get(table), other.tables.get(table)) {
             (Some(one), Some(other)) => one.meaning == other.meaning,
@@ -195,13 +214,13 @@ impl Blueprint {
         }
     }
 
-    /// How an input of `now` stands to this one.
+    /// Compares an input of `now` with this blueprint.
     pub fn input(&self, now: &Blueprint, name: &str) -> InputStanding {
         let (then, now) = match (self.inputs.get(name), now.inputs.get(name)) {
-            (Some(then), Some(now)) if self.format == FORMAT => (then, now),
+            (Some(then), Some(now)) if self.is_readable() => (then, now),
             _ => {
                 return InputStanding {
-                    standing: Standing::New,
+                    standing: PartStanding::New,
                     covered: false,
                     reformed: false,
                 };
@@ -209,56 +228,59 @@ impl Blueprint {
         };
         let unchanged = then.agrees(now);
         InputStanding {
-            standing: Standing::of(unchanged),
+            standing: PartStanding::if_same(unchanged),
             covered: unchanged && now.used.is_subset(&then.held),
             reformed: now.columns != then.columns,
         }
     }
 
-    /// The form of an input's rows.
+    /// The columns of an input's rows.
     pub fn form(&self, input: &str) -> &[ColumnForm] {
         self.inputs.get(input).map_or(&[], |input| &input.columns)
     }
 
-    /// Rows of an input are those that another definition's run held: they have the values they had.
+    /// Takes note that the rows of an input are loaded from a snapshot of `then`, so they have only the columns that
+    /// were stored then.
     pub fn take_over(&mut self, input: &str, then: &Blueprint) {
         if let (Some(now), Some(then)) = (self.inputs.get_mut(input), then.inputs.get(input)) {
             now.held.retain(|column| then.held.contains(column));
         }
     }
 
-    /// How a table of `now` stands to this one; what its inputs' records mean is not asked.
-    pub fn table(&self, now: &Blueprint, name: &str) -> Standing {
+    /// Compares a table of `now` with this blueprint. Whether the records of its inputs still have the same meaning is
+    /// not part of the answer.
+    pub fn table(&self, now: &Blueprint, name: &str) -> PartStanding {
         match (self.tables.get(name), now.tables.get(name)) {
-            (Some(then), Some(now)) if self.format == FORMAT => Standing::of(then == now),
-            _ => Standing::New,
+            (Some(then), Some(now)) if self.is_readable() => PartStanding::if_same(then == now),
+            _ => PartStanding::New,
         }
     }
 
-    /// From which epoch on the log has all that an aggregate of this meaning summed up; none: it is not kept.
-    pub fn sums_since(&self, meaning: u64) -> Option<Epoch> {
-        let print = self.sums.get(&text(meaning)).filter(|_| self.format == FORMAT);
+    /// The epoch since which the log of sums is complete for the aggregate of this meaning; `None` if it is not kept.
+    pub fn sums_since(&self, meaning: PlanHash) -> Option<Epoch> {
+        let print = self.sums.get(&meaning_text(meaning)).filter(|_| self.is_readable());
         print.map(|print| print.since)
     }
 
-    /// The log has all that an aggregate of this meaning summed up from an epoch on.
-    pub fn keep_sums_since(&mut self, meaning: u64, since: Epoch) {
-        if let Some(print) = self.sums.get_mut(&text(meaning)) {
+    /// Takes note that the log of sums is complete for the aggregate of this meaning since an epoch.
+    pub fn keep_sums_since(&mut self, meaning: PlanHash, since: Epoch) {
+        if let Some(print) = self.sums.get_mut(&meaning_text(meaning)) {
             print.since = since;
         }
     }
 
-    /// As the lake keeps it, under its hash.
-    pub fn plan(&self) -> Plan {
+    /// The blueprint as the lake stores it, named by its hash.
+    pub fn plan(&self) -> StoredPlan {
         let bytes = serde_json::to_vec_pretty(self).expect("a blueprint is plain data");
-        Plan {
-            name: text(XxHash3_64::oneshot(&bytes)),
+        StoredPlan {
+            name: meaning_text(XxHash3_128::oneshot(&bytes)),
             bytes: bytes.into(),
         }
     }
 }
 
-/// What else records of a feed mean something by; empty where it is as ever.
+/// The further settings of a feed that affect what its records mean; empty for the defaults, so that older blueprints
+/// still compare equal.
 fn wire_of(feed: &Feed) -> String {
     let unavailable = feed
         .wire
@@ -272,20 +294,32 @@ fn wire_of(feed: &Feed) -> String {
 }
 
 impl InputPrint {
-    fn of(input: &Input, used: &BTreeSet<usize>) -> InputPrint {
-        let read = |column: &Column| text_of(&format!("{:?}", (&column.from, &column.format, &column.null)));
+    fn from_input(input: &Input, used: &BTreeSet<usize>) -> InputPrint {
+        let read = |column: &Column| {
+            let Column { from, format, null, .. } = column;
+            meaning_text(meaning_of(&format!(
+                "(from {}) (format {}) (null {})",
+                texts(from),
+                texts(format),
+                texts(null)
+            )))
+        };
+        let column = |column: &Column| {
+            let nulls = if column.nullable { "null" } else { "not-null" };
+            format!("({} {} {nulls})", quoted(&column.name), column.sql_type)
+        };
         let names = input.columns.iter().map(|column| column.name.clone());
         let by_row = crate::input::has_state(input) && input.key.is_empty() && input.dedup_key.is_empty();
         InputPrint {
-            identity: text_of(&format!(
-                "{:?} {:?} {:?} {:?} {:?}",
-                input.key,
-                input.order_by,
-                input.dedup_key,
-                input.retention,
-                // What counts equal rows counts all of their columns.
-                by_row.then_some(&input.columns)
-            )),
+            identity: meaning_text(meaning_of(&format!(
+                "(key {}) (order {}) (dedup {}) {} (rows {})",
+                texts(&input.key),
+                texts(&input.order_by),
+                texts(&input.dedup_key),
+                retention(&input.retention),
+                // An input that counts equal rows has all of its columns as its identity.
+                input.columns.iter().filter(|_| by_row).map(column).collect::<String>()
+            ))),
             columns: input
                 .columns
                 .iter()
@@ -309,7 +343,8 @@ impl InputPrint {
         }
     }
 
-    /// Whether records mean what they meant. Feeds may have come at the end, and columns that may be null anywhere.
+    /// Whether records still have the same meaning. Feeds may have been added at the end, and nullable columns
+    /// anywhere.
     fn agrees(&self, now: &InputPrint) -> bool {
         let kept = |column: &&ColumnForm| self.columns.iter().any(|then| then.name == column.name);
         let known: Vec<&ColumnForm> = now.columns.iter().filter(kept).collect();
@@ -331,12 +366,4 @@ impl InputPrint {
                 .zip(&now.feeds)
                 .all(|(then, now)| same_read(then, now))
     }
-}
-
-fn text(hash: u64) -> String {
-    format!("{hash:016x}")
-}
-
-fn text_of(meaning: &str) -> String {
-    text(XxHash3_64::oneshot(meaning.as_bytes()))
 }

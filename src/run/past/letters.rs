@@ -1,27 +1,27 @@
-//! Dead letters that outlive a restart though nothing of what is fed again says them: those of inputs whose records are
-//! not fed, of tables that stand as they are, of files, which Bronze does not hold, and of rows that reached a table too
-//! late for its retention, which the graph could only judge by the time of the restart.
+//! Carries over the dead letters that a restart would not produce again: those of inputs whose records are not fed; of
+//! tables that are not computed again; of files, which Bronze does not hold; and of rows that arrived too late for a
+//! table's retention, because at a restart the graph judges them by a later time.
 
 use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, AsArray};
 use futures::TryStreamExt;
 
-use super::sources::{InputSource, Sources, TableSource};
+use super::sources::{InputSource, PastSources, TableSource};
 use crate::definition::Retention;
 use crate::render::{LATE, still_late};
 use crate::repr::Row;
 use crate::run::RunError;
-use crate::run::shared::Shared;
+use crate::run::board::Board;
 use crate::run::wiring::Wiring;
-use crate::serve::{Snapshot, literal};
+use crate::serve::{LakeSnapshot, literal};
 
-/// Gives the letters to `each`, some at once.
+/// Calls `each` with batches of the dead letters that are carried over.
 pub async fn carry(
-    snapshot: &Snapshot,
+    snapshot: &LakeSnapshot,
     wiring: &Wiring,
-    sources: &Sources,
-    shared: &Shared,
+    sources: &PastSources,
+    board: &Board,
     mut each: impl FnMut(Vec<Row>),
 ) -> Result<(), RunError> {
     let conditions = conditions(wiring, sources);
@@ -36,7 +36,11 @@ pub async fn carry(
         let mut found = snapshot.letters(&late).await?;
         while let Some(found) = found.try_next().await? {
             let payloads = found.batch.column_by_name("payload").expect("letters have it");
-            let late = still_late(payloads.as_binary(), retention, shared.open.load(Ordering::Acquire));
+            let late = still_late(
+                payloads.as_binary(),
+                retention,
+                board.epochs.open.load(Ordering::Acquire),
+            );
             let rows = found.rows.into_iter().zip(late);
             each(rows.filter_map(|(row, late)| late.then_some(row)).collect());
         }
@@ -44,8 +48,8 @@ pub async fn carry(
     Ok(())
 }
 
-/// Tables that are computed again and have a retention.
-fn judged<'a>(wiring: &'a Wiring, sources: &'a Sources) -> impl Iterator<Item = (String, &'a Retention)> {
+/// The tables with a retention that are computed again.
+fn judged<'a>(wiring: &'a Wiring, sources: &'a PastSources) -> impl Iterator<Item = (String, &'a Retention)> {
     let tables = wiring.graph.tables.iter().zip(&sources.tables);
     tables.filter_map(|(table, source)| {
         let retention = wiring.dataflow.tables[table.table].retention.as_ref()?;
@@ -53,14 +57,14 @@ fn judged<'a>(wiring: &'a Wiring, sources: &'a Sources) -> impl Iterator<Item = 
     })
 }
 
-fn conditions(wiring: &Wiring, sources: &Sources) -> Vec<String> {
+fn conditions(wiring: &Wiring, sources: &PastSources) -> Vec<String> {
     let mut conditions = Vec::new();
     for (input, source) in wiring.dataflow.inputs.iter().zip(&sources.inputs) {
         let name = literal(&input.name);
         conditions.push(match source {
             InputSource::None | InputSource::State { .. } => format!("(kind IN ('record', 'file') AND input = {name})"),
             InputSource::Bronze | InputSource::Feeds => {
-                // A feed that is no more owes no files.
+                // Dead letters of a feed that was removed are dropped.
                 let feeds: Vec<String> = input.feeds.iter().map(|feed| literal(&feed.name)).collect();
                 format!("(kind = 'file' AND input = {name} AND feed IN ({}))", feeds.join(", "))
             }
@@ -74,8 +78,8 @@ fn conditions(wiring: &Wiring, sources: &Sources) -> Vec<String> {
     conditions
 }
 
-/// Tables with rows that are refused for their keys, of those named.
-pub async fn clashing(snapshot: &Snapshot, tables: &[(usize, &str)]) -> Result<Vec<usize>, RunError> {
+/// Those of `tables` that have rows which were refused because another row had the same key.
+pub async fn clashing(snapshot: &LakeSnapshot, tables: &[(usize, &str)]) -> Result<Vec<usize>, RunError> {
     let mut clashing = Vec::new();
     if tables.is_empty() || !snapshot.has("dead_letters") {
         return Ok(clashing);

@@ -1,14 +1,14 @@
-//! A run over a lake that holds a snapshot first brings the graph to where it was: what the graph held is loaded, what was
-//! not kept or means something else now is made again from Bronze or the feeds ([`sources`]).
+//! Restores the graph at the start of a run over a lake that holds a snapshot. State that the lake keeps is loaded;
+//! what it does not keep, or what means something else now, is computed again from Bronze or the feeds ([`sources`]).
 //!
 //! ```text
 //! blueprint of the snapshot --> sources --+--> state tables, tables ---+
-//! definition, plan ----------^            +--> Bronze, archived drops -+--> workers, all at one new epoch
+//! definition, plan ----------^            +--> Bronze, archived drops -+--> workers, up to its epoch
 //!                                         +--> feeds, dead letters ----+
 //! ```
-//! Versions of a key are ordered by the epoch they arrived in, which states and Bronze keep. Dead letters that nothing
-//! says again are carried over ([`letters`]). When all of it is closed in the graph, the sinks compare what the graph says
-//! with what the tables hold, and write the difference: the audit.
+//! Versions of a key are ordered by the epoch in which they arrived, which state tables and Bronze record. Dead
+//! letters that nothing would produce again are carried over ([`letters`]). Once all of this has closed in the graph,
+//! the sinks compare the graph's tables with the stored ones and write the difference: the audit.
 
 mod blueprint;
 mod folders;
@@ -32,107 +32,115 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 use tokio::runtime::Handle;
 
-pub use self::blueprint::{Blueprint, ColumnForm, Standing};
+pub use self::blueprint::{Blueprint, ColumnForm, PartStanding};
 pub use self::folders::ShiftedFolder;
-pub use self::loads::Loads;
-pub use self::report::{Part, PlanReport, plan};
+pub use self::loads::LoadedParts;
+pub use self::report::{PlanReport, PlannedChange, plan};
 pub use self::skips::skips;
-pub use self::sources::{First, InputSource, Sources, Stored, TableSource};
+pub use self::sources::{InputSource, PastSources, StatefulParts, StoredState, TableSource};
 
 use super::RunError;
-use super::shared::Shared;
+use super::board::Board;
 use super::wiring::Wiring;
 use crate::definition::Input;
 use crate::input::Reform;
+use crate::lake::{Lake, bronze_input, bronze_table};
 use crate::plan::NodeId;
-use crate::repr::{CodecError, Epoch, Row, RowCodec, SqlType};
-use crate::serve::{Snapshot, history};
-use crate::sink::{Lake, LiveFile, Restored, WriterConfig, scan, states, sums};
-use crate::source::{Delivery, Position, Progress};
+use crate::repr::{CodecError, Epoch, FeedPositions, Position, Row, RowCodec, SqlType};
+use crate::serve::{LakeSnapshot, history};
+use crate::sink::{LiveFile, Restored, WriterConfig, scan, states, sums};
+use crate::source::Delivery;
 
-/// Rows that a worker is handed at once.
+/// How many rows at most are sent to a worker in one piece.
 const ROWS: usize = 8192;
 
-/// A piece of the past, for one worker.
-pub enum Past {
-    /// Records, and the epoch they first arrived in.
+/// A piece of the past, sent to one worker.
+pub enum PastPiece {
+    /// Records, and the epoch in which they first arrived.
     Delivery(Epoch, Box<Delivery>),
-    /// (key, state)s of an input.
+    /// The state of an input, as (key, state) pairs; the input is an index into the definition.
     States(usize, Vec<(Row, Row)>),
-    /// (key, accumulators) of an aggregate: by what its groups grew.
+    /// Accumulators of an aggregate, as (key, growth) pairs.
     Sums(NodeId, Vec<(Row, Row)>),
-    /// Rows behind the inputs.
-    Rows(Place, Vec<Row>),
-    /// Dead letters that nothing else says again.
+    /// Rows that are fed behind the inputs.
+    Rows(FeedPoint, Vec<Row>),
+    /// Dead letters that are carried over.
     Letters(Vec<Row>),
-    /// That was all. A past that breaks off has none: the audit would take away what is missing of it.
+    /// The past is complete. A past that broke off sends none: the audit would delete the rows that are missing from
+    /// it.
     End,
 }
 
-/// Where rows are fed behind the inputs.
+/// The place in the graph, behind the inputs, where rows are fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    /// As rows of a table of the graph.
+pub enum FeedPoint {
+    /// The rows of a table of the graph.
     Table(usize),
-    /// As errors of rows that an aggregate was made from.
+    /// The errors of rows that an aggregate was computed from.
     Errors(NodeId),
 }
 
-impl Past {
-    /// How many rows or records it has; at least one.
+impl PastPiece {
+    /// How many rows or records it counts for; at least one.
     pub fn rows(&self) -> usize {
         let rows = match self {
-            Past::Delivery(_, delivery) => delivery.decoded.raw.len(),
-            Past::States(_, states) | Past::Sums(_, states) => states.len(),
-            Past::Rows(_, rows) | Past::Letters(rows) => rows.len(),
-            Past::End => 0,
+            PastPiece::Delivery(_, delivery) => delivery.decoded.raw.len(),
+            PastPiece::States(_, states) | PastPiece::Sums(_, states) => states.len(),
+            PastPiece::Rows(_, rows) | PastPiece::Letters(rows) => rows.len(),
+            PastPiece::End => 0,
         };
         rows.max(1)
     }
 }
 
-/// What was decided of the past.
+/// How the past is restored.
 #[derive(Default)]
-pub struct Decided {
-    /// What the run's snapshots are computed by.
+pub struct PastDecision {
+    /// The blueprint of the run's snapshots.
     pub now: Blueprint,
-    /// What the lake's newest was computed by, where that is known.
+    /// The blueprint of the lake's newest snapshot, where that is known.
     pub then: Option<Blueprint>,
-    /// Tables of the sink that are audited.
+    /// The sink's tables that are audited.
     pub audited: Vec<usize>,
 }
 
-/// Decides where the past comes from, and tells the wiring. `recompute`: nothing that the lake keeps of the graph is used.
+/// Decides how the past is restored, and updates the wiring accordingly. With `recompute`, no state that the lake
+/// keeps is used.
 pub fn decide(
     wiring: &mut Wiring,
     lake: &Lake,
     runtime: &Handle,
     restored: &Restored,
     recompute: bool,
-) -> Result<Decided, RunError> {
+) -> Result<PastDecision, RunError> {
     let kept = restored.plan.as_ref().filter(|_| !recompute);
     let Some(epoch) = restored.epoch else {
-        return Ok(Decided {
-            now: Blueprint::of(&wiring.dataflow, &wiring.graph, &wiring.first),
-            ..Decided::default()
+        return Ok(PastDecision {
+            now: Blueprint::from_dataflow(&wiring.dataflow, &wiring.graph, &wiring.first),
+            ..PastDecision::default()
         });
     };
     let (now, then, sources) = choose(wiring, lake, runtime, epoch, kept, &restored.altered)?;
+    if then.as_ref().is_some_and(|then| !then.is_readable()) {
+        tracing::info!(
+            "the lake was written by a version that writes plans and states otherwise: all is computed again from Bronze, once"
+        );
+    }
     if let Some(written) = known(restored.plan.as_ref()) {
         folders::refuse_shifted(&wiring.dataflow, (&written, &now), &restored.progress)?;
     }
     tracing::debug!(?sources, "where the past comes from");
     let audited = wiring.observe_past(sources);
-    Ok(Decided { now, then, audited })
+    Ok(PastDecision { now, then, audited })
 }
 
-/// A blueprint as it was kept; none where it is not known, or was written by a version that wrote others.
+/// Parses a stored blueprint. `None` if there is none, or if another version wrote it in a form that cannot be parsed.
 fn known(plan: Option<&Bytes>) -> Option<Blueprint> {
     plan.and_then(|bytes| serde_json::from_slice(bytes).ok())
 }
 
-/// What the run's snapshots are computed by, what the lake's newest was, where that is known, and where the past comes
-/// from. `is_altered`: by table of the sink, see [`Restored::altered`].
+/// Returns the blueprint of the run's snapshots, that of the lake's newest snapshot, where it is known, and how the
+/// past is restored. `is_altered` is indexed by the sink's tables, see [`Restored::altered`].
 fn choose(
     wiring: &Wiring,
     lake: &Lake,
@@ -140,9 +148,9 @@ fn choose(
     epoch: Epoch,
     plan: Option<&Bytes>,
     is_altered: &[bool],
-) -> Result<(Blueprint, Option<Blueprint>, Sources), RunError> {
+) -> Result<(Blueprint, Option<Blueprint>, PastSources), RunError> {
     let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
-    let mut now = Blueprint::of(dataflow, graph, &wiring.first);
+    let mut now = Blueprint::from_dataflow(dataflow, graph, &wiring.first);
     let then = known(plan);
     let keyed = graph
         .tables
@@ -161,13 +169,13 @@ fn choose(
     unfit.extend((0..graph.tables.len()).filter(own));
     let inputs = wiring.states.inputs.iter();
     let unfit_inputs = inputs.filter(|(_, table)| is_altered[*table]);
-    let stored = Stored {
+    let stored = StoredState {
         blueprint: then.as_ref(),
         unfit,
         unfit_inputs: unfit_inputs.map(|(input, _)| *input).collect(),
         unfit_sums: wiring.states.sums.is_some_and(|log| is_altered[log]),
     };
-    let sources = Sources::of(dataflow, graph, &wiring.first, &now, (epoch, &stored));
+    let sources = PastSources::decide(dataflow, graph, &wiring.first, &now, (epoch, &stored));
     for (node, since) in &sources.since {
         now.keep_sums_since(wiring.first.meanings[*node], *since);
     }
@@ -179,61 +187,65 @@ fn choose(
     Ok((now, then, sources))
 }
 
-/// The dead letters of a snapshot, and these tables: others may be lost, and are made again.
-async fn open(lake: &Lake, epoch: Epoch, wanted: impl Fn(&str) -> bool) -> Result<Snapshot, RunError> {
-    Ok(Snapshot::open_tables(lake, Some(epoch), |table| table == "dead_letters" || wanted(table)).await?)
+/// Opens the dead letters of a snapshot and the tables that are `wanted`. Other tables may be lost, and are computed
+/// again.
+async fn open(lake: &Lake, epoch: Epoch, wanted: impl Fn(&str) -> bool) -> Result<LakeSnapshot, RunError> {
+    Ok(LakeSnapshot::open_tables(lake, Some(epoch), |table| table == "dead_letters" || wanted(table)).await?)
 }
 
-/// What a lake's snapshot holds, and where it goes.
-pub struct Bringing<'a> {
+/// Reads a snapshot of the lake and sends it to the workers.
+pub struct PastReplay<'a> {
     pub wiring: &'a Wiring,
     pub lake: &'a Lake,
     pub runtime: &'a Handle,
-    pub shared: &'a Arc<Shared>,
-    /// What the snapshot was computed by, where that is known.
+    pub board: &'a Arc<Board>,
+    /// The snapshot's blueprint, where it is known.
     pub blueprint: Option<&'a Blueprint>,
-    /// How the lake's files are read.
+    /// The configuration for reading the lake's files.
     pub config: &'a WriterConfig,
-    /// By table of the sink: its live files.
+    /// The live files of each of the sink's tables.
     pub files: &'a [Vec<LiveFile>],
-    /// How far feeds are read as of the snapshot.
-    pub progress: &'a Progress,
+    /// The version of each of the sink's tables.
+    pub versions: &'a [i64],
+    /// How far feeds were read as of the snapshot.
+    pub progress: &'a FeedPositions,
     /// The snapshot.
     pub epoch: Epoch,
 }
 
-/// Hands pieces to the workers in turn.
-struct Hands<'a> {
-    workers: &'a [Sender<Past>],
+/// Sends pieces to the workers in turn.
+struct WorkerTurns<'a> {
+    workers: &'a [Sender<PastPiece>],
     next: usize,
 }
 
-impl Hands<'_> {
-    /// May wait: the thread is the past's alone. A worker that is gone has told the conductor why.
-    fn give(&mut self, piece: Past) {
+impl WorkerTurns<'_> {
+    /// Blocks while the worker's queue is full, which is fine on a thread that does nothing else. A worker that is
+    /// gone has reported why.
+    fn send(&mut self, piece: PastPiece) {
         self.next += 1;
         let _ = self.workers[self.next % self.workers.len()].send(piece);
     }
 }
 
-impl Bringing<'_> {
-    /// Hands all of the past to the workers, and at last its end.
-    pub fn bring(&self, workers: &[Sender<Past>]) -> Result<(), RunError> {
-        let mut hands = Hands { workers, next: 0 };
+impl PastReplay<'_> {
+    /// Sends all of the past to the workers, followed by its end.
+    pub fn send_all(&self, workers: &[Sender<PastPiece>]) -> Result<(), RunError> {
+        let mut worker_turns = WorkerTurns { workers, next: 0 };
         let Some(sources) = &self.wiring.sources else {
             unreachable!("a run over a lake with a past has decided where it comes from")
         };
-        self.load(sources, &mut hands)?;
-        // Changes of a key count in the order of their arrival, which the graph keeps within an epoch only.
-        self.shared.hold_epoch();
-        self.replay(sources, &mut hands)?;
+        self.load(sources, &mut worker_turns)?;
+        // Versions of a key are ordered by their arrival, and the graph can tell that order only within one epoch.
+        self.board.epochs.hold();
+        self.replay(sources, &mut worker_turns)?;
         for worker in workers {
-            let _ = worker.send(Past::End);
+            let _ = worker.send(PastPiece::End);
         }
         Ok(())
     }
 
-    /// Rows that [`Bringing::bring`] loads from what the lake keeps, at most.
+    /// An upper bound of the rows that [`PastReplay::send_all`] loads from state tables and tables.
     pub fn rows_to_load(wiring: &Wiring, files: &[Vec<LiveFile>]) -> u64 {
         let Some(sources) = &wiring.sources else { return 0 };
         let states = &wiring.states;
@@ -249,8 +261,8 @@ impl Bringing<'_> {
         all.flat_map(|table| &files[table]).map(|file| file.rows).sum()
     }
 
-    /// What is kept.
-    fn load(&self, sources: &Sources, hands: &mut Hands<'_>) -> Result<(), RunError> {
+    /// Loads the state that the lake keeps.
+    fn load(&self, sources: &PastSources, worker_turns: &mut WorkerTurns<'_>) -> Result<(), RunError> {
         let started = Instant::now();
         let mut rows = 0;
         let Wiring {
@@ -266,7 +278,7 @@ impl Bringing<'_> {
             rows += self.scan(*table, |batch| {
                 let states = states::states(batch);
                 let states = reform.iter().fold(states, |states, reform| reform.apply(states));
-                hands.give(Past::States(*input, states));
+                worker_turns.send(PastPiece::States(*input, states));
                 Ok(())
             })?;
         }
@@ -282,9 +294,9 @@ impl Bringing<'_> {
                         None => passed += 1,
                     }
                 }
-                self.shared.loaded.fetch_add(passed, Ordering::Relaxed);
+                self.board.counters.loaded.fetch_add(passed, Ordering::Relaxed);
                 sums.into_iter()
-                    .for_each(|(node, sums)| hands.give(Past::Sums(node, sums)));
+                    .for_each(|(node, sums)| worker_turns.send(PastPiece::Sums(node, sums)));
                 Ok(())
             })?;
         }
@@ -295,7 +307,7 @@ impl Bringing<'_> {
                     let own = found.iter().filter(|(of, _)| *of == first.meanings[*node]);
                     let own: Vec<Row> = own.map(|(_, error)| error.clone()).collect();
                     if !own.is_empty() {
-                        hands.give(Past::Rows(Place::Errors(*node), own));
+                        worker_turns.send(PastPiece::Rows(FeedPoint::Errors(*node), own));
                     }
                 }
                 Ok(())
@@ -309,7 +321,7 @@ impl Bringing<'_> {
             let codec = RowCodec::new(planned.schema.clone())?;
             rows += self.scan(self.wiring.first_table + planned.table, |batch| {
                 let rows = codec.encode_rows(batch.columns(), batch.num_rows())?;
-                hands.give(Past::Rows(Place::Table(table), rows));
+                worker_turns.send(PastPiece::Rows(FeedPoint::Table(table), rows));
                 Ok(())
             })?;
         }
@@ -319,12 +331,12 @@ impl Bringing<'_> {
                 seconds = started.elapsed().as_secs_f64(),
                 "loaded what the graph held"
             );
-            self.shared.observe_phase("load", started.elapsed());
+            self.board.counters.observe_phase("load", started.elapsed());
         }
         Ok(())
     }
 
-    /// From the form of an input's rows in the lake to that of now.
+    /// Converts the stored rows of an input from the columns of the snapshot to those of the definition.
     fn reform(&self, input: &Input) -> Result<Reform, RunError> {
         let then = self.blueprint.map_or(&[][..], |blueprint| blueprint.form(&input.name));
         let field = |column: &ColumnForm| {
@@ -338,7 +350,7 @@ impl Bringing<'_> {
         Ok(Reform::new(Arc::new(Schema::new(fields)), input.schema())?)
     }
 
-    /// Gives a table's rows in pieces to `each`; says how many there were.
+    /// Calls `each` with the rows of a table, in pieces. Returns how many rows there were.
     fn scan(
         &self,
         table: usize,
@@ -356,20 +368,41 @@ impl Bringing<'_> {
         Ok(rows)
     }
 
-    /// What is made again, and the letters that are not.
-    fn replay(&self, sources: &Sources, hands: &mut Hands<'_>) -> Result<(), RunError> {
+    /// Adds the Bronze tables of replayed inputs that were not in the definition as of the snapshot, and have records
+    /// of an earlier time: the feeds of such an input go on from where they were, so its past is in Bronze alone.
+    async fn add_returned(
+        &self,
+        snapshot: &mut LakeSnapshot,
+        replayed: impl Fn(usize) -> bool,
+    ) -> Result<(), RunError> {
+        for (index, input) in self.wiring.dataflow.inputs.iter().enumerate() {
+            let name = bronze_table(&input.name);
+            if let Some(table) = self.wiring.bronze[index]
+                && replayed(index)
+                && !snapshot.has(&name)
+                && !self.files[table].is_empty()
+            {
+                snapshot.add_table(self.lake, &name, self.versions[table]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Feeds the records that are computed again, and the dead letters that are carried over.
+    fn replay(&self, sources: &PastSources, worker_turns: &mut WorkerTurns<'_>) -> Result<(), RunError> {
         let started = Instant::now();
         let dataflow = &self.wiring.dataflow;
         let mut records = self.runtime.block_on(async {
             let replayed = |input: usize| sources.inputs[input] == InputSource::Bronze;
             let bronze = |table: &str| {
-                let named = |input: &Input| table.strip_prefix("bronze.") == Some(input.name.as_str());
+                let named = |input: &Input| bronze_input(table) == Some(input.name.as_str());
                 dataflow.inputs.iter().position(named).is_some_and(replayed)
             };
-            let snapshot = open(self.lake, self.epoch, bronze).await?;
+            let mut snapshot = open(self.lake, self.epoch, bronze).await?;
+            self.add_returned(&mut snapshot, replayed).await?;
             let mut records = 0;
             for (index, input) in dataflow.inputs.iter().enumerate() {
-                if !replayed(index) || !snapshot.has(&format!("bronze.{}", input.name)) {
+                if !replayed(index) || !snapshot.has(&bronze_table(&input.name)) {
                     continue;
                 }
                 records += history::replay(&snapshot, self.lake, input, async |past| {
@@ -383,20 +416,20 @@ impl Bringing<'_> {
                         epoch: None,
                         room: None,
                     };
-                    hands.give(Past::Delivery(past.epoch, Box::new(delivery)));
+                    worker_turns.send(PastPiece::Delivery(past.epoch, Box::new(delivery)));
                 })
                 .await?;
             }
-            letters::carry(&snapshot, self.wiring, sources, self.shared, |letters| {
-                hands.give(Past::Letters(letters));
+            letters::carry(&snapshot, self.wiring, sources, self.board, |letters| {
+                worker_turns.send(PastPiece::Letters(letters));
             })
             .await?;
             Ok::<u64, RunError>(records)
         })?;
-        records += reread::read(self, sources, hands)?;
+        records += reread::read(self, sources, worker_turns)?;
         if records > 0 {
             tracing::info!(records, seconds = started.elapsed().as_secs_f64(), "replayed the past");
-            self.shared.observe_phase("replay", started.elapsed());
+            self.board.counters.observe_phase("replay", started.elapsed());
         }
         Ok(())
     }

@@ -1,56 +1,60 @@
-//! What a run over a lake would do first: what is new, changed, unchanged or gone since its newest snapshot, where the
-//! past comes from, and how much of it there is. The deciding is the run's own ([`super::choose`]).
+//! Reports what a run over a lake would do first: what is new, changed, unchanged or gone since the newest snapshot,
+//! how the past is restored, and how much of it there is. The decision is made by the same code as in a run
+//! ([`super::choose`]).
 
 use std::sync::Arc;
 
-use super::blueprint::{Blueprint, Standing};
-use super::sources::{InputSource, Sources, TableSource};
+use super::blueprint::{Blueprint, PartStanding};
+use super::sources::{InputSource, PastSources, TableSource};
 use super::{choose, folders, known};
 use crate::backfill;
 use crate::definition::Dataflow;
 use crate::evolve::{self, EvolveError};
+use crate::lake::{Lake, LakeError, table_folder};
 use crate::plan::compile;
-use crate::repr::Epoch;
+use crate::repr::{Epoch, FeedPositions};
 use crate::run::{RunError, Wiring, runtime};
 use crate::serve;
 use crate::serve::history::HistoryError;
-use crate::sink::{CommitError, Found, Lake, LakeError, Survey, survey};
-use crate::source::Progress;
+use crate::sink::{CommitError, LakeSurvey, TableSurvey, survey};
 
-/// An input, a table, or what an aggregate holds.
+/// What a run would do about an input, a table or the state of an aggregate.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct PlannedChange {
     /// `input`, `table` or `state`.
     pub kind: &'static str,
-    /// As in SQL.
+    /// Its name as in SQL.
     pub name: String,
-    /// How it stands to the lake.
-    pub standing: Standing,
-    /// What a run does about it, in words.
+    /// How it compares with the lake.
+    pub standing: PartStanding,
+    /// What a run would do about it, for people.
     pub does: String,
 }
 
 /// See the module's header.
 #[derive(Clone, Debug)]
 pub struct PlanReport {
-    /// The lake's newest snapshot; none in a new lake.
+    /// The lake's newest snapshot; `None` in a new lake.
     pub epoch: Option<Epoch>,
-    /// Inputs, tables, states; what is gone comes last.
-    pub parts: Vec<Part>,
-    /// Operators that stay, that come, and that go.
+    /// Whether another version of Alluvium wrote the lake's state, in a form that this one does not read.
+    pub is_of_another_version: bool,
+    /// Inputs, tables and states; those that are gone come last.
+    pub parts: Vec<PlannedChange>,
+    /// How many operators stay, and the names of those that come and those that go.
     pub operators: (usize, Vec<String>, Vec<String>),
-    /// Rows that are loaded from the lake.
+    /// Rows that would be loaded from the lake.
     pub loaded: u64,
-    /// Records that are replayed from Bronze.
+    /// Records that would be replayed from Bronze.
     pub replayed: u64,
-    /// Inputs whose feeds are read again from their start.
+    /// Inputs whose feeds would be read again from their start.
     pub reread: Vec<String>,
 }
 
-/// Says what a run would do first; touches nothing. `recompute`: of a run that makes all of its past again.
+/// Reports what a run would do first. Changes nothing. `recompute` has the meaning of
+/// [`super::super::Options::recompute`].
 ///
 /// # Errors
-/// A definition that does not plan; a lake that cannot be read.
+/// The definition cannot be planned, or the lake cannot be read.
 pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunError> {
     let runtime = runtime().map_err(|source| RunError::Thread {
         what: "the runtime",
@@ -92,6 +96,7 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         sources: &sources,
         report: PlanReport {
             epoch: found.epoch,
+            is_of_another_version: then.as_ref().is_some_and(|then| !then.is_readable()),
             parts: vec![],
             operators: operators(&now, then.as_ref()),
             loaded: 0,
@@ -106,8 +111,12 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
     Ok(reporter.report)
 }
 
-/// Refuses what replaying an input's Bronze would end with: records of a feed that the definition does not name.
-fn refuse_unknown_feeds(dataflow: &Dataflow, sources: &Sources, progress: &Progress) -> Result<(), HistoryError> {
+/// Refuses what would make replaying an input's Bronze fail: records of a feed that the definition does not have.
+fn refuse_unknown_feeds(
+    dataflow: &Dataflow,
+    sources: &PastSources,
+    progress: &FeedPositions,
+) -> Result<(), HistoryError> {
     let replayed = dataflow.inputs.iter().zip(&sources.inputs);
     for (input, _) in replayed.filter(|(_, source)| matches!(source, InputSource::Bronze)) {
         let mut read = progress.keys().filter(|id| id.input == input.name);
@@ -132,10 +141,10 @@ fn operators(now: &Blueprint, then: Option<&Blueprint>) -> (usize, Vec<String>, 
 
 impl PlanReport {
     fn of_a_new_lake(wiring: &Wiring) -> PlanReport {
-        let part = |kind, name: &str, does: &str| Part {
+        let part = |kind, name: &str, does: &str| PlannedChange {
             kind,
             name: name.to_string(),
-            standing: Standing::New,
+            standing: PartStanding::New,
             does: does.to_string(),
         };
         let inputs = wiring
@@ -148,9 +157,10 @@ impl PlanReport {
             .tables
             .iter()
             .map(|table| part("table", &table.name, "is made"));
-        let now = Blueprint::of(&wiring.dataflow, &wiring.graph, &wiring.first);
+        let now = Blueprint::from_dataflow(&wiring.dataflow, &wiring.graph, &wiring.first);
         PlanReport {
             epoch: None,
+            is_of_another_version: false,
             parts: inputs.chain(tables).collect(),
             operators: operators(&now, None),
             loaded: 0,
@@ -162,16 +172,16 @@ impl PlanReport {
 
 struct Reporter<'a> {
     wiring: &'a Wiring,
-    found: &'a Survey,
+    found: &'a LakeSurvey,
     now: &'a Blueprint,
     then: Option<&'a Blueprint>,
-    sources: &'a Sources,
+    sources: &'a PastSources,
     report: PlanReport,
 }
 
 impl Reporter<'_> {
-    fn push(&mut self, kind: &'static str, name: &str, standing: Standing, does: String) {
-        self.report.parts.push(Part {
+    fn push(&mut self, kind: &'static str, name: &str, standing: PartStanding, does: String) {
+        self.report.parts.push(PlannedChange {
             kind,
             name: name.to_string(),
             standing,
@@ -179,21 +189,24 @@ impl Reporter<'_> {
         });
     }
 
-    fn of(&self, table: usize) -> Option<&Found> {
+    fn survey_of(&self, table: usize) -> Option<&TableSurvey> {
         self.found.tables[table].as_ref()
     }
 
     fn rows(&self, table: usize) -> u64 {
-        self.of(table).map_or(0, |found| found.rows)
+        self.survey_of(table).map_or(0, |found| found.rows)
     }
 
     fn inputs(&mut self) {
         for (index, input) in self.wiring.dataflow.inputs.iter().enumerate() {
             let standing = self.then.map(|then| then.input(self.now, &input.name).standing);
-            let standing = match (standing, self.wiring.bronze[index].and_then(|table| self.of(table))) {
+            let standing = match (
+                standing,
+                self.wiring.bronze[index].and_then(|table| self.survey_of(table)),
+            ) {
                 (Some(standing), _) => standing,
-                (None, Some(_)) => Standing::Changed,
-                (None, None) => Standing::New,
+                (None, Some(_)) => PartStanding::Changed,
+                (None, None) => PartStanding::New,
             };
             let does = match self.sources.inputs[index] {
                 InputSource::None => "no table needs its past".to_string(),
@@ -227,11 +240,11 @@ impl Reporter<'_> {
     fn tables(&mut self) {
         for (index, table) in self.wiring.graph.tables.iter().enumerate() {
             let place = self.wiring.first_table + table.table;
-            let found = self.of(place).cloned();
+            let found = self.survey_of(place).cloned();
             let standing = match (self.then.map(|then| then.table(self.now, &table.name)), &found) {
-                (_, None) => Standing::New,
+                (_, None) => PartStanding::New,
                 (Some(standing), _) => standing,
-                (None, Some(_)) => Standing::Changed,
+                (None, Some(_)) => PartStanding::Changed,
             };
             let mut does = match (self.sources.tables[index], &found) {
                 (TableSource::Itself { fed: false }, Some(found)) => {
@@ -247,7 +260,7 @@ impl Reporter<'_> {
                 (_, None) => "is made".to_string(),
                 (
                     _,
-                    Some(Found {
+                    Some(TableSurvey {
                         replaced: Some(reason),
                         rows,
                         ..
@@ -267,7 +280,7 @@ impl Reporter<'_> {
         }
     }
 
-    /// Columns that come, go, or are called otherwise.
+    /// Describes columns that are added, dropped, renamed, or of another type.
     fn column_changes(&self, table: &str) -> Option<String> {
         let (then, now) = (self.then?.columns(table)?, self.now.columns(table)?);
         let mut changes: Vec<String> = Vec::new();
@@ -298,10 +311,10 @@ impl Reporter<'_> {
                 true => self.push(
                     "state",
                     name,
-                    Standing::Unchanged,
+                    PartStanding::Unchanged,
                     "its sums are loaded from state".into(),
                 ),
-                false => self.push("state", name, Standing::New, "its sums are made again".into()),
+                false => self.push("state", name, PartStanding::New, "its sums are made again".into()),
             }
         }
         if !self.sources.sums.is_empty() {
@@ -311,11 +324,11 @@ impl Reporter<'_> {
 
     fn gone(&mut self) {
         for table in &self.found.gone {
-            let place = table.replacen('.', "/", 1);
+            let place = table_folder(table);
             self.push(
                 "table",
                 table,
-                Standing::Gone,
+                PartStanding::Gone,
                 format!("is left in the lake, as {place}"),
             );
         }

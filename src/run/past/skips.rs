@@ -1,17 +1,19 @@
-//! Which records a run passes by: those that it is asked to, and those that the lake's dead letters name as skipped.
+//! Finds the records that a run skips: those that its options name, and those that dead letters mark as skipped.
 
 use tokio::runtime::Handle;
 
 use super::open;
 use crate::backfill;
 use crate::decode::skip::Skip;
+use crate::lake::Lake;
+use crate::repr::{FeedPositions, PartitionId};
 use crate::run::RunError;
 use crate::serve::{QueryError, history};
-use crate::sink::{Lake, Restored};
-use crate::source::{PartitionId, Progress};
+use crate::sink::Restored;
 
-/// All of them; and whether one that is asked for was taken already, so that what the lake keeps of the graph has what it did.
-/// A stretch of records counts as not skipped yet: which of its offsets are records is not known here.
+/// Returns all records to skip, and whether one of `asked` was taken by an earlier run, so that the lake's state
+/// contains its effect. A range counts as not skipped before unless the same range was, because it is not known which
+/// of its offsets are records.
 pub fn skips(
     lake: &Lake,
     runtime: &Handle,
@@ -32,9 +34,9 @@ pub fn skips(
     Ok((skips, has_new))
 }
 
-/// Whether the first of these records lies in what feeds or requests have brought already.
-fn is_taken(progress: &Progress, skip: &Skip) -> bool {
-    // What a request brings from files has progress of its own, whatever the feed.
+/// Whether feeds or requests have already brought the first of these records.
+fn is_taken(progress: &FeedPositions, skip: &Skip) -> bool {
+    // Requests keep the progress of files under a feed of their own.
     let (feed, partition) = match skip.partition.strip_prefix("backfill:") {
         Some(file) => (backfill::FEED, file),
         None => (skip.feed.as_str(), skip.partition.as_str()),

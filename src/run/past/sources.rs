@@ -1,104 +1,106 @@
-//! Where a run over a lake with a past gets it from: decides, reads nothing.
+//! Decides how a run over a lake with a past restores it. Reads nothing.
 //!
-//! Every table must come to hold what its SELECT yields over all input so far. For that the rows of each input need not
-//! be fed again: what the *first arrangement* on each path from a feed holds is enough, and the lake keeps it.
+//! Every table must come to hold what its SELECT yields over all input so far. For that, not every input has to be fed
+//! again: the content of the *first arrangement* on each path from a feed is enough, and the lake keeps it.
 //!
-//! | on the path from a feed                          | kept as                         | fed again                    |
-//! |--------------------------------------------------|---------------------------------|------------------------------|
-//! | an input that holds rows (key, dedup_key, ...)   | `_alluvium/state/inputs/<name>` | its states                   |
-//! | a table made row by row from an append-only input| the table itself                | its rows, if somebody reads them |
-//! | an aggregate over such rows, of sums alone       | in the log `_alluvium/state/sums` | its accumulators           |
-//! | anything else                                    | Bronze, or the feeds            | records                      |
+//! | on the path from a feed                           | kept as                           | fed again            |
+//! |---------------------------------------------------|-----------------------------------|----------------------|
+//! | an input that holds rows (key, dedup_key, ...)    | `_alluvium/state/inputs/<name>`   | its state            |
+//! | a table computed row by row from append-only input | the table itself                 | its rows, if needed  |
+//! | an aggregate of sums alone over such rows         | in the log `_alluvium/state/sums` | its accumulators     |
+//! | anything else                                     | Bronze, or the feeds              | records              |
 //!
-//! 1. A source stands only for what it was made of: the lake's blueprint must agree on all of it.
-//! 2. What is fed at one place is kept from coming through what lies before it ([`crate::render::Past`]), so each row
-//!    counts once, whatever else is fed.
-//! 3. A table whose rows are not made again is not audited, and keeps its dead letters.
+//! 1. State is used only if the lake's blueprint agrees with the definition about everything that it was computed
+//!    from.
+//! 2. Rows that are fed at one place do not also arrive there from upstream ([`crate::render::GraphPast`]), so each
+//!    row counts once, whatever else is fed.
+//! 3. A table whose rows are not computed again is not audited, and keeps its dead letters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::blueprint::{Blueprint, Standing};
+use super::blueprint::{Blueprint, PartStanding};
 use crate::definition::{Dataflow, Input};
 use crate::input::has_state;
-use crate::plan::{Graph, NodeId, Op, meanings};
+use crate::plan::{Graph, NodeId, Op, PlanHash, meanings};
 use crate::render::holds_sums_alone;
 use crate::repr::Epoch;
 
-/// The first arrangements that the lake keeps, beside the tables themselves.
+/// The first arrangements whose content the lake keeps, besides the tables.
 #[derive(Clone, Debug, Default)]
-pub struct First {
+pub struct StatefulParts {
     /// Inputs that hold rows.
     pub inputs: Vec<usize>,
-    /// Aggregates over rows of append-only inputs that hold sums alone.
+    /// Aggregates of sums alone, over rows of append-only inputs.
     pub sums: Vec<NodeId>,
-    /// By table of the graph: whether each of its rows is made of one record of an append-only input.
+    /// By table of the graph: whether each of its rows is computed from one record of an append-only input.
     by_record: Vec<bool>,
-    /// By node: what it computes ([`meanings`]), which names what is kept of it.
-    pub meanings: Vec<u64>,
+    /// By node: a hash of what it computes ([`meanings`]), which identifies its state in the lake.
+    pub meanings: Vec<PlanHash>,
 }
 
-/// Where an input's past comes from.
+/// How an input is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InputSource {
-    /// Nobody needs it.
+    /// Nothing needs its rows.
     None,
-    /// What it held.
+    /// From its state table.
     State {
-        /// In another form: it is told anew.
+        /// Whether its columns have changed, so that the state table is written anew.
         reformed: bool,
     },
-    /// Its records in Bronze.
+    /// By replaying its records from Bronze.
     Bronze,
-    /// Its records, read from the feeds again.
+    /// By reading its records from the feeds again.
     Feeds,
 }
 
-/// Where a table's past comes from.
+/// How a table is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TableSource {
     /// It is computed again, and audited.
     Graph,
-    /// It stands as it is; whether its rows are fed to what reads it.
+    /// Its stored rows are kept.
     Itself {
-        /// Somebody needs them.
+        /// Whether they are fed, because something reads them.
         fed: bool,
     },
 }
 
-/// See the module's header. Every process of a run builds its graph by the same ones.
+/// See the module's header. Every process of a run builds its graph by the same sources.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Sources {
+pub struct PastSources {
     /// By input of the definition.
     pub inputs: Vec<InputSource>,
     /// By table of the graph.
     pub tables: Vec<TableSource>,
     /// Aggregates whose accumulators are fed.
     pub sums: BTreeSet<NodeId>,
-    /// Of each of [`First::sums`]: the epoch from which on the log has all that it summed up, see [`sums::number`].
+    /// For each of [`StatefulParts::sums`]: the epoch since which the log of sums is complete for it, see
+    /// [`sums::number`].
     pub since: BTreeMap<NodeId, Epoch>,
 }
 
-/// What the lake holds.
-pub struct Stored<'a> {
-    /// What its newest snapshot was computed by; none: not known.
+/// What is known of the lake's newest snapshot.
+pub struct StoredState<'a> {
+    /// Its blueprint, where that is known.
     pub blueprint: Option<&'a Blueprint>,
-    /// Tables of the graph whose rows may be others than the snapshot's, or that have rows refused for their keys.
+    /// Tables of the graph whose stored rows may differ from the snapshot's, or that have rows refused for their keys.
     pub unfit: BTreeSet<usize>,
-    /// Inputs whose states may be others than the snapshot's.
+    /// Inputs whose state table may differ from the snapshot's.
     pub unfit_inputs: BTreeSet<usize>,
-    /// Whether the log of sums may be another than the snapshot's.
+    /// Whether the log of sums may differ from the snapshot's.
     pub unfit_sums: bool,
 }
 
-impl First {
-    /// Of a dataflow.
-    pub fn of(dataflow: &Dataflow, graph: &Graph) -> First {
+impl StatefulParts {
+    /// The parts of a dataflow whose state is kept.
+    pub fn from_graph(dataflow: &Dataflow, graph: &Graph) -> StatefulParts {
         let by_record = by_record(dataflow, graph);
         let of_events = |node: NodeId| graph.nodes[node].inputs.iter().all(|input| by_record[*input]);
         let kept = |node: &NodeId| of_events(*node) && holds_sums_alone(graph, *node);
-        First {
+        StatefulParts {
             inputs: (0..dataflow.inputs.len())
                 .filter(|i| has_state(&dataflow.inputs[*i]))
                 .collect(),
@@ -109,7 +111,7 @@ impl First {
     }
 }
 
-/// By node: whether each of its rows is made of one record, and stays for ever.
+/// By node: whether each of its rows is computed from one record, and is never removed.
 fn by_record(dataflow: &Dataflow, graph: &Graph) -> Vec<bool> {
     let mut answer: Vec<bool> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
@@ -130,19 +132,19 @@ fn by_record(dataflow: &Dataflow, graph: &Graph) -> Vec<bool> {
     answer
 }
 
-impl Sources {
+impl PastSources {
     /// Decides for a lake whose newest snapshot is `epoch`.
-    pub fn of(
+    pub fn decide(
         dataflow: &Dataflow,
         graph: &Graph,
-        first: &First,
+        first: &StatefulParts,
         now: &Blueprint,
-        (epoch, stored): (Epoch, &Stored<'_>),
-    ) -> Sources {
+        (epoch, stored): (Epoch, &StoredState<'_>),
+    ) -> PastSources {
         let unknown = Blueprint::default();
         let then = stored.blueprint.unwrap_or(&unknown);
         // By (1).
-        let agrees = |input: usize| then.input(now, &dataflow.inputs[input].name).standing == Standing::Unchanged;
+        let agrees = |input: usize| then.input(now, &dataflow.inputs[input].name).standing == PartStanding::Unchanged;
         let agree = |node: NodeId| graph.inputs_of(node).into_iter().all(agrees);
         let itself = |table: usize| {
             let planned = &graph.tables[table];
@@ -150,7 +152,7 @@ impl Sources {
             first.by_record[table]
                 && !retained
                 && !stored.unfit.contains(&table)
-                && then.table(now, &planned.name) == Standing::Unchanged
+                && then.table(now, &planned.name) == PartStanding::Unchanged
                 && agree(planned.node)
         };
         let state = |(index, input): (usize, &Input)| {
@@ -162,14 +164,14 @@ impl Sources {
         let sums = first.sums.iter().filter(|_| !stored.unfit_sums);
         let sums = sums.filter_map(|node| Some((*node, then.sums_since(first.meanings[*node])?)));
         let kept: BTreeMap<NodeId, Epoch> = sums.filter(|(node, _)| agree(*node)).collect();
-        let mut need = Need {
+        let mut need = NeededParts {
             dataflow,
             graph,
             itself: (0..graph.tables.len()).map(itself).collect(),
             sums: kept.keys().copied().collect(),
             states: dataflow.inputs.iter().enumerate().map(state).collect(),
             seen: BTreeSet::new(),
-            sources: Sources {
+            sources: PastSources {
                 inputs: vec![InputSource::None; dataflow.inputs.len()],
                 tables: vec![TableSource::Graph; graph.tables.len()],
                 sums: BTreeSet::new(),
@@ -179,7 +181,7 @@ impl Sources {
         for table in 0..graph.tables.len() {
             need.table(table);
         }
-        // What an input holds is kept whether or not a table reads it.
+        // The state of an input is kept up to date, even if no table reads the input.
         first.inputs.iter().for_each(|input| need.input(*input));
         let mut sources = need.sources;
         let since = |node: &NodeId| match sources.sums.contains(node) {
@@ -191,20 +193,21 @@ impl Sources {
     }
 }
 
-/// Walks from the tables to what they need.
-struct Need<'a> {
+/// Walks from the tables to everything that they need.
+struct NeededParts<'a> {
     dataflow: &'a Dataflow,
     graph: &'a Graph,
-    /// Tables that may stand as they are, and sums and states of inputs that may be loaded.
+    /// Which tables may keep their rows. Likewise, in the next two fields, which sums and states of inputs may be
+    /// loaded.
     itself: Vec<bool>,
     sums: BTreeSet<NodeId>,
     states: Vec<Option<InputSource>>,
     seen: BTreeSet<NodeId>,
-    sources: Sources,
+    sources: PastSources,
 }
 
-impl Need<'_> {
-    /// A table must come to hold its rows.
+impl NeededParts<'_> {
+    /// Restores the rows of a table.
     fn table(&mut self, table: usize) {
         if !self.itself[table] {
             return self.rows(self.graph.tables[table].node);
@@ -212,12 +215,12 @@ impl Need<'_> {
         let keyed = !self.dataflow.tables[self.graph.tables[table].table].key.is_empty();
         let source = &mut self.sources.tables[table];
         if *source == TableSource::Graph {
-            // The check of a key holds all rows.
+            // The check for duplicate keys needs all rows.
             *source = TableSource::Itself { fed: keyed };
         }
     }
 
-    /// An input's rows must flow.
+    /// Restores the rows of an input.
     fn input(&mut self, input: usize) {
         let again = match self.dataflow.inputs[input].bronze {
             true => InputSource::Bronze,
@@ -226,7 +229,7 @@ impl Need<'_> {
         self.sources.inputs[input] = self.states[input].unwrap_or(again);
     }
 
-    /// A node's rows must flow.
+    /// Restores the rows that a node outputs.
     fn rows(&mut self, node: NodeId) {
         if !self.seen.insert(node) {
             return;

@@ -1,11 +1,11 @@
-//! The decision table of [`super::sources`], case by case: what is fed of which lake.
+//! Checks the decisions of [`super::sources`], case by case.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
-use super::blueprint::Blueprint;
-use super::sources::{First, InputSource, Sources, Stored, TableSource};
+use super::blueprint::{Blueprint, PartStanding};
+use super::sources::{InputSource, PastSources, StatefulParts, StoredState, TableSource};
 use crate::definition::{self, Dataflow};
 use crate::plan::{self, Graph};
 use crate::repr::Epoch;
@@ -16,12 +16,13 @@ const EPOCH: Epoch = 700;
 struct Planned {
     dataflow: Arc<Dataflow>,
     graph: Graph,
-    first: First,
+    first: StatefulParts,
     blueprint: Blueprint,
 }
 
 impl Planned {
-    /// Keyed orders, and clicks that only come. `edit`s: (file, text), over the usual ones; empty: without it.
+    /// A shop with keyed orders and append-only clicks. Each of `edits` is (file, text) and replaces the file; an
+    /// empty text removes it.
     fn new(edits: &[(&str, &str)]) -> Planned {
         let folder = tempfile::tempdir().unwrap();
         let columns =
@@ -52,8 +53,8 @@ impl Planned {
         }
         let dataflow = Arc::new(definition::load(folder.path(), &|_| None).unwrap_or_else(|e| panic!("{e}")));
         let graph = plan::compile(&dataflow).unwrap_or_else(|e| panic!("{e:?}"));
-        let first = First::of(&dataflow, &graph);
-        let blueprint = Blueprint::of(&dataflow, &graph, &first);
+        let first = StatefulParts::from_graph(&dataflow, &graph);
+        let blueprint = Blueprint::from_dataflow(&dataflow, &graph, &first);
         Planned {
             dataflow,
             graph,
@@ -62,9 +63,9 @@ impl Planned {
         }
     }
 
-    /// Where this one's past comes from, over a lake in which all is as its blueprint says.
-    fn over(&self, then: &Blueprint) -> Sources {
-        self.decide(&Stored {
+    /// How this definition is restored over an intact lake with the blueprint `then`.
+    fn over(&self, then: &Blueprint) -> PastSources {
+        self.decide(&StoredState {
             blueprint: Some(then),
             unfit: BTreeSet::new(),
             unfit_inputs: BTreeSet::new(),
@@ -72,9 +73,9 @@ impl Planned {
         })
     }
 
-    fn decide(&self, stored: &Stored<'_>) -> Sources {
+    fn decide(&self, stored: &StoredState<'_>) -> PastSources {
         let (dataflow, graph) = (&self.dataflow, &self.graph);
-        Sources::of(dataflow, graph, &self.first, &self.blueprint, (EPOCH, stored))
+        PastSources::decide(dataflow, graph, &self.first, &self.blueprint, (EPOCH, stored))
     }
 
     fn input(&self, name: &str) -> usize {
@@ -91,8 +92,8 @@ impl Planned {
             .expect("a table of the shop")
     }
 
-    /// Of orders and clicks; of their Silver tables and the Gold one; and whether sums are loaded.
-    fn said(&self, sources: &Sources) -> ([InputSource; 2], [TableSource; 3], bool) {
+    /// The sources of orders and clicks; of their Silver tables and the Gold one; and whether sums are loaded.
+    fn said(&self, sources: &PastSources) -> ([InputSource; 2], [TableSource; 3], bool) {
         let inputs = ["orders", "clicks"].map(|input| sources.inputs[self.input(input)]);
         let tables = ["silver.orders", "silver.clicks", "gold.clicked"].map(|table| sources.tables[self.table(table)]);
         (inputs, tables, !sources.sums.is_empty())
@@ -119,7 +120,7 @@ fn what_means_what_it_meant_is_loaded() {
 #[test]
 fn of_a_lake_nobody_knows_all_is_made_again() {
     let shop = Planned::new(&[]);
-    let stored = Stored {
+    let stored = StoredState {
         blueprint: None,
         unfit: BTreeSet::new(),
         unfit_inputs: BTreeSet::new(),
@@ -129,7 +130,7 @@ fn of_a_lake_nobody_knows_all_is_made_again() {
     let expected = ([InputSource::Bronze; 2], [TableSource::Graph; 3], false);
     assert_eq!(shop.said(&sources), expected);
     assert!(sources.since.values().all(|since| *since == EPOCH + 1), "{sources:?}");
-    // One that keeps no Bronze has only its feeds.
+    // An input without Bronze can only read its feeds again.
     let orders = "key = [\"id\"]\nbronze = false\n[columns]\nid = \"BIGINT\"\ncustomer = \"VARCHAR\"\namount = \"BIGINT\"\n\
                   [[feeds]]\nname = \"live\"\nkind = \"log\"\npath = \"live\"\nformat = \"json\"\n";
     let shop = Planned::new(&[("inputs/orders.toml", orders)]);
@@ -140,14 +141,14 @@ fn of_a_lake_nobody_knows_all_is_made_again() {
 #[test]
 fn a_lost_part_is_made_again_and_nothing_else() {
     let shop = Planned::new(&[]);
-    let whole = || Stored {
+    let whole = || StoredState {
         blueprint: Some(&shop.blueprint),
         unfit: BTreeSet::new(),
         unfit_inputs: BTreeSet::new(),
         unfit_sums: false,
     };
-    // The log of sums: the rows they sum up stand in a table.
-    let sources = shop.decide(&Stored {
+    // The log of sums is lost: the rows that were summed up still stand in a table.
+    let sources = shop.decide(&StoredState {
         unfit_sums: true,
         ..whole()
     });
@@ -158,14 +159,14 @@ fn a_lost_part_is_made_again_and_nothing_else() {
     );
     assert_eq!(shop.said(&sources), expected);
     assert!(sources.since.values().all(|since| *since == EPOCH + 1), "{sources:?}");
-    // That table: of Bronze, but its sums need no rows.
+    // That table is lost: it is computed from Bronze, but its sums need no rows.
     let unfit = BTreeSet::from([shop.table("silver.clicks")]);
-    let sources = shop.decide(&Stored { unfit, ..whole() });
+    let sources = shop.decide(&StoredState { unfit, ..whole() });
     let expected = ([STATE, InputSource::Bronze], [TableSource::Graph; 3], true);
     assert_eq!(shop.said(&sources), expected);
-    // The rows of an input.
+    // The state table of an input is lost.
     let unfit_inputs = BTreeSet::from([shop.input("orders")]);
-    let sources = shop.decide(&Stored {
+    let sources = shop.decide(&StoredState {
         unfit_inputs,
         ..whole()
     });
@@ -185,7 +186,7 @@ fn sums_that_are_made_again_keep_their_new_number() {
     then.keep_sums_since(shop.first.meanings[node], 55);
     let sources = shop.over(&then);
     assert_eq!((sources.since[&node], sources.sums.contains(&node)), (55, true));
-    // Another aggregate over the same rows is new; the first goes on as it was.
+    // Another aggregate over the same rows is new; the first one is still loaded.
     let more = Planned::new(&[(
         "gold/days.sql",
         "SELECT amount, COUNT(*) AS n FROM silver.clicks GROUP BY amount",
@@ -199,7 +200,7 @@ fn sums_that_are_made_again_keep_their_new_number() {
 #[test]
 fn a_changed_table_is_made_of_the_nearest_thing_that_stands() {
     let shop = Planned::new(&[]);
-    // Its aggregate holds more than sums.
+    // The changed aggregate holds more than sums.
     let changed = Planned::new(&[(
         "gold/clicked.sql",
         "SELECT customer, MAX(amount) AS most FROM silver.clicks GROUP BY customer",
@@ -210,17 +211,46 @@ fn a_changed_table_is_made_of_the_nearest_thing_that_stands() {
         false,
     );
     assert_eq!(changed.said(&changed.over(&shop.blueprint)), expected);
-    // A Silver table over events has only Bronze behind it; what is summed up of it is other sums.
+    // A Silver table over events can only be computed from Bronze, and the sums over it are other sums.
     let changed = Planned::new(&[(
         "silver/clicks.sql",
         "SELECT id, customer, amount FROM clicks WHERE amount > 1",
     )]);
     let expected = ([STATE, InputSource::Bronze], [TableSource::Graph; 3], false);
     assert_eq!(changed.said(&changed.over(&shop.blueprint)), expected);
-    // Nobody asks for the past of clicks any more.
+    // Nothing reads clicks any more.
     let gone = Planned::new(&[("gold/clicked.sql", ""), ("silver/clicks.sql", "")]);
     assert_eq!(
         gone.over(&shop.blueprint).inputs[gone.input("clicks")],
         InputSource::None
     );
+}
+
+/// Another version may give another meaning to the same text.
+#[test]
+fn what_a_version_wrote_that_writes_meanings_otherwise_is_not_read() {
+    let planned = Planned::new(&[]);
+    for field in ["encoding", "format"] {
+        let mut kept = serde_json::to_value(&planned.blueprint).unwrap();
+        kept[field] = 0.into();
+        let then: Blueprint = serde_json::from_value(kept).unwrap();
+        assert!(!then.is_readable() && planned.blueprint.is_readable());
+        for input in ["orders", "clicks"] {
+            assert_eq!(
+                then.input(&planned.blueprint, input).standing,
+                PartStanding::New,
+                "{field}"
+            );
+        }
+        assert_eq!(
+            then.table(&planned.blueprint, "gold.clicked"),
+            PartStanding::New,
+            "{field}"
+        );
+        let sums = planned.first.sums.iter().map(|node| planned.first.meanings[*node]);
+        assert!(
+            sums.into_iter().all(|meaning| then.sums_since(meaning).is_none()),
+            "{field}"
+        );
+    }
 }

@@ -1,8 +1,9 @@
-//! A table's rows in batch: the run's own logical plan, by DataFusion.
+//! Recomputes a table's rows in batch: DataFusion runs the run's own logical plan.
 //!
-//! Where DataFusion fails as a whole or wraps around, and the run has dead letters, batch is made to leave the same rows out: rows
-//! that do not evaluate ([`isolate`]), groups whose sums do not fit ([`sums`]) or whose gathered values are too large. A GROUP BY
-//! whose aggregates have different orders, which it refuses, is written otherwise ([`orders`]).
+//! In some cases DataFusion fails as a whole or wraps around, while the run writes dead letters. Batch then omits the
+//! same rows: rows that do not evaluate ([`isolate`]), groups whose sums do not fit ([`sums`]), and groups whose
+//! gathered values are too large. DataFusion refuses a GROUP BY whose aggregates have different orders, so its plan is
+//! rewritten ([`orders`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,17 +24,18 @@ use crate::definition::{Dataflow, OnViolation, Retention};
 use crate::plan::{self, OwnRows, PlannedTable};
 use crate::repr::{Epoch, RowCodec, normalise_batch};
 
-/// Of `memory_limit`, what a table's computation may hold before it goes to disk.
+/// The share of `memory_limit` (one in so many) that a table's computation may hold before it spills to disk.
 const SHARE: u64 = 4;
-/// The same where there is no limit.
+/// The bytes that it may hold if there is no limit.
 const USUAL: u64 = 1 << 30;
 
-/// How many bytes a table's computation may hold.
+/// The bytes that a table's computation may hold before it spills to disk.
 pub fn memory(dataflow: &Dataflow) -> u64 {
     dataflow.bounds.memory.map_or(USUAL, |limit| limit / SHARE)
 }
 
-/// The rows of a table in batch; or the relation it reads that is not known.
+/// Recomputes the rows of a table in batch. The inner error names a relation that the table reads and whose rows are
+/// not known.
 pub async fn recompute(
     dataflow: &Dataflow,
     planned: &PlannedTable,
@@ -73,8 +75,9 @@ pub async fn recompute(
     Ok(Ok(checked(planned, table.retention.as_ref(), epoch, rows)?))
 }
 
-/// Runs a plan; rows that fail to evaluate are left out, as they are dead letters of the run. What it holds goes to disk above
-/// `memory`; a plan that needs more, or has rows that fail, is run again in memory.
+/// Runs a plan. Rows that fail to evaluate are left out, because the run made dead letters of them. The computation
+/// spills to disk above `memory`; a plan that needs more memory, or has rows that fail, is run again without that
+/// limit.
 async fn run(schema: &SchemaRef, logical: LogicalPlan, memory: u64) -> Result<Vec<RecordBatch>, DataFusionError> {
     let rows = match isolate::execute_whole(&plan::batch_context_within(memory)?, &logical).await {
         Ok(rows) => rows,
@@ -87,7 +90,7 @@ async fn run(schema: &SchemaRef, logical: LogicalPlan, memory: u64) -> Result<Ve
         .map_err(|e| DataFusionError::External(Box::new(e)))
 }
 
-/// The table's rows: what its SELECT yields, less what retention, expectations and the key check take away.
+/// Removes the rows that retention, expectations and the key check remove from the SELECT's result.
 fn checked(
     planned: &PlannedTable,
     retention: Option<&Retention>,
@@ -99,7 +102,7 @@ fn checked(
     bounded(planned, retention, epoch, rows)
 }
 
-/// The rows that expectations leave.
+/// The rows that expectations keep.
 fn expected(planned: &PlannedTable, rows: RecordBatch) -> Result<RecordBatch, VerifyError> {
     let mut rows = rows;
     let dropping = planned
@@ -122,7 +125,7 @@ fn expected(planned: &PlannedTable, rows: RecordBatch) -> Result<RecordBatch, Ve
     Ok(rows)
 }
 
-/// The rows that retention and the key check leave.
+/// The rows that retention and the key check keep.
 pub fn bounded(
     planned: &PlannedTable,
     retention: Option<&Retention>,

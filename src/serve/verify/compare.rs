@@ -1,5 +1,5 @@
-//! The rows that a table has, beside those that it should have: as multisets, doubles to nine significant digits. A sum of doubles
-//! depends on its order in batch (the run's does not).
+//! Compares the rows that a table has with those that it should have, as multisets, with doubles rounded to nine
+//! significant digits: in batch, a sum of doubles depends on the order of addition (the run's sums do not).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use twox_hash::XxHash3_128;
 use super::{Difference, VerifyError};
 use crate::plan::PlannedTable;
 use crate::repr::{CodecError, Row, RowCodec, ValueTexts, normalise_batch, normalise_schema};
-use crate::serve::query::{QueryError, Snapshot};
+use crate::serve::query::{LakeSnapshot, QueryError};
 
-/// How many rows a table has in the lake, and those that differ from what batch made.
+/// The number of rows that a table has in the lake, and the rows that differ from the recomputed ones.
 pub async fn compare(
-    snapshot: &Snapshot,
+    snapshot: &LakeSnapshot,
     planned: &PlannedTable,
     made: &[RecordBatch],
 ) -> Result<(u64, Vec<Difference>), VerifyError> {
@@ -30,7 +30,7 @@ pub async fn compare(
         }
     }
     let mut found = 0;
-    let mut stored = Stored::open(snapshot, &planned.name, &planned.schema).await?;
+    let mut stored = LakeRows::open(snapshot, &planned.name, &planned.schema).await?;
     while let Some(rows) = stored.next().await? {
         found += rows.num_rows() as u64;
         for hash in hasher.hashes(&rows)? {
@@ -48,7 +48,7 @@ pub async fn compare(
     };
     let ours = made.iter().map(differing).collect::<Result<Vec<_>, _>>()?;
     let mut theirs = vec![];
-    let mut stored = Stored::open(snapshot, &planned.name, &planned.schema).await?;
+    let mut stored = LakeRows::open(snapshot, &planned.name, &planned.schema).await?;
     while let Some(rows) = stored.next().await? {
         theirs.push(differing(&rows)?);
     }
@@ -63,16 +63,16 @@ pub async fn compare(
     Ok((found, differences))
 }
 
-/// Hashes rows, of doubles nine digits.
+/// Hashes rows, with doubles rounded to nine digits.
 pub struct Hasher(RowCodec);
 
 impl Hasher {
-    /// Of rows of this schema.
+    /// A hasher for rows of this schema.
     pub fn new(schema: &SchemaRef) -> Result<Hasher, CodecError> {
         Ok(Hasher(RowCodec::new(nullable(&normalise_schema(schema)))?))
     }
 
-    /// One for each row.
+    /// The hash of each row.
     pub fn hashes(&self, rows: &RecordBatch) -> Result<Vec<u128>, CodecError> {
         if rows.num_columns() == 0 {
             return Ok(vec![0; rows.num_rows()]);
@@ -83,31 +83,31 @@ impl Hasher {
     }
 }
 
-/// A table's rows in the lake, as they are read, in the plan's types.
-pub struct Stored {
+/// Streams a table's rows from the lake, in the types of the plan.
+pub struct LakeRows {
     name: String,
     schema: SchemaRef,
     rows: SendableRecordBatchStream,
 }
 
-impl Stored {
-    /// Begins to read a table.
-    pub async fn open(snapshot: &Snapshot, name: &str, schema: &SchemaRef) -> Result<Stored, VerifyError> {
-        Ok(Stored {
+impl LakeRows {
+    /// Starts reading a table.
+    pub async fn open(snapshot: &LakeSnapshot, name: &str, schema: &SchemaRef) -> Result<LakeRows, VerifyError> {
+        Ok(LakeRows {
             name: name.to_string(),
             schema: normalise_schema(schema),
             rows: snapshot.stream(name).await?,
         })
     }
 
-    /// Some more rows; none at the end.
+    /// The next batch; none at the end.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>, VerifyError> {
         let Some(batch) = self.rows.next().await else {
             return Ok(None);
         };
         let batch = batch.map_err(QueryError::from)?;
-        // By name: a column that was added later stands behind the others, wherever the definition has it, and comes with the
-        // first rows that change.
+        // Columns are matched by name: a column that was added later is last in the table, wherever the definition has
+        // it, and exists only once rows have changed since.
         let fields = self
             .schema
             .fields()
@@ -131,7 +131,7 @@ impl Stored {
     }
 }
 
-/// The schema in which every column may be NULL.
+/// The schema with every column nullable.
 pub fn nullable(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(
         schema
@@ -147,7 +147,7 @@ fn relaxed(batch: &RecordBatch) -> RecordBatch {
         .expect("a nullable field takes any column")
 }
 
-/// Rows as bytes with how often they occur; doubles to nine digits.
+/// Encoded rows with their multiplicities; doubles are rounded to nine digits.
 fn counted(rows: &RecordBatch) -> Result<BTreeMap<Row, i64>, CodecError> {
     let columns: Vec<ArrayRef> = rows.columns().iter().map(rounded).collect();
     let codec = RowCodec::new(rows.schema())?;
@@ -158,8 +158,8 @@ fn counted(rows: &RecordBatch) -> Result<BTreeMap<Row, i64>, CodecError> {
     Ok(counts)
 }
 
-/// Doubles rounded to nine significant digits. Two values that are equal but for their last bits may still fall
-/// on two sides of a boundary; [`differences`] forgives that.
+/// Rounds doubles to nine significant digits. Two values that differ only in their last bits may still be rounded
+/// apart; [`differences`] treats these as equal.
 pub fn rounded(column: &ArrayRef) -> ArrayRef {
     match column.as_any().downcast_ref::<Float64Array>() {
         Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(|x| {
@@ -177,7 +177,8 @@ pub fn rounded(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// The rows that differ between two batches of a table, but for the last digits of doubles.
+/// The rows that differ between two batches of a table, except for rows that differ only in the last digits of
+/// doubles.
 pub fn differences(
     table: &str,
     schema: &SchemaRef,
@@ -228,7 +229,8 @@ pub fn differences(
         .collect())
 }
 
-/// The rows that differ by more than the last digits of a double: pairs that are equal but for close doubles are left out.
+/// The rows that differ by more than the last digits of a double: pairs of rows that are equal but for close doubles
+/// are removed.
 fn forgive(rows: &RecordBatch, counts: &[(i64, i64)]) -> Vec<usize> {
     let doubles: Vec<&Float64Array> = rows
         .columns()

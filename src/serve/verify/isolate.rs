@@ -1,9 +1,9 @@
-//! A batch plan in which single rows fail to evaluate.
+//! Runs a batch plan in which single rows fail to evaluate.
 //!
-//! DataFusion fails a query as a whole when one row divides by zero; in the graph such a row is a dead letter and
-//! the others go on. To compare the two, a plan that fails is run again step by step: each operator over the
-//! materialised rows of its inputs, and where an operator of one input fails, over the rows that do not fail
-//! when they stand alone. A group with a row that fails has no result, as in the graph.
+//! DataFusion fails a whole query when one row divides by zero; in the graph, that row becomes a dead letter and the
+//! others go on. To compare the two, a plan that fails is run again operator by operator, each over the materialised
+//! rows of its inputs. If an operator with one input fails, it is run over the rows that do not fail when they are
+//! evaluated alone. A group with a row that fails has no result, as in the graph.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -24,7 +24,7 @@ use futures::future::BoxFuture;
 
 use crate::contain;
 
-/// The rows of a plan, without those rows of its operators' inputs that fail to evaluate.
+/// The rows of a plan, computed without the input rows that fail to evaluate.
 pub async fn collect(context: &SessionContext, plan: &LogicalPlan) -> Result<Vec<RecordBatch>, DataFusionError> {
     match execute(context, plan.clone()).await {
         Ok((_, rows)) => Ok(rows),
@@ -32,12 +32,12 @@ pub async fn collect(context: &SessionContext, plan: &LogicalPlan) -> Result<Vec
     }
 }
 
-/// The rows of a plan of which none fails.
+/// The rows of a plan; fails if any row fails.
 pub async fn execute_whole(context: &SessionContext, plan: &LogicalPlan) -> Result<Vec<RecordBatch>, DataFusionError> {
     Ok(execute(context, plan.clone()).await?.1)
 }
 
-/// The same as [`collect`], as one batch.
+/// Like [`collect`], but as one batch.
 async fn gather(context: &SessionContext, plan: &LogicalPlan) -> Result<RecordBatch, DataFusionError> {
     match execute(context, plan.clone()).await {
         Ok((schema, rows)) => Ok(concat_batches(&schema, &rows)?),
@@ -79,7 +79,8 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
                 if fine.is_empty() {
                     fine.push(rows.slice(0, 0));
                 }
-                // Apart as they were tried: what is too much at once stays apart.
+                // The batches stay separate, as they were evaluated: what is too much for one evaluation stays in
+                // several.
                 let (schema, rows) = execute(context, over(&[fine])?).await?;
                 let rows = concat_batches(&schema, &rows)?;
                 match plan {
@@ -97,7 +98,7 @@ fn step<'a>(context: &'a SessionContext, plan: &'a LogicalPlan) -> BoxFuture<'a,
     })
 }
 
-/// The groups without those of rows that failed, where their groups can be told.
+/// The groups, without the groups of rows that failed, if the groups of these can be computed.
 async fn whole_groups(
     context: &SessionContext,
     aggregate: &Aggregate,
@@ -127,9 +128,10 @@ async fn whole_groups(
     Ok(filter_record_batch(&groups, &whole)?)
 }
 
-/// A scan of these rows (at least one batch), with the columns and qualifiers of the plan they came from.
+/// A scan of these rows (at least one batch), with the columns and qualifiers of the plan that they replace.
 fn standing_for(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan, DataFusionError> {
-    // Columns may share a name under different qualifiers: the scan names them by position, a projection renames.
+    // Columns with different qualifiers may share a name: so the scan names them by position, and a projection renames
+    // them.
     let fields: Vec<_> = rows[0]
         .schema()
         .fields()
@@ -165,7 +167,8 @@ async fn execute(
     );
     let frame = context.execute_logical_plan(plan).await?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
-    // A kernel that panics fails the batch; what it had begun is dropped, and the tables it read do not change.
+    // A kernel that panics fails the batch; its partial results are dropped, and the tables that it read do not
+    // change.
     let collected = AssertUnwindSafe(frame.collect()).catch_unwind().await;
     let batches = collected.unwrap_or_else(|panic| exec_err!("{}", contain::message(panic.as_ref())))?;
     let schema = batches.first().map_or(schema, RecordBatch::schema);

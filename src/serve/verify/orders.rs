@@ -1,8 +1,9 @@
-//! Aggregates of different orders in one GROUP BY, in batch.
+//! Rewrites a GROUP BY whose aggregates have different orders, for batch.
 //!
-//! DataFusion sorts the rows of a GROUP BY once, and refuses one whose aggregates insist on different orders. Only
-//! STRING_AGG and NTH_VALUE insist; ARRAY_AGG sorts by itself where the rows come otherwise. In the graph each aggregate
-//! has an order of its own, written or completed. So where orders differ, these two are made of an ARRAY_AGG:
+//! DataFusion sorts the rows of a GROUP BY once, and refuses a GROUP BY whose aggregates require different orders.
+//! Only STRING_AGG and NTH_VALUE require an order; ARRAY_AGG sorts for itself if the rows come in another one. In the
+//! graph, each aggregate has its own order, written or completed. So if orders differ, these two are rewritten with
+//! ARRAY_AGG:
 //!
 //! ```text
 //! string_agg(x, ',' ORDER BY o)   =>   array_to_string(array_agg(x ORDER BY o) FILTER (WHERE x IS NOT NULL), ',')
@@ -19,7 +20,7 @@ use datafusion::functions_nested::string::array_to_string;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection, SortExpr, cast, lit};
 
-/// The plan in which no GROUP BY has aggregates that insist on different orders.
+/// Rewrites the plan so that no GROUP BY has aggregates that require different orders.
 pub fn agreeing(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Aggregate(aggregate) => agreeing_calls(aggregate),
@@ -60,7 +61,7 @@ fn agreeing_calls(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     )?)))
 }
 
-/// The order of an aggregate that has one.
+/// The order that an aggregate requires, if any.
 fn order(call: &Expr) -> Option<Vec<SortExpr>> {
     match call.clone().unalias_nested().data {
         Expr::AggregateFunction(call) => Some(call.params.order_by).filter(|order| !order.is_empty()),
@@ -68,22 +69,22 @@ fn order(call: &Expr) -> Option<Vec<SortExpr>> {
     }
 }
 
-type OfList = Box<dyn FnOnce(Expr) -> Expr>;
+type FromList = Box<dyn FnOnce(Expr) -> Expr>;
 
-/// What gathers the values of an aggregate that insists on its order, and what it makes of their list.
-fn gathered(call: &Expr) -> Option<(Expr, OfList)> {
+/// The ARRAY_AGG for an aggregate that requires an order, and the function that computes its value from the list.
+fn gathered(call: &Expr) -> Option<(Expr, FromList)> {
     let Expr::AggregateFunction(AggregateFunction { func, mut params }) = call.clone().unalias_nested().data else {
         return None;
     };
     let argument = params.args.get(1)?.clone();
-    let of_list: OfList = match func.name() {
+    let of_list: FromList = match func.name() {
         "string_agg" => {
             let there = params.args[0].clone().is_not_null();
             params.filter = Some(Box::new(match params.filter.take() {
                 Some(filter) => filter.and(there),
                 None => there,
             }));
-            // STRING_AGG takes a separator that is null as none.
+            // STRING_AGG treats a null separator as empty.
             let separator = match argument {
                 Expr::Literal(value, _) if value.is_null() => lit(ScalarValue::Utf8(Some(String::new()))),
                 other => other,

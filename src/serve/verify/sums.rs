@@ -1,9 +1,9 @@
-//! Sums and means in batch that do not fit their type.
+//! Rewrites sums and means that do not fit their type, for batch.
 //!
-//! DataFusion's SUM wraps around without a word, and its AVG of decimals fails the query; in the graph a group whose sum
-//! or mean does not fit is a dead letter and has no row. For the two to be compared, each of them is taken in a wider
-//! type, and groups in which one does not fit are filtered out right above their GROUP BY (those of window functions are
-//! widened by the plan itself, for the graph too):
+//! DataFusion's SUM wraps around silently, and its AVG of decimals fails the query; in the graph, a group whose sum or
+//! mean does not fit becomes a dead letter and has no row. To make the two comparable, each sum or mean is computed in
+//! a wider type, and groups in which one does not fit are filtered out directly above their GROUP BY. (The plan itself
+//! widens those of window functions, for the graph too.)
 //!
 //! ```text
 //! Aggregate k, sum(v)   =>   Projection k, CAST(wide AS BIGINT) AS sum(v)
@@ -21,7 +21,7 @@ use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Filter, LogicalPl
 
 use crate::plan;
 
-/// The plan in which a group exists only if all its sums and means fit.
+/// Rewrites the plan so that a group exists only if all its sums and means fit.
 pub fn fitting(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Aggregate(aggregate) => fitting_groups(aggregate),
@@ -67,8 +67,8 @@ fn fitting_groups(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     )?)))
 }
 
-/// A sum or mean in a wider type, under this name, and the least and greatest that fit its own type; none if it is
-/// neither, or always fits.
+/// A sum or mean in a wider type, under this name, and the least and greatest value that fit its own type. None if the
+/// call is neither, or always fits.
 fn widened(
     call: &Expr,
     of: &DataType,

@@ -1,9 +1,10 @@
-//! `verify` is right where the run is wrong: the plan is given mistakes, which are in the run and in batch alike.
+//! Tests that `verify` detects mistakes of the run: each is injected into the plan, so that the run and batch share
+//! it.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Report, Standing, verify, verify_tables};
+use super::{Judgement, VerifyReport, verify, verify_tables};
 use crate::definition::{Dataflow, load};
 use crate::plan::faults::FAULTS;
 use crate::run::{self, Options};
@@ -21,7 +22,7 @@ path = "live"
 format = "json"
 "#;
 
-/// Rows of which no two tables below yield the same rightly and wrongly.
+/// On these rows, no two tables below give the same result with and without their mistake.
 const ROWS: [&str; 4] = [
     r#"{"id": 1, "k": 1, "d": "4.35"}"#,
     r#"{"id": 2, "k": 1, "d": "0.10"}"#,
@@ -39,8 +40,8 @@ const TABLES: [(&str, &str); 4] = [
     ("grouped", "SELECT k, count(*) AS n, sum(d) AS d FROM rows GROUP BY k"),
 ];
 
-/// The report on a run of all tables by a dataflow of this name.
-fn report(folder: &Path, name: &str) -> Report {
+/// The report on a run of all tables; the dataflow's name selects the injected mistake.
+fn report(folder: &Path, name: &str) -> VerifyReport {
     let dataflow = ran(folder, name, &TABLES);
     verify(&dataflow, None).unwrap_or_else(|e| panic!("{e}"))
 }
@@ -73,7 +74,7 @@ fn ran(folder: &Path, name: &str, tables: &[(&str, &str)]) -> Arc<Dataflow> {
     dataflow
 }
 
-fn of<'a>(report: &'a Report, table: &str) -> &'a Standing {
+fn of<'a>(report: &'a VerifyReport, table: &str) -> &'a Judgement {
     &report.standings[&format!("gold.{table}")]
 }
 
@@ -83,11 +84,11 @@ fn a_right_run_is_equal_independently() {
     let report = report(folder.path(), "right");
     assert_eq!(report.differences, []);
     for (table, _) in TABLES {
-        assert_eq!(*of(&report, table), Standing::Independent(vec![]), "{table}");
+        assert_eq!(*of(&report, table), Judgement::Independent(vec![]), "{table}");
     }
 }
 
-/// The run and its plan in batch agree on what is wrong.
+/// The run and its plan in batch agree on a wrong result.
 #[test]
 fn a_rewriting_that_is_wrong_is_told() {
     let wrong = [
@@ -103,11 +104,11 @@ fn a_rewriting_that_is_wrong_is_told() {
     for (fault, table, told) in wrong {
         let folder = tempfile::tempdir().unwrap();
         let report = report(folder.path(), fault);
-        assert_eq!(*of(&report, table), Standing::DiffersFromOpinion, "{fault}");
+        assert_eq!(*of(&report, table), Judgement::DiffersFromOpinion, "{fault}");
         let differences: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
         assert!(differences.contains(&told.to_string()), "{fault}: {differences:?}");
         for (other, _) in TABLES.iter().filter(|(other, _)| *other != table) {
-            assert_eq!(*of(&report, other), Standing::Independent(vec![]), "{fault}: {other}");
+            assert_eq!(*of(&report, other), Judgement::Independent(vec![]), "{fault}: {other}");
         }
     }
 }
@@ -124,11 +125,11 @@ fn a_table_is_verified_whatever_becomes_of_others() {
     let dataflow = ran(folder.path(), "failing", &tables);
     let report = verify_tables(&dataflow, None, &["gold.grouped".to_string()]).unwrap();
     assert_eq!(report.tables, [("gold.grouped".to_string(), 3)]);
-    assert_eq!(*of(&report, "grouped"), Standing::Independent(vec![]));
+    assert_eq!(*of(&report, "grouped"), Judgement::Independent(vec![]));
     let report = verify_tables(&dataflow, None, &["gold.behind".to_string()]).unwrap();
     assert_eq!(report.tables, [("gold.behind".to_string(), 1)]);
     assert_eq!(report.differences, []);
     let report = verify(&dataflow, None).unwrap();
     assert_eq!(report.differences, []);
-    assert!(matches!(of(&report, "failing"), Standing::OwnPlan(why) if why.contains("does not evaluate")));
+    assert!(matches!(of(&report, "failing"), Judgement::OwnPlan(why) if why.contains("does not evaluate")));
 }

@@ -1,4 +1,5 @@
-//! Lines of a Delta log as types (protocol, "Actions"). What others write and we do not know is ignored.
+//! The actions of a Delta log as types (protocol, "Actions"). Fields and actions of other writers that we do not know
+//! are ignored.
 
 use std::collections::BTreeMap;
 
@@ -7,26 +8,26 @@ use serde_json::Value;
 
 use crate::sink::{AddFile, ChangeFile, DeletionVector};
 
-/// One line of a log entry: exactly one field is set in what we write.
+/// One line of a log entry. In the lines that we write, exactly one field is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Action {
-    /// Who wrote it and why; free form.
+    /// Who wrote the entry and why; the format is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_info: Option<Value>,
-    /// What a client must understand.
+    /// What a client must support to use the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// Schema, partitioning, settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta_data: Option<MetaData>,
-    /// What makes our commits idempotent.
+    /// How far an application has come; makes our commits idempotent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub txn: Option<Txn>,
-    /// A file comes.
+    /// A file that the entry adds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub add: Option<AddFile>,
-    /// A file goes.
+    /// A file that the entry removes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remove: Option<RemoveFile>,
     /// A file of the change data feed.
@@ -38,14 +39,14 @@ pub struct Action {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Protocol {
-    /// At least this to read.
+    /// The least reader version.
     pub min_reader_version: i32,
-    /// At least this to write.
+    /// The least writer version.
     pub min_writer_version: i32,
-    /// Named from reader version 3 on.
+    /// The features that readers must support; listed from reader version 3 on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reader_features: Option<Vec<String>>,
-    /// Named from writer version 7 on.
+    /// The features that writers must support; listed from writer version 7 on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer_features: Option<Vec<String>>,
 }
@@ -56,17 +57,17 @@ pub struct Protocol {
 pub struct MetaData {
     /// A UUID.
     pub id: String,
-    /// For people.
+    /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// For people.
+    /// A description for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Always Parquet.
-    pub format: Format,
+    pub format: DataFormat,
     /// The schema, as JSON in a string.
     pub schema_string: String,
-    /// In order.
+    /// Names of the partition columns, in order.
     pub partition_columns: Vec<String>,
     /// Table properties.
     pub configuration: BTreeMap<String, String>,
@@ -77,58 +78,59 @@ pub struct MetaData {
 
 /// The format of data files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Format {
+pub struct DataFormat {
     /// `parquet`.
     pub provider: String,
-    /// None are defined.
+    /// The protocol defines no options.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
 }
 
-impl Default for Format {
+impl Default for DataFormat {
     fn default() -> Self {
-        Format {
+        DataFormat {
             provider: "parquet".into(),
             options: BTreeMap::new(),
         }
     }
 }
 
-/// How far an application has come in this table.
+/// How far an application has come in this table: the protocol's means to make commits idempotent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Txn {
     /// The application.
     pub app_id: String,
-    /// Its own count; ours is the epoch.
+    /// The application's own count; we put the epoch here.
     pub version: i64,
     /// Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<i64>,
 }
 
-/// A file that goes. It repeats the deletion vector its `add` had: path and vector together name a file.
+/// A removed file. It repeats the deletion vector of the file's `add`, because path and vector together identify a
+/// file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoveFile {
-    /// As in its `add`.
+    /// The path as in the file's `add`.
     pub path: String,
-    /// Unix milliseconds; from then on its retention counts.
+    /// Unix milliseconds; the file's retention starts here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<i64>,
     /// False for compaction.
     #[serde(default = "yes")]
     pub data_change: bool,
-    /// Whether the fields below are set.
+    /// Whether partition values, size and deletion vector are set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extended_file_metadata: Option<bool>,
-    /// As in its `add`.
+    /// The partition values as in the file's `add`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition_values: Option<BTreeMap<String, Option<String>>>,
     /// Bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// As in its `add`.
+    /// The deletion vector as in the file's `add`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_vector: Option<DeletionVector>,
 }
@@ -137,7 +139,33 @@ fn yes() -> bool {
     true
 }
 
+/// Our name in a table's history.
+pub fn engine_info() -> String {
+    format!("alluvium/{}", env!("CARGO_PKG_VERSION"))
+}
+
+impl RemoveFile {
+    /// The `remove` that cancels this `add`. `at`: Unix milliseconds.
+    pub fn of(file: AddFile, at: Option<i64>, data_change: bool) -> RemoveFile {
+        RemoveFile {
+            path: file.path,
+            deletion_timestamp: at,
+            data_change,
+            extended_file_metadata: Some(true),
+            partition_values: Some(file.partition_values),
+            size: Some(file.size),
+            deletion_vector: file.deletion_vector,
+        }
+    }
+}
+
 impl Action {
+    /// Whether rows of the table come or go with it, rather than move between files.
+    pub fn changes_data(&self) -> bool {
+        self.add.as_ref().is_some_and(|file| file.data_change)
+            || self.remove.as_ref().is_some_and(|file| file.data_change)
+    }
+
     /// An `add` line.
     pub fn add(file: AddFile) -> Action {
         Action {
@@ -200,7 +228,7 @@ impl Action {
     }
 }
 
-/// A log entry's bytes: one action a line.
+/// A log entry's bytes: one action per line.
 pub fn to_lines(actions: &[Action]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(actions.len() * 256);
     for action in actions {

@@ -1,26 +1,32 @@
-//! Puts an intent's log entries behind what others have put, so that each table comes to what the intent says.
+//! Puts an intent's log entries behind the entries of other writers, so that each table ends in the state that the
+//! intent describes.
 //!
-//! What others did since the intent's base is read version by version, none is skipped:
+//! All commits of others since the intent's base are read, version by version:
 //!
-//! | their commit | ours |
+//! | the other writer's commit | our entry |
 //! |---|---|
-//! | appends | is put behind it as it is |
-//! | an OPTIMIZE of files that were live as it saw them | is *remapped*: the rows that go are found by content in the new files, and go there |
-//! | an OPTIMIZE that took away what was not live any more (it ran beside a compaction of ours), or lost rows, or of a table without deletion vectors | *undoes* it: the old files come back, in the same entry |
-//! | changes of rows, schema or protocol | is not put: the run stops; the restart *salvages* |
+//! | appends rows | is put behind it unchanged |
+//! | is an OPTIMIZE that fits | is *remapped*: it removes rows where they are in the new files, found by content |
+//! | is an OPTIMIZE that does not fit | *undoes* it: the same entry brings the old files back |
+//! | changes rows, schema or protocol | is not put: the run stops, and the restart *salvages* |
 //!
-//! A restart cannot wait for a table to be as it was: its redo puts what still fits (new files, removals of what is still
-//! there unchanged), and its audit corrects the rest.
+//! An OPTIMIZE does not fit if it removed files that were no longer live (it ran beside a compaction of ours), if it
+//! lost rows, or if the table has no deletion vectors.
 //!
-//! 1. The entry that is put is a function of the intent and of the log before it, nothing else. So whoever redoes an
-//!    intent, after a crash at any point or as a zombie, puts the same entry, and what differs from the intent needs no
-//!    ledger entry of its own. (A second entry was the alternative: it would itself have to be put before the log's, and
-//!    redone when another OPTIMIZE comes between.) The name of a rebuilt vector file stands for its content.
-//! 2. Every step of an intent puts an entry with its transaction, also where nothing of it is left to do.
-//! 3. Undoing needs the old files: they are looked for first.
-//! 4. A commit of a snapshot or a compaction has undone what is to be undone before it, whichever generation put it. So a
-//!    zombie that still looks at what others did, while a later generation goes on, undoes nothing twice.
-//! 5. What [`Applying::recover`] puts has undone only rewrites that did not fit. Those that did fit still wait for the
+//! A restart cannot ask that a table is still in its old state: it redoes what still fits (new files, and removals of
+//! files that are there unchanged), and its audit corrects the rest.
+//!
+//! 1. An entry is a function of the intent and of the log before it, nothing else. So everyone who redoes an intent,
+//!    after a crash at any point or as a zombie, puts the same entry, and a deviation from the intent needs no ledger
+//!    entry of its own. (Such a second ledger entry was the alternative: it would have to be put before the log entry,
+//!    and be redone when another OPTIMIZE comes in between.) The name of a rebuilt vector file is derived from the
+//!    same inputs.
+//! 2. Every step of an intent puts an entry with its transaction, even if no action of the step is left.
+//! 3. Before a rewrite is undone, its old files are checked for existence.
+//! 4. A commit of a snapshot or a compaction has undone all misfit rewrites before it, whichever generation put it. So
+//!    a zombie that still works through commits of others, while a later generation goes on, undoes nothing twice.
+//! 5. An entry of [`Applying::recover`] has undone only rewrites that did not fit. Rewrites that did fit still wait
+//!    for the step of an intent whose base is older than they are.
 //!    step of an intent whose base is older than they are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -33,57 +39,58 @@ use roaring::RoaringTreemap;
 use twox_hash::XxHash3_128;
 use uuid::Uuid;
 
-use super::action::{self, Action, RemoveFile};
-use super::foreign::{By, Foreign, Rewrite};
+use super::action::{self, Action, RemoveFile, engine_info};
+use super::foreign::{CommitAuthor, Foreign, Rewrite};
 use super::ledger::{Intent, TableCommit, TableIntent};
+use super::live::{self, Live};
 use super::log::{self, LogError};
-use super::state::{self, Live};
-use super::tables::Making;
-use super::{CommitError, TABLES, layer, vector};
-use crate::sink::lake::{Lake, Put, file_location};
-use crate::sink::relocation::Moved;
-use crate::sink::writer::{Identify, Whereabouts};
+use super::state;
+use super::tables::TableCreation;
+use super::{CommitError, TABLES, vector};
+use crate::lake::{Lake, LakeLayer, Put, file_location};
+use crate::sink::relocation::MovedRow;
+use crate::sink::writer::{RowIdentifier, RowLocations};
 use crate::sink::{AddFile, DeletionVector, LiveFile, Relocation, TableSpec};
 
-/// What the application id of a recovery's transaction ends with.
+/// Suffix of the application id in the transaction of a recovery.
 const RECOVERY: &str = ":undo";
 
-/// What applying takes.
+/// The inputs of applying an intent.
 #[derive(Clone, Copy)]
 pub struct Applying<'a> {
-    /// Where.
+    /// The lake that holds the tables.
     pub lake: &'a Lake,
-    /// The sink's tables. An intent may name others, of an earlier definition.
+    /// The sink's tables. An intent may also name tables of an earlier definition, which are not among them.
     pub specs: &'a [TableSpec],
-    /// The application id of the dataflow's transactions; others of it have a suffix behind a colon.
+    /// The application id of the dataflow's transactions; its other application ids add a suffix after a colon.
     pub app_id: &'a str,
     /// How many writers there are.
     pub writers: usize,
-    /// Whether entries and vectors are synced.
-    pub durable: bool,
-    /// Whether to go on where others changed rows: only before a restart's audit.
+    /// Whether to go on although others changed rows: only before a restart's audit, which corrects them.
     pub salvage: bool,
-    /// Whether commits are recognised by their transactions: off in simulations alone, to show that it matters.
+    /// Whether commits are recognised by their transactions: off only in simulations, which show that it matters.
     pub transactions: bool,
 }
 
-/// What became of an intent.
-pub struct Applied {
-    /// Every table's version behind it.
+/// The outcome of an intent.
+pub struct AppliedIntent {
+    /// The version of every table after the intent.
     pub versions: BTreeMap<String, i64>,
-    /// Tables whose rows others had moved, and their files that hold those now.
+    /// Tables whose rows other writers moved, with the files that hold these rows now.
     pub relocations: Vec<(Relocation, Vec<Live>)>,
 }
 
 impl Applying<'_> {
-    /// Puts an intent's log entries, layer by layer, the tables of a layer at once. Repeating it is safe while it is the
-    /// newest intent.
-    pub async fn intent(&self, intent: &Intent) -> Result<Applied, CommitError> {
-        let mut applied = Applied {
+    /// Puts an intent's log entries, layer by layer, all tables of a layer concurrently: a reader who sees a table's
+    /// new version also sees the new versions of the tables that it was computed from. Repeating it is safe while the
+    /// intent is the newest one.
+    pub async fn intent(&self, intent: &Intent) -> Result<AppliedIntent, CommitError> {
+        let mut applied = AppliedIntent {
             versions: intent.versions.clone(),
             relocations: Vec::new(),
         };
-        for group in intent.tables.chunk_by(|a, b| layer(&a.table) == layer(&b.table)) {
+        let layer = |change: &TableIntent| LakeLayer::of_table(&change.table);
+        for group in intent.tables.chunk_by(|a, b| layer(a) == layer(b)) {
             let tables: Vec<_> = stream::iter(group)
                 .map(|change| {
                     let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
@@ -103,15 +110,16 @@ impl Applying<'_> {
         Ok(applied)
     }
 
-    /// Applies the newest intent where that was cut off, and says every table's version behind it. A table whose log shows
-    /// the intent's transaction is left alone, even if the entry itself is cleaned up since.
+    /// Applies the newest intent if it was cut off, and returns the version of every table after it. A table whose log
+    /// shows the intent's transaction is left alone, even if the entry itself has been cleaned up since.
     pub async fn redo(&self, intent: &Intent) -> Result<BTreeMap<String, i64>, CommitError> {
         let mut versions = intent.versions.clone();
-        // Upstream tables first, as they stand in the intent.
+        // The intent lists upstream tables first.
         for change in &intent.tables {
             let base = intent.versions.get(&change.table).copied().unwrap_or(-1);
             let loaded = log::load(self.lake, &change.path, None).await?;
-            // Removed by somebody who wants it rebuilt; perhaps made anew since, by a run that came no further.
+            // Somebody removed the folder to have the table rebuilt; a run that got no further may have created it
+            // anew since.
             let Some(loaded) = loaded.filter(|loaded| loaded.version >= base) else {
                 tracing::warn!(table = change.table, "the table's folder is gone; the table is rebuilt");
                 continue;
@@ -123,7 +131,7 @@ impl Applying<'_> {
             }
             let epoch = intent.epoch;
             tracing::info!(table = change.table, epoch, "redoing a commit that was cut off");
-            // Another engine may have cleaned up what was put behind the base: no entry must come below those.
+            // Another engine may have cleaned up entries behind the base: ours must not be put below those.
             let unknown = loaded.version > base && loaded.oldest > base + 1;
             let from = if unknown { loaded.version } else { base };
             let (version, _) = self.table(intent, change, from, unknown).await?;
@@ -132,14 +140,14 @@ impl Applying<'_> {
         Ok(versions)
     }
 
-    /// Looks at what others have put behind the version that the newest snapshot has of a table, up to the one that was
-    /// loaded, before its files are taken for what they are: a rewrite that took away what was not live leaves rows twice,
-    /// and is undone. Says whether it was: then the table is to be loaded again.
+    /// Undoes rewrites of other writers between the newest snapshot's version of a table (`base`) and the loaded
+    /// version, before the table's files are trusted: a rewrite of files that were no longer live leaves rows twice.
+    /// Returns whether it undid one: then the table has to be loaded again.
     pub async fn recover(
         &self,
         spec: &TableSpec,
         (base, loaded): (i64, i64),
-        making: Making<'_>,
+        making: TableCreation<'_>,
     ) -> Result<bool, CommitError> {
         let app_id = format!("{}{RECOVERY}", making.app_id);
         let change = TableIntent {
@@ -147,7 +155,7 @@ impl Applying<'_> {
             path: spec.path.clone(),
             commits: vec![],
         };
-        let mut others = Others {
+        let mut others = ForeignCommits {
             applying: self,
             change: &change,
             epoch: making.generation,
@@ -158,11 +166,11 @@ impl Applying<'_> {
         };
         for version in base + 1..=loaded {
             let Some(actions) = log::read(self.lake, &spec.path, version).await? else {
-                continue; // Cleaned up by another engine.
+                continue; // Another engine cleaned the entry up.
             };
-            match Foreign::of(&actions) {
+            match Foreign::from_actions(&actions) {
                 _ if self.is_recovery(&actions) => others.undone = None,
-                _ if self.is_ours(&actions) => others.observe(version, &actions).await?,
+                _ if self.is_of_dataflow(&actions) => others.observe(version, &actions).await?,
                 Foreign::Rewrite(rewrite) if others.undone.is_none() => {
                     let before = others.files_before(version).await?;
                     if !rewrite.fits(&before) {
@@ -178,7 +186,7 @@ impl Applying<'_> {
         }
         let info = serde_json::json!({
             "timestamp": making.now, "operation": "RESTORE", "operationParameters": {},
-            "engineInfo": state::engine_info(), "generation": making.generation,
+            "engineInfo": engine_info(), "generation": making.generation,
         });
         let undoing = TableCommit {
             actions: vec![
@@ -191,8 +199,9 @@ impl Applying<'_> {
         Ok(true)
     }
 
-    /// Whether a commit is the dataflow's, of any generation. (A changed definition says nothing of data.)
-    fn is_ours(&self, actions: &[Action]) -> bool {
+    /// Whether a run of the dataflow, of any generation, put this commit. (A commit that only changes a definition
+    /// does not count: it carries no data.)
+    fn is_of_dataflow(&self, actions: &[Action]) -> bool {
         self.is_of(actions, &["", ":compact", RECOVERY])
     }
 
@@ -201,7 +210,7 @@ impl Applying<'_> {
         self.is_of(actions, &[RECOVERY])
     }
 
-    /// Whether a commit's transaction is the dataflow's with one of these suffixes.
+    /// Whether the commit's transaction has the dataflow's application id with one of these suffixes.
     fn is_of(&self, actions: &[Action], suffixes: &[&str]) -> bool {
         let mut ids = actions.iter().filter_map(|a| a.txn.as_ref()).map(|t| t.app_id.as_str());
         ids.any(|id| {
@@ -210,25 +219,28 @@ impl Applying<'_> {
         })
     }
 
-    /// The version of a table's last commit of an intent that is known to be applied.
+    /// The version of the last commit that an intent, known to be applied, made to a table.
     async fn located(
         &self,
         intent: &Intent,
         change: &TableIntent,
         base: i64,
-        loaded: &log::Loaded,
+        loaded: &log::LoadedTable,
     ) -> Result<i64, CommitError> {
         let last = change.commits.last().expect("a change has a commit");
         for version in base + 1..=loaded.version {
             match log::read(self.lake, &change.path, version).await? {
-                Some(actions) if log::is_ours(&actions, &last.app_id, intent.epoch as i64) => return Ok(version),
+                Some(actions) if log::carries_transaction(&actions, &last.app_id, intent.epoch as i64) => {
+                    return Ok(version);
+                }
                 _ => {}
             }
         }
         Ok(loaded.version)
     }
 
-    /// Puts one table's entries behind `base`. `unknown`: others have done there what cannot be read any more.
+    /// Puts one table's entries behind `base`. `unknown`: others committed entries behind it that cannot be read any
+    /// more.
     pub async fn table(
         &self,
         intent: &Intent,
@@ -237,7 +249,7 @@ impl Applying<'_> {
         unknown: bool,
     ) -> Result<(i64, Option<(Relocation, Vec<Live>)>), CommitError> {
         let number = self.specs.iter().position(|spec| spec.name == change.table);
-        let mut others = Others {
+        let mut others = ForeignCommits {
             applying: self,
             change,
             epoch: intent.epoch,
@@ -251,38 +263,38 @@ impl Applying<'_> {
             version = others.put(commit, version).await?;
         }
         let relocation = match others.moved.take() {
-            Some(relocation) => Some(others.settle(relocation, version).await?),
+            Some(relocation) => Some(others.refresh_files(relocation, version).await?),
             None => None,
         };
         Ok((version, relocation))
     }
 }
 
-/// What others did to one table behind an intent's base.
-struct Others<'a> {
+/// What other writers committed to one table behind an intent's base.
+struct ForeignCommits<'a> {
     applying: &'a Applying<'a>,
     change: &'a TableIntent,
     epoch: u64,
     table: Option<usize>,
-    /// Where rows are that they moved.
+    /// Rows that they moved, with their new places.
     moved: Option<Relocation>,
-    /// What our next entry undoes.
-    undone: Option<Undone>,
-    /// Whether our entries say only what still fits.
+    /// Rewrites that our next entry undoes.
+    undone: Option<RewritesToUndo>,
+    /// Whether our entries are reduced to the actions that still fit.
     salvaged: bool,
 }
 
-/// Rewrites that cannot stay.
-struct Undone {
-    /// Live files before the first of them, and those appended since.
+/// Rewrites that must be undone.
+struct RewritesToUndo {
+    /// The files that were live before the first of these rewrites, and those appended since.
     before: BTreeMap<String, AddFile>,
-    /// Files that they brought.
+    /// Paths of the files that these rewrites added.
     brought: BTreeSet<String>,
 }
 
-impl Others<'_> {
-    /// Puts an entry at the first free version behind `base`, and says which that is. An entry with the same transaction
-    /// counts as this one.
+impl ForeignCommits<'_> {
+    /// Puts an entry at the first free version behind `base`, and returns that version. An entry with the same
+    /// transaction counts as this one.
     async fn put(&mut self, commit: &TableCommit, base: i64) -> Result<i64, CommitError> {
         let (lake, path) = (self.applying.lake, &self.change.path);
         let mut version = base + 1;
@@ -291,9 +303,7 @@ impl Others<'_> {
                 true => action::to_lines(&commit.actions),
                 false => action::to_lines(&self.reconciled(commit, version).await?),
             });
-            let put = lake
-                .put_new(&log::entry_path(path, version), bytes, self.applying.durable)
-                .await;
+            let put = lake.put_new(&log::entry_path(path, version), bytes).await;
             let put = put.map_err(|source| log::store_error(path, format!("put version {version}"), source))?;
             if put == Put::Written {
                 break;
@@ -302,13 +312,13 @@ impl Others<'_> {
                 table: path.clone(),
                 version,
             })?;
-            if self.applying.transactions && log::is_ours(&there, &commit.app_id, self.epoch as i64) {
+            if self.applying.transactions && log::carries_transaction(&there, &commit.app_id, self.epoch as i64) {
                 break;
             }
             self.observe(version, &there).await?;
             version += 1;
         }
-        self.undone = None; // Our entry has done it.
+        self.undone = None; // Our entry has undone it.
         Ok(version)
     }
 
@@ -316,19 +326,17 @@ impl Others<'_> {
         self.moved.is_none() && self.undone.is_none() && !self.salvaged
     }
 
-    /// Takes notice of another writer's commit.
+    /// Takes another writer's commit into account.
     async fn observe(&mut self, version: i64, actions: &[Action]) -> Result<(), CommitError> {
-        let (table, by) = (&self.change.path, By(actions));
-        let changes = actions
-            .iter()
-            .any(|a| a.add.as_ref().is_some_and(|f| f.data_change) || a.remove.as_ref().is_some_and(|f| f.data_change));
-        if self.applying.is_ours(actions) && (self.applying.salvage || !changes) {
+        let (table, by) = (&self.change.path, CommitAuthor(actions));
+        let changes = actions.iter().any(Action::changes_data);
+        if self.applying.is_of_dataflow(actions) && (self.applying.salvage || !changes) {
             if !self.applying.is_recovery(actions) {
-                self.undone = None; // By (4); by (5), a recovery is none of those.
+                self.undone = None; // By (4); by (5) a recovery does not count as such a commit.
             }
             return Ok(());
         }
-        match Foreign::of(actions) {
+        match Foreign::from_actions(actions) {
             Foreign::Append(files) => {
                 tracing::info!(table, version, %by, "passed by a commit that touches nothing of ours");
                 if let Some(undone) = &mut self.undone {
@@ -357,7 +365,7 @@ impl Others<'_> {
                     }
                 }
                 tracing::warn!(table, version, %by, "undoing a rewrite of files that does not fit this table");
-                let undone = self.undone.get_or_insert_with(|| Undone {
+                let undone = self.undone.get_or_insert_with(|| RewritesToUndo {
                     before,
                     brought: BTreeSet::new(),
                 });
@@ -386,7 +394,8 @@ impl Others<'_> {
         Ok(loaded.map(|loaded| loaded.files).unwrap_or_default())
     }
 
-    /// Where a rewrite put every row; none where it does not fit what was live, or the table takes no vectors.
+    /// Maps every row that a rewrite moved. None if the rewrite does not fit the files that were live, or the table
+    /// takes no deletion vectors.
     async fn follow(
         &self,
         rewrite: &Rewrite,
@@ -403,8 +412,8 @@ impl Others<'_> {
         gone.sort_by(|a, b| a.path.cmp(&b.path));
         let mut added = rewrite.added.clone();
         added.sort_by(|a, b| a.path.cmp(&b.path));
-        let identify = Identify::new(spec.clone()).map_err(CommitError::Rows)?;
-        let mut whereabouts = Whereabouts::new();
+        let identify = RowIdentifier::new(spec.clone()).map_err(CommitError::Rows)?;
+        let mut whereabouts = RowLocations::new();
         let mut came = Vec::new();
         for (number, file) in added.iter().enumerate() {
             let mut rows = 0u32;
@@ -421,7 +430,7 @@ impl Others<'_> {
                 },
             );
             if told.is_err() {
-                return Ok(None); // What does not read as this table's rows does not stay.
+                return Ok(None); // A file that does not decode as rows of this table makes the rewrite unfit.
             }
             came.push(LiveFile {
                 path: file.path.clone(),
@@ -445,9 +454,9 @@ impl Others<'_> {
                 self.applying.writers,
                 |hash, owner| {
                     if !deleted.contains(u64::from(position)) {
-                        match whereabouts.take(hash) {
+                        match whereabouts.remove(hash) {
                             None => lost += 1,
-                            Some((file, to)) => rows.push(Moved {
+                            Some((file, to)) => rows.push(MovedRow {
                                 position,
                                 hash,
                                 owner: owner as u32,
@@ -474,7 +483,7 @@ impl Others<'_> {
         }))
     }
 
-    /// A data file's bytes; none if it is gone.
+    /// A data file's bytes; none if the file is gone.
     async fn data(&self, file: &AddFile) -> Result<Option<Bytes>, CommitError> {
         let table = &self.change.path;
         let Ok(location) = file_location(table, &file.path) else {
@@ -484,7 +493,7 @@ impl Others<'_> {
         Ok(found.map_err(|e| log::store_error(table, format!("read {}", file.path), e))?)
     }
 
-    /// A step's actions behind what others did.
+    /// A step's actions, adapted to what others committed before `version`.
     async fn reconciled(&self, commit: &TableCommit, version: i64) -> Result<Vec<Action>, CommitError> {
         let mut live = self.files_before(version).await?;
         let mut restored = BTreeMap::new();
@@ -510,8 +519,8 @@ impl Others<'_> {
         }
         if self.undone.is_some() {
             let at = actions.iter().find_map(|a| a.txn.as_ref()).and_then(|t| t.last_updated);
-            // What the step removes does not come back, or as the step says. (Its removal stays: where a rewrite removed a
-            // file with another vector, the file is still there.)
+            // A file that the step removes is not restored, or only as the step itself adds it. (The step's `remove`
+            // stays: if a rewrite removed the file with another vector, the file is still live.)
             for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
                 restored.remove(&remove.path);
             }
@@ -521,13 +530,15 @@ impl Others<'_> {
                     ..file
                 })
             });
-            let away = surplus.into_iter().map(|file| Action::remove(removal(file, at, false)));
+            let away = surplus
+                .into_iter()
+                .map(|file| Action::remove(RemoveFile::of(file, at, false)));
             actions.extend(away.chain(back));
         }
         Ok(actions)
     }
 
-    /// By (3).
+    /// Fails unless all of these files and their vector files exist, by (3).
     async fn check_there(&self, files: impl Iterator<Item = &AddFile>) -> Result<(), CommitError> {
         let table = &self.change.path;
         for file in files {
@@ -557,7 +568,7 @@ impl Others<'_> {
         Ok(())
     }
 
-    /// A step's actions with the rows that it removes where they are now.
+    /// A step's actions, with the removed rows named at their present places.
     async fn remapped(
         &self,
         actions: Vec<Action>,
@@ -566,7 +577,7 @@ impl Others<'_> {
         (commit, version): (&TableCommit, i64),
     ) -> Result<Vec<Action>, CommitError> {
         let (lake, table) = (self.applying.lake, &self.change.path);
-        let rows_of: HashMap<&str, &Vec<Moved>> = moved.gone.iter().map(String::as_str).zip(&moved.moved).collect();
+        let rows_of: HashMap<&str, &Vec<MovedRow>> = moved.gone.iter().map(String::as_str).zip(&moved.moved).collect();
         let again: HashMap<&str, Option<&DeletionVector>> = (actions.iter().filter_map(|a| a.add.as_ref()))
             .map(|add| (add.path.as_str(), add.deletion_vector.as_ref()))
             .collect();
@@ -589,7 +600,7 @@ impl Others<'_> {
                 }
             }
         }
-        // A new shape has no room for rows of the old one, whoever wrote them.
+        // Rows of the old schema must not stay under a new one, whoever wrote them.
         if actions.iter().any(|a| a.meta_data.is_some()) {
             for (number, file) in moved
                 .came
@@ -617,25 +628,25 @@ impl Others<'_> {
                 .into());
             };
             let deleted = log::bitmap(lake, table, current.deletion_vector.as_ref()).await? | rows;
-            kept.push(Action::remove(removal(current.clone(), at, data_change)));
+            kept.push(Action::remove(RemoveFile::of(current.clone(), at, data_change)));
             if deleted.len() < file.rows {
                 vectored.push((current.clone(), deleted));
             }
         }
         if !vectored.is_empty() {
-            // By (1).
+            // By (1), the name must not depend on who puts the entry.
             let name = format!("{table}\n{}\n{}\n{version}", commit.app_id, self.epoch);
             let id = Uuid::from_u128(XxHash3_128::oneshot(name.as_bytes()));
             let (bytes, descriptors) = vector::pack(id, vectored.iter().map(|(_, deleted)| deleted));
             let place = Path::from(format!("{table}/{}", vector::file_name(id)));
-            let put = lake.put_new(&place, bytes, self.applying.durable).await;
+            let put = lake.put_new(&place, bytes).await;
             put.map_err(|source| CommitError::Write {
                 what: "deletion vectors".into(),
                 table: self.change.table.clone(),
                 source,
             })?;
             for ((mut file, _), descriptor) in vectored.into_iter().zip(descriptors) {
-                file.stats = file.stats.as_deref().map(state::loosen_bounds);
+                file.stats = file.stats.as_deref().map(live::loosen_bounds);
                 file.deletion_vector = Some(descriptor);
                 file.data_change = data_change;
                 kept.push(Action::add(file));
@@ -644,8 +655,8 @@ impl Others<'_> {
         Ok(kept)
     }
 
-    /// The relocation with its files as they are behind our last entry.
-    async fn settle(&self, mut moved: Relocation, version: i64) -> Result<(Relocation, Vec<Live>), CommitError> {
+    /// Brings the relocation's files to their state after our last entry.
+    async fn refresh_files(&self, mut moved: Relocation, version: i64) -> Result<(Relocation, Vec<Live>), CommitError> {
         let files = self.files_before(version + 1).await?;
         let mut live = Vec::new();
         for file in &mut moved.came {
@@ -661,21 +672,19 @@ impl Others<'_> {
     }
 }
 
-/// What of a step still fits the files there are: a file that went, or lost other rows, is left as it is. A compaction fits
-/// as a whole or not at all.
+/// The actions of a step that still fit the live files: a file that is gone or has another vector by now is left as it
+/// is. A compaction fits as a whole or not at all.
 fn salvaged(actions: Vec<Action>, live: &BTreeMap<String, AddFile>) -> Vec<Action> {
     let removes = actions.iter().filter_map(|a| a.remove.as_ref());
     let unfit: HashSet<String> = removes
         .filter(|r| live.get(&r.path).is_none_or(|f| f.deletion_vector != r.deletion_vector))
         .map(|r| r.path.clone())
         .collect();
-    let is_compaction = !actions
-        .iter()
-        .any(|a| a.add.as_ref().is_some_and(|f| f.data_change) || a.remove.as_ref().is_some_and(|f| f.data_change));
+    let is_compaction = !actions.iter().any(Action::changes_data);
     let all = is_compaction && !unfit.is_empty();
     let fits = |path: &str| !all && !unfit.contains(path);
     let mut actions = actions;
-    // What the step was to retire may be live.
+    // Vector files that the step was to retire may still be in use.
     let infos = actions
         .iter_mut()
         .filter_map(|a| a.commit_info.as_mut()?.as_object_mut());
@@ -685,16 +694,4 @@ fn salvaged(actions: Vec<Action>, live: &BTreeMap<String, AddFile>) -> Vec<Actio
         path.is_none_or(|path| fits(path))
     });
     actions
-}
-
-fn removal(file: AddFile, at: Option<i64>, data_change: bool) -> RemoveFile {
-    RemoveFile {
-        path: file.path,
-        deletion_timestamp: at,
-        data_change,
-        extended_file_metadata: Some(true),
-        partition_values: Some(file.partition_values),
-        size: Some(file.size),
-        deletion_vector: file.deletion_vector,
-    }
 }

@@ -1,8 +1,13 @@
-//! A table's checkpoints: reading them, and making good for one that is damaged.
+//! Reads a table's checkpoints, and repairs the log when one is damaged.
 //!
-//! A checkpoint repeats what the log before it says, so [`log::load`] passes a damaged one over where it can. Other engines
-//! do not, so a starting run moves it aside and writes a new one: [`mend`]. Readers look into `_last_checkpoint` for the newest
-//! one; where it names what is not there, some refuse the table, and it is removed.
+//! A checkpoint repeats what the log before it says, so [`log::load`] skips a damaged one where it can. Other engines
+//! do not, so a starting run moves it aside and writes a new one: [`mend`]. Readers find the newest checkpoint through
+//! `_last_checkpoint`; some refuse the table if the checkpoint named there does not exist, so such a pointer is
+//! removed.
+//!
+//! **Why not a Delta kernel crate**: its public interface gives neither tombstones nor all transactions nor
+//! `dataChange`, and does not step past a damaged checkpoint to an older one. It would replace about 90 lines here and
+//! in [`log`], and its adapter would have as many. What it would add are sidecars.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,19 +20,23 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::action::{self, Action};
-use super::log::{self, Loaded, LogError};
+use super::log::{self, LoadedTable, LogError};
 use super::maintenance;
-use crate::sink::lake::Lake;
+use crate::lake::Lake;
 
-/// What a table is, without what it was.
+/// The kinds of actions that describe the table's present state, without tombstones.
 pub const LIVE: [&str; 4] = ["protocol", "metaData", "txn", "add"];
 
-/// Makes a table whole for readers that know no way around a damaged checkpoint, or a `_last_checkpoint` that misleads. What was
-/// damaged keeps its bytes under a name that no reader looks for. Repeating it is safe: nothing is lost that the log does not say.
+/// The column of actions that refer to files with more actions (protocol, "V2 Spec").
+const SIDECAR: &str = "sidecar";
+
+/// Repairs a table for readers that cannot cope with a damaged checkpoint or a misleading `_last_checkpoint`. Damaged
+/// files keep their bytes under a name that no reader looks for. Repeating it is safe: all that is moved aside can be
+/// derived from the log.
 ///
 /// # Errors
-/// A store that fails.
-pub async fn mend(lake: &Lake, table: &str, loaded: &mut Loaded, durable: bool) -> Result<(), LogError> {
+/// The store fails.
+pub async fn mend(lake: &Lake, table: &str, loaded: &mut LoadedTable) -> Result<(), LogError> {
     let folder = Path::from(format!("{table}/_delta_log"));
     let pointer = folder.clone().join("_last_checkpoint");
     let found = lake.get(&pointer).await;
@@ -68,32 +77,34 @@ pub async fn mend(lake: &Lake, table: &str, loaded: &mut Loaded, durable: bool) 
                 Err(e) => return Err(log::store_error(table, "remove _last_checkpoint".into(), e)),
             }
         } else if loaded.damaged.is_empty() {
-            return Ok(()); // It is an older one, which is there.
+            return Ok(()); // The pointer names an older checkpoint, which exists.
         }
     }
     if loaded.checkpoint == Some(loaded.version) {
         return Ok(());
     }
-    match maintenance::checkpoint(lake, table, loaded.version, durable).await {
+    match maintenance::checkpoint(lake, table, loaded.version).await {
         Ok(()) => loaded.checkpoint = Some(loaded.version),
         Err(e) => tracing::warn!(table, error = format!("{e:#}"), "could not checkpoint yet"),
     }
     Ok(())
 }
 
-/// The version that a `_last_checkpoint` names; none if it does not read.
+/// The version that a `_last_checkpoint` names; none if it does not parse.
 fn pointed_at(bytes: &[u8]) -> Option<i64> {
     let named: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     named.get("version")?.as_i64()
 }
 
-/// Whether all parts of a checkpoint are there: `<v>.checkpoint.<part>.<parts>.parquet`, or a single file.
+/// Whether all parts of a checkpoint are there: `<v>.checkpoint.<part>.<parts>.parquet`, or the single file
+/// `<v>.checkpoint.parquet`. `<v>.checkpoint.<uuid>.parquet` of a table with the feature v2Checkpoint counts as no
+/// checkpoint, because its actions are in sidecar files, which Alluvium does not read.
 pub fn is_complete(parts: &[Path]) -> bool {
     let named = parts.iter().filter_map(|p| p.filename()).next().unwrap_or_default();
     let pieces: Vec<&str> = named.split('.').collect();
     match pieces.as_slice() {
         [_, _, _, count, _] => count.parse() == Ok(parts.len()),
-        _ => true,
+        _ => pieces.len() == 3,
     }
 }
 
@@ -116,27 +127,31 @@ pub async fn read(
         reason,
     };
     let bytes = found.ok_or_else(|| damaged("it vanished".into()))?;
-    // Bytes that were damaged on the way can make the reader itself fail.
+    // Damaged bytes can make the Parquet reader itself panic.
     let read = catch_unwind(AssertUnwindSafe(|| actions(bytes, kinds, take)));
     read.unwrap_or_else(|_| Err("its Parquet reader failed".into()))
         .map_err(damaged)
 }
 
-/// A checkpoint's rows are actions as columns: written as JSON lines, they parse like an entry. Taken batch by batch.
+/// Decodes a checkpoint's rows, batch by batch. The columns of a row mirror an action: written as JSON lines, the rows
+/// parse like a log entry.
 fn actions(bytes: Bytes, kinds: &[&str], take: &mut dyn FnMut(Vec<Action>)) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| text(&e))?;
-    let roots = builder
-        .schema()
-        .fields()
-        .iter()
-        .enumerate()
-        .filter(|(_, f)| kinds.contains(&f.name().as_str()));
+    let wanted = |name: &str| kinds.contains(&name) || name == SIDECAR;
+    let fields = builder.schema().fields().iter().enumerate();
+    let roots = fields.filter(|(_, field)| wanted(field.name()));
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.map(|(i, _)| i).collect::<Vec<_>>());
     let reader = builder.with_projection(mask).build().map_err(|e| text(&e))?;
     for batch in reader {
         let batch = batch.map_err(|e| text(&e))?;
-        // Nulls are explicit: a null partition value is a value, and would be dropped from its map otherwise.
+        if batch
+            .column_by_name(SIDECAR)
+            .is_some_and(|sidecars| sidecars.null_count() < sidecars.len())
+        {
+            return Err("it refers to sidecar files (v2Checkpoint), which Alluvium does not read".into());
+        }
+        // Without explicit nulls, a null partition value would be dropped from its map.
         let mut writer = WriterBuilder::new()
             .with_explicit_nulls(true)
             .build::<_, LineDelimited>(Vec::new());
@@ -145,4 +160,41 @@ fn actions(bytes: Bytes, kinds: &[&str], take: &mut dyn FnMut(Vec<Action>)) -> R
         take(action::from_lines(&writer.into_inner()).map_err(|e| text(&e))?);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, RecordBatch, StringArray, StructArray};
+    use arrow::datatypes::{DataType, Field};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    /// A table whose files stand in sidecars was loaded as if it had none.
+    #[test]
+    fn a_checkpoint_with_sidecars_is_not_read_as_a_table_without_files() {
+        let read = |path: Option<&str>| {
+            let paths: ArrayRef = Arc::new(StringArray::from(vec![path]));
+            let field = Arc::new(Field::new("path", DataType::Utf8, true));
+            let is_valid = vec![path.is_some()].into();
+            let sidecars = StructArray::new(vec![field].into(), vec![paths], Some(is_valid));
+            let batch = RecordBatch::try_from_iter([(SIDECAR, Arc::new(sidecars) as ArrayRef)]).unwrap();
+            let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            actions(writer.into_inner().unwrap().into(), &LIVE, &mut |_| ())
+        };
+        let refused = read(Some("a.parquet")).unwrap_err();
+        assert!(refused.contains("v2Checkpoint"), "{refused}");
+        assert_eq!(read(None), Ok(()));
+
+        let parts = |names: &[&str]| names.iter().map(|name| Path::from(*name)).collect::<Vec<_>>();
+        let version = format!("{:020}", 7);
+        let named = |rest: &str| is_complete(&parts(&[&format!("{version}.checkpoint{rest}.parquet")]));
+        assert!(named(""));
+        assert!(named(".0000000001.0000000001"));
+        assert!(!named(".0000000001.0000000002"));
+        assert!(!named(".80a083e8-7026-4e79-81be-64bd76c43a11"));
+    }
 }

@@ -1,4 +1,4 @@
-//! What another writer's commit means for ours.
+//! Classifies the commits of other writers by what they mean for ours.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,14 +6,14 @@ use std::fmt;
 use super::action::{Action, RemoveFile};
 use crate::sink::AddFile;
 
-/// A commit that is not ours.
+/// The kinds of commits that other writers put.
 #[derive(Debug)]
 pub enum Foreign {
-    /// It adds files, or touches no data at all: our places hold.
+    /// It adds files, or touches no data at all: the row positions that we know still hold.
     Append(Vec<AddFile>),
-    /// The same rows in other files, as it claims.
+    /// It claims to put the same rows into other files.
     Rewrite(Rewrite),
-    /// It changes rows, or what rows mean: what it did, for people.
+    /// It changes rows, or how rows are to be read; the text says for people what it did.
     Change(String),
 }
 
@@ -27,7 +27,7 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
-    /// Whether it took away files as they were just before it, and brought others.
+    /// Whether it removed files exactly as they were just before it, and added others.
     pub fn fits(&self, before: &BTreeMap<String, AddFile>) -> bool {
         let was = |gone: &RemoveFile| {
             before
@@ -41,8 +41,8 @@ impl Rewrite {
 }
 
 impl Foreign {
-    /// What a commit's actions come to.
-    pub fn of(actions: &[Action]) -> Foreign {
+    /// Classifies a commit by its actions.
+    pub fn from_actions(actions: &[Action]) -> Foreign {
         let removed: Vec<&RemoveFile> = actions.iter().filter_map(|a| a.remove.as_ref()).collect();
         let added: Vec<&AddFile> = actions.iter().filter_map(|a| a.add.as_ref()).collect();
         let changing: Vec<_> = removed.iter().filter(|r| r.data_change).collect();
@@ -69,10 +69,10 @@ impl Foreign {
     }
 }
 
-/// Who put a commit, for people.
-pub struct By<'a>(pub &'a [Action]);
+/// Displays who put a commit and with which operation.
+pub struct CommitAuthor<'a>(pub &'a [Action]);
 
-impl fmt::Display for By<'_> {
+impl fmt::Display for CommitAuthor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = self.0.iter().find_map(|a| a.commit_info.as_ref());
         let field = |names: [&str; 2]| {

@@ -1,11 +1,11 @@
-//! Commits of others between ours: deltalake's own OPTIMIZE and writes, as a user would run them, and entries made by hand
-//! where what they do depends on timing.
+//! Tests of commits that others put between ours: deltalake's own OPTIMIZE and writes, as a user would run them, and
+//! hand-made entries where the effect depends on timing.
 
 use super::*;
 use crate::sink::commit::action::{Action, RemoveFile};
 
 impl Place {
-    /// deltalake's OPTIMIZE of a table: how many files went and came.
+    /// Runs deltalake's OPTIMIZE on a table. Returns how many files it removed and added.
     fn optimize(&self, spec: &TableSpec) -> (u64, u64) {
         self.runtime.block_on(async {
             let mut handle = self.lake.delta_table(&spec.path);
@@ -15,7 +15,7 @@ impl Place {
         })
     }
 
-    /// deltalake's append to a table.
+    /// Appends to a table with deltalake.
     fn append(&self, spec: &TableSpec, ids: std::ops::Range<i64>) {
         self.runtime.block_on(async {
             let mut handle = self.lake.delta_table(&spec.path);
@@ -41,7 +41,7 @@ impl Place {
         })
     }
 
-    /// What a rewrite of these files to one with these ids puts, whether it fits or not.
+    /// The actions of a rewrite of files `gone` to one file with these ids, whether it fits the table or not.
     fn rewrite(&self, spec: &TableSpec, gone: &[&AddFile], ids: std::ops::Range<i64>) -> Vec<Action> {
         let mut actions = vec![Action::commit_info(
             serde_json::json!({ "engineInfo": "other", "operation": "OPTIMIZE" }),
@@ -70,16 +70,16 @@ impl Place {
     }
 }
 
-fn removes(files: &[&str]) -> Batch {
-    Batch {
+fn removes(files: &[&str]) -> TableBatch {
+    TableBatch {
         removes: files.iter().map(|f| f.to_string()).collect(),
         data_change: true,
-        ..Batch::default()
+        ..TableBatch::default()
     }
 }
 
-/// A trial of delta-rs's conflict checker re-added files with deletion vectors behind an OPTIMIZE: 19,999 of 100,000 rows
-/// were there twice.
+/// In an experiment, delta-rs's conflict checker re-added files with deletion vectors behind an OPTIMIZE: 19,999 of
+/// 100,000 rows then existed twice.
 #[test]
 fn rows_that_another_writer_moved_go_from_where_they_are_now() {
     let place = Place::new();
@@ -90,7 +90,7 @@ fn rows_that_another_writer_moved_go_from_where_they_are_now() {
     running.commit(1, vec![(0, adds(files.clone()))]);
     running.commit(2, vec![(0, deletes(path(0), [3, 4])), (0, deletes(path(1), [9]))]);
     assert_eq!(place.optimize(&specs[0]), (4, 1));
-    // The writer knows nothing of it, and says where rows were.
+    // The writer does not know of the OPTIMIZE, and names the places where the rows were before.
     running.commit(
         3,
         vec![
@@ -102,7 +102,7 @@ fn rows_that_another_writer_moved_go_from_where_they_are_now() {
     expected.retain(|i| ![0, 3, 4, 19].contains(i));
     assert_eq!(place.newest(&specs[0]), expected);
     assert_eq!(place.ids("silver.x", None), expected);
-    // Still not; and a second OPTIMIZE moves them further.
+    // The writer still does not know; and a second OPTIMIZE moves the rows again.
     running.commit(4, vec![(0, deletes(path(1), [0, 1])), (0, removes(&[path(3)]))]);
     expected.retain(|i| ![10, 11].contains(i) && !(30..40).contains(i));
     assert_eq!(place.newest(&specs[0]), expected);
@@ -114,14 +114,14 @@ fn rows_that_another_writer_moved_go_from_where_they_are_now() {
         let then: Vec<i64> = (0..40).filter(|i| !gone.contains(i)).collect();
         assert_eq!(place.ids("silver.x", Some(epoch)), then, "at epoch {epoch}");
     }
-    // All the rest of what was moved goes: the files go as a whole.
+    // Now all remaining moved rows are removed, so their files go as a whole.
     let all = (0..3).map(|n| (0, removes(&[path(n)])));
     running.commit(6, all.collect());
     assert_eq!(place.newest(&specs[0]), [100, 101, 102]);
     running.stop();
 }
 
-/// Rows of others that an OPTIMIZE mixes with ours stay until an audit.
+/// Rows of another writer that an OPTIMIZE merges into files with ours stay until an audit removes them.
 #[test]
 fn rows_that_others_appended_stay_through_a_rewrite() {
     let place = Place::new();
@@ -130,7 +130,7 @@ fn rows_that_others_appended_stay_through_a_rewrite() {
     let file = place.file(&specs[0], 0..10);
     running.commit(1, vec![(0, adds(vec![file.clone()]))]);
     place.append(&specs[0], 50..53);
-    // One of ours twice: one of the two goes.
+    // Another writer appends a copy of one of our rows; our removal takes one of the two.
     place.append(&specs[0], 2..3);
     assert_eq!(place.optimize(&specs[0]), (3, 1));
     running.commit(2, vec![(0, deletes(&file.path, [2, 4]))]);
@@ -149,7 +149,7 @@ fn a_redo_behind_a_rewrite_comes_to_the_same_table() {
     let (running, _) = place.open(&specs, settings()).unwrap();
     let files: Vec<AddFile> = (0..3).map(|n| place.file(&specs[1], n * 10..n * 10 + 10)).collect();
     running.commit(1, vec![(1, adds(files.clone()))]);
-    let compaction = Batch {
+    let compaction = TableBatch {
         data_change: false,
         removes: vec![files[0].path.clone(), files[1].path.clone()],
         ..adds(vec![AddFile {
@@ -167,7 +167,7 @@ fn a_redo_behind_a_rewrite_comes_to_the_same_table() {
         ],
     );
     running.stop();
-    // The process died before it applied the last snapshot, or in the middle; the OPTIMIZE came first, or in the middle.
+    // The process dies before or while it applies the last snapshot; the OPTIMIZE comes before or in between.
     let mut expected: Vec<i64> = (0..30).collect();
     expected.retain(|i| ![0, 15, 29].contains(i));
     for cut in [2, 3] {
@@ -186,7 +186,7 @@ fn a_redo_behind_a_rewrite_comes_to_the_same_table() {
     }
 }
 
-/// delta-rs commits an OPTIMIZE behind a compaction of ours that has taken the same files away: their rows were there twice.
+/// delta-rs commits an OPTIMIZE of files that a compaction of ours has already removed: their rows existed twice.
 #[test]
 fn a_rewrite_that_ran_beside_our_compaction_is_undone() {
     let place = Place::new();
@@ -195,7 +195,7 @@ fn a_rewrite_that_ran_beside_our_compaction_is_undone() {
     let files: Vec<AddFile> = (0..3).map(|n| place.file(&specs[0], n * 10..n * 10 + 10)).collect();
     running.commit(1, vec![(0, adds(files.clone()))]);
     let compacted = place.file(&specs[0], 0..20);
-    let compaction = Batch {
+    let compaction = TableBatch {
         data_change: false,
         removes: vec![files[0].path.clone(), files[1].path.clone()],
         ..adds(vec![AddFile {
@@ -217,7 +217,7 @@ fn a_rewrite_that_ran_beside_our_compaction_is_undone() {
     );
     let mut expected: Vec<i64> = (0..30).filter(|i| ![7, 20].contains(i)).collect();
     assert_eq!(place.newest(&specs[0]), expected);
-    // One that lost a row is undone as well, and one on top of it; what was appended between stays.
+    // A rewrite that lost a row is undone as well, and so is a rewrite on top of it; rows appended in between stay.
     let late = place.file(&specs[0], 30..40);
     running.commit(4, vec![(0, adds(vec![late.clone()]))]);
     let lossy = place.rewrite(&specs[0], &[&late], 31..40);
@@ -238,7 +238,7 @@ fn a_rewrite_that_ran_beside_our_compaction_is_undone() {
     expected.extend((30..40).filter(|i| *i != 35).chain(70..72));
     assert_eq!(place.newest(&specs[0]), expected);
     running.stop();
-    // One that nothing of ours came behind is found by the restart.
+    // A rewrite that no commit of ours followed is found by the restart.
     let theirs = place.rewrite(&specs[0], &[&files[0], &files[1]], 0..20);
     place.put_entry(&specs[0], place.newest_version(&specs[0]) + 1, &theirs);
     assert_eq!(place.newest(&specs[0]).len(), expected.len() + 20);
@@ -269,8 +269,8 @@ fn a_rewrite_of_a_table_without_vectors_is_undone_while_a_run_goes_on_and_kept_b
     for spec in &specs {
         assert_eq!(place.optimize(spec), (3, 1));
     }
-    // A compaction of ours of files that were rewritten, and a change of rows.
-    let compaction = Batch {
+    // The next commits are a compaction of ours that includes rewritten files, and a change of rows.
+    let compaction = TableBatch {
         data_change: false,
         removes: vec![files[0][0].path.clone(), files[0][1].path.clone()],
         ..adds(vec![AddFile {
@@ -279,7 +279,7 @@ fn a_rewrite_of_a_table_without_vectors_is_undone_while_a_run_goes_on_and_kept_b
         }])
     };
     let more = adds(vec![place.file(&specs[0], 30..31)]);
-    let changed = Batch {
+    let changed = TableBatch {
         removes: vec![files[1][1].path.clone()],
         ..adds(vec![place.file(&specs[1], 10..19)])
     };
@@ -296,7 +296,7 @@ fn a_rewrite_of_a_table_without_vectors_is_undone_while_a_run_goes_on_and_kept_b
     running.stop();
 }
 
-/// Undoing names files from before: where they are deleted, a table would not read any more.
+/// Undoing brings back files from before a rewrite: if they have been deleted, the table could not be read any more.
 #[test]
 fn what_cannot_be_undone_stops_with_the_remedy() {
     let place = Place::new();
@@ -316,7 +316,7 @@ fn what_cannot_be_undone_stops_with_the_remedy() {
         told.contains("bronze/i") && told.contains(&files[0].path) && told.contains("guard"),
         "{told}"
     );
-    // A redo of it finds the same: the files it was to undo to are gone, and what is there is as good.
+    // Its redo by a restart finds the same: the old files are gone, so the rewrite is kept, which holds the same rows.
     let (running, _) = place.open(&specs, settings()).unwrap();
     running.stop();
     assert_eq!(place.newest(&specs[0]), (0..21).collect::<Vec<_>>());
@@ -345,7 +345,7 @@ fn a_changed_schema_stops_naming_the_commit_and_a_restart_brings_the_definition_
     assert_eq!(place.newest(&specs[0]), [2, 3, 4]);
 }
 
-/// What deltalake says to a writer and to an OPTIMIZE.
+/// The errors that deltalake gives to a writer and to an OPTIMIZE.
 fn refusals(place: &Place, spec: &TableSpec) -> Vec<String> {
     let refused = place.runtime.block_on(async {
         let handle = async || {
@@ -374,11 +374,12 @@ fn a_guard_keeps_writers_out_and_readers_in_and_may_be_changed_at_any_restart() 
     let specs = [appended, spec("silver.x"), timeless];
     let mut epoch = 0;
     for guard in [true, false, false, true, true] {
-        let settings = Settings {
+        let mut settings = settings();
+        settings.policy = LakePolicy {
             guard,
             checkpoint_every: 2,
             checkpoint_pause: Duration::ZERO,
-            ..settings()
+            ..settings.policy
         };
         let (running, _) = place.open(&specs, settings).unwrap();
         for _ in 0..4 {

@@ -1,9 +1,9 @@
-//! `_alluvium/snapshots`: a Delta table of which table stands at which version in which snapshot, so that any
-//! engine can read all tables as of one of them. Appended behind the commits, in batches; the ledger is the
-//! truth, and fills in after a crash what the table lacks.
+//! `_alluvium/snapshots` is a Delta table that says at which version each table stands in each snapshot, so that any
+//! engine can read all tables as of one snapshot. Records are appended after the commits, in batches; the ledger is
+//! authoritative, and a start adds from it the records that a crash lost.
 //!
-//! [`History::tidy`] keeps it small: files are merged with files of their size, and go once every snapshot they
-//! name is older than the retention, because those cannot be read any more.
+//! [`SnapshotHistory::tidy`] keeps the table small: it merges files of similar size, and removes a file once every
+//! snapshot in it is older than the retention, because such snapshots cannot be read any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,27 +18,26 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::CommitError;
-use super::action::{self, Action, RemoveFile};
-use super::log::{self, Loaded, LogError};
-use super::state::engine_info;
-use super::tables::{self, Making};
+use super::action::{self, Action, RemoveFile, engine_info};
+use super::log::{self, LoadedTable, LogError};
+use super::tables::{self, TableCreation};
 use crate::definition::Deletes;
+use crate::lake::{Lake, Put};
 use crate::repr::Epoch;
-use crate::sink::lake::{Lake, Put};
 use crate::sink::states::is_state;
 use crate::sink::{AddFile, TableSpec};
 
 /// The table's folder below the lake.
 pub const PATH: &str = "_alluvium/snapshots";
 
-/// So many files of like size are merged; a row is written anew once for each power of it.
+/// Number of files of similar size that are merged into one; so a row is rewritten once per power of this number.
 const MERGE: usize = 64;
-/// Files of so many rows stay as they are.
+/// Files with at least this many rows are not merged any more.
 const MERGED_ROWS: u64 = 1 << 18;
 
-/// One published snapshot.
+/// One published snapshot; it has a row in the table for each of its tables.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub struct SnapshotRecord {
     /// Its epoch.
     pub epoch: Epoch,
     /// Unix milliseconds.
@@ -48,28 +47,28 @@ pub struct Record {
 }
 
 /// Appends records.
-pub struct History {
+pub struct SnapshotHistory {
     lake: Lake,
     app_id: String,
-    durable: bool,
     version: i64,
     upto: Option<Epoch>,
-    pending: Vec<Record>,
-    /// Its files; none once another generation was here, because they are that one's to tidy.
+    pending: Vec<SnapshotRecord>,
+    /// The table's live files. Empty once another generation has written, because tidying is then that generation's
+    /// job.
     files: Vec<KnownFile>,
 }
 
-/// A file with what its statistics tell.
+/// A file with the figures from its statistics.
 #[derive(Clone)]
 struct KnownFile {
     add: AddFile,
     rows: u64,
-    /// When its newest snapshot was committed, Unix ms.
+    /// Commit time of its newest snapshot, Unix milliseconds.
     newest: i64,
 }
 
 impl KnownFile {
-    /// None if its statistics do not tell: then it is left alone.
+    /// None if the file's statistics lack these figures: such a file is left alone.
     fn of(add: &AddFile) -> Option<KnownFile> {
         let stats: serde_json::Value = serde_json::from_str(add.stats.as_deref()?).ok()?;
         Some(KnownFile {
@@ -83,16 +82,15 @@ impl KnownFile {
     }
 }
 
-impl History {
-    /// Opens the table, creating it if need be.
-    pub async fn open(lake: &Lake, making: Making<'_>) -> Result<(History, Loaded), CommitError> {
+impl SnapshotHistory {
+    /// Opens the table, and creates it if it does not exist.
+    pub async fn open(lake: &Lake, making: TableCreation<'_>) -> Result<(SnapshotHistory, LoadedTable), CommitError> {
         let (loaded, _) = tables::ensure(lake, &spec(), making).await?;
         let app_id = format!("{}:snapshots", making.app_id);
-        let history = History {
+        let history = SnapshotHistory {
             lake: lake.clone(),
             upto: loaded.txns.get(&app_id).map(|v| *v as Epoch),
             app_id,
-            durable: making.durable,
             version: loaded.version,
             pending: Vec::new(),
             files: loaded.files.values().filter_map(KnownFile::of).collect(),
@@ -105,20 +103,20 @@ impl History {
         self.upto
     }
 
-    /// Takes a record, in epoch order; one that the table holds already is dropped.
-    pub fn observe(&mut self, mut record: Record) {
+    /// Takes a record, in epoch order; drops it if the table holds its epoch already.
+    pub fn observe(&mut self, mut record: SnapshotRecord) {
         record.versions.retain(|table, _| !is_state(table)); // nobody else reads those
         if self.upto.is_none_or(|upto| record.epoch > upto) {
             self.pending.push(record);
         }
     }
 
-    /// How many records wait.
+    /// Number of records that wait for a flush.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Appends what waits. Returns the table's version.
+    /// Appends the waiting records. Returns the table's new version.
     pub async fn flush(&mut self, now: i64) -> Result<i64, CommitError> {
         while let Some(last) = self.pending.last() {
             let upto = last.epoch;
@@ -133,18 +131,13 @@ impl History {
             ];
             let bytes = Bytes::from(action::to_lines(&actions));
             let path = log::entry_path(PATH, self.version + 1);
-            match self
-                .lake
-                .put_new(&path, bytes, self.durable)
-                .await
-                .map_err(write_error)?
-            {
+            match self.lake.put_new(&path, bytes).await.map_err(write_error)? {
                 Put::Written => {
                     self.pending.clear();
                     self.upto = Some(upto);
                     self.files.extend(KnownFile::of(&add));
                 }
-                // Another generation was here: what it has recorded is not recorded again.
+                // Another generation has written: records that it appended are dropped here.
                 Put::Taken => {
                     self.files.clear();
                     let there = log::read(&self.lake, PATH, self.version + 1).await?.unwrap_or_default();
@@ -163,10 +156,10 @@ impl History {
         Ok(self.version)
     }
 
-    /// Says the table's version behind it. Merges files and drops those whose snapshots were all committed before `cutoff` (Unix ms); none if there is
-    /// nothing to do. One thing at a time: the next call does the next.
+    /// Merges files, and removes files whose snapshots were all committed before `cutoff` (Unix milliseconds). One
+    /// call does one step. Returns the table's new version; none if there was nothing to do.
     pub async fn tidy(&mut self, cutoff: i64, now: i64) -> Result<Option<i64>, CommitError> {
-        // The newest snapshot can always be read.
+        // The newest snapshot must stay readable, however old it is.
         let last = self.files.iter().map(|file| file.newest).max();
         let is_expired = |file: &&KnownFile| file.newest < cutoff && Some(file.newest) != last;
         let expired: Vec<KnownFile> = self.files.iter().filter(is_expired).cloned().collect();
@@ -189,7 +182,7 @@ impl History {
         self.replace(&files, Some(merged), now).await
     }
 
-    /// Files go, and come back as one if `merged` is given.
+    /// Removes the files `gone`, and adds one file in their place if `merged` is given.
     async fn replace(
         &mut self,
         gone: &[KnownFile],
@@ -201,17 +194,10 @@ impl History {
             "timestamp": now, "operation": if data_change { "DELETE" } else { "OPTIMIZE" }, "operationParameters": {},
             "isBlindAppend": false, "engineInfo": engine_info(),
         }))];
-        actions.extend(gone.iter().map(|KnownFile { add, .. }| {
-            Action::remove(RemoveFile {
-                path: add.path.clone(),
-                deletion_timestamp: Some(now),
-                data_change,
-                extended_file_metadata: Some(true),
-                partition_values: Some(BTreeMap::new()),
-                size: Some(add.size),
-                deletion_vector: None,
-            })
-        }));
+        let removals = gone
+            .iter()
+            .map(|file| RemoveFile::of(file.add.clone(), Some(now), data_change));
+        actions.extend(removals.map(Action::remove));
         let mut added = None;
         if let Some(batch) = &merged {
             let add = self.write(batch, now).await?;
@@ -221,9 +207,9 @@ impl History {
         }
         let path = log::entry_path(PATH, self.version + 1);
         let bytes = Bytes::from(action::to_lines(&actions));
-        let put = self.lake.put_new(&path, bytes, self.durable).await;
+        let put = self.lake.put_new(&path, bytes).await;
         if put.map_err(write_error)? == Put::Taken {
-            // Another generation was here, and tidies.
+            // Another generation has written, so tidying is its job.
             self.files.clear();
             return Ok(None);
         }
@@ -250,7 +236,7 @@ impl History {
     }
 
     fn batch(&self) -> RecordBatch {
-        let rows: Vec<(&Record, &String, i64)> = self
+        let rows: Vec<(&SnapshotRecord, &String, i64)> = self
             .pending
             .iter()
             .flat_map(|r| r.versions.iter().map(move |(table, version)| (r, table, *version)))
@@ -281,10 +267,7 @@ impl History {
         let file = format!("part-{}.parquet", Uuid::new_v4());
         let size = bytes.len() as u64;
         let location = object_store::path::Path::from(format!("{PATH}/{file}"));
-        self.lake
-            .put_new(&location, bytes, self.durable)
-            .await
-            .map_err(write_error)?;
+        self.lake.put_new(&location, bytes).await.map_err(write_error)?;
         let stats = json!({
             "numRecords": batch.num_rows(), "tightBounds": true, "nullCount": { "epoch": 0, "committed_at": 0 },
             "minValues": { "epoch": first, "committed_at": from },
@@ -302,7 +285,7 @@ impl History {
     }
 }
 
-/// A time as Delta's statistics have it: milliseconds, here exact.
+/// A time as Delta's statistics write it: in milliseconds, which is exact here.
 fn instant(micros: Option<i64>) -> Option<String> {
     let at = DateTime::from_timestamp_micros(micros?)?;
     Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
@@ -328,7 +311,7 @@ fn spec() -> TableSpec {
         ])),
         partition_by: vec![],
         append_only: true,
-        fold: None,
+        summation: None,
         deletes: Deletes::Rewrite,
         change_data_feed: false,
         description: Some("Which version each table has in each snapshot: read all tables at one epoch.".into()),
@@ -343,25 +326,24 @@ mod tests {
     use object_store::path::Path;
     use url::Url;
 
-    use super::super::schema::Terms;
+    use super::super::policy::LakePolicy;
     use super::*;
 
-    async fn open(lake: &Lake) -> History {
-        let making = Making {
+    async fn open(lake: &Lake) -> SnapshotHistory {
+        let making = TableCreation {
             app_id: "flow",
             generation: 1,
-            durable: false,
-            terms: Terms {
+            policy: LakePolicy {
                 retention: Duration::from_secs(60),
-                guard: false,
+                ..LakePolicy::default()
             },
             now: 0,
         };
-        History::open(lake, making).await.unwrap().0
+        SnapshotHistory::open(lake, making).await.unwrap().0
     }
 
-    /// Epochs in the table, and how many files hold them.
-    async fn stored(lake: &Lake, history: &History) -> (Vec<i64>, usize) {
+    /// The epochs in the table, and the number of files that hold them.
+    async fn stored(lake: &Lake, history: &SnapshotHistory) -> (Vec<i64>, usize) {
         let loaded = log::load(lake, PATH, None).await.unwrap().unwrap();
         let mut epochs = Vec::new();
         for add in loaded.files.values() {
@@ -380,7 +362,7 @@ mod tests {
         let mut history = open(&lake).await;
         let count = MERGE as u64 + 3;
         for epoch in 1..=count {
-            history.observe(Record {
+            history.observe(SnapshotRecord {
                 epoch,
                 at: 1000 * epoch as i64,
                 versions: BTreeMap::from([("silver.x".to_string(), epoch as i64)]),
@@ -392,12 +374,12 @@ mod tests {
         assert_eq!(stored(&lake, &history).await, (all.clone(), 1));
         assert!(history.tidy(0, 5).await.unwrap().is_none());
 
-        // Another run knows the files as well, and goes on.
+        // A new run knows the table's files too, and goes on tidying.
         let mut history = open(&lake).await;
         for epoch in [count + 1, count + 2] {
             let versions = BTreeMap::from([("silver.x".to_string(), epoch as i64)]);
             let at = 1000 * epoch as i64;
-            history.observe(Record { epoch, at, versions });
+            history.observe(SnapshotRecord { epoch, at, versions });
             history.flush(0).await.unwrap();
         }
         let tidied = history.tidy(1000 * (count as i64 + 1), 5).await.unwrap();

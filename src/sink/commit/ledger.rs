@@ -1,13 +1,14 @@
-//! The ledger: which snapshots a dataflow has decided on, in order, by which generation.
+//! The ledger lists which snapshots a dataflow has decided on, in order, and by which generation.
 //!
 //! Entries are `_alluvium/ledger/<seq>.json`, put-if-absent.
-//! 1. Sequence numbers are dense from the oldest entry kept.
-//! 2. Generations never go down. A starting committer takes the next one with a fence entry; an entry that
-//!    an older generation then tries to put finds its name taken, and that committer stops for good.
-//! 3. An intent is the commit point of its epoch. It holds everything that applying it takes, so anyone may
-//!    apply it again; each table's `txn` makes that harmless.
-//! 4. The next intent is put only when the last is applied in full: only the newest intent can be in part.
-//! 5. Every entry between the newest full progress and the newest entry is kept.
+//! 1. Sequence numbers are dense from the oldest kept entry on.
+//! 2. Generations never decrease. A starting committer takes the next generation with a fence entry; an older
+//!    generation that puts an entry afterwards finds the name taken, and stops for good.
+//! 3. An intent is the commit point of its epoch. It holds everything that is needed to apply it, so anyone may apply
+//!    it again; the `txn` of each table makes that harmless.
+//! 4. The next intent is put only after the last one is applied in full, so only the newest intent can be applied in
+//!    part.
+//! 5. Every entry from the newest entry with full progress to the newest entry is kept.
 
 use std::collections::BTreeMap;
 
@@ -20,15 +21,14 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::action::Action;
-use crate::repr::Epoch;
-use crate::sink::lake::{Lake, Put};
-use crate::source::{PartitionId, Position, Progress};
+use crate::lake::{Lake, Put};
+use crate::repr::{Epoch, FeedPositions, PartitionId, Position};
 
 const FOLDER: &str = "_alluvium/ledger";
-/// The form of entries. An entry that says nothing has this one; another form will say its `version`.
+/// Version of the entry format. An entry without `version` has this one; a future format will name its own.
 const VERSION: u32 = 1;
 
-/// A ledger that cannot be read or written on.
+/// The ledger cannot be read or written.
 #[derive(Debug, Error)]
 pub enum LedgerError {
     /// The store failed.
@@ -48,23 +48,24 @@ pub enum LedgerError {
         /// Why.
         reason: String,
     },
-    /// An entry has a form that this program does not know.
+    /// An entry has a format version that this program does not know.
     #[error(
         "could not read ledger entry {seq}: a newer version of alluvium wrote it (version {version} of the ledger, and this program reads {VERSION}); use that version for this lake"
     )]
     Newer {
         /// Which.
         seq: u64,
-        /// The form's version.
+        /// The version of the entry's format.
         version: u32,
     },
-    /// An entry is missing, against (1) or (5).
+    /// An entry is missing, which breaks (1) or (5).
     #[error("ledger entry {seq} is missing; restore _alluvium/ledger/{seq:020}.json")]
     Missing {
         /// Which.
         seq: u64,
     },
-    /// A table shows a snapshot that the ledger does not: what feeds brought for it would be read a second time.
+    /// A table shows a snapshot that the ledger lacks: going on would read the snapshot's input from the feeds a
+    /// second time.
     #[error(
         "the ledger ends with the snapshot of epoch {newest}, but table {table} holds one of epoch {epoch}: the newest entries of _alluvium/ledger are missing; restore them from a copy, or go on in a new lake"
     )]
@@ -73,27 +74,27 @@ pub enum LedgerError {
         table: String,
         /// The epoch of its newest commit.
         epoch: Epoch,
-        /// The ledger's newest.
+        /// The epoch of the ledger's newest intent.
         newest: Epoch,
     },
-    /// By (2).
+    /// Another generation has taken over, by (2).
     #[error(
         "could not write ledger entry {seq}: another run of this dataflow (generation {theirs}, ours is {ours}) has taken over this lake; nothing of ours was published after it started"
     )]
     Zombie {
-        /// Which.
+        /// The sequence number that was taken.
         seq: u64,
-        /// Its generation.
+        /// The generation of the entry that is there.
         theirs: u64,
-        /// Our generation.
+        /// Our own generation.
         ours: u64,
     },
 }
 
-/// One entry.
+/// An entry of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Entry {
+pub enum LedgerEntry {
     /// A committer started.
     Fence(Fence),
     /// A snapshot was decided on.
@@ -103,11 +104,11 @@ pub enum Entry {
 /// A committer started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fence {
-    /// Its place.
+    /// Its sequence number.
     pub seq: u64,
     /// A UUID: two committers that start at one moment put different fences.
     pub owner: String,
-    /// Whose.
+    /// The generation that it begins.
     pub generation: u64,
     /// Unix milliseconds.
     pub at: i64,
@@ -116,35 +117,35 @@ pub struct Fence {
 /// A snapshot, decided on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Intent {
-    /// Its place.
+    /// Its sequence number.
     pub seq: u64,
-    /// Whose.
+    /// The generation that put it.
     pub generation: u64,
     /// The snapshot's epoch.
     pub epoch: Epoch,
     /// Unix milliseconds.
     pub at: i64,
-    /// What it was computed by: `_alluvium/plans/<plan>.json`. Empty: not kept.
+    /// The plan that computed the snapshot: `_alluvium/plans/<plan>.json`. Empty if it was not kept.
     #[serde(default)]
     pub plan: String,
-    /// Every table's version before it, by name. A table that does not change stays at it.
+    /// The version of every table before the snapshot, by name. A table that does not change stays there.
     pub versions: BTreeMap<String, i64>,
-    /// Whether `progress` names every partition rather than those that moved.
+    /// Whether `progress` names every partition, or only those that moved.
     pub full: bool,
-    /// How far feeds are read as of the epoch.
+    /// How far partitions have been read as of the epoch.
     pub progress: Vec<(PartitionId, Position)>,
-    /// Tables that change, in the order of applying.
+    /// The tables that change, in the order in which they are applied.
     pub tables: Vec<TableIntent>,
 }
 
-/// What an intent does to a table.
+/// The part of an intent that concerns one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableIntent {
     /// Its name.
     pub table: String,
     /// Its folder below the lake.
     pub path: String,
-    /// Log entries to put behind `versions[table]`, in order.
+    /// Log entries to put behind `versions[table]`, in this order.
     pub commits: Vec<TableCommit>,
 }
 
@@ -153,25 +154,24 @@ pub struct TableIntent {
 pub struct TableCommit {
     /// The application id of its `txn`.
     pub app_id: String,
-    /// Its lines.
+    /// The entry's actions, one per line.
     pub actions: Vec<Action>,
 }
 
-impl Entry {
-    /// Whose it is.
+impl LedgerEntry {
+    /// The generation that put the entry.
     pub fn generation(&self) -> u64 {
         match self {
-            Entry::Fence(fence) => fence.generation,
-            Entry::Intent(intent) => intent.generation,
+            LedgerEntry::Fence(fence) => fence.generation,
+            LedgerEntry::Intent(intent) => intent.generation,
         }
     }
 }
 
-/// The ledger as one generation of committer writes it.
+/// The ledger as the committer of one generation writes it.
 pub struct Ledger {
     lake: Lake,
-    durable: bool,
-    /// Off in simulations alone, to show that it matters.
+    /// Whether fences are respected: off only in simulations, which show that it matters.
     fences: bool,
     generation: u64,
     next: u64,
@@ -179,19 +179,19 @@ pub struct Ledger {
     last_full: Option<u64>,
 }
 
-/// What a fenced ledger held.
+/// The content of the ledger at the moment of the fence.
 #[derive(Debug)]
-pub struct Found {
-    /// The newest intent: it may be applied in part only.
+pub struct LedgerState {
+    /// The newest intent, which may have been applied in part only.
     pub newest: Option<Intent>,
-    /// How far feeds are read as of it.
-    pub progress: Progress,
+    /// How far partitions have been read as of that intent.
+    pub progress: FeedPositions,
 }
 
 impl Ledger {
-    /// Takes the next generation, and reads where the last one stopped. Without `fences` earlier runs go on: for
-    /// simulations.
-    pub async fn fence(lake: &Lake, durable: bool, now: i64, fences: bool) -> Result<(Ledger, Found), LedgerError> {
+    /// Takes the next generation, and reads where the last one stopped. Without `fences` (simulations only), earlier
+    /// runs are not stopped.
+    pub async fn fence(lake: &Lake, now: i64, fences: bool) -> Result<(Ledger, LedgerState), LedgerError> {
         loop {
             let seqs = list(lake).await?;
             let generation = match seqs.last() {
@@ -202,7 +202,6 @@ impl Ledger {
             let owner = Uuid::new_v4().to_string();
             let mut ledger = Ledger {
                 lake: lake.clone(),
-                durable,
                 fences,
                 generation,
                 next: seq,
@@ -214,7 +213,7 @@ impl Ledger {
                 return Ok((ledger, found));
             }
             match ledger
-                .append(&Entry::Fence(Fence {
+                .append(&LedgerEntry::Fence(Fence {
                     seq,
                     owner,
                     generation,
@@ -222,7 +221,7 @@ impl Ledger {
                 }))
                 .await
             {
-                // Another committer starts at this moment: the later fence wins, by (2).
+                // Another committer starts at the same moment: by (2), the later fence wins.
                 Err(LedgerError::Zombie { .. }) => continue,
                 outcome => outcome?,
             }
@@ -231,33 +230,33 @@ impl Ledger {
         }
     }
 
-    /// Whose entries these are.
+    /// The generation of the entries that this ledger appends.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The next entry's place.
+    /// The sequence number of the next entry.
     pub fn next_seq(&self) -> u64 {
         self.next
     }
 
-    /// Whether somebody else has put an entry behind ours.
+    /// Whether another committer has put an entry after ours.
     pub async fn is_overtaken(&self) -> Result<bool, LedgerError> {
         Ok(list(&self.lake).await?.last().is_some_and(|last| *last >= self.next))
     }
 
     /// Puts the next entry.
-    pub async fn append(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+    pub async fn append(&mut self, entry: &LedgerEntry) -> Result<(), LedgerError> {
         let seq = self.next;
         let bytes = Bytes::from(serde_json::to_vec(entry).expect("an entry is plain data"));
-        let put = self.lake.put_new(&entry_path(seq), bytes, self.durable).await;
+        let put = self.lake.put_new(&entry_path(seq), bytes).await;
         let put = put.map_err(|source| LedgerError::Store {
             what: format!("put entry {seq}"),
             source,
         })?;
         if put == Put::Taken {
             let there = read_present(&self.lake, seq).await?;
-            // Our own, when the store lost the answer to an earlier try.
+            // It is our own entry if the store lost the answer to an earlier attempt.
             if &there != entry && !self.fences {
                 self.next += 1;
                 return Box::pin(self.append(entry)).await;
@@ -271,14 +270,14 @@ impl Ledger {
                 });
             }
         }
-        if let Entry::Intent(Intent { full: true, .. }) = entry {
+        if let LedgerEntry::Intent(Intent { full: true, .. }) = entry {
             self.last_full = Some(seq);
         }
         self.next += 1;
         Ok(())
     }
 
-    /// Entries that may go, keeping the newest `keep` and those that (5) wants.
+    /// Entries that may be deleted: all but the newest `keep` and those that (5) keeps.
     pub fn expired(&mut self, keep: u64) -> Vec<Path> {
         let end = self
             .next
@@ -290,11 +289,11 @@ impl Ledger {
         expired
     }
 
-    /// The newest intent before `fence` and the progress as of it.
-    async fn read_back(&mut self, fence: u64) -> Result<Found, LedgerError> {
+    /// Returns the newest intent before `fence`, and the progress as of it.
+    async fn read_back(&mut self, fence: u64) -> Result<LedgerState, LedgerError> {
         let mut intents: Vec<Intent> = Vec::new();
         for seq in (self.oldest..fence).rev() {
-            if let Entry::Intent(intent) = read_present(&self.lake, seq).await? {
+            if let LedgerEntry::Intent(intent) = read_present(&self.lake, seq).await? {
                 let full = intent.full;
                 intents.push(intent);
                 if full {
@@ -306,18 +305,18 @@ impl Ledger {
         if let (None, Some(oldest)) = (self.last_full, intents.last()) {
             return Err(LedgerError::Missing { seq: oldest.seq - 1 });
         }
-        let mut progress = Progress::new();
+        let mut progress = FeedPositions::new();
         for intent in intents.iter().rev() {
             progress.extend(intent.progress.iter().cloned());
         }
-        Ok(Found {
+        Ok(LedgerState {
             newest: intents.into_iter().next(),
             progress,
         })
     }
 }
 
-/// The sequence numbers there are, ascending.
+/// All sequence numbers in the ledger, ascending.
 pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
     let found: Vec<_> = lake
         .store
@@ -336,8 +335,8 @@ pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
     Ok(seqs)
 }
 
-/// An entry; none if there is none of that number.
-pub async fn read(lake: &Lake, seq: u64) -> Result<Option<Entry>, LedgerError> {
+/// Reads an entry; none if the number does not exist.
+pub async fn read(lake: &Lake, seq: u64) -> Result<Option<LedgerEntry>, LedgerError> {
     let bytes = lake.get(&entry_path(seq)).await.map_err(|source| LedgerError::Store {
         what: format!("read entry {seq}"),
         source,
@@ -345,8 +344,8 @@ pub async fn read(lake: &Lake, seq: u64) -> Result<Option<Entry>, LedgerError> {
     bytes.map(|bytes| parse(seq, &bytes)).transpose()
 }
 
-fn parse(seq: u64, bytes: &[u8]) -> Result<Entry, LedgerError> {
-    /// What an entry of any form has.
+fn parse(seq: u64, bytes: &[u8]) -> Result<LedgerEntry, LedgerError> {
+    /// The part that entries of every format version share.
     #[derive(Deserialize)]
     struct Versioned {
         #[serde(default = "current")]
@@ -366,7 +365,7 @@ fn parse(seq: u64, bytes: &[u8]) -> Result<Entry, LedgerError> {
     serde_json::from_slice(bytes).map_err(damaged)
 }
 
-/// Deletes entries; those that are gone already are no error.
+/// Deletes entries. An entry that is already gone is no error.
 pub async fn delete(lake: &Lake, expired: Vec<Path>) -> Result<(), LedgerError> {
     let deleted = stream::iter(expired)
         .map(|path| async move {
@@ -384,7 +383,7 @@ pub async fn delete(lake: &Lake, expired: Vec<Path>) -> Result<(), LedgerError> 
     })
 }
 
-async fn read_present(lake: &Lake, seq: u64) -> Result<Entry, LedgerError> {
+async fn read_present(lake: &Lake, seq: u64) -> Result<LedgerEntry, LedgerError> {
     read(lake, seq).await?.ok_or(LedgerError::Missing { seq })
 }
 
@@ -409,7 +408,7 @@ mod tests {
         )
     }
 
-    fn intent(ledger: &Ledger, epoch: Epoch, full: bool, progress: &[(&str, u64)]) -> Entry {
+    fn intent(ledger: &Ledger, epoch: Epoch, full: bool, progress: &[(&str, u64)]) -> LedgerEntry {
         let position = |next| Position {
             next,
             done: false,
@@ -421,7 +420,7 @@ mod tests {
             feed: "f".into(),
             partition: partition.into(),
         };
-        Entry::Intent(Intent {
+        LedgerEntry::Intent(Intent {
             seq: ledger.next_seq(),
             generation: ledger.generation(),
             epoch,
@@ -437,11 +436,11 @@ mod tests {
     #[tokio::test]
     async fn a_new_generation_fences_off_the_old_one() {
         let lake = lake();
-        let (mut old, found) = Ledger::fence(&lake, false, 0, true).await.unwrap();
+        let (mut old, found) = Ledger::fence(&lake, 0, true).await.unwrap();
         assert!(found.newest.is_none());
         let first = intent(&old, 5, true, &[("0", 7)]);
         old.append(&first).await.unwrap();
-        let (new, found) = Ledger::fence(&lake, false, 0, true).await.unwrap();
+        let (new, found) = Ledger::fence(&lake, 0, true).await.unwrap();
         assert_eq!((new.generation(), found.newest.map(|i| i.epoch)), (2, Some(5)));
         let late = intent(&old, 6, false, &[]);
         let error = old.append(&late).await.unwrap_err();
@@ -454,7 +453,7 @@ mod tests {
     #[tokio::test]
     async fn an_entry_put_twice_by_us_counts_once() {
         let lake = lake();
-        let (mut ledger, _) = Ledger::fence(&lake, false, 0, true).await.unwrap();
+        let (mut ledger, _) = Ledger::fence(&lake, 0, true).await.unwrap();
         let entry = intent(&ledger, 5, true, &[]);
         ledger.append(&entry).await.unwrap();
         ledger.next -= 1; // The answer to the first try was lost.
@@ -465,7 +464,7 @@ mod tests {
     #[tokio::test]
     async fn progress_is_the_last_full_one_and_what_moved_since_also_after_clean_up() {
         let lake = lake();
-        let (mut ledger, _) = Ledger::fence(&lake, false, 0, true).await.unwrap();
+        let (mut ledger, _) = Ledger::fence(&lake, 0, true).await.unwrap();
         for (epoch, full, progress) in [
             (1, true, vec![("0", 1)]),
             (2, false, vec![("1", 1)]),
@@ -478,7 +477,7 @@ mod tests {
         }
         delete(&lake, ledger.expired(1)).await.unwrap();
         assert_eq!(list(&lake).await.unwrap(), [3, 4, 5]);
-        let (_, found) = Ledger::fence(&lake, false, 0, true).await.unwrap();
+        let (_, found) = Ledger::fence(&lake, 0, true).await.unwrap();
         let next: Vec<u64> = found.progress.values().map(|p| p.next).collect();
         assert_eq!((next, found.newest.unwrap().epoch), (vec![2, 9], 5));
     }

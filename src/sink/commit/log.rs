@@ -1,9 +1,9 @@
-//! A table's `_delta_log`: reading entries, replaying it into live files, putting the next entry.
+//! Reads entries of a table's `_delta_log`, replays them into the set of live files, and puts the next entry.
 //!
-//! [`load`] replays the newest checkpoint and the entries behind it with our own parser, because the committer
-//! needs actions exactly as they stand (paths, vectors, transactions), which deltalake's views do not give.
-//! A checkpoint that does not read is passed over where older ones, or the entries that it repeats, are there.
-//! [`apply`] puts an entry behind a version, reading every version that others put first; it never skips one.
+//! [`load`] replays the newest checkpoint and the entries after it with our own parser, because the committer needs
+//! the actions exactly as they are written (paths, vectors, transactions), which deltalake's views do not give. A
+//! checkpoint that cannot be read is skipped if an older one, or the entries that it repeats, still exist. [`apply`]
+//! puts an entry after a version, and reads every version that others have put in between; it skips none.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,15 @@ use thiserror::Error;
 
 use super::action::{self, Action, MetaData, Protocol, RemoveFile};
 use super::checkpoint::{self, LIVE};
-use super::foreign::{By, Foreign};
+use super::foreign::{CommitAuthor, Foreign};
 use super::vector::{self, VectorError};
-use crate::sink::lake::{Lake, Put};
+use crate::lake::{Lake, Put};
 use crate::sink::{AddFile, DeletionVector};
 
-/// How many log entries and vector files are read at once.
+/// Number of log entries and vector files that are read concurrently.
 const READS: usize = 32;
 
-/// A log that cannot be read or written on.
+/// The log cannot be read or written.
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The store failed.
@@ -50,7 +50,7 @@ pub enum LogError {
         /// Why.
         reason: String,
     },
-    /// A checkpoint does not read, and the log does not go back behind it.
+    /// A checkpoint cannot be read, and the log does not reach back far enough to do without it.
     #[error(
         "could not read {file} of table {table}: {reason}; the log without it lacks version {lacks}, so it cannot be passed over: restore the file from a copy (a silver or gold table can also be made again: remove its folder)"
     )]
@@ -72,7 +72,7 @@ pub enum LogError {
         /// Which version.
         version: i64,
     },
-    /// Another writer did what the committer cannot reconcile.
+    /// Another writer made a commit that the committer cannot reconcile with its own.
     #[error(
         "could not commit table {table} at version {version}: {by} {what} there; stop other writers of this table (guard = true keeps them out), then restart: the newest state of the table is read again and corrected"
     )]
@@ -81,12 +81,12 @@ pub enum LogError {
         table: String,
         /// Which version.
         version: i64,
-        /// Its `engineInfo` and operation.
+        /// The `engineInfo` and operation of its commit.
         by: String,
-        /// What it did.
+        /// What the commit did.
         what: String,
     },
-    /// Another writer's rewrite has to be undone, and a file from before it is gone.
+    /// Another writer's rewrite has to be undone, but a file from before it has been deleted.
     #[error(
         "could not commit table {table}: another writer's OPTIMIZE does not fit it, and {file} from before that is deleted already (VACUUM); stop other writers of this table (guard = true keeps them out), then restart: the newest state of the table is read again and corrected"
     )]
@@ -96,7 +96,7 @@ pub enum LogError {
         /// Which file.
         file: String,
     },
-    /// A deletion vector does not read.
+    /// A deletion vector cannot be read.
     #[error("could not read a deletion vector of table {table}")]
     Vector {
         /// Which table.
@@ -109,40 +109,40 @@ pub enum LogError {
 
 /// A table as of a version.
 #[derive(Clone, Debug)]
-pub struct Loaded {
-    /// Which.
+pub struct LoadedTable {
+    /// The version.
     pub version: i64,
-    /// What it demands.
+    /// The reader and writer features that the table demands.
     pub protocol: Protocol,
-    /// What it is.
+    /// Schema, partitioning and settings.
     pub meta_data: MetaData,
-    /// How far each application has come.
+    /// The newest transaction version of each application, by application id.
     pub txns: BTreeMap<String, i64>,
-    /// Live files by path.
+    /// Live files, by path.
     pub files: BTreeMap<String, AddFile>,
-    /// The oldest entry that is still there.
+    /// Version of the oldest log entry that still exists.
     pub oldest: i64,
-    /// The newest checkpoint that reads, none before the first.
+    /// The newest readable checkpoint; none if the table has none.
     pub checkpoint: Option<i64>,
-    /// Checkpoints that do not, and were passed over: the newest first.
-    pub damaged: Vec<Damage>,
+    /// Checkpoints that could not be read and were skipped, the newest first.
+    pub damaged: Vec<DamagedCheckpoint>,
 }
 
-/// A checkpoint that does not read.
+/// A checkpoint that could not be read.
 #[derive(Clone, Debug)]
-pub struct Damage {
-    /// Of which version.
+pub struct DamagedCheckpoint {
+    /// The version that it represents.
     pub version: i64,
-    /// Its parts.
+    /// The files that it consists of.
     pub parts: Vec<Path>,
-    /// Below `_delta_log`.
+    /// The unreadable file, relative to `_delta_log`.
     pub file: String,
     /// Why.
     pub reason: String,
 }
 
-/// What is to be put, and how to recognise it.
-pub struct Entry<'a> {
+/// An entry to put, and the transaction that identifies it.
+pub struct CommitEntry<'a> {
     /// The application id of its `txn`.
     pub app_id: &'a str,
     /// The version of its `txn`.
@@ -151,26 +151,24 @@ pub struct Entry<'a> {
     pub bytes: Bytes,
 }
 
-/// An entry's place below the lake.
+/// The path of a log entry in the lake.
 pub fn entry_path(table: &str, version: i64) -> Path {
     Path::from(format!("{table}/_delta_log/{version:020}.json"))
 }
 
-/// The actions of an entry; none if there is no such version.
+/// The actions of an entry; none if the version does not exist.
 pub async fn read(lake: &Lake, table: &str, version: i64) -> Result<Option<Vec<Action>>, LogError> {
     let found = lake.get(&entry_path(table, version)).await;
     let bytes = found.map_err(|source| store_error(table, format!("read version {version}"), source))?;
     bytes.map(|bytes| parse(table, version, &bytes)).transpose()
 }
 
-/// Puts `entry`, which speaks of no data, at the first free version behind `base`, and says which that is. Repeating it is
-/// safe: an entry with the same transaction behind `base` counts as this one.
-pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &Entry<'_>, durable: bool) -> Result<i64, LogError> {
+/// Puts `entry`, which must not touch data, at the first free version after `base`, and returns that version.
+/// Repeating it is safe: an entry with the same transaction after `base` counts as this one.
+pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &CommitEntry<'_>) -> Result<i64, LogError> {
     let mut version = base + 1;
     loop {
-        let put = lake
-            .put_new(&entry_path(table, version), entry.bytes.clone(), durable)
-            .await;
+        let put = lake.put_new(&entry_path(table, version), entry.bytes.clone()).await;
         match put.map_err(|source| store_error(table, format!("put version {version}"), source))? {
             Put::Written => return Ok(version),
             Put::Taken => {}
@@ -179,14 +177,14 @@ pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &Entry<'_>, durab
             table: table.into(),
             version,
         })?;
-        if is_ours(&there, entry.app_id, entry.epoch) {
+        if carries_transaction(&there, entry.app_id, entry.epoch) {
             return Ok(version);
         }
-        if let Foreign::Change(what) = Foreign::of(&there) {
+        if let Foreign::Change(what) = Foreign::from_actions(&there) {
             return Err(LogError::Foreign {
                 table: table.into(),
                 version,
-                by: By(&there).to_string(),
+                by: CommitAuthor(&there).to_string(),
                 what,
             });
         }
@@ -194,16 +192,16 @@ pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &Entry<'_>, durab
     }
 }
 
-/// Whether an entry carries the transaction.
-pub fn is_ours(actions: &[Action], app_id: &str, epoch: i64) -> bool {
+/// Whether an entry carries this transaction.
+pub fn carries_transaction(actions: &[Action], app_id: &str, epoch: i64) -> bool {
     actions
         .iter()
         .filter_map(|a| a.txn.as_ref())
         .any(|t| t.app_id == app_id && t.version == epoch)
 }
 
-/// Replays a table; none if it has no log. `at`: as of a version instead of the newest.
-pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Loaded>, LogError> {
+/// Replays a table's log up to version `at` (none: the newest). Returns none if the table has no log.
+pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<LoadedTable>, LogError> {
     let (mut versions, mut checkpoints) = list(lake, table).await?;
     if let Some(at) = at {
         versions.retain(|v| *v <= at);
@@ -212,7 +210,7 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
     let Some(newest) = versions.last().copied().max(checkpoints.keys().last().copied()) else {
         return Ok(None);
     };
-    let mut damaged: Vec<Damage> = Vec::new();
+    let mut damaged: Vec<DamagedCheckpoint> = Vec::new();
     let mut start = None;
     for (version, parts) in checkpoints.into_iter().rev() {
         match of_checkpoint(lake, table, version, &parts).await {
@@ -220,7 +218,7 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
                 start = Some((version, replay));
                 break;
             }
-            Err(LogError::Damaged { file, reason, .. }) => damaged.push(Damage {
+            Err(LogError::Damaged { file, reason, .. }) => damaged.push(DamagedCheckpoint {
                 version,
                 parts,
                 file,
@@ -262,7 +260,7 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
         file: format!("{newest:020}.json"),
         reason: format!("no entry up to it has a {what}"),
     };
-    Ok(Some(Loaded {
+    Ok(Some(LoadedTable {
         version: newest,
         protocol: replay.protocol.ok_or_else(|| lacking("protocol"))?,
         meta_data: replay.meta_data.ok_or_else(|| lacking("metaData"))?,
@@ -274,7 +272,7 @@ pub async fn load(lake: &Lake, table: &str, at: Option<i64>) -> Result<Option<Lo
     }))
 }
 
-/// What a checkpoint says.
+/// Replays the parts of one checkpoint.
 async fn of_checkpoint(lake: &Lake, table: &str, version: i64, parts: &[Path]) -> Result<Replay, LogError> {
     let mut replay = Replay::default();
     for part in parts {
@@ -290,8 +288,9 @@ async fn of_checkpoint(lake: &Lake, table: &str, version: i64, parts: &[Path]) -
     }
 }
 
-/// Tells of every file that a table's log says is removed: since the newest checkpoint, and those that it remembers. A file
-/// may be told several times. Nothing is held but what is read at a time, because there are as many as the history is long.
+/// Calls `tell` with every file that the log records as removed, since the newest checkpoint and in the tombstones of
+/// that checkpoint. A file may come several times. Only what is read at once is held in memory, because tombstones are
+/// as many as the history is long.
 pub async fn tombstones(lake: &Lake, table: &str, mut tell: impl FnMut(RemoveFile)) -> Result<(), LogError> {
     let (versions, checkpoints) = list(lake, table).await?;
     let mut checkpoint = None;
@@ -301,7 +300,7 @@ pub async fn tombstones(lake: &Lake, table: &str, mut tell: impl FnMut(RemoveFil
                 checkpoint = Some(*version);
                 break;
             }
-            Err(LogError::Damaged { .. }) => {} // Passed over, as `load` does.
+            Err(LogError::Damaged { .. }) => {} // The damaged checkpoint is skipped, as in `load`.
             Err(e) => return Err(e),
         }
     }
@@ -316,7 +315,7 @@ pub async fn tombstones(lake: &Lake, table: &str, mut tell: impl FnMut(RemoveFil
     Ok(())
 }
 
-/// Tells of the files that a checkpoint remembers as removed.
+/// Calls `tell` with the tombstones of a checkpoint.
 async fn removed_by(
     lake: &Lake,
     table: &str,
@@ -332,7 +331,7 @@ async fn removed_by(
     Ok(())
 }
 
-/// Reads one deletion vector; none is an empty bitmap.
+/// Reads one deletion vector. Without a descriptor the bitmap is empty.
 pub async fn bitmap(lake: &Lake, table: &str, descriptor: Option<&DeletionVector>) -> Result<RoaringTreemap, LogError> {
     let failed = |source| LogError::Vector {
         table: table.into(),
@@ -350,7 +349,7 @@ pub async fn bitmap(lake: &Lake, table: &str, descriptor: Option<&DeletionVector
     vector::unpack(&bytes, descriptor).map_err(failed)
 }
 
-/// Reads the deletion vectors of files, in their order; files without one give an empty bitmap.
+/// Reads the deletion vectors of files, in the order of the files. A file without one gets an empty bitmap.
 pub async fn vectors(lake: &Lake, table: &str, files: &[AddFile]) -> Result<Vec<RoaringTreemap>, LogError> {
     let failed = |source| LogError::Vector {
         table: table.into(),
@@ -395,10 +394,11 @@ struct Replay {
 }
 
 impl Replay {
-    /// One entry. Its removes come first: a file may go with its old vector and come with the new one in one entry.
+    /// Replays one entry. Its removes come first: one entry may remove a file with its old vector and add it with the
+    /// new one.
     fn take(&mut self, actions: Vec<Action>) {
         for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
-            // Path and vector together name a file.
+            // Path and vector together identify a file.
             if self
                 .files
                 .get(&remove.path)
@@ -410,8 +410,8 @@ impl Replay {
         self.take_checkpoint(actions);
     }
 
-    /// One part of a checkpoint. What it adds is live, whatever a part removes: that is a tombstone of the same file with
-    /// an older vector, and not looked at.
+    /// Replays one part of a checkpoint. Every `add` is live, whatever `remove`s other parts hold: those are
+    /// tombstones of the same file with an older vector, and are ignored.
     fn take_checkpoint(&mut self, actions: Vec<Action>) {
         for action in actions {
             if let Some(protocol) = action.protocol {
@@ -430,7 +430,7 @@ impl Replay {
     }
 }
 
-/// The versions there are, ascending, and the checkpoints with their parts.
+/// The versions of the log, ascending, and the checkpoints with their parts.
 pub(super) async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap<i64, Vec<Path>>), LogError> {
     let folder = Path::from(format!("{table}/_delta_log"));
     let found: Vec<_> = lake
@@ -488,7 +488,7 @@ mod tests {
     const TABLE: &str = "silver/x";
 
     async fn write(lake: &Lake, path: Path, bytes: impl Into<Bytes>) {
-        lake.put_new(&path, bytes.into(), false).await.unwrap();
+        lake.put_new(&path, bytes.into()).await.unwrap();
     }
 
     /// A table whose file `b` lost a row in version 1.
@@ -519,7 +519,7 @@ mod tests {
         write(lake, entry_path(TABLE, 1), second.join("\n")).await;
     }
 
-    /// The rows of a checkpoint for which a column is set, or not, as a file.
+    /// A file with the rows of a checkpoint in which `column` is set (or null, if `set` is false).
     fn part(rows: &RecordBatch, column: &str, set: bool) -> Bytes {
         let of = rows.column_by_name(column).unwrap();
         let kept: BooleanArray = (0..rows.num_rows()).map(|n| Some(of.is_valid(n) == set)).collect();
@@ -529,8 +529,8 @@ mod tests {
         writer.into_inner().unwrap().into()
     }
 
-    /// Another engine writes a large checkpoint in parts. A tombstone in a later part took away the live file of an earlier
-    /// one: a restart would have lost its rows, and named them corrections.
+    /// Another engine writes a large checkpoint in several parts. A tombstone in a later part removed the live file of
+    /// an earlier part: a restart would have lost its rows, and then reported them as corrections.
     #[tokio::test]
     async fn a_checkpoint_in_parts_keeps_a_file_whose_older_vector_is_a_tombstone_of_another_part() {
         let folder = tempfile::tempdir().unwrap();
@@ -539,7 +539,7 @@ mod tests {
         let expected = load(&lake, TABLE, None).await.unwrap().unwrap();
         assert_eq!(expected.files.len(), 2);
 
-        checkpoint(&lake, TABLE, 1, false).await.unwrap();
+        checkpoint(&lake, TABLE, 1).await.unwrap();
         let log = Path::from(format!("{TABLE}/_delta_log"));
         let whole = log.clone().join(format!("{:020}.checkpoint.parquet", 1));
         let bytes = lake.get(&whole).await.unwrap().unwrap();
@@ -569,7 +569,7 @@ mod tests {
             .unwrap();
         assert_eq!(removed, ["b.parquet"]);
         assert_eq!((loaded.version, loaded.checkpoint), (1, Some(1)));
-        // A part that is not there yet makes no checkpoint.
+        // A checkpoint of which a part is missing does not count.
         let second = log.join(format!("{:020}.checkpoint.{:010}.{:010}.parquet", 1, 2, 2));
         lake.store.delete(&second).await.unwrap();
         assert!(load(&lake, TABLE, None).await.unwrap().is_none());

@@ -1,14 +1,16 @@
-//! What keeps a lake quick and small, off the commit path: the table of snapshots, checkpoints, clean-up of
-//! logs and ledger, deletion of files that nothing names any more.
+//! Maintenance keeps a lake fast and small, off the commit path: it flushes the table of snapshots, writes
+//! checkpoints, cleans up logs and ledger, and deletes files that nothing refers to any more.
 //!
-//! One thread does one thing at a time, with a small runtime of its own: a checkpoint reads hundreds of log entries, and
-//! commits neither wait behind those nor pay for as many threads. It is told of every commit and needs no listing: what was
-//! retired when stands in the log, which it reads once more when the retention has passed, so its memory does not grow with
-//! the history. Only orphans are listed ([`super::sweep`]), once in a retention; what others retired is among them. Nothing
-//! it does is needed for correctness, so a failure is a warning, and tried again at the next tick. It deletes
-//! 1. a file only when the retention has passed since the commit of ours that retired it, and no live file had its name
-//!    when the run started,
-//! 2. a log entry only below a checkpoint that is itself older than the retention, and synced, and when (1) has read it,
+//! One thread does one thing at a time, on a small runtime of its own: a checkpoint reads hundreds of log entries, and
+//! commits should neither wait for that nor need more threads. The thread is notified of every commit and lists no
+//! files: the log records which files were retired when, and the thread reads it once more when the retention has
+//! passed, so its memory does not grow with the history. Only orphans need a listing ([`super::sweep`]), once per
+//! retention; files that other writers retired are found among them. Correctness does not depend on maintenance, so a
+//! failure is a warning, and the next tick tries again. It deletes
+//! 1. a file only when the retention has passed since the commit of ours that retired it, and no live file had its
+//!    name when the run started,
+//! 2. a log entry only below a checkpoint that is itself older than the retention, and synced, and after (1) has read
+//!    it,
 //! 3. a ledger entry only when the table of snapshots holds its snapshot.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -23,94 +25,75 @@ use deltalake::protocol::checkpoints::create_checkpoint;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use twox_hash::XxHash64;
 
 use super::action::Action;
-use super::history::{self, History, Record};
+use super::history::{self, SnapshotHistory, SnapshotRecord};
 use super::ledger;
 use super::log;
+use super::policy::LakePolicy;
 use super::sweep;
 use crate::contain;
-use crate::sink::disk;
-use crate::sink::lake::{Lake, file_location};
+use crate::lake::{Lake, disk, file_location};
+use crate::runtime::io_runtime;
 
-/// Records that are flushed at once, even before a tick.
+/// Number of waiting records that are flushed at once, without waiting for the tick.
 const RECORDS: usize = 100;
-/// Files it reads, writes or deletes at once on a local disk.
+/// Number of files that are read, written or deleted concurrently on a local disk.
 const FILES: usize = 4;
-/// Log entries it looks into or deletes of a table in one tick.
+/// Number of a table's log entries that one tick reads or deletes, at most.
 const LOOKS: usize = 2000;
-/// Orphans are never looked for among files younger than this, and not more often.
+/// The least age of a file that may count as an orphan, and the least time between two searches for orphans.
 const SWEEP: Duration = Duration::from_secs(3600);
 
-/// A table to look after.
-pub struct Kept {
-    /// Its folder below the lake.
+/// A table that maintenance looks after.
+pub struct MaintainedTable {
+    /// The table's folder in the lake.
     pub path: String,
-    /// Its version.
+    /// The table's newest version.
     pub version: i64,
-    /// Its oldest log entry.
+    /// The version of its oldest log entry.
     pub oldest: i64,
-    /// Its newest checkpoint.
+    /// The version of its newest checkpoint.
     pub checkpoint: Option<i64>,
-    /// Hashes of the names that were live at `version`, until (1) has read so far.
+    /// Hashes of the file names that were live at `version`; needed until (1) has read up to that version.
     pub spared: HashSet<u64>,
 }
 
-/// What a snapshot did.
-pub struct Note {
-    /// For the table of snapshots.
-    pub record: Record,
-    /// Tables that changed: index, new version.
+/// What maintenance needs to know of a snapshot.
+pub struct CommittedSnapshot {
+    /// The snapshot's record for the table of snapshots.
+    pub record: SnapshotRecord,
+    /// The tables that changed: index and new version.
     pub changed: Vec<(usize, i64)>,
-    /// Ledger entries that may go.
+    /// Ledger entries that may be deleted.
     pub expired: Vec<Path>,
-}
-
-/// How often what is done.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Commits of a table between its checkpoints.
-    pub checkpoint_every: u64,
-    /// And the time between them, at least: at a commit every 25 ms, counting alone would checkpoint all the time.
-    pub checkpoint_pause: Duration,
-    /// How long what nothing names any more is kept.
-    pub retention: Duration,
-    /// How often it looks.
-    pub tick: Duration,
-    /// Whether files are synced.
-    pub durable: bool,
 }
 
 /// The running thread.
 pub struct Maintenance {
-    notes: UnboundedSender<Note>,
+    notes: UnboundedSender<CommittedSnapshot>,
     thread: JoinHandle<()>,
 }
 
 impl Maintenance {
-    /// Starts it. `tables` are in the order of [`Note::changed`]'s indices; `snapshots` is the table of
-    /// snapshots itself.
+    /// Starts the thread. `tables` are in the order of the indices in [`CommittedSnapshot::changed`]; `snapshots` is
+    /// the table of snapshots itself.
     pub fn start(
         lake: Lake,
-        pace: Pace,
-        history: History,
-        tables: Vec<Kept>,
-        snapshots: Kept,
+        policy: LakePolicy,
+        history: SnapshotHistory,
+        tables: Vec<MaintainedTable>,
+        snapshots: MaintainedTable,
     ) -> io::Result<Maintenance> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(FILES)
-            .enable_all()
-            .build()?;
+        let runtime = io_runtime("maintenance", 1, FILES)?;
         let (notes, inbox) = unbounded_channel();
-        let mut keepers: Vec<Keeper> = tables.into_iter().map(Keeper::new).collect();
-        keepers.push(Keeper::new(snapshots));
-        let worker = Worker {
+        let mut keepers: Vec<TableKeeper> = tables.into_iter().map(TableKeeper::new).collect();
+        keepers.push(TableKeeper::new(snapshots));
+        let worker = MaintenanceWorker {
             lake,
-            pace,
+            policy,
             history,
             keepers,
             expired: Vec::new(),
@@ -119,7 +102,7 @@ impl Maintenance {
         };
         let thread = thread::Builder::new().name("maintenance".into());
         let thread = thread.spawn(move || {
-            // Tables stay right without it, and only grow: the run goes on.
+            // Without maintenance tables stay correct and only grow, so the run goes on.
             let kept = catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run(inbox))));
             if let Err(panic) = kept {
                 tracing::error!(
@@ -131,51 +114,51 @@ impl Maintenance {
         Ok(Maintenance { notes, thread })
     }
 
-    /// Tells it of a snapshot.
-    pub fn observe(&self, note: Note) {
-        // The thread ends only by `finish`, or by a panic, which it has told.
+    /// Notifies the thread of a snapshot.
+    pub fn observe(&self, note: CommittedSnapshot) {
+        // The thread ends only by `finish` or by a panic, which it has logged itself.
         let _ = self.notes.send(note);
     }
 
-    /// Flushes what must not be lost and ends it.
+    /// Has the thread flush the records that wait, and ends it.
     pub fn finish(self) {
         drop(self.notes);
-        // It has told a panic itself.
+        // The thread has logged its own panic.
         let _ = self.thread.join();
     }
 }
 
-struct Worker {
+struct MaintenanceWorker {
     lake: Lake,
-    pace: Pace,
-    history: History,
-    /// By table, the table of snapshots last.
-    keepers: Vec<Keeper>,
+    policy: LakePolicy,
+    history: SnapshotHistory,
+    /// One for each table, the table of snapshots last.
+    keepers: Vec<TableKeeper>,
     expired: Vec<Path>,
-    /// When orphans were last looked for, and in which table (by index) the look stands.
+    /// When the last search for orphans began, and the index of the table that it looks at next (`sweeping`).
     swept: Option<Instant>,
     sweeping: usize,
 }
 
-struct Keeper {
-    table: Kept,
-    /// Checkpoints made, and when (Unix ms).
+struct TableKeeper {
+    table: MaintainedTable,
+    /// Checkpoints that exist: version, and when each was made (Unix milliseconds).
     checkpoints: VecDeque<(i64, i64)>,
-    /// The next entry that (1) reads, and the version that `spared` is of.
+    /// `next`: the next log entry that (1) reads. `since`: the version for which `spared` holds.
     next: i64,
     since: i64,
 }
 
-impl Keeper {
-    fn new(table: Kept) -> Keeper {
-        // When an old checkpoint was made is not known: its retention counts from now.
+impl TableKeeper {
+    fn new(table: MaintainedTable) -> TableKeeper {
+        // The age of an existing checkpoint is not known: its retention starts now.
         let checkpoints = table
             .checkpoint
             .map(|v| (v, Utc::now().timestamp_millis()))
             .into_iter()
             .collect();
         let (next, since) = (table.oldest, table.version);
-        Keeper {
+        TableKeeper {
             table,
             checkpoints,
             next,
@@ -183,13 +166,13 @@ impl Keeper {
         }
     }
 
-    fn is_due(&self, pace: &Pace, now: i64) -> bool {
+    fn is_due(&self, policy: &LakePolicy, now: i64) -> bool {
         let (version, at) = self.checkpoints.back().copied().unwrap_or((-1, i64::MIN));
-        self.table.version - version >= pace.checkpoint_every as i64
-            && now.saturating_sub(at) >= pace.checkpoint_pause.as_millis() as i64
+        self.table.version - version >= policy.checkpoint_every as i64
+            && now.saturating_sub(at) >= policy.checkpoint_pause.as_millis() as i64
     }
 
-    /// Log entries and checkpoints that may go, by (2).
+    /// Log entries and checkpoints that may be deleted, by (2).
     fn next_expired_log(&mut self, cutoff: i64) -> Vec<Path> {
         let mut base = None;
         while self.checkpoints.get(1).is_some_and(|(_, at)| *at <= cutoff) {
@@ -215,7 +198,7 @@ impl Keeper {
         gone
     }
 
-    /// Files that may go, by (1).
+    /// Files that may be deleted, by (1).
     async fn next_expired_files(&mut self, lake: &Lake, cutoff: i64) -> Result<Vec<Path>, log::LogError> {
         let mut gone = Vec::new();
         let (table, end) = (self.table.path.clone(), self.table.version);
@@ -223,7 +206,7 @@ impl Keeper {
             .map(|version| log::read(lake, &table, version))
             .buffered(FILES);
         while let Some(actions) = entries.try_next().await? {
-            // An entry that is gone was cleaned up by another engine, and its files are by the next sweep.
+            // Another engine cleaned up the missing entry; the next sweep finds the files that it retired.
             if let Some(actions) = actions {
                 match retired(&actions) {
                     Some((at, _)) if at > cutoff => break,
@@ -250,8 +233,8 @@ impl Keeper {
     }
 }
 
-/// When an entry of ours was put (Unix ms), and the files that nothing names since: data files that it removes, and the
-/// vector files that it says; none if it is not ours.
+/// When one of our entries was put (Unix milliseconds), and the files that it retired: data files that it removes and
+/// does not add again, and the vector files listed in its `commitInfo`. None if the entry is not ours.
 fn retired(actions: &[Action]) -> Option<(i64, Vec<String>)> {
     let info = actions.iter().find_map(|a| a.commit_info.as_ref())?;
     if !info.get("engineInfo")?.as_str()?.starts_with("alluvium/") {
@@ -276,9 +259,9 @@ fn hash(name: &str) -> u64 {
     XxHash64::oneshot(0, name.as_bytes())
 }
 
-impl Worker {
-    async fn run(mut self, mut inbox: UnboundedReceiver<Note>) {
-        let mut tick = tokio::time::interval(self.pace.tick);
+impl MaintenanceWorker {
+    async fn run(mut self, mut inbox: UnboundedReceiver<CommittedSnapshot>) {
+        let mut tick = tokio::time::interval(self.policy.maintenance_tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -300,7 +283,7 @@ impl Worker {
         self.flush().await;
     }
 
-    fn observe(&mut self, note: Note) {
+    fn observe(&mut self, note: CommittedSnapshot) {
         for (table, version) in note.changed {
             self.keepers[table].table.version = version;
         }
@@ -325,12 +308,12 @@ impl Worker {
         }
     }
 
-    fn snapshots(&mut self) -> &mut Kept {
+    fn snapshots(&mut self) -> &mut MaintainedTable {
         let last = self.keepers.last_mut();
         &mut last.expect("the table of snapshots is the last keeper").table
     }
 
-    /// The table of snapshots, merged and cut off a step at a time.
+    /// Does one step of merging and trimming the table of snapshots.
     async fn tidy(&mut self, cutoff: i64) {
         let now = Utc::now().timestamp_millis();
         match self.history.tidy(cutoff, now).await {
@@ -341,12 +324,12 @@ impl Worker {
     }
 
     async fn keep(&mut self) {
-        let cutoff = Utc::now().timestamp_millis() - self.pace.retention.as_millis() as i64;
+        let cutoff = Utc::now().timestamp_millis() - self.policy.retention.as_millis() as i64;
         self.tidy(cutoff).await;
         for keeper in &mut self.keepers {
-            if keeper.is_due(&self.pace, Utc::now().timestamp_millis()) {
+            if keeper.is_due(&self.policy, Utc::now().timestamp_millis()) {
                 let (path, version) = (keeper.table.path.clone(), keeper.table.version);
-                match checkpoint(&self.lake, &path, version, self.pace.durable).await {
+                match checkpoint(&self.lake, &path, version).await {
                     Ok(()) => keeper.checkpoints.push_back((version, Utc::now().timestamp_millis())),
                     Err(e) => tracing::warn!(
                         table = path,
@@ -364,15 +347,15 @@ impl Worker {
                 }
             };
             delete(&self.lake, gone).await;
-            // By (2): an entry outlives the files that it retired.
+            // By (2), an entry outlives the files that it retired.
             delete(&self.lake, keeper.next_expired_log(cutoff)).await;
         }
         self.sweep().await;
     }
 
-    /// One table a tick, all tables once in a retention.
+    /// Searches one table for orphans per tick, and all tables once per retention.
     async fn sweep(&mut self) {
-        let age = self.pace.retention.max(SWEEP);
+        let age = self.policy.retention.max(SWEEP);
         if self.sweeping == 0 && self.swept.is_some_and(|swept| swept.elapsed() < age) {
             return;
         }
@@ -393,12 +376,13 @@ impl Worker {
     }
 }
 
-/// Writes a checkpoint of a version with a fresh handle (a kept one slows with every commit).
-pub async fn checkpoint(lake: &Lake, table: &str, version: i64, durable: bool) -> anyhow::Result<()> {
+/// Writes a checkpoint of a version, with a fresh table handle: a handle that is kept becomes slower with every
+/// commit.
+pub async fn checkpoint(lake: &Lake, table: &str, version: i64) -> anyhow::Result<()> {
     let mut handle = lake.delta_table(table);
     handle.load_version(version as u64).await?;
     create_checkpoint(&handle, None).await?;
-    if let (true, Some(folder)) = (durable, lake.local.clone()) {
+    if let (true, Some(folder)) = (lake.is_durable(), lake.local.clone()) {
         let log = folder.join(table).join("_delta_log");
         tokio::task::spawn_blocking(move || -> std::io::Result<()> {
             let file = log.join(format!("{version:020}.checkpoint.parquet"));
@@ -422,9 +406,9 @@ async fn delete(lake: &Lake, gone: Vec<Path>) {
     }
 }
 
-/// What a table needs to be looked after.
-pub fn kept(path: &str, loaded: &log::Loaded, live: &BTreeSet<String>) -> Kept {
-    Kept {
+/// What maintenance starts from for a table.
+pub fn kept(path: &str, loaded: &log::LoadedTable, live: &BTreeSet<String>) -> MaintainedTable {
+    MaintainedTable {
         path: path.to_string(),
         version: loaded.version,
         oldest: loaded.oldest,
@@ -433,7 +417,7 @@ pub fn kept(path: &str, loaded: &log::Loaded, live: &BTreeSet<String>) -> Kept {
     }
 }
 
-/// The table of snapshots as a kept table.
-pub fn kept_snapshots(loaded: &log::Loaded) -> Kept {
+/// What maintenance starts from for the table of snapshots.
+pub fn kept_snapshots(loaded: &log::LoadedTable) -> MaintainedTable {
     kept(history::PATH, loaded, &loaded.files.keys().cloned().collect())
 }

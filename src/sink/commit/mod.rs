@@ -1,16 +1,16 @@
-//! The committer: one for all writers. It turns what they prepared into Delta commits, all tables of a
-//! snapshot together.
+//! One committer serves all writers. It turns the parts that they prepare into Delta commits, all tables of a snapshot
+//! together.
 //!
 //! ```text
 //! Prepared x N --> State (decides) --> 1 vector files --> 2 intent in the ledger --> 3 log entries --> Committed
 //!                                                                                                \--> maintenance
 //! ```
-//! It promises
-//! 1. a snapshot is committed once its intent is in the ledger, whatever happens then: a restart redoes it,
-//! 2. each log entry is put exactly once, over crashes and zombies: its `txn` is looked for before,
-//! 3. snapshots are published in epoch order, each with every table at its version.
+//! It promises:
+//! 1. A snapshot is committed once its intent is in the ledger, whatever happens then: a restart redoes it.
+//! 2. Each log entry is put exactly once, in spite of crashes and zombies: its `txn` is looked for first.
+//! 3. Snapshots are published in epoch order, each with the version of every table.
 //!
-//! It does not write data files, nor decide when a snapshot is due. Any error stops it for good: a restart
+//! The committer does not write data files, nor decide when a snapshot is due. Any error stops it for good: a restart
 //! resumes from the ledger.
 
 mod action;
@@ -19,12 +19,16 @@ mod checkpoint;
 mod foreign;
 pub(crate) mod history;
 pub(crate) mod ledger;
+mod live;
 pub(crate) mod log;
 mod maintenance;
+mod planned;
+mod policy;
 mod schema;
 mod state;
 mod survey;
 mod sweep;
+mod table_edits;
 mod tables;
 mod vector;
 
@@ -44,67 +48,53 @@ use uuid::Uuid;
 
 pub use ledger::LedgerError;
 pub use log::LogError;
+pub use planned::StateError;
 pub use schema::SchemaError;
-use schema::Terms;
-pub use state::StateError;
-pub use survey::{Found, Survey, survey};
+pub use survey::{LakeSurvey, TableSurvey, survey};
 
-use self::apply::{Applied, Applying};
-use self::history::{History, Record};
-use self::ledger::{Entry, Intent, Ledger, TableCommit, TableIntent};
-use self::maintenance::{Maintenance, Note, Pace};
-use self::state::{Live, Snapshot, State, Stored};
-use self::tables::Making;
-use super::lake::Lake;
-use super::{AddFile, LiveFile, Prepared, Relocation, Relocations, TableSpec, WriterError, is_ours};
-use crate::repr::Epoch;
-use crate::source::{PartitionId, Position, Progress};
+use self::apply::{AppliedIntent, Applying};
+use self::history::{SnapshotHistory, SnapshotRecord};
+use self::ledger::{Intent, Ledger, LedgerEntry, TableCommit, TableIntent};
+use self::live::Live;
+use self::maintenance::{CommittedSnapshot, Maintenance};
+use self::planned::{SnapshotCommit, TableState};
+pub use self::policy::LakePolicy;
+use self::state::State;
+use self::tables::TableCreation;
+use super::{AddFile, LiveFile, Prepared, Relocation, Relocations, TableSpec, WriterError, is_named_by_us};
+use crate::lake::{Lake, LakeLayer};
+use crate::repr::{Epoch, FeedPositions, PartitionId, Position};
 
-/// Tables read or written at once.
+/// Number of tables that are read or written concurrently.
 const TABLES: usize = 16;
 
-/// How a committer works.
+/// Settings of a committer.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct CommitSettings {
     /// The dataflow's name: the application id of its transactions.
     pub app_id: String,
     /// How many writers prepare each snapshot.
     pub writers: usize,
-    /// Whether files are synced before anything names them.
-    pub durable: bool,
-    /// Commits of a table between its checkpoints.
-    pub checkpoint_every: u64,
-    /// Time between checkpoints of a table, at least.
-    pub checkpoint_pause: Duration,
-    /// How long files and log entries are kept that the newest snapshot does not need: how far back readers
-    /// can travel.
-    pub retention: Duration,
-    /// Whether other writers are kept out of the tables.
-    pub guard: bool,
-    /// Ledger entries kept, at least.
-    pub ledger_keep: u64,
-    /// Intents between those that name the progress of every partition.
-    pub full_progress_every: u64,
-    /// How often maintenance looks.
-    pub maintenance_tick: Duration,
-    /// What time it is.
-    pub(crate) clock: Clock,
-    /// Always all of them; a simulation leaves one out, to show that it matters.
+    /// How the lake is kept.
+    pub policy: LakePolicy,
+    /// The clock for all times in commits.
+    pub(crate) clock: CommitClock,
+    /// All on in production; a simulation switches one off, to show that it matters.
     pub(crate) safeguards: Safeguards,
 }
 
-/// Tells Unix milliseconds. What is committed carries times for people and for retention; nothing is ordered by them, so a
-/// clock may step back: a snapshot's time is then that of the one before.
+/// Returns Unix milliseconds. The times in commits serve people and retention; nothing is ordered by them, so the
+/// clock may step back: a snapshot then gets the time of the one before.
 #[derive(Clone)]
-pub(crate) struct Clock(pub(crate) Arc<dyn Fn() -> i64 + Send + Sync>);
+pub(crate) struct CommitClock(pub(crate) Arc<dyn Fn() -> i64 + Send + Sync>);
 
-impl Default for Clock {
+impl Default for CommitClock {
     fn default() -> Self {
-        Clock(Arc::new(|| Utc::now().timestamp_millis()))
+        CommitClock(Arc::new(|| Utc::now().timestamp_millis()))
     }
 }
 
-impl fmt::Debug for Clock {
+impl fmt::Debug for CommitClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Clock({})", (self.0)())
     }
@@ -117,7 +107,7 @@ pub(crate) struct Safeguards {
     pub(crate) fence: bool,
     /// Commits are recognised by their transactions.
     pub(crate) transactions: bool,
-    /// What was cut off is redone.
+    /// A start redoes the snapshot whose application was cut off.
     pub(crate) redo: bool,
 }
 
@@ -131,30 +121,23 @@ impl Default for Safeguards {
     }
 }
 
-/// What snapshots are computed by, as whoever opens the lake next wants to know it.
+/// The plan that snapshots are computed by, stored for the next one to open the lake.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// Names the bytes: equal name, equal bytes.
+pub struct StoredPlan {
+    /// A name derived from the bytes: equal names mean equal bytes.
     pub name: String,
-    /// Kept as they are.
+    /// The plan's bytes; the committer does not interpret them.
     pub bytes: Bytes,
 }
 
-impl Settings {
-    /// The usual ones.
-    pub fn new(app_id: &str, writers: usize, durable: bool) -> Settings {
-        Settings {
+impl CommitSettings {
+    /// The default settings for an application id and a number of writers.
+    pub fn new(app_id: &str, writers: usize) -> CommitSettings {
+        CommitSettings {
             app_id: app_id.to_string(),
             writers,
-            durable,
-            checkpoint_every: 100,
-            checkpoint_pause: Duration::from_secs(30),
-            retention: Duration::from_secs(24 * 3600),
-            guard: false,
-            ledger_keep: 1000,
-            full_progress_every: 100,
-            maintenance_tick: Duration::from_secs(1),
-            clock: Clock::default(),
+            policy: LakePolicy::default(),
+            clock: CommitClock::default(),
             safeguards: Safeguards::default(),
         }
     }
@@ -163,42 +146,42 @@ impl Settings {
 /// What a lake held when the committer opened it.
 #[derive(Debug)]
 pub struct Restored {
-    /// The newest snapshot; none in a new lake.
+    /// The epoch of the newest snapshot; none in a new lake.
     pub epoch: Option<Epoch>,
-    /// Ours.
+    /// The generation that this committer took.
     pub generation: u64,
-    /// How far feeds are read as of it.
-    pub progress: Progress,
-    /// By table, its live files; none of a table whose rows the first snapshot replaces.
+    /// How far partitions have been read as of that epoch.
+    pub progress: FeedPositions,
+    /// The live files of each table; empty if the first snapshot replaces the table's rows.
     pub tables: Vec<Vec<LiveFile>>,
-    /// By table, whether its rows may be others than the newest snapshot's: the first snapshot replaces all of them, its
-    /// log was lost, or it has files of other writers.
+    /// For each table, whether its rows may differ from those of the newest snapshot: because the first snapshot
+    /// replaces all of them, its log was lost, or it has files of other writers.
     pub altered: Vec<bool>,
-    /// By table, its version.
+    /// The version of each table.
     pub versions: Vec<i64>,
-    /// What the newest snapshot was computed by ([`Plan::bytes`]); none: that was not kept.
+    /// The plan that computed the newest snapshot ([`StoredPlan::bytes`]); none if it was not kept.
     pub plan: Option<Bytes>,
 }
 
-/// What the committer tells.
+/// What the committer reports.
 #[derive(Clone, Debug)]
 pub enum CommitEvent {
     /// A snapshot is published: every table's commit is in its log.
     Committed {
-        /// Its epoch.
+        /// The snapshot's epoch.
         epoch: Epoch,
-        /// Whether anything changed; otherwise nothing was written, and the snapshot before is the newest still.
+        /// Whether anything changed. If not, nothing was written, and the previous snapshot is still the newest.
         changed: bool,
-        /// By table, its version in the snapshot.
+        /// The version of each table in the snapshot.
         versions: Arc<[i64]>,
-        /// How far partitions are read that were read on.
+        /// How far partitions have been read, for those that moved.
         progress: Vec<(PartitionId, Position)>,
-        /// From the last writer's part to here.
+        /// How long the commit took, from the moment when all parts were there.
         took: Duration,
     },
 }
 
-/// A committer that stopped.
+/// Why a committer stopped.
 #[derive(Debug, Error)]
 pub enum CommitError {
     /// See [`LedgerError`].
@@ -213,7 +196,7 @@ pub enum CommitError {
     /// See [`StateError`].
     #[error(transparent)]
     State(#[from] StateError),
-    /// The change data feed of a table that is rebuilt could not tell of the rows that go.
+    /// A table is rebuilt, and the rows that it loses could not be written to its change data feed.
     #[error("could not write the rows of table {table} that go into its change data feed; a restart tries again")]
     Departing {
         /// Which table.
@@ -222,7 +205,7 @@ pub enum CommitError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// What snapshots are computed by could not be kept, or read.
+    /// The plan of the snapshots could not be stored or read.
     #[error("could not {doing} _alluvium/plans/{name}.json; a restart tries again")]
     Plan {
         /// What was attempted.
@@ -233,15 +216,24 @@ pub enum CommitError {
         #[source]
         source: object_store::Error,
     },
-    /// Rows that another writer has moved do not read.
+    /// Files that hold rows moved by another writer could not be read.
     #[error("could not read rows that another writer has moved")]
     Rows(#[source] WriterError),
-    /// The thread beside the commits.
+    /// The maintenance thread could not be started.
     #[error("could not start the maintenance of the lake")]
     Maintenance {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Tables hold rows, and no snapshot says which of them are current.
+    #[error(
+        "table {table} of the lake holds rows, but the lake's snapshots, which are in its folder _alluvium, are gone: \
+         put that folder back, or run over a new lake; to begin anew in this place, remove the lake as a whole"
+    )]
+    NoLedger {
+        /// One of these tables.
+        table: String,
     },
     /// A file could not be written.
     #[error("could not write {what} of table {table}; a restart resumes from the last snapshot")]
@@ -256,54 +248,49 @@ pub enum CommitError {
     },
 }
 
-/// What maintenance starts from.
+/// The state from which maintenance starts.
 struct Upkeep {
-    history: History,
-    tables: Vec<maintenance::Kept>,
-    snapshots: maintenance::Kept,
+    history: SnapshotHistory,
+    tables: Vec<maintenance::MaintainedTable>,
+    snapshots: maintenance::MaintainedTable,
 }
 
 /// Commits snapshots; see the module.
 pub struct Committer {
     lake: Lake,
     specs: Vec<TableSpec>,
-    settings: Settings,
+    settings: CommitSettings,
     runtime: Handle,
     ledger: Ledger,
     state: State,
-    progress: Progress,
+    progress: FeedPositions,
     versions: Vec<i64>,
-    plan: Plan,
+    plan: StoredPlan,
     intents: u64,
     /// None in a simulation.
     maintenance: Option<Maintenance>,
     relocations: Relocations,
-    /// How many there were.
+    /// How many relocations this run has posted.
     relocated: u64,
     /// When the newest snapshot was committed, Unix milliseconds.
     newest_at: i64,
+    /// Whether the newest snapshot lacks a table of the definition. The next snapshot is then committed even if it
+    /// changes no row: a table that was in the lake before, and comes back, may hold what it has to hold.
+    is_incomplete: bool,
 }
 
 impl Committer {
-    /// Fences off earlier runs, redoes the last snapshot where it was cut off, makes every table exist as
-    /// its spec wants it, and reads what they hold. `runtime` must be multi-threaded; not to be called
-    /// from inside it.
+    /// Fences off earlier runs, redoes the last snapshot if it was cut off, creates or evolves every table as its spec
+    /// wants it, and reads what the tables hold. `runtime` must be multi-threaded; do not call this from inside it.
     pub fn open(
         lake: Lake,
         specs: Vec<TableSpec>,
-        settings: Settings,
+        settings: CommitSettings,
         runtime: Handle,
     ) -> Result<(Committer, Restored), CommitError> {
         let opening = Committer::open_async(lake.clone(), specs, settings.clone(), runtime.clone());
         let (mut committer, restored, upkeep) = runtime.block_on(opening)?;
-        let pace = Pace {
-            checkpoint_every: settings.checkpoint_every,
-            checkpoint_pause: settings.checkpoint_pause,
-            retention: settings.retention,
-            tick: settings.maintenance_tick,
-            durable: settings.durable,
-        };
-        let maintenance = Maintenance::start(lake, pace, upkeep.history, upkeep.tables, upkeep.snapshots);
+        let maintenance = Maintenance::start(lake, settings.policy, upkeep.history, upkeep.tables, upkeep.snapshots);
         committer.maintenance = Some(maintenance.map_err(|source| CommitError::Maintenance { source })?);
         Ok((committer, restored))
     }
@@ -311,11 +298,11 @@ impl Committer {
     async fn open_async(
         lake: Lake,
         specs: Vec<TableSpec>,
-        settings: Settings,
+        settings: CommitSettings,
         runtime: Handle,
     ) -> Result<(Committer, Restored, Upkeep), CommitError> {
         let now = (settings.clock.0)();
-        let (ledger, found) = Ledger::fence(&lake, settings.durable, now, settings.safeguards.fence).await?;
+        let (ledger, found) = Ledger::fence(&lake, now, settings.safeguards.fence).await?;
         let generation = ledger.generation();
         let last = match &found.newest {
             Some(intent) if settings.safeguards.redo => {
@@ -324,19 +311,15 @@ impl Committer {
             Some(intent) => Some(intent.versions.clone()),
             None => None,
         };
-        let making = Making {
+        let making = TableCreation {
             app_id: &settings.app_id,
             generation,
-            durable: settings.durable,
-            terms: Terms {
-                retention: settings.retention,
-                guard: settings.guard,
-            },
+            policy: settings.policy,
             now,
         };
         let (lake_ref, bases) = (&lake, last.as_ref());
         let applying = &applying(&lake, &specs, &settings, true);
-        let loaded: Vec<(log::Loaded, Stored)> = stream::iter(&specs)
+        let loaded: Vec<(log::LoadedTable, TableState)> = stream::iter(&specs)
             .map(|spec| async move {
                 let (mut loaded, mut redefinition) = tables::ensure(lake_ref, spec, making).await?;
                 if let Some(base) = bases.and_then(|versions| versions.get(&spec.name)) {
@@ -351,7 +334,7 @@ impl Committer {
                     .buffered(TABLES)
                     .try_collect()
                     .await?;
-                Ok::<_, CommitError>((loaded, Stored { live, redefinition }))
+                Ok::<_, CommitError>((loaded, TableState { live, redefinition }))
             })
             .buffered(TABLES)
             .try_collect()
@@ -362,14 +345,24 @@ impl Committer {
         let altered = specs.iter().zip(&loaded).map(|(spec, (log, stored))| {
             let base = last.as_ref().and_then(|versions| versions.get(&spec.name));
             let lost = base.is_some_and(|base| log.version < *base);
-            lost || stored.is_replaced() || log.files.keys().any(|file| !is_ours(file))
+            lost || stored.is_replaced() || log.files.keys().any(|file| !is_named_by_us(file))
         });
         let altered = altered.collect();
-        let (mut history, snapshots) = History::open(&lake, making).await?;
+        let is_incomplete = last
+            .as_ref()
+            .is_some_and(|versions| specs.iter().any(|spec| !versions.contains_key(&spec.name)));
+        if last.is_none()
+            && let Some((spec, _)) = specs.iter().zip(&loaded).find(|(_, (log, _))| !log.files.is_empty())
+        {
+            return Err(CommitError::NoLedger {
+                table: spec.name.clone(),
+            });
+        }
+        let (mut history, snapshots) = SnapshotHistory::open(&lake, making).await?;
         if let (Some(versions), Some(newest)) = (last, &found.newest) {
             recover_history(&lake, &mut history, newest, versions).await?;
         }
-        let (loaded, stored): (Vec<log::Loaded>, Vec<Stored>) = loaded.into_iter().unzip();
+        let (loaded, stored): (Vec<log::LoadedTable>, Vec<TableState>) = loaded.into_iter().unzip();
         let epoch = found.newest.as_ref().map(|intent| intent.epoch);
         let newest_at = found.newest.as_ref().map_or(0, |intent| intent.at);
         let restored = Restored {
@@ -380,7 +373,7 @@ impl Committer {
                 .iter()
                 .map(|table| match table.is_replaced() {
                     false => table.live.iter().map(live_file).collect(),
-                    true => vec![], // they go with the first snapshot
+                    true => vec![], // The first snapshot removes these files.
                 })
                 .collect(),
             altered,
@@ -409,28 +402,29 @@ impl Committer {
             state,
             progress,
             versions,
-            plan: Plan::default(),
+            plan: StoredPlan::default(),
             intents: 0,
             maintenance: None,
             relocations: Relocations::default(),
             relocated: 0,
             newest_at,
+            is_incomplete,
         };
         Ok((committer, restored, upkeep))
     }
 
-    /// What the snapshots to come are computed by.
-    pub fn set_plan(&mut self, plan: Plan) {
+    /// Sets the plan that is stored with the next snapshots.
+    pub fn set_plan(&mut self, plan: StoredPlan) {
         self.plan = plan;
     }
 
-    /// Where writers learn which rows others have moved.
+    /// The board on which writers learn which rows others have moved.
     pub fn relocations(&self) -> Relocations {
         self.relocations.clone()
     }
 
-    /// Commits what writers prepare until they hang up; meant for a thread of its own. A snapshot that some
-    /// writer has not prepared by then is dropped: it was never decided on.
+    /// Commits the parts that writers prepare until all writers have hung up; meant for a thread of its own. A
+    /// snapshot of which some writer's part is then missing is dropped: it was never decided on.
     pub fn run(mut self, prepared: Receiver<Prepared>, events: Sender<CommitEvent>) -> Result<(), CommitError> {
         let outcome = self.serve(&prepared, &events);
         if let Some(maintenance) = self.maintenance.take() {
@@ -444,14 +438,14 @@ impl Committer {
             self.state.observe_prepared(part)?;
             let runtime = self.runtime.clone();
             while let Some(event) = runtime.block_on(self.commit_next())? {
-                // Nobody listening is no reason to stop committing.
+                // A missing listener is no reason to stop committing.
                 let _ = events.send(event);
             }
         }
         Ok(())
     }
 
-    /// Commits the oldest snapshot whose parts are all there; none if there is none.
+    /// Commits the oldest snapshot of which all parts are there; returns none if there is no such snapshot.
     async fn commit_next(&mut self) -> Result<Option<CommitEvent>, CommitError> {
         let started = Instant::now();
         self.newest_at = self.newest_at.max((self.settings.clock.0)());
@@ -460,10 +454,11 @@ impl Committer {
             return Ok(None);
         };
         let epoch = snapshot.epoch;
-        let changed = !(snapshot.tables.is_empty() && snapshot.progress.is_empty());
+        let changed = !(snapshot.tables.is_empty() && snapshot.progress.is_empty()) || self.is_incomplete;
         let progress = snapshot.progress.clone();
         if changed {
             self.commit(snapshot, now).await?;
+            self.is_incomplete = false;
         }
         Ok(Some(CommitEvent::Committed {
             epoch,
@@ -474,7 +469,7 @@ impl Committer {
         }))
     }
 
-    async fn commit(&mut self, snapshot: Snapshot, now: i64) -> Result<(), CommitError> {
+    async fn commit(&mut self, snapshot: SnapshotCommit, now: i64) -> Result<(), CommitError> {
         self.write_vectors(&snapshot).await?;
         if self.intents == 0 && !self.plan.name.is_empty() {
             self.write_plan().await?;
@@ -482,13 +477,13 @@ impl Committer {
         let epoch = snapshot.epoch;
         let changed: Vec<usize> = snapshot.tables.iter().map(|t| t.table).collect();
         let intent = self.intent(snapshot, now);
-        let entry = Entry::Intent(intent);
+        let entry = LedgerEntry::Intent(intent);
         self.ledger.append(&entry).await?;
         self.intents += 1;
-        let Entry::Intent(intent) = entry else {
+        let LedgerEntry::Intent(intent) = entry else {
             unreachable!("an intent was put")
         };
-        let Applied { versions, relocations } = applying(&self.lake, &self.specs, &self.settings, false)
+        let AppliedIntent { versions, relocations } = applying(&self.lake, &self.specs, &self.settings, false)
             .intent(&intent)
             .await?;
         for (spec, version) in self.specs.iter().zip(&mut self.versions) {
@@ -503,12 +498,12 @@ impl Committer {
             self.relocations.post(relocation);
         }
         let changed = changed.into_iter().map(|table| (table, self.versions[table]));
-        let expired = self.ledger.expired(self.settings.ledger_keep);
+        let expired = self.ledger.expired(self.settings.policy.ledger_keep);
         let Some(maintenance) = &self.maintenance else {
             return Ok(());
         };
-        maintenance.observe(Note {
-            record: Record {
+        maintenance.observe(CommittedSnapshot {
+            record: SnapshotRecord {
                 epoch,
                 at: now,
                 versions,
@@ -519,11 +514,11 @@ impl Committer {
         Ok(())
     }
 
-    /// So that the first intent that names it finds it there.
+    /// Stores the plan before the first intent that names it.
     async fn write_plan(&self) -> Result<(), CommitError> {
-        let Plan { name, bytes } = &self.plan;
+        let StoredPlan { name, bytes } = &self.plan;
         let path = plan_path(name);
-        let put = self.lake.put_new(&path, bytes.clone(), self.settings.durable).await;
+        let put = self.lake.put_new(&path, bytes.clone()).await;
         put.map(|_| ()).map_err(|source| CommitError::Plan {
             doing: "write",
             name: name.clone(),
@@ -531,7 +526,7 @@ impl Committer {
         })
     }
 
-    async fn write_vectors(&self, snapshot: &Snapshot) -> Result<(), CommitError> {
+    async fn write_vectors(&self, snapshot: &SnapshotCommit) -> Result<(), CommitError> {
         let files = snapshot.tables.iter().flat_map(|change| {
             let spec = &self.specs[change.table];
             change
@@ -542,7 +537,7 @@ impl Committer {
         stream::iter(files)
             .map(|(spec, name, bytes)| async move {
                 let path = Path::from(format!("{}/{name}", spec.path));
-                let put = self.lake.put_new(&path, bytes, self.settings.durable).await;
+                let put = self.lake.put_new(&path, bytes).await;
                 put.map(|_| ()).map_err(|source| CommitError::Write {
                     what: "deletion vectors".into(),
                     table: spec.name.clone(),
@@ -554,9 +549,11 @@ impl Committer {
             .await
     }
 
-    fn intent(&mut self, snapshot: Snapshot, now: i64) -> Intent {
+    fn intent(&mut self, snapshot: SnapshotCommit, now: i64) -> Intent {
         self.progress.extend(snapshot.progress.iter().cloned());
-        let full = self.intents.is_multiple_of(self.settings.full_progress_every.max(1));
+        let full = self
+            .intents
+            .is_multiple_of(self.settings.policy.full_progress_every.max(1));
         let tables = snapshot.tables.into_iter().map(|change| {
             let spec = &self.specs[change.table];
             let commits = change.commits.into_iter();
@@ -572,7 +569,7 @@ impl Committer {
             }
         });
         let mut tables: Vec<TableIntent> = tables.collect();
-        tables.sort_by_key(|t| layer(&t.table));
+        tables.sort_by_key(|t| LakeLayer::of_table(&t.table));
         Intent {
             seq: self.ledger.next_seq(),
             generation: self.ledger.generation(),
@@ -603,7 +600,8 @@ fn plan_path(name: &str) -> Path {
     Path::from(format!("_alluvium/plans/{name}.json"))
 }
 
-/// A plan's bytes; none where a snapshot names none, or it is gone: then nothing is known of the past.
+/// Reads a plan's bytes. None if the snapshot names no plan, or if the file is gone: then nothing is known of how the
+/// past was computed.
 async fn read_plan(lake: &Lake, name: &str) -> Result<Option<Bytes>, CommitError> {
     if name.is_empty() {
         return Ok(None);
@@ -615,13 +613,14 @@ async fn read_plan(lake: &Lake, name: &str) -> Result<Option<Bytes>, CommitError
     })
 }
 
-/// Refuses a lake whose ledger lost its newest entries: an intent is there before any table shows its snapshot. A run that was
-/// overtaken meanwhile sees snapshots of the one that took over, and is told when it writes.
+/// Refuses a lake whose ledger lost its newest entries: an intent always exists before any table shows its snapshot.
+/// If another run has overtaken this one, tables may show that run's snapshots; then this run learns of it when it
+/// writes.
 async fn refuse_newer(
-    settings: &Settings,
+    settings: &CommitSettings,
     ledger: &Ledger,
     newest: Epoch,
-    (specs, loaded): (&[TableSpec], &[(log::Loaded, Stored)]),
+    (specs, loaded): (&[TableSpec], &[(log::LoadedTable, TableState)]),
 ) -> Result<(), CommitError> {
     for (spec, (loaded, _)) in specs.iter().zip(loaded) {
         let shown = loaded.txns.get(&settings.app_id).map_or(0, |epoch| *epoch as Epoch);
@@ -637,25 +636,14 @@ async fn refuse_newer(
     Ok(())
 }
 
-fn applying<'a>(lake: &'a Lake, specs: &'a [TableSpec], settings: &'a Settings, salvage: bool) -> Applying<'a> {
+fn applying<'a>(lake: &'a Lake, specs: &'a [TableSpec], settings: &'a CommitSettings, salvage: bool) -> Applying<'a> {
     Applying {
         lake,
         specs,
         app_id: &settings.app_id,
         writers: settings.writers,
-        durable: settings.durable,
         salvage,
         transactions: settings.safeguards.transactions,
-    }
-}
-
-/// What reads what: upstream tables are applied first, so that a reader who sees a table new sees those it
-/// was made of new too.
-fn layer(table: &str) -> u8 {
-    match table.split('.').next() {
-        Some("silver") => 1,
-        Some("gold") => 2,
-        _ => 0,
     }
 }
 
@@ -669,14 +657,14 @@ fn live_file(live: &Live) -> LiveFile {
     }
 }
 
-/// Tells the table of snapshots what the ledger knows and it does not.
+/// Adds to the table of snapshots the records that the ledger has and the table lacks.
 async fn recover_history(
     lake: &Lake,
-    history: &mut History,
+    history: &mut SnapshotHistory,
     newest: &Intent,
     versions: BTreeMap<String, i64>,
 ) -> Result<(), CommitError> {
-    let mut missing = vec![Record {
+    let mut missing = vec![SnapshotRecord {
         epoch: newest.epoch,
         at: newest.at,
         versions,
@@ -688,12 +676,12 @@ async fn recover_history(
         .rev()
         .filter(|seq| *seq < newest.seq)
     {
-        if let Some(Entry::Intent(intent)) = ledger::read(lake, seq).await? {
+        if let Some(LedgerEntry::Intent(intent)) = ledger::read(lake, seq).await? {
             if history.upto().is_some_and(|upto| intent.epoch <= upto) {
                 break;
             }
-            // An intent's versions are those behind the intent before it.
-            missing.push(Record {
+            // An intent's `versions` are those after the previous intent.
+            missing.push(SnapshotRecord {
                 epoch: intent.epoch,
                 at: intent.at,
                 versions: behind,

@@ -1,9 +1,10 @@
-//! A table's shape: Arrow schema to Delta's schema string, the protocol a table needs, and how a table
-//! that exists comes to what a definition wants now.
+//! Converts an Arrow schema to Delta's schema string, computes the protocol that a table needs, and evolves an
+//! existing table to its definition.
 //!
-//! What may change without rewriting data: a new nullable column (which comes with the next changed rows, in their commit),
-//! a column that becomes nullable, the description, settings, more features. Anything else is a [`Reshape`]: the table's
-//! next snapshot replaces all of its rows together with its schema, and readers of earlier versions keep what they had.
+//! Some changes need no rewrite of data: a new nullable column (which comes with the next changed rows, in their
+//! commit), a column that becomes nullable, the description, settings, additional features. Any other change is a
+//! [`Reshape`]: the table's next snapshot replaces all of its rows together with its schema. Earlier versions stay
+//! readable as they were.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,21 +16,22 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::action::{Action, Format, MetaData, Protocol};
+use super::action::{Action, DataFormat, MetaData, Protocol};
+use super::policy::LakePolicy;
 use super::state::takes_vectors;
 use crate::sink::TableSpec;
 
-/// A table that no lake can hold, or whose log cannot be understood.
+/// A table that Delta cannot hold, or whose log cannot be understood.
 #[derive(Debug, Error, PartialEq)]
 pub enum SchemaError {
-    /// Delta has no such type.
+    /// Delta has no equivalent of this type.
     #[error("table {table}: column {column} has the type {found}, which Delta cannot hold; cast it in the SQL")]
     Type {
         /// Which table.
         table: String,
         /// Which column.
         column: String,
-        /// Arrow's name of it.
+        /// Arrow's name of the type.
         found: String,
     },
     /// The log's schema string cannot be read.
@@ -42,33 +44,33 @@ pub enum SchemaError {
     },
 }
 
-/// Why rows in the lake do not fit a definition.
+/// Why the rows in the lake do not fit a table's definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reshape {
     /// A column has another type.
     Changed {
         /// Which column.
         column: String,
-        /// As the log has it.
+        /// The type in the log.
         stored: String,
-        /// As defined now.
+        /// The type in the definition.
         wanted: String,
     },
-    /// A column went.
+    /// A column is not in the definition any more.
     Gone {
         /// Which column.
         column: String,
     },
-    /// A column that may not be null came.
+    /// A column is new and must not be null.
     Required {
         /// Which column.
         column: String,
     },
-    /// Partitioned otherwise.
+    /// The partition columns have changed.
     Partitions {
-        /// As the log has it.
+        /// The partition columns in the log.
         stored: Vec<String>,
-        /// As defined now.
+        /// The partition columns in the definition.
         wanted: Vec<String>,
     },
 }
@@ -97,32 +99,24 @@ impl fmt::Display for Reshape {
     }
 }
 
-/// The writer feature that keeps other writers out: none of them knows it. Readers need not know features of writers.
+/// The writer feature that keeps other writers out, because none of them knows it. Readers ignore writer features.
 pub const GUARD: &str = "alluvium.guard";
 
-/// What all tables of a lake have in common.
-#[derive(Clone, Copy, Debug)]
-pub struct Terms {
-    /// How long files and log entries outlive their use.
-    pub retention: Duration,
-    /// Whether other writers are kept out.
-    pub guard: bool,
-}
-
-/// How a table comes to its definition.
+/// How an existing table is evolved to its definition.
 #[derive(Debug, PartialEq)]
 pub enum Evolution {
-    /// By these actions at once; none: it is there.
+    /// By committing these actions at once; none if the table already agrees.
     Now(Vec<Action>),
-    /// By these actions, in one commit with the next changed rows: columns came, which the rows there are do not have.
+    /// By these actions, in one commit with the next changed rows: the definition has new columns, which the existing
+    /// rows lack.
     Grow(Vec<Action>),
-    /// By these actions, in one commit with the removal of all rows there are and the rows of the definition.
+    /// By these actions, in one commit that removes all existing rows and adds the rows of the definition.
     Rebuild {
-        /// Protocol and metadata.
+        /// New protocol and metadata.
         actions: Vec<Action>,
         /// Why.
         reason: Reshape,
-        /// Whether the rows there are have a form by the definition: its columns, of the same types, or null.
+        /// Whether the existing rows can be shown in the new schema: every column has the same type, or is null.
         told: bool,
     },
 }
@@ -142,31 +136,31 @@ struct FieldSchema {
     metadata: BTreeMap<String, Value>,
 }
 
-/// The first entry of a new table's log, without `commitInfo`.
-pub fn creation(spec: &TableSpec, terms: Terms, now: i64) -> Result<Vec<Action>, SchemaError> {
+/// The actions of a new table's first log entry, without `commitInfo`.
+pub fn creation(spec: &TableSpec, policy: LakePolicy, now: i64) -> Result<Vec<Action>, SchemaError> {
     let meta_data = MetaData {
         id: Uuid::new_v4().to_string(),
         name: Some(spec.name.clone()),
         description: spec.description.clone(),
-        format: Format::default(),
+        format: DataFormat::default(),
         schema_string: to_string(&schema_of(spec)?),
         partition_columns: partition_columns(spec),
-        configuration: configuration(spec, terms.retention),
+        configuration: configuration(spec, policy.retention),
         created_time: Some(now),
     };
     Ok(vec![
-        Action::protocol(guarded(protocol_of(spec), terms.guard)),
+        Action::protocol(guarded(protocol_of(spec), policy.guard)),
         Action::meta_data(meta_data),
     ])
 }
 
-/// What must be committed so that a table that exists takes the definition.
-/// `empty`: it holds no live file, so its columns may change at will.
+/// Decides what must be committed so that an existing table takes the definition. `empty`: the table has no live file,
+/// so its columns may change at will.
 pub fn evolution(
     spec: &TableSpec,
     stored: (&Protocol, &MetaData),
     empty: bool,
-    terms: Terms,
+    policy: LakePolicy,
 ) -> Result<Evolution, SchemaError> {
     let (protocol, meta_data) = stored;
     let unreadable = |e: serde_json::Error| SchemaError::Unreadable {
@@ -195,12 +189,12 @@ pub fn evolution(
         next.schema_string = to_string(&merged);
     }
     next.description = spec.description.clone();
-    next.configuration.extend(configuration(spec, terms.retention));
+    next.configuration.extend(configuration(spec, policy.retention));
     if !spec.change_data_feed {
         next.configuration.remove("delta.enableChangeDataFeed");
     }
     let mut actions = Vec::new();
-    let raised = guarded(raise(protocol, &protocol_of(spec)), terms.guard);
+    let raised = guarded(raise(protocol, &protocol_of(spec)), policy.guard);
     if &raised != protocol {
         actions.push(Action::protocol(raised));
     }
@@ -240,8 +234,9 @@ fn configuration(spec: &TableSpec, retention: Duration) -> BTreeMap<String, Stri
     all
 }
 
-/// The least protocol a table needs, so that as many readers as possible take it. A protocol of writer version 7 lists each
-/// feature that schema or settings put in force; Spark opens no table that lacks one (protocol, "Table Features").
+/// The least protocol that the table needs, so that as many readers as possible accept it. A protocol of writer
+/// version 7 must list each feature that schema or settings put in force; Spark opens no table whose list is
+/// incomplete (protocol, "Table Features").
 fn protocol_of(spec: &TableSpec) -> Protocol {
     let mut both = Vec::new();
     if takes_vectors(spec) {
@@ -274,7 +269,7 @@ fn protocol_of(spec: &TableSpec) -> Protocol {
     }
 }
 
-/// The protocol that keeps other writers out too, or not any more.
+/// Adds the guard feature to a protocol, or removes it.
 fn guarded(covered: Protocol, guard: bool) -> Protocol {
     let mut writer = features(&covered);
     let guarded = writer.remove(GUARD);
@@ -291,7 +286,7 @@ fn guarded(covered: Protocol, guard: bool) -> Protocol {
     }
 }
 
-/// The least protocol that covers both; `stored` itself if it covers `wanted`.
+/// The least protocol that covers both; `stored` unchanged if it covers `wanted`.
 fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
     let (have, want) = (features(stored), features(wanted));
     let reads = |p: &Protocol| -> BTreeSet<String> { p.reader_features.iter().flatten().cloned().collect() };
@@ -308,7 +303,7 @@ fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
     let mut read: BTreeSet<String> = reads(stored).union(&reads(wanted)).cloned().collect();
     let plain = read.is_empty() && stored.min_reader_version < 3;
     if stored.min_reader_version == 2 {
-        read.insert("columnMapping".into()); // What version 2 demands of readers, by name.
+        read.insert("columnMapping".into()); // Reader version 2 stands for this feature.
     }
     Protocol {
         min_reader_version: if plain { stored.min_reader_version } else { 3 },
@@ -318,7 +313,7 @@ fn raise(stored: &Protocol, wanted: &Protocol) -> Protocol {
     }
 }
 
-/// A protocol's writer features; those of the old numbered versions by name (protocol, "Valid Feature Names").
+/// A protocol's writer features by name, those of numbered versions included (protocol, "Valid Feature Names").
 fn features(protocol: &Protocol) -> BTreeSet<String> {
     let mut all: BTreeSet<String> = protocol.writer_features.iter().flatten().cloned().collect();
     if protocol.min_writer_version < 7 {
@@ -338,7 +333,7 @@ fn features(protocol: &Protocol) -> BTreeSet<String> {
     all
 }
 
-/// Whether a column, or a field of one, may not be null: Delta counts that among the invariants.
+/// Whether a column, or a nested field, must not be null: Delta counts that as an invariant.
 fn has_required(fields: &Fields) -> bool {
     fields.iter().any(|field| {
         let within = match field.data_type() {
@@ -388,7 +383,7 @@ fn field_schema(name: &str, of_type: Value, nullable: bool) -> FieldSchema {
     }
 }
 
-/// Protocol, "Schema Serialization Format". The error is the type's name.
+/// The type in Delta's schema string (protocol, "Schema Serialization Format"). The error is the Arrow type's name.
 fn delta_type(data_type: &DataType) -> Result<Value, String> {
     Ok(match data_type {
         DataType::Boolean => json!("boolean"),
@@ -447,7 +442,7 @@ fn merge(old: &StructSchema, wanted: &StructSchema) -> Result<StructSchema, Resh
     Ok(merged)
 }
 
-/// Whether rows of one schema can be shown by another.
+/// Whether rows of schema `old` can be shown in schema `wanted`.
 fn has_form(old: &StructSchema, wanted: &StructSchema) -> bool {
     wanted.fields.iter().all(|field| {
         let before = old.fields.iter().find(|f| f.name == field.name);
@@ -477,10 +472,12 @@ mod tests {
     use super::*;
     use crate::definition::Deletes;
 
-    const KEEP: Terms = Terms {
-        retention: Duration::from_secs(3600),
-        guard: false,
-    };
+    fn keep() -> LakePolicy {
+        LakePolicy {
+            retention: Duration::from_secs(3600),
+            ..LakePolicy::default()
+        }
+    }
 
     fn spec(fields: Vec<Field>) -> TableSpec {
         TableSpec {
@@ -489,7 +486,7 @@ mod tests {
             schema: Arc::new(Schema::new(fields)),
             partition_by: vec![],
             append_only: false,
-            fold: None,
+            summation: None,
             deletes: Deletes::Auto,
             change_data_feed: false,
             description: None,
@@ -497,7 +494,7 @@ mod tests {
     }
 
     fn stored(spec: &TableSpec) -> (Protocol, MetaData) {
-        let actions = creation(spec, KEEP, 0).unwrap();
+        let actions = creation(spec, keep(), 0).unwrap();
         (
             actions[0].protocol.clone().unwrap(),
             actions[1].meta_data.clone().unwrap(),
@@ -509,7 +506,7 @@ mod tests {
     }
 
     fn evolve(spec: &TableSpec, (protocol, meta_data): &(Protocol, MetaData), empty: bool) -> Evolution {
-        evolution(spec, (protocol, meta_data), empty, KEEP).unwrap()
+        evolution(spec, (protocol, meta_data), empty, keep()).unwrap()
     }
 
     fn now(evolution: Evolution) -> Vec<Action> {
@@ -571,7 +568,7 @@ mod tests {
             );
             assert_eq!(meta_data.partition_columns, partition_columns(&spec));
             assert_eq!(meta_data.id, there.1.id, "it stays the same table");
-            // Without rows it is the same change at once.
+            // The same change of a table without rows is committed at once.
             assert_eq!(now(evolve(&spec, &there, true)), actions, "{words}");
         }
     }
@@ -600,7 +597,7 @@ mod tests {
         assert_eq!(raise(&raised, protocol), raised);
     }
 
-    /// Spark opened no table that had a column which may not be null: `invariants` was in force and not listed.
+    /// Spark could not open a table with a column that must not be null: `invariants` was in force but not listed.
     #[test]
     fn a_protocol_of_named_features_lists_all_that_are_in_force() {
         let writer = |fields: Vec<Field>| {
@@ -615,7 +612,7 @@ mod tests {
             writer(vec![Field::new("ids", nested, true)]),
             ["deletionVectors", "invariants"]
         );
-        // A table from before is brought up by one action, and then left alone.
+        // A table with an incomplete list is completed by one action, and then left alone.
         let spec = spec(vec![id()]);
         let (mut protocol, meta_data) = stored(&spec);
         let whole = protocol.clone();
@@ -625,7 +622,8 @@ mod tests {
         assert_eq!(now(evolve(&spec, &(whole, meta_data), false)), vec![]);
     }
 
-    /// Another engine had raised a table to column mapping by its number; named features must not lose that.
+    /// Another engine had raised a table to column mapping by version number; a protocol with named features must not
+    /// lose that.
     #[test]
     fn features_of_numbered_versions_are_named_when_a_protocol_is_raised() {
         let numbered = Protocol {

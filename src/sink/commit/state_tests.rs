@@ -1,11 +1,17 @@
-//! The deciding state alone, no store.
+//! Tests of the deciding state, without a store.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 
+use roaring::RoaringTreemap;
+
+use super::super::action::Action;
+use super::super::live::loosen_bounds;
+use super::super::planned::{PlannedCommit, Redefinition};
+use super::super::vector;
 use super::*;
-use crate::sink::Batch;
+use crate::sink::{AddFile, ChangeFile, TableBatch};
 
 fn spec() -> TableSpec {
     TableSpec {
@@ -14,7 +20,7 @@ fn spec() -> TableSpec {
         schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)])),
         partition_by: vec![],
         append_only: false,
-        fold: None,
+        summation: None,
         deletes: Deletes::Vectors,
         change_data_feed: false,
         description: None,
@@ -22,7 +28,7 @@ fn spec() -> TableSpec {
 }
 
 fn state(writers: usize) -> State {
-    State::new("flow", 3, writers, None, &[spec()], vec![Stored::default()])
+    State::new("flow", 3, writers, None, &[spec()], vec![TableState::default()])
 }
 
 fn file(path: &str, rows: u64) -> AddFile {
@@ -39,8 +45,8 @@ fn file(path: &str, rows: u64) -> AddFile {
     }
 }
 
-fn changes(adds: Vec<AddFile>, deletes: &[(&str, &[u64])], removes: &[&str]) -> Batch {
-    Batch {
+fn changes(adds: Vec<AddFile>, deletes: &[(&str, &[u64])], removes: &[&str]) -> TableBatch {
+    TableBatch {
         adds,
         deletes: deletes
             .iter()
@@ -52,7 +58,7 @@ fn changes(adds: Vec<AddFile>, deletes: &[(&str, &[u64])], removes: &[&str]) -> 
     }
 }
 
-fn part(writer: usize, epoch: Epoch, batches: Vec<Batch>) -> Prepared {
+fn part(writer: usize, epoch: Epoch, batches: Vec<TableBatch>) -> Prepared {
     Prepared {
         writer,
         epoch,
@@ -62,11 +68,11 @@ fn part(writer: usize, epoch: Epoch, batches: Vec<Batch>) -> Prepared {
     }
 }
 
-fn next(state: &mut State) -> Result<Option<Snapshot>, StateError> {
+fn next(state: &mut State) -> Result<Option<SnapshotCommit>, StateError> {
     state.next_snapshot(&mut Uuid::new_v4, 1_000)
 }
 
-fn one(state: &mut State, epoch: Epoch, batches: Vec<Batch>) -> Snapshot {
+fn one(state: &mut State, epoch: Epoch, batches: Vec<TableBatch>) -> SnapshotCommit {
     state.observe_prepared(part(0, epoch, batches)).unwrap();
     next(state).unwrap().expect("the only writer has prepared")
 }
@@ -86,10 +92,10 @@ fn a_snapshot_waits_for_every_writer_and_comes_in_epoch_order() {
     assert!(state.observe_prepared(part(2, 30, vec![])).is_err());
 }
 
-/// Over a file of three rows; and what stands for its new definition.
+/// A state over a file of three rows, and an action that stands for its new definition.
 fn redefining(replaces: bool) -> (State, Action) {
     let redefined = Action::txn("stands for metadata", 0, 0);
-    let stored = Stored {
+    let stored = TableState {
         live: vec![Live::new(file("old", 3), RoaringTreemap::new())],
         redefinition: Some(Redefinition {
             actions: vec![redefined.clone()],
@@ -146,7 +152,8 @@ fn new_columns_go_with_the_first_rows_that_change_and_replace_none() {
     assert!(!third.tables[0].commits[0].actions.contains(&redefined), "once");
 }
 
-/// Its change data feed told of the rows that came alone, as it named changes: readers then see no files that go.
+/// The change data feed of a rebuilt table held only the rows that came: as the entry named changes, readers ignored
+/// the files that went.
 #[test]
 fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() {
     let told = |path: &str| ChangeFile {
@@ -160,7 +167,7 @@ fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() 
         (vec![metadata.clone()], vec![]),
         (vec![metadata.clone(), Action::cdc(told("gone"))], vec!["gone", "come"]),
     ] {
-        let stored = Stored {
+        let stored = TableState {
             live: vec![Live::new(file("old", 3), RoaringTreemap::new())],
             redefinition: Some(Redefinition {
                 actions: redefinition,
@@ -168,7 +175,7 @@ fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() 
             }),
         };
         let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
-        let batch = Batch {
+        let batch = TableBatch {
             changes: vec![told("come")],
             ..changes(vec![file("new", 2)], &[], &[])
         };
@@ -261,23 +268,23 @@ fn a_file_without_living_rows_goes_as_a_whole() {
     assert!(state.live_paths(0).is_empty());
 }
 
-/// After a restart with another number of workers several writers own rows of one file. A table with
-/// `deletes = "rewrite"` then ended every such run at its first snapshot.
+/// After a restart with another number of workers, several writers own rows of one file. Every such run with a table
+/// with `deletes = "rewrite"` failed at its first snapshot.
 #[test]
 fn writers_that_move_all_rows_out_of_a_file_need_no_vectors() {
     let rewrites = TableSpec {
         deletes: Deletes::Rewrite,
         ..spec()
     };
-    let mut state = State::new("flow", 3, 2, None, &[rewrites], vec![Stored::default()]);
+    let mut state = State::new("flow", 3, 2, None, &[rewrites], vec![TableState::default()]);
     state
         .observe_prepared(part(0, 10, vec![changes(vec![file("a", 3)], &[], &[])]))
         .unwrap();
     state.observe_prepared(part(1, 10, vec![])).unwrap();
     next(&mut state).unwrap().unwrap();
     let moved = |to: &str, rows: &[u64]| changes(vec![file(to, rows.len() as u64)], &[("a", rows)], &[]);
-    // One of them has nothing else to say.
-    let unchanged = Batch {
+    // One of the writers has no other changes.
+    let unchanged = TableBatch {
         data_change: false,
         ..moved("b", &[0, 2])
     };
@@ -318,7 +325,7 @@ fn what_cannot_be_is_refused_naming_the_file() {
 fn compaction_is_its_own_entry_before_the_data() {
     let mut state = state(1);
     one(&mut state, 1, vec![changes(vec![file("a", 3), file("b", 3)], &[], &[])]);
-    let compaction = Batch {
+    let compaction = TableBatch {
         data_change: false,
         ..changes(vec![file("c", 6)], &[], &["a", "b"])
     };
@@ -344,8 +351,8 @@ fn compaction_is_its_own_entry_before_the_data() {
     assert_eq!(commits[1].actions.iter().filter_map(|a| a.add.as_ref()).count(), 1);
 }
 
-fn compacted(adds: Vec<AddFile>, deletes: &[(&str, &[u64])], removes: &[&str]) -> Batch {
-    Batch {
+fn compacted(adds: Vec<AddFile>, deletes: &[(&str, &[u64])], removes: &[&str]) -> TableBatch {
+    TableBatch {
         data_change: false,
         ..changes(adds, deletes, removes)
     }
@@ -375,7 +382,7 @@ fn compactions_between_two_snapshots_build_on_each_other() {
         vec![
             compacted(vec![file("ab", 6)], &[], &["a", "b"]),
             compacted(vec![file("abc", 9)], &[], &["ab", "c"]),
-            // One that leaves a row of its input behind, and one row of the new file gone at birth.
+            // This compaction leaves a row of its input behind, and a row of its new file is already gone.
             compacted(
                 vec![file("x", 8)],
                 &[("abc", &[0, 1, 2, 3, 4, 5, 6, 7]), ("x", &[7])],

@@ -1,9 +1,9 @@
-//! Deletes what no log names: files of snapshots that were never decided on (a crash, a zombie, a compaction that
-//! ended with its run), and change data whose commits are past their retention.
+//! Deletes files that no log refers to: files of snapshots that were never decided on (because of a crash, a zombie,
+//! or a compaction that ended with its run), and change data whose commits are past the retention.
 //!
-//! A file goes only if it is older than the retention. Between its writing and its commit there are seconds, so
-//! a file that old and in no log will never be in one; and readers of a past snapshot find what that
-//! names among the log's tombstones until those are past their retention too.
+//! A file is deleted only if it is older than the retention. A file is committed within seconds after it is written,
+//! so a file that is old and in no log will never be in one. Files that past snapshots need are among the log's
+//! tombstones until these too are past the retention.
 
 use std::collections::HashSet;
 
@@ -13,13 +13,13 @@ use object_store::path::Path;
 
 use super::log::{self, LogError};
 use super::vector;
+use crate::lake::{Lake, file_location};
 use crate::sink::DeletionVector;
-use crate::sink::lake::{Lake, file_location};
 
-/// Files looked at in one sweep; the next one sees further ones.
+/// The most files that one sweep looks at; the next sweep looks at others.
 const MOST: usize = 100_000;
 
-/// The files below a table's folder that may go. `cutoff`: Unix milliseconds.
+/// The files in a table's folder that may be deleted. `cutoff`: Unix milliseconds.
 pub async fn orphans(lake: &Lake, table: &str, cutoff: i64) -> Result<Vec<Path>, LogError> {
     let Some(loaded) = log::load(lake, table, None).await? else {
         return Ok(Vec::new());
@@ -35,7 +35,8 @@ pub async fn orphans(lake: &Lake, table: &str, cutoff: i64) -> Result<Vec<Path>,
         let orphan = old && !object.location.prefix_matches(&log) && !named.contains(&object.location);
         std::future::ready(orphan)
     });
-    // Few are candidates: those that are neither live nor young. Only then the tombstones, which are many.
+    // The candidates, neither live nor young, are few. So they are collected before the tombstones, of which there are
+    // many.
     let found: Result<HashSet<Path>, _> = found.map_ok(|object| object.location).take(MOST).try_collect().await;
     let mut found = found.map_err(|source| LogError::Store {
         what: "list the files".into(),
@@ -55,14 +56,14 @@ pub async fn orphans(lake: &Lake, table: &str, cutoff: i64) -> Result<Vec<Path>,
     Ok(found.into_iter().collect())
 }
 
-/// Where a file and its vector are.
+/// The places of a file and of its vector.
 fn names(table: &str, path: &str, vector: Option<&DeletionVector>) -> impl Iterator<Item = Path> {
     let vector = vector.and_then(|v| vector::file_of(v).ok().flatten());
     let names = [
         file_location(table, path).ok(),
         vector.and_then(|v| file_location(table, &v).ok()),
     ];
-    // An odd name is none that a listing could show.
+    // A malformed path cannot occur in a listing.
     names.into_iter().flatten()
 }
 
@@ -118,7 +119,7 @@ mod tests {
         ];
         let bytes = Bytes::from(action::to_lines(&actions));
         let entry = log::entry_path("silver/x", 0);
-        lake.put_new(&entry, bytes, false).await.unwrap();
+        lake.put_new(&entry, bytes).await.unwrap();
         let there = [
             "day=a b/live.parquet",
             &vector::file_name(id),

@@ -1,4 +1,4 @@
-//! Makes the tables of a sink exist as their definitions want them, and reads them as they are.
+//! Creates the tables of a sink or evolves them to their definitions, and reads their state.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -10,36 +10,36 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use roaring::RoaringTreemap;
 
 use super::CommitError;
-use super::action::{self, Action};
+use super::action::{self, Action, engine_info};
 use super::checkpoint;
-use super::log::{self, Entry, Loaded};
-use super::schema::{self, Evolution, Terms};
-use super::state::{Live, Redefinition, engine_info};
-use crate::sink::lake::{Lake, Put, file_location};
-use crate::sink::{AddFile, Departing, TableSpec};
+use super::live::Live;
+use super::log::{self, CommitEntry, LoadedTable};
+use super::planned::Redefinition;
+use super::policy::LakePolicy;
+use super::schema::{self, Evolution};
+use crate::lake::{Lake, Put, file_location};
+use crate::sink::{AddFile, DepartingRows, TableSpec};
 
-/// What making a table takes.
+/// What the creation of a table needs to know.
 #[derive(Clone, Copy)]
-pub struct Making<'a> {
-    /// Whose transactions.
+pub struct TableCreation<'a> {
+    /// The application id of the transactions.
     pub app_id: &'a str,
     /// The committer's generation.
     pub generation: u64,
-    /// Whether log entries are synced.
-    pub durable: bool,
-    /// What all tables have in common.
-    pub terms: Terms,
+    /// The settings that all tables share.
+    pub policy: LakePolicy,
     /// Unix milliseconds.
     pub now: i64,
 }
 
-/// Creates the table, or brings its definition up to date; then reads it. Where rows have to come with the definition, also
-/// what the entry in which they come must say.
+/// Creates the table, or evolves it to its definition, and then reads it. If the definition can only change together
+/// with rows, the second value says what the entry with these rows must contain.
 pub async fn ensure(
     lake: &Lake,
     spec: &TableSpec,
-    making: Making<'_>,
-) -> Result<(Loaded, Option<Redefinition>), CommitError> {
+    making: TableCreation<'_>,
+) -> Result<(LoadedTable, Option<Redefinition>), CommitError> {
     let definition = format!("{}:definition", making.app_id);
     let info = |operation: &str| {
         Action::commit_info(json!({
@@ -51,11 +51,9 @@ pub async fn ensure(
     let mut loaded = log::load(lake, &spec.path, None).await?;
     if loaded.is_none() {
         let mut actions = vec![info("CREATE TABLE")];
-        actions.extend(schema::creation(spec, making.terms, making.now)?);
+        actions.extend(schema::creation(spec, making.policy, making.now)?);
         let bytes = Bytes::from(action::to_lines(&actions));
-        let put = lake
-            .put_new(&log::entry_path(&spec.path, 0), bytes, making.durable)
-            .await;
+        let put = lake.put_new(&log::entry_path(&spec.path, 0), bytes).await;
         let put = put.map_err(|source| CommitError::Write {
             what: "the first log entry".into(),
             table: spec.name.clone(),
@@ -67,9 +65,9 @@ pub async fn ensure(
         loaded = log::load(lake, &spec.path, None).await?;
     }
     let mut loaded = loaded.expect("a table whose first entry is there loads");
-    checkpoint::mend(lake, &spec.path, &mut loaded, making.durable).await?;
+    checkpoint::mend(lake, &spec.path, &mut loaded).await?;
     let stored = (&loaded.protocol, &loaded.meta_data);
-    let mut actions = match schema::evolution(spec, stored, loaded.files.is_empty(), making.terms)? {
+    let mut actions = match schema::evolution(spec, stored, loaded.files.is_empty(), making.policy)? {
         Evolution::Now(actions) if actions.is_empty() => return Ok((loaded, None)),
         Evolution::Now(actions) => actions,
         Evolution::Grow(actions) => {
@@ -91,19 +89,20 @@ pub async fn ensure(
     };
     actions.splice(0..0, [info("SET TBLPROPERTIES"), txn]);
     let bytes = Bytes::from(action::to_lines(&actions));
-    let entry = Entry {
+    let entry = CommitEntry {
         app_id: &definition,
         epoch: making.generation as i64,
         bytes,
     };
-    let version = log::apply(lake, &spec.path, loaded.version, &entry, making.durable).await?;
+    let version = log::apply(lake, &spec.path, loaded.version, &entry).await?;
     tracing::info!(table = spec.name, version, "changed the table's definition");
     let reloaded = log::load(lake, &spec.path, None).await?;
     Ok((reloaded.expect("a table that was there a moment ago loads"), None))
 }
 
-/// A file with its rows counted: not every engine that rewrites files says how many there are, and a file of which that is
-/// not known could not go as a whole. One that does not read is told of when its rows are.
+/// Counts a file's rows if its statistics lack them: not every engine that rewrites files records the count, and
+/// without it the file could not be removed as a whole. A file that cannot be read is reported later, when its rows
+/// are needed.
 pub async fn counted(
     lake: &Lake,
     spec: &TableSpec,
@@ -127,16 +126,17 @@ pub async fn counted(
     })
 }
 
-/// Rows of a change data file that tells of departing rows, at most.
+/// The most rows of a change data file for departing rows.
 const DEPARTING: usize = 1 << 17;
 
-/// Writes the rows of a table as of a version into its change data feed, as deletions in the form they have by its new
-/// definition. Says what the entry in which they go must hold. Files that no entry comes to name are swept.
+/// Writes the rows of a table as of a version into its change data feed, as deletions in the form of its new
+/// definition. Returns the actions for the entry that removes them. If no entry ever refers to these files, the sweep
+/// deletes them.
 async fn departing(
     lake: &Lake,
     spec: &TableSpec,
     version: i64,
-    making: Making<'_>,
+    making: TableCreation<'_>,
 ) -> Result<Vec<Action>, CommitError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| CommitError::Departing {
         table: spec.name.clone(),
@@ -154,11 +154,11 @@ async fn departing(
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(rows)
     };
     let mut rows = rows.await.map_err(failed)?;
-    let departing = Departing::new(spec.clone(), making.generation).map_err(|e| failed(e.into()))?;
+    let departing = DepartingRows::new(spec.clone(), making.generation).map_err(|e| failed(e.into()))?;
     let mut actions = Vec::new();
     while let Some(batch) = rows.try_next().await.map_err(|e| failed(e.into()))? {
         for (file, place, bytes) in departing.files(&batch).map_err(|e| failed(e.into()))? {
-            let put = lake.put_new(&Path::from(place), bytes, making.durable).await;
+            let put = lake.put_new(&Path::from(place), bytes).await;
             put.map_err(|e| failed(e.into()))?;
             actions.push(Action::cdc(file));
         }

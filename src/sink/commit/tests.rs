@@ -1,4 +1,4 @@
-//! The committer against real tables: hand-made parts, real Parquet files, deltalake as the reader.
+//! Tests of the committer on real tables: hand-made parts, real Parquet files, and deltalake as the reader.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use tokio::runtime::Runtime;
 
 use super::*;
 use crate::definition::Deletes;
-use crate::serve::Snapshot as View;
-use crate::sink::{Batch, CommitEvent};
-use crate::source::{PartitionId, Position};
+use crate::repr::{PartitionId, Position};
+use crate::serve::LakeSnapshot;
+use crate::sink::{CommitEvent, TableBatch};
 
 #[path = "foreign_tests.rs"]
 mod foreign;
 
-/// A lake, and a runtime to touch it with.
+/// A lake, and a runtime to access it.
 struct Place {
     _folder: TempDir,
     lake: Lake,
@@ -44,7 +44,7 @@ impl Place {
         }
     }
 
-    fn open(&self, specs: &[TableSpec], settings: Settings) -> Result<(Running, Restored), CommitError> {
+    fn open(&self, specs: &[TableSpec], settings: CommitSettings) -> Result<(Running, Restored), CommitError> {
         self.open_over(self.lake.clone(), specs, settings)
     }
 
@@ -52,7 +52,7 @@ impl Place {
         &self,
         lake: Lake,
         specs: &[TableSpec],
-        settings: Settings,
+        settings: CommitSettings,
     ) -> Result<(Running, Restored), CommitError> {
         let (committer, restored) = Committer::open(lake, specs.to_vec(), settings, self.runtime.handle().clone())?;
         let (parts, inbox) = unbounded();
@@ -61,7 +61,7 @@ impl Place {
         Ok((Running { parts, events, thread }, restored))
     }
 
-    /// A data file with ids `ids`, in the table.
+    /// Writes a data file with these ids into the table.
     fn file(&self, spec: &TableSpec, ids: std::ops::Range<i64>) -> AddFile {
         self.file_in(spec, ids, None)
     }
@@ -78,9 +78,9 @@ impl Place {
             .map(|d| format!("day={}/", d.replace(' ', "%2520")))
             .unwrap_or_default();
         let path = format!("{folder}part-{}.parquet", Uuid::new_v4());
-        let location = super::super::lake::file_location(&spec.path, &path).unwrap();
+        let location = crate::lake::file_location(&spec.path, &path).unwrap();
         self.runtime
-            .block_on(self.lake.put_new(&location, bytes.into(), false))
+            .block_on(self.lake.put_new(&location, bytes.into()))
             .unwrap();
         let stats = format!(
             "{{\"numRecords\":{},\"minValues\":{{\"id\":{}}},\"maxValues\":{{\"id\":{}}},\"nullCount\":{{\"id\":0}},\"tightBounds\":true}}",
@@ -102,10 +102,10 @@ impl Place {
         }
     }
 
-    /// The ids of a table in the newest snapshot, or in that of an epoch.
+    /// The ids of a table in the newest snapshot, or in the snapshot of an epoch.
     fn ids(&self, table: &str, epoch: Option<Epoch>) -> Vec<i64> {
         self.runtime.block_on(async {
-            let view = View::open(&self.lake, epoch).await.unwrap();
+            let view = LakeSnapshot::open(&self.lake, epoch).await.unwrap();
             ids(&view, table).await
         })
     }
@@ -123,12 +123,12 @@ impl Place {
     fn put_entry(&self, spec: &TableSpec, version: i64, actions: &[action::Action]) {
         let bytes = action::to_lines(actions).into();
         let path = log::entry_path(&spec.path, version);
-        let put = self.lake.put_new(&path, bytes, false);
-        assert_eq!(self.runtime.block_on(put).unwrap(), super::super::Put::Written);
+        let put = self.lake.put_new(&path, bytes);
+        assert_eq!(self.runtime.block_on(put).unwrap(), crate::lake::Put::Written);
     }
 }
 
-async fn ids(view: &View, table: &str) -> Vec<i64> {
+async fn ids(view: &LakeSnapshot, table: &str) -> Vec<i64> {
     let (_, batches) = view
         .query(&format!("SELECT id FROM {table} ORDER BY id"))
         .await
@@ -139,7 +139,7 @@ async fn ids(view: &View, table: &str) -> Vec<i64> {
         .collect()
 }
 
-/// A committer at work.
+/// A running committer.
 struct Running {
     parts: Sender<Prepared>,
     events: Receiver<CommitEvent>,
@@ -147,14 +147,14 @@ struct Running {
 }
 
 impl Running {
-    fn commit(&self, epoch: Epoch, tables: Vec<(usize, Batch)>) -> Arc<[i64]> {
+    fn commit(&self, epoch: Epoch, tables: Vec<(usize, TableBatch)>) -> Arc<[i64]> {
         self.commit_with(epoch, tables, vec![])
     }
 
     fn commit_with(
         &self,
         epoch: Epoch,
-        tables: Vec<(usize, Batch)>,
+        tables: Vec<(usize, TableBatch)>,
         progress: Vec<(PartitionId, Position)>,
     ) -> Arc<[i64]> {
         self.parts
@@ -175,7 +175,7 @@ impl Running {
         versions
     }
 
-    fn fail(self, epoch: Epoch, tables: Vec<(usize, Batch)>) -> CommitError {
+    fn fail(self, epoch: Epoch, tables: Vec<(usize, TableBatch)>) -> CommitError {
         self.parts
             .send(Prepared {
                 writer: 0,
@@ -222,33 +222,32 @@ fn spec(name: &str) -> TableSpec {
         schema: schema(),
         partition_by: vec![],
         append_only: false,
-        fold: None,
+        summation: None,
         deletes: Deletes::Vectors,
         change_data_feed: false,
         description: Some("a test".into()),
     }
 }
 
-fn settings() -> Settings {
-    Settings {
-        maintenance_tick: Duration::from_millis(20),
-        ..Settings::new("flow", 1, false)
-    }
+fn settings() -> CommitSettings {
+    let mut settings = CommitSettings::new("flow", 1);
+    settings.policy.maintenance_tick = Duration::from_millis(20);
+    settings
 }
 
-fn adds(files: Vec<AddFile>) -> Batch {
-    Batch {
+fn adds(files: Vec<AddFile>) -> TableBatch {
+    TableBatch {
         adds: files,
         data_change: true,
-        ..Batch::default()
+        ..TableBatch::default()
     }
 }
 
-fn deletes(file: &str, rows: impl IntoIterator<Item = u64>) -> Batch {
-    Batch {
+fn deletes(file: &str, rows: impl IntoIterator<Item = u64>) -> TableBatch {
+    TableBatch {
         deletes: vec![(file.to_string(), rows.into_iter().collect())],
         data_change: true,
-        ..Batch::default()
+        ..TableBatch::default()
     }
 }
 
@@ -374,7 +373,7 @@ fn a_commit_cut_off_behind_its_intent_is_redone_once() {
             .collect::<Vec<_>>()
     };
     running.commit(1, batches(&place, 0..5));
-    // The process dies when bronze has its entry, silver and gold not.
+    // The process dies after bronze has its entry, and before silver and gold have theirs.
     let seq = place
         .runtime
         .block_on(ledger::list(&place.lake))
@@ -391,7 +390,7 @@ fn a_commit_cut_off_behind_its_intent_is_redone_once() {
             .unwrap();
     }
     let entry = place.runtime.block_on(ledger::read(&place.lake, seq)).unwrap().unwrap();
-    assert!(matches!(entry, Entry::Intent(Intent { epoch: 2, .. })));
+    assert!(matches!(entry, LedgerEntry::Intent(Intent { epoch: 2, .. })));
     assert_eq!(
         place.ids("silver.x", None),
         (0..5).collect::<Vec<_>>(),
@@ -430,7 +429,8 @@ fn a_zombie_stops_when_it_commits_again() {
     assert_eq!(place.ids("silver.x", None), (0..6).collect::<Vec<_>>());
 }
 
-/// A lake that was copied while a run was on it went on from an older snapshot, and what feeds had brought was read again.
+/// A lake that was copied while a run wrote to it went on from an older snapshot, and read input from feeds a second
+/// time.
 #[test]
 fn a_ledger_that_lost_its_newest_entry_is_refused() {
     let place = Place::new();
@@ -454,7 +454,7 @@ fn a_ledger_that_lost_its_newest_entry_is_refused() {
         })
     );
     assert!(refused, "{error}");
-    // The refused start has put its own entry where the lost one was.
+    // The refused start has put its own entry in place of the lost one.
     place
         .runtime
         .block_on(place.lake.store.put(&newest, bytes.into()))
@@ -497,7 +497,7 @@ fn an_append_of_another_writer_is_passed_by_and_a_removal_of_rows_stops_naming_i
     for part in ["silver/x", "version 4", "Spark", "DELETE", &path] {
         assert!(error.contains(part), "{part} is missing in: {error}");
     }
-    // The restart finds the table as it is now, and corrects it.
+    // The restart takes the table as it is now, and corrects it.
     let (running, restored) = place.open(&specs, settings()).unwrap();
     assert_eq!((restored.epoch, restored.tables[0].len()), (Some(3), 1));
     running.stop();
@@ -514,12 +514,13 @@ fn checkpoints_are_made_read_back_and_let_old_logs_and_files_go() {
             ..spec("gold.small")
         },
     ];
-    let quick = Settings {
+    let mut quick = settings();
+    quick.policy = LakePolicy {
         checkpoint_every: 5,
         checkpoint_pause: Duration::ZERO,
         retention: Duration::ZERO,
         ledger_keep: 5,
-        ..settings()
+        ..quick.policy
     };
     let (running, _) = place.open(&specs, quick.clone()).unwrap();
     let mut small = None;
@@ -527,7 +528,7 @@ fn checkpoints_are_made_read_back_and_let_old_logs_and_files_go() {
     for epoch in 1..=24i64 {
         let file = place.file(&specs[0], epoch * 10..epoch * 10 + 3);
         let next = place.file(&specs[1], epoch..epoch + 2);
-        let rewrite = Batch {
+        let rewrite = TableBatch {
             removes: small.replace(next.path.clone()).into_iter().collect(),
             ..adds(vec![next])
         };
@@ -623,17 +624,21 @@ fn a_store_that_fails_stops_the_committer_and_a_restart_repairs() {
 /// A store that answered 503 for a minute ended the run.
 #[test]
 fn a_store_that_is_out_of_order_for_a_while_is_waited_for() {
-    use crate::store::{Patience, Patient};
+    use crate::store::{RetryPolicy, RetryingStore};
     use object_store::memory::InMemory;
     let place = Place::new();
     let flaky = Arc::new(failing::FailingStore::new(Arc::new(InMemory::new())));
-    let patience = Patience {
+    let patience = RetryPolicy {
         budget: Duration::from_secs(60),
         first: Duration::from_millis(1),
         longest: Duration::from_millis(20),
     };
     let root = url::Url::parse("memory:///").unwrap();
-    let lake = Lake::over(Arc::new(Patient::new(flaky.clone(), patience)), Path::default(), root);
+    let lake = Lake::over(
+        Arc::new(RetryingStore::new(flaky.clone(), patience)),
+        Path::default(),
+        root,
+    );
     let at = Place {
         _folder: tempfile::tempdir().unwrap(),
         lake: lake.clone(),
@@ -665,16 +670,14 @@ fn a_store_that_is_out_of_order_for_a_while_is_waited_for() {
     drop(place);
 }
 
-/// What was retired waited in memory for the whole of the history: gibibytes a day at a commit every 25 ms. A restart read it
-/// all back as well.
+/// Retired files waited in memory for as long as the whole history: gibibytes a day at a commit every 25 ms. A restart
+/// even read them all back.
 #[test]
 fn what_was_retired_before_a_restart_is_deleted_when_it_is_due_and_what_came_back_is_not() {
     let place = Place::new();
     let specs = [spec("silver.x")];
-    let keeping = Settings {
-        retention: Duration::from_secs(3600),
-        ..settings()
-    };
+    let mut keeping = settings();
+    keeping.policy.retention = Duration::from_secs(3600);
     let (running, _) = place.open(&specs, keeping.clone()).unwrap();
     let files: Vec<AddFile> = (0..3).map(|n| place.file(&specs[0], n * 10..n * 10 + 10)).collect();
     running.commit(1, vec![(0, adds(files.clone()))]);
@@ -686,10 +689,10 @@ fn what_was_retired_before_a_restart_is_deleted_when_it_is_due_and_what_came_bac
         3,
         vec![(0, deletes(&files[0].path, [2])), (0, deletes(&files[2].path, [4]))],
     );
-    let gone = Batch {
+    let gone = TableBatch {
         removes: vec![files[0].path.clone(), files[1].path.clone()],
         data_change: true,
-        ..Batch::default()
+        ..TableBatch::default()
     };
     running.commit(4, vec![(0, gone)]);
     running.stop();
@@ -701,13 +704,11 @@ fn what_was_retired_before_a_restart_is_deleted_when_it_is_due_and_what_came_bac
     };
     assert!(files.iter().all(|file| there(&file.path)));
     assert_eq!(vectors(), 2, "one for each snapshot that removed rows");
-    // Somebody takes a removed file back (RESTORE).
+    // Somebody restores a removed file (RESTORE).
     let back = action::Action::add(files[1].clone());
     place.put_entry(&specs[0], 5, &[back]);
-    let due = Settings {
-        retention: Duration::ZERO,
-        ..keeping
-    };
+    let mut due = keeping;
+    due.policy.retention = Duration::ZERO;
     let (running, _) = place.open(&specs, due).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     running.stop();
@@ -734,7 +735,7 @@ fn an_empty_lake_and_an_unknown_table_are_named() {
     let place = Place::new();
     let error = place
         .runtime
-        .block_on(View::open(&place.lake, None))
+        .block_on(LakeSnapshot::open(&place.lake, None))
         .map(|_| ())
         .unwrap_err();
     assert!(error.to_string().contains("no snapshot yet"), "{error}");
@@ -743,7 +744,7 @@ fn an_empty_lake_and_an_unknown_table_are_named() {
     running.commit(1, vec![(0, adds(vec![place.file(&specs[0], 0..2)]))]);
     running.stop();
     place.runtime.block_on(async {
-        let view = View::open(&place.lake, None).await.unwrap();
+        let view = LakeSnapshot::open(&place.lake, None).await.unwrap();
         assert!(ids(&view, "dead_letters").await.is_empty());
         let error = view.query("SELECT * FROM silver.z").await.unwrap_err().to_string();
         assert!(
@@ -751,9 +752,9 @@ fn an_empty_lake_and_an_unknown_table_are_named() {
             "{error}"
         );
         let (schema, batches) = view.query("SELECT id, name FROM silver.x ORDER BY id").await.unwrap();
-        let csv = crate::serve::render(&schema, &batches, crate::serve::OutputFormat::Csv).unwrap();
+        let csv = crate::serve::render(&schema, &batches, crate::serve::PrintFormat::Csv).unwrap();
         assert_eq!(csv, "id,name\n0,name 0\n1,name 1\n");
-        let json = crate::serve::render(&schema, &batches[..0], crate::serve::OutputFormat::Json).unwrap();
+        let json = crate::serve::render(&schema, &batches[..0], crate::serve::PrintFormat::Json).unwrap();
         assert_eq!(json, "[]\n");
     });
 }
@@ -780,7 +781,7 @@ fn a_changed_definition_is_taken_with_rows_that_change_or_with_the_first_snapsho
         place.ids("(SELECT id FROM silver.x WHERE note IS NULL)", None),
         [0, 1, 2]
     );
-    // A column less: the first snapshot replaces all there is, together with the schema.
+    // With one column less, the first snapshot replaces all rows together with the schema.
     let (running, restored) = place.open(&specs, settings()).unwrap();
     assert_eq!((restored.versions[0], restored.tables[0].len()), (2, 0));
     assert_eq!(place.ids("silver.x", None), [0, 1, 2], "until then it is as it was");
@@ -794,14 +795,14 @@ fn a_changed_definition_is_taken_with_rows_that_change_or_with_the_first_snapsho
     );
 }
 
-/// Makes the lake that `scripts/read_with_others.py` is tried on: every type, vectors in and over files,
+/// Creates the lake that `scripts/read_with_others.py` is tested on: every type, inline and stored vectors,
 /// partitions, a checkpoint. `ALLUVIUM_TEST_LAKE=<folder> cargo test --lib other_engines -- --ignored`.
 #[test]
 #[ignore = "makes a lake for a script"]
 fn a_lake_for_other_engines() {
     let address = std::env::var("ALLUVIUM_TEST_LAKE").expect("ALLUVIUM_TEST_LAKE names a folder");
     let mut place = Place::new();
-    place.lake = Lake::open(&address, &BTreeMap::new()).unwrap();
+    place.lake = Lake::open(&address, &BTreeMap::new()).unwrap().with_durability(true);
     let specs = [
         spec("silver.x"),
         every_type("gold.types"),
@@ -810,12 +811,9 @@ fn a_lake_for_other_engines() {
             ..spec("bronze.i")
         },
     ];
-    let quick = Settings {
-        checkpoint_every: 5,
-        checkpoint_pause: Duration::ZERO,
-        durable: true,
-        ..settings()
-    };
+    let mut quick = settings();
+    quick.policy.checkpoint_every = 5;
+    quick.policy.checkpoint_pause = Duration::ZERO;
     let (running, _) = place.open(&specs, quick).unwrap();
     let types = place.types_file(&specs[1]);
     let mut files = vec![place.file(&specs[0], 0..1000)];
@@ -839,48 +837,6 @@ fn a_lake_for_other_engines() {
     }
     running.stop();
     assert_eq!(place.ids("gold.types", None), [0, 1, 3]);
-}
-
-/// Measures; prints with `--nocapture --ignored`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn commit_latency_of_ten_tables() {
-    for durable in [false, true] {
-        let place = Place::new();
-        let specs: Vec<TableSpec> = ["bronze.a", "bronze.b", "silver.a", "silver.b", "silver.c"]
-            .into_iter()
-            .chain(["gold.a", "gold.b", "gold.c", "gold.d", "gold.e"])
-            .map(spec)
-            .collect();
-        let chosen = Settings {
-            durable,
-            maintenance_tick: Duration::from_secs(1),
-            ..settings()
-        };
-        let (running, _) = place.open(&specs, chosen).unwrap();
-        let mut took = Vec::new();
-        for epoch in 1..=300 {
-            let tables: Vec<_> = (0..10).map(|t| (t, adds(vec![place.file(&specs[t], 0..10)]))).collect();
-            running
-                .parts
-                .send(Prepared {
-                    writer: 0,
-                    epoch,
-                    tables,
-                    progress: vec![],
-                    learned: 0,
-                })
-                .unwrap();
-            let CommitEvent::Committed { took: t, .. } = running.events.recv().unwrap();
-            took.push(t);
-        }
-        running.stop();
-        took.sort();
-        println!(
-            "durable {durable}: p50 {:?} p99 {:?} max {:?}",
-            took[150], took[297], took[299]
-        );
-    }
 }
 
 /// A table with a column of every type.
@@ -924,7 +880,7 @@ impl Place {
         let path = format!("part-{}.parquet", Uuid::new_v4());
         let (size, location) = (bytes.len() as u64, Path::from(format!("{}/{path}", spec.path)));
         self.runtime
-            .block_on(self.lake.put_new(&location, bytes.into(), false))
+            .block_on(self.lake.put_new(&location, bytes.into()))
             .unwrap();
         let stats = Some("{\"numRecords\":4,\"tightBounds\":true}".to_string());
         AddFile {
@@ -951,7 +907,7 @@ mod failing {
 
     use super::*;
 
-    /// A store whose puts fail once so many have succeeded.
+    /// A store whose puts fail after a number of successes.
     #[derive(Debug)]
     pub struct FailingStore {
         inner: Arc<dyn ObjectStore>,
@@ -966,12 +922,12 @@ mod failing {
             }
         }
 
-        /// From now on, everything succeeds.
+        /// Lets every put succeed from now on.
         pub fn heal(&self) {
             *self.left.lock().unwrap() = None;
         }
 
-        /// From now on, so many puts succeed; those below `free` do not count.
+        /// Lets `count` more puts succeed; puts below `free` do not count.
         pub fn allow_puts(&self, count: usize, free: &str) {
             *self.left.lock().unwrap() = Some((count, free.to_string()));
         }

@@ -22,12 +22,12 @@ const MAGIC: u32 = 1_681_511_377;
 /// A vector that cannot be read.
 #[derive(Debug, Error)]
 pub enum VectorError {
-    /// Its bytes do not hold together.
+    /// The vector's bytes are inconsistent.
     #[error("deletion vector {name} is damaged: {reason}; restore the file, or the table to an earlier version")]
     Damaged {
-        /// Which.
+        /// The vector's name.
         name: String,
-        /// How.
+        /// What is wrong.
         reason: String,
     },
     /// Absolute paths are written by cloning tools only.

@@ -1,13 +1,15 @@
-//! Delta's per-file statistics: how many rows, and per column nulls, least and greatest value
-//! (protocol, "Per-file Statistics").
+//! Delta's per-file statistics: the number of rows, and for each column the number of nulls, the minimum and the
+//! maximum (protocol, "Per-file Statistics").
 //!
-//! Readers leave out files by them, so bounds contain every value as every reader compares, or are left out:
+//! Readers skip files by these bounds, so bounds contain every value in every reader's order, or are left out:
 //!
-//! 1. Only the first 32 columns have statistics, as Delta's own default. Nested columns have none; booleans and binaries
-//!    have only their nulls; so do floats with NaN or infinity, and dates outside the years 1 to 9999.
-//! 2. Zero is both zeros: some readers order -0.0 below 0.0, so it is the bound below, and 0.0 the bound above.
-//! 3. Timestamps are milliseconds, as the protocol has them: the bound above is rounded up.
-//! 4. Texts are cut off after 32 characters: the bound above ends in a character greater than what was cut off.
+//! 1. Only the first 32 columns have statistics, as is Delta's own default. Nested columns have none. Booleans and
+//!    binaries have only their number of nulls; so do floats with NaN or infinity, and dates outside the years 1 to
+//!    9999.
+//! 2. A zero may be either zero, because some readers order -0.0 below 0.0: a lower bound of zero is -0.0, an upper
+//!    bound 0.0.
+//! 3. Bounds of timestamps have milliseconds, as the protocol demands: the upper bound is rounded up.
+//! 4. Bounds of texts have about 32 characters: the upper bound ends in a character greater than what was cut off.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{max, max_string, min, min_string};
@@ -36,14 +38,14 @@ struct Column {
 }
 
 /// Statistics of one file, gathered batch by batch.
-pub(super) struct Bounds {
+pub(super) struct FileStatistics {
     schema: SchemaRef,
     rows: u64,
     columns: Vec<Column>,
 }
 
-impl Bounds {
-    /// Of a file with these columns.
+impl FileStatistics {
+    /// Starts the statistics of a file with these columns.
     pub(super) fn new(schema: SchemaRef) -> Self {
         let columns = schema
             .fields()
@@ -51,19 +53,19 @@ impl Bounds {
             .take(COLUMNS)
             .map(|_| Column::default())
             .collect();
-        Bounds {
+        FileStatistics {
             schema,
             rows: 0,
             columns,
         }
     }
 
-    /// Rows so far.
+    /// Number of rows so far.
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Takes the next rows of the file.
+    /// Adds the next rows of the file.
     pub(super) fn observe(&mut self, batch: &RecordBatch) {
         self.rows += batch.num_rows() as u64;
         for (state, array) in self.columns.iter_mut().zip(batch.columns()) {
@@ -82,7 +84,7 @@ impl Bounds {
         }
     }
 
-    /// As Delta's JSON.
+    /// The statistics as Delta's JSON.
     pub(super) fn json(&self) -> String {
         let (mut lows, mut highs, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
         for (state, field) in self.columns.iter().zip(self.schema.fields()) {
@@ -156,7 +158,7 @@ fn literal(value: &Value, data_type: &DataType, upper: bool) -> Option<String> {
                 .then(|| format!("\"{}\"", date.format("%Y-%m-%d")))?
         }
         (Value::Int(micros), DataType::Timestamp(_, zone)) => {
-            // By (3).
+            // By (3), an upper bound is rounded up.
             let down = micros.div_euclid(1000);
             let millis = if upper && micros.rem_euclid(1000) > 0 {
                 down + 1
@@ -171,7 +173,7 @@ fn literal(value: &Value, data_type: &DataType, upper: bool) -> Option<String> {
             format!("\"{text}{zone}\"")
         }
         (Value::Int(i), _) => i.to_string(),
-        // By (2).
+        // By (2), a bound of zero includes both zeros.
         (Value::Float(0.0), _) => if upper { "0.0" } else { "-0.0" }.to_string(),
         (Value::Float(x), _) => serde_json::Number::from_f64(*x)?.to_string(),
         (Value::Decimal(units), DataType::Decimal128(precision, scale)) => {
@@ -187,8 +189,8 @@ fn prefix(text: &str) -> &str {
     text.char_indices().nth(TEXT).map_or(text, |(end, _)| &text[..end])
 }
 
-/// A text of about 32 characters that is not below `text`: its beginning and a tie-breaker greater
-/// than what was cut off.
+/// A text of about 32 characters that is not less than `text`: its beginning and a character greater than the one that
+/// was cut off.
 fn above(text: &str) -> String {
     let kept = prefix(text);
     let mut bound = kept.to_string();
@@ -245,11 +247,11 @@ mod tests {
             .collect();
         let schema = Arc::new(Schema::new(fields));
         let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, a)| a).collect()).unwrap();
-        let mut bounds = Bounds::new(schema);
+        let mut bounds = FileStatistics::new(schema);
         bounds.observe(&batch.slice(0, 1));
         bounds.observe(&batch.slice(1, 2));
         let text = bounds.json();
-        // Exact digits: a JSON number that no float has touched.
+        // The digits are exact, because the JSON number was never a float.
         assert!(text.contains(r#""d":1234567890123456789.01"#), "{text}");
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["numRecords"], 3);
@@ -275,15 +277,15 @@ mod tests {
         );
     }
 
-    /// Bounds of one column, as JSON text.
+    /// The bounds of a column, as JSON text.
     fn of_column(array: ArrayRef) -> String {
         let schema = Arc::new(Schema::new(vec![Field::new("x", array.data_type().clone(), true)]));
-        let mut bounds = Bounds::new(schema.clone());
+        let mut bounds = FileStatistics::new(schema.clone());
         bounds.observe(&RecordBatch::try_new(schema, vec![array]).unwrap());
         bounds.json()
     }
 
-    /// A reader that orders -0.0 below 0.0 left out the file that it asked for.
+    /// A reader that orders -0.0 below 0.0 skipped the file that had the row it looked for.
     #[test]
     fn zero_is_bounded_by_both_zeros() {
         for zero in [0.0, -0.0] {
@@ -295,7 +297,7 @@ mod tests {
         }
     }
 
-    /// Readers take what is finer than a millisecond off the bound, and missed the greatest value.
+    /// Readers truncate a bound to milliseconds, and missed the greatest value.
     #[test]
     fn bounds_of_timestamps_are_milliseconds_that_contain_them() {
         let text = of_column(Arc::new(TimestampMicrosecondArray::from(vec![-1_001, 1_000_001])));
@@ -307,7 +309,7 @@ mod tests {
             text.contains(r#""maxValues":{"x":"1970-01-01T00:00:01.001"}"#),
             "{text}"
         );
-        // The last microsecond of the year 9999 has no millisecond above it in four digits.
+        // No millisecond with a year of four digits is at or after the last microsecond of the year 9999.
         let last = 253_402_300_799_999_999;
         let text = of_column(Arc::new(TimestampMicrosecondArray::from(vec![0, last])));
         assert!(text.contains(r#""maxValues":{}"#), "{text}");

@@ -1,13 +1,14 @@
-//! Compaction: many small files, or files with many rows gone, become one. Rows do not change.
+//! Compaction merges small files, or rewrites a file with many removed rows, into one file. The table's rows do not
+//! change.
 //!
 //! ```text
 //! writer thread: pick files -> [background: read live rows, write one file] -> settle: move index entries
 //! ```
 //!
-//! 1. A file is never read for compaction on the writer's thread, and index entries move a slice at a time
+//! 1. The writer's thread never reads a file for compaction, and moves index entries a slice at a time
 //!    ([`super::settle`]).
-//! 2. Files are merged with files of their own size class, so a row is written a logarithmic number of times.
-//! 3. Files of a log are folded: their rows add up, and may go to several files.
+//! 2. Files are merged with files of their own size class, so a row is rewritten a logarithmic number of times.
+//! 3. Files of a log are folded: their rows are added up, and may be spread over several files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,46 +16,46 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 
-use super::Limits;
+use super::WriterLimits;
 use super::error::WriterError;
-use super::file::{FileEncoder, Names, NewFile, decode_file, encode_groups};
-use super::files::{FileState, Files};
+use super::file::{FileEncoder, FileNames, NewFile, decode_file, encode_groups};
+use super::file_store::FileStore;
+use super::files::{TableFiles, WriterFile};
 use super::hash::RowHash;
-use super::lake::Lake;
-use super::layout::Layout;
+use super::layout::TableLayout;
 use crate::repr::Epoch;
-use crate::sink::{Batch, Fold};
+use crate::sink::{LogSummation, TableBatch};
 
-/// What to merge, in one partition.
-pub(super) struct Job {
+/// The files of one partition to merge.
+pub(super) struct CompactionJob {
     pub(super) table: usize,
     pub(super) epoch: Epoch,
-    pub(super) layout: Arc<Layout>,
-    pub(super) lake: Arc<Lake>,
-    pub(super) names: Names,
-    pub(super) inputs: Vec<(u32, FileState)>,
-    /// Whether the table has an index whose entries move.
+    pub(super) layout: Arc<TableLayout>,
+    pub(super) store: Arc<FileStore>,
+    pub(super) names: FileNames,
+    pub(super) inputs: Vec<(u32, WriterFile)>,
+    /// Whether the table has an index, whose entries move to the new file.
     pub(super) indexed: bool,
-    /// Of a log: most rows of a partition that is not split.
+    /// For a log: the most rows of a partition that is not split.
     pub(super) fold_rows: usize,
 }
 
-/// Of rows of a new file: what each is, and where it was.
+/// For each row of the new file: its hash, and its old place.
 type Moves = Vec<(RowHash, (u32, u32))>;
 
-/// What a job made.
-pub(super) struct Merged {
+/// The outcome of a job.
+pub(super) struct MergedFiles {
     pub(super) table: usize,
     pub(super) inputs: Vec<u32>,
-    /// One; of a log any number.
+    /// The new file; for a log, any number of files.
     pub(super) files: Vec<NewFile>,
-    /// Of the new file of a table with an index.
+    /// The index entries to move; empty if the table has no index.
     pub(super) moves: Moves,
 }
 
-/// The files to merge next; none where a table is in order. Files of a log have no size at which they are left alone: rows
-/// of a group may be in each.
-pub(super) fn pick(files: &Files, limits: &Limits, is_log: bool) -> Option<Vec<u32>> {
+/// Picks the files to merge next; none if the table needs no compaction. Files of a log are merged however large they
+/// are, because each may have rows of the same group.
+pub(super) fn pick(files: &TableFiles, limits: &WriterLimits, is_log: bool) -> Option<Vec<u32>> {
     let fewest = limits.merge_files.max(2);
     let mut classes: HashMap<_, Vec<(u32, u32, u64)>> = HashMap::new();
     let mut hollow = None;
@@ -64,14 +65,15 @@ pub(super) fn pick(files: &Files, limits: &Limits, is_log: bool) -> Option<Vec<u
             let class = (file.values.as_ref(), live.max(1).ilog(8));
             classes.entry(class).or_default().push((live, id, file.bytes));
         }
-        // Files with few rows gone wait for their class: they would be written anew again and again.
+        // A file with few removed rows waits for a merge of its class; otherwise it would be rewritten again and
+        // again.
         let gone = file.gone.len();
         let worth = gone > limits.merge_rows as u64 / 64 && gone as f64 > limits.dead_share * f64::from(file.rows);
         if worth && !file.shared && hollow.is_none_or(|(most, _)| gone > most) {
             hollow = Some((gone, id));
         }
     }
-    // Smallest class first: most files for least bytes.
+    // The smallest full class comes first: it removes the most files for the fewest bytes.
     let full = classes.into_iter().filter(|(_, files)| files.len() >= fewest);
     let Some((_, mut class)) = full.min_by(|a, b| (a.0.1, a.0.0).cmp(&(b.0.1, b.0.0))) else {
         return hollow.map(|(_, id)| vec![id]);
@@ -91,18 +93,18 @@ pub(super) fn pick(files: &Files, limits: &Limits, is_log: bool) -> Option<Vec<u
     Some(picked)
 }
 
-impl Job {
-    /// Reads, writes, waits for the disk: off the writer's thread.
-    pub(super) fn run(self) -> Result<Merged, WriterError> {
-        let (mut files, moves) = match &self.layout.spec.fold {
-            Some(fold) => (self.fold(fold.as_ref())?, Vec::new()),
+impl CompactionJob {
+    /// Reads, merges and stores files. It blocks, so it does not run on the writer's thread.
+    pub(super) fn run(self) -> Result<MergedFiles, WriterError> {
+        let (mut files, moves) = match &self.layout.spec.summation {
+            Some(summation) => (self.add_up(summation.as_ref())?, Vec::new()),
             None => self.merge()?,
         };
         let bytes = files.iter_mut().map(|file| std::mem::take(&mut file.bytes));
         let bytes: Vec<Bytes> = bytes.collect();
         let named = files.iter().map(|file| file.physical.clone()).zip(bytes);
-        self.lake.put_all(named.collect())?;
-        Ok(Merged {
+        self.store.put_all(named.collect())?;
+        Ok(MergedFiles {
             table: self.table,
             inputs: self.inputs.into_iter().map(|(id, _)| id).collect(),
             files,
@@ -118,7 +120,7 @@ impl Job {
             if self.indexed {
                 let rows = self.layout.encode(live)?;
                 let rows = rows.iter().zip(positions);
-                moves.extend(rows.map(|(row, position)| (RowHash::of(row.as_ref()), (id, *position))));
+                moves.extend(rows.map(|(row, position)| (RowHash::of_row(row.as_ref()), (id, *position))));
             }
             file.write(&self.layout.to_file(live)?)
         })?;
@@ -126,24 +128,24 @@ impl Job {
         Ok((vec![file.finish(values, (&self.names, self.epoch), false)?], moves))
     }
 
-    fn fold(&self, fold: &dyn Fold) -> Result<Vec<NewFile>, WriterError> {
+    fn add_up(&self, summation: &dyn LogSummation) -> Result<Vec<NewFile>, WriterError> {
         let mut batches = Vec::new();
         self.read(|_, live, _| {
             batches.push(live.clone());
             Ok(())
         })?;
-        let folded = fold.fold(&batches, self.fold_rows);
+        let folded = summation.add_up(&batches, self.fold_rows);
         encode_groups(&self.layout, folded, usize::MAX, (&self.names, self.epoch), false)
     }
 
-    /// Tells the live rows of each input, and their positions in it.
+    /// Calls `each` with the live rows of each input, and their positions in it.
     fn read(
         &self,
         mut each: impl FnMut(u32, &RecordBatch, &[u32]) -> Result<(), WriterError>,
     ) -> Result<(), WriterError> {
         for (id, input) in &self.inputs {
             let mut start = 0u32;
-            for batch in decode_file(&self.layout, &input.physical, self.lake.get(&input.physical)?)? {
+            for batch in decode_file(&self.layout, &input.physical, self.store.get(&input.physical)?)? {
                 let batch = batch?;
                 let numbers = 0..batch.num_rows() as u32;
                 let end = start + numbers.end;
@@ -158,11 +160,11 @@ impl Job {
     }
 }
 
-/// Takes the new files for the old ones in an append-only table.
-pub(super) fn settle_appended(files: &mut Files, merged: &Merged) -> Batch {
-    let mut batch = Batch {
+/// Replaces the inputs by the new files, in an append-only table.
+pub(super) fn settle_appended(files: &mut TableFiles, merged: &MergedFiles) -> TableBatch {
+    let mut batch = TableBatch {
         adds: merged.files.iter().map(|file| file.add.clone()).collect(),
-        ..Batch::default()
+        ..TableBatch::default()
     };
     for id in &merged.inputs {
         let file = files
@@ -171,7 +173,7 @@ pub(super) fn settle_appended(files: &mut Files, merged: &Merged) -> Batch {
         batch.removes.push(file.path);
     }
     for file in &merged.files {
-        files.insert(FileState::of(file));
+        files.insert(WriterFile::of_new(file));
     }
     batch
 }

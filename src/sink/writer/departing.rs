@@ -1,32 +1,33 @@
-//! Rows that go all at once, with the files that hold them, as deletions of a change data feed.
+//! Encodes the rows that a rebuilt table loses, with all of its files, as deletions of its change data feed.
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use bytes::Bytes;
 
 use super::error::WriterError;
-use super::file::{Names, encode_changes};
-use super::layout::Layout;
+use super::file::{FileNames, encode_changes};
+use super::layout::TableLayout;
 use crate::repr::{Diff, Row, RowCodec};
 use crate::sink::{ChangeFile, TableSpec};
 
 /// Encodes the departing rows of one table.
-pub struct Departing {
-    layout: Layout,
-    names: Names,
+pub struct DepartingRows {
+    layout: TableLayout,
+    names: FileNames,
 }
 
-impl Departing {
-    /// Of this table, as it is defined now. A generation departs once at most.
+impl DepartingRows {
+    /// Encodes rows in the form of the table's present definition. A generation uses this at most once per table, so
+    /// its file names are unique.
     pub fn new(spec: TableSpec, generation: u64) -> Result<Self, WriterError> {
-        Ok(Departing {
-            layout: Layout::new(spec)?,
-            names: Names::new(0, generation),
+        Ok(DepartingRows {
+            layout: TableLayout::new(spec)?,
+            names: FileNames::new(0, generation),
         })
     }
 
-    /// Files that tell of these rows' deletion, each with its place in the lake and its bytes. A column that the rows do not
-    /// have is null.
+    /// Change files with the deletions of these rows, each with its place in the lake and its bytes. A column that the
+    /// rows lack is null.
     pub fn files(&self, rows: &RecordBatch) -> Result<Vec<(ChangeFile, String, Bytes)>, WriterError> {
         let schema = &self.layout.spec.schema;
         let columns = schema
@@ -45,7 +46,7 @@ impl Departing {
             source,
         })?;
         let gone: Vec<(Row, Diff)> = encoded.into_iter().map(|row| (row, -1)).collect();
-        // No snapshot is of epoch 0: its names are free.
+        // No snapshot has epoch 0, so names with it are free.
         encode_changes(&self.layout, &gone, (&self.names, 0))
     }
 }

@@ -1,5 +1,5 @@
-//! What a writer cannot do: faults, not bad records. Each ends the writer thread; a restart resumes from
-//! the last snapshot.
+//! The errors of a writer: faults, not bad records. Each ends the writer thread, and a restart resumes from the last
+//! snapshot.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,18 +9,18 @@ use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use thiserror::Error;
 
+use crate::lake::remedy;
 use crate::repr::{CodecError, Epoch};
-use crate::sink::lake::remedy;
 
 /// Why a writer stopped.
 #[derive(Debug, Error)]
 pub enum WriterError {
-    /// The writer panicked, which is a bug of ours.
+    /// The writer panicked, which is a bug in Alluvium.
     #[error(
         "a writer failed at what it did not expect: {panic}; what is committed stays. Please report it with the last lines above"
     )]
     Panicked {
-        /// What it said.
+        /// The panic's message.
         panic: String,
     },
     /// A removal names a row that this writer does not hold.
@@ -32,12 +32,12 @@ pub enum WriterError {
         table: String,
         /// The snapshot.
         epoch: Epoch,
-        /// How many, duplicates counted.
+        /// How many rows, counted with their multiplicities.
         missing: u64,
-        /// One of them, as JSON.
+        /// One of these rows, as JSON.
         row: String,
     },
-    /// A removal from a table that is append-only.
+    /// A row is removed from a table that is append-only.
     #[error("could not apply epoch {epoch} to table {table:?}: it is append-only, but rows are removed")]
     Removal {
         /// The table.
@@ -45,34 +45,34 @@ pub enum WriterError {
         /// The snapshot.
         epoch: Epoch,
     },
-    /// Rows do not decode, or columns do not encode.
+    /// Rows could not be decoded, or columns could not be encoded.
     #[error("could not read or write rows of table {table:?}")]
     Codec {
         /// The table.
         table: String,
-        /// What the codec says.
+        /// The codec's error.
         #[source]
         source: CodecError,
     },
-    /// A kernel refused columns.
+    /// An Arrow kernel failed on the table's columns.
     #[error("could not lay out columns of table {table:?}")]
     Arrow {
         /// The table.
         table: String,
-        /// What arrow says.
+        /// Arrow's error.
         #[source]
         source: ArrowError,
     },
-    /// A data file does not encode or decode.
+    /// A data file could not be encoded or decoded.
     #[error("could not encode a data file of table {table:?}")]
     Parquet {
         /// The table.
         table: String,
-        /// What parquet says.
+        /// Parquet's error.
         #[source]
         source: ParquetError,
     },
-    /// A data file is not what was written.
+    /// A data file does not have the content that was written.
     #[error(
         "could not read {file:?} of table {table:?}: it is cut off or damaged; put it back from a copy, or (a silver or gold table) remove the table's folder, and the next run rebuilds it"
     )]
@@ -81,7 +81,7 @@ pub enum WriterError {
         table: String,
         /// The file, below the lake or the table.
         file: String,
-        /// What parquet says.
+        /// Parquet's error.
         #[source]
         source: ParquetError,
     },
@@ -93,7 +93,7 @@ pub enum WriterError {
         /// The column.
         column: String,
     },
-    /// A type that cannot partition a Delta table.
+    /// The type of a partition column has no text form in Delta.
     #[error(
         "could not partition table {table:?} by {column:?}: {data_type} has no text form in Delta; choose another column"
     )]
@@ -108,41 +108,41 @@ pub enum WriterError {
     /// The object store failed.
     #[error("could not {action} {path:?} in the lake; what is committed stays, and the next run goes on from there")]
     Store {
-        /// `write`, `read`, `delete`.
+        /// The operation: `write`, `read`, `delete`.
         action: &'static str,
-        /// Below the lake.
+        /// The file's path in the lake.
         path: String,
-        /// What the store says.
+        /// The store's error.
         #[source]
         source: object_store::Error,
     },
     /// The local disk failed.
     #[error("could not {action} {path:?}{}", remedy(source.kind()))]
     Disk {
-        /// `write`, `sync`, `read`, `delete`, `create`.
+        /// The operation: `write`, `sync`, `read`, `delete`, `create`.
         action: &'static str,
-        /// Where.
+        /// The file's path on the disk.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A log path that is no path.
+    /// A path in the log could not be decoded.
     #[error("could not understand the data file path {path:?} of table {table:?}: its percent-encoding is broken")]
     Path {
         /// The table.
         table: String,
-        /// As the log has it.
+        /// The path as in the log.
         path: String,
     },
-    /// Rows that another writer's OPTIMIZE moved are not where it put them.
+    /// Rows that another writer's OPTIMIZE moved are not in their new places.
     #[error(
         "could not follow rows of table {table:?} that another writer moved: {lost} of them are in none of the files it wrote; a restart compares the table with the graph and repairs it"
     )]
     Relocated {
         /// The table.
         table: String,
-        /// How many.
+        /// How many rows.
         lost: u64,
     },
     /// The committer is gone.
@@ -151,10 +151,10 @@ pub enum WriterError {
         /// The snapshot.
         epoch: Epoch,
     },
-    /// A background task died.
+    /// A background task panicked.
     #[error("could not finish {task}: it panicked")]
     Task {
-        /// What it did.
+        /// What the task did.
         task: &'static str,
     },
 }

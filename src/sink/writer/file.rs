@@ -1,4 +1,4 @@
-//! Data files: columns to Parquet bytes with Delta's statistics, and back.
+//! Encodes columns as Parquet files with Delta's statistics, and decodes them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,24 +16,25 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::bounds::Bounds;
+use super::bounds::FileStatistics;
 use super::error::WriterError;
-use super::layout::{Layout, PartitionValues, SLICE, SLICE_BYTES, slice_of, to_log};
+use super::layout::{SLICE, SLICE_BYTES, SharedPartitionValues, TableLayout, slice_of, to_log};
 use crate::repr::{Diff, Epoch, Row, rows_at_once};
 use crate::sink::{AddFile, ChangeFile};
 
-/// Names that no other file of the lake has: no other writer of this generation counts for this worker.
+/// Gives data files names that are unique in the lake, made of epoch, generation, writer and a count. A worker's
+/// clones share the count, so its names must all come from clones of one `FileNames`.
 #[derive(Clone)]
-pub(super) struct Names {
+pub(super) struct FileNames {
     writer: usize,
     generation: u64,
     next: Arc<AtomicU64>,
 }
 
-impl Names {
-    /// Of one writer.
+impl FileNames {
+    /// The names of one writer.
     pub(super) fn new(writer: usize, generation: u64) -> Self {
-        Names {
+        FileNames {
             writer,
             generation,
             next: Arc::default(),
@@ -46,8 +47,8 @@ impl Names {
     }
 }
 
-/// Whether a file, by its path in a table, has a name that [`Names`] give.
-pub fn is_ours(path: &str) -> bool {
+/// Whether [`FileNames`] could have named this file (its path in a table).
+pub fn is_named_by_us(path: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let name = path.rsplit('/').next().unwrap_or_default();
     let named = name
@@ -65,46 +66,46 @@ pub fn is_ours(path: &str) -> bool {
 
 /// A file that is encoded but not yet stored.
 pub(super) struct NewFile {
-    /// As the log will have it.
+    /// The file's future `add` action.
     pub(super) add: AddFile,
-    /// Its place in the lake.
+    /// The file's place in the lake.
     pub(super) physical: String,
-    /// Its content.
+    /// The file's content.
     pub(super) bytes: Bytes,
     /// How many rows.
     pub(super) rows: u32,
-    /// Its partition.
-    pub(super) values: PartitionValues,
+    /// The values of the file's partition columns.
+    pub(super) values: SharedPartitionValues,
 }
 
-/// A data file in the making: takes batches of the file's schema one by one, and holds them encoded only.
+/// Encodes a data file from batches of the file's schema. It holds only encoded data.
 pub(super) struct FileEncoder<'a> {
-    layout: &'a Layout,
-    bounds: Bounds,
+    layout: &'a TableLayout,
+    bounds: FileStatistics,
     writer: ArrowWriter<Vec<u8>>,
 }
 
 impl<'a> FileEncoder<'a> {
-    /// Of a table, without rows yet; about how many are to come.
-    pub(super) fn new(layout: &'a Layout, rows: usize) -> Result<Self, WriterError> {
+    /// Starts a file of a table; `rows` is about how many rows are to come.
+    pub(super) fn new(layout: &'a TableLayout, rows: usize) -> Result<Self, WriterError> {
         Ok(FileEncoder {
             layout,
-            bounds: Bounds::new(layout.file_schema.clone()),
+            bounds: FileStatistics::new(layout.file_schema.clone()),
             writer: parquet_writer(layout, layout.file_schema.clone(), rows)?,
         })
     }
 
-    /// More rows.
+    /// Adds rows.
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), WriterError> {
         self.bounds.observe(batch);
         self.writer.write(batch).map_err(|e| parquet_failed(self.layout, e))
     }
 
-    /// The file with all of them.
+    /// Returns the finished file.
     pub(super) fn finish(
         self,
-        values: PartitionValues,
-        (names, epoch): (&Names, Epoch),
+        values: SharedPartitionValues,
+        (names, epoch): (&FileNames, Epoch),
         data_change: bool,
     ) -> Result<NewFile, WriterError> {
         let layout = self.layout;
@@ -130,11 +131,11 @@ impl<'a> FileEncoder<'a> {
     }
 }
 
-/// Encodes batches (of the file's schema, with about so many `rows`) as one data file.
+/// Encodes batches (in the file's schema, with about `rows` rows) as one data file.
 pub(super) fn encode_file(
-    layout: &Layout,
-    values: PartitionValues,
-    names: (&Names, Epoch),
+    layout: &TableLayout,
+    values: SharedPartitionValues,
+    names: (&FileNames, Epoch),
     data_change: bool,
     (rows, batches): (usize, impl IntoIterator<Item = Result<RecordBatch, WriterError>>),
 ) -> Result<NewFile, WriterError> {
@@ -145,12 +146,12 @@ pub(super) fn encode_file(
     file.finish(values, names, data_change)
 }
 
-/// Batches of a table laid out as files of at most `limit` rows, partition by partition.
+/// Encodes batches of a table, partition by partition, as files of at most `limit` rows.
 pub(super) fn encode_groups(
-    layout: &Layout,
+    layout: &TableLayout,
     batches: impl IntoIterator<Item = RecordBatch>,
     limit: usize,
-    names: (&Names, Epoch),
+    names: (&FileNames, Epoch),
     data_change: bool,
 ) -> Result<Vec<NewFile>, WriterError> {
     let mut pieces: BTreeMap<Row, Vec<RecordBatch>> = BTreeMap::new();
@@ -172,7 +173,7 @@ pub(super) fn encode_groups(
     Ok(files)
 }
 
-/// Batches in runs of at most `limit` rows.
+/// Cuts batches into runs of at most `limit` rows.
 fn cut(batches: Vec<RecordBatch>, limit: usize) -> Vec<Vec<RecordBatch>> {
     let (mut runs, mut room) = (vec![Vec::new()], limit);
     for mut batch in batches {
@@ -191,11 +192,11 @@ fn cut(batches: Vec<RecordBatch>, limit: usize) -> Vec<Vec<RecordBatch>> {
     runs
 }
 
-/// Rows laid out as files of at most `limit` rows, each with the numbers of its rows in file order.
+/// Encodes rows as files of at most `limit` rows. Each file comes with the numbers of its rows, in file order.
 pub(super) fn encode_rows(
-    layout: &Layout,
+    layout: &TableLayout,
     rows: &[&[u8]],
-    names: (&Names, Epoch),
+    names: (&FileNames, Epoch),
     data_change: bool,
     limit: usize,
 ) -> Result<Vec<(NewFile, Vec<u32>)>, WriterError> {
@@ -217,7 +218,7 @@ pub(super) fn encode_rows(
     Ok(files)
 }
 
-/// Numbers of rows, in slices that are decoded at once.
+/// Cuts the numbers of rows into slices that can be decoded at once.
 fn slices<'n>(mut numbers: &'n [u32], rows: &[&[u8]]) -> impl Iterator<Item = &'n [u32]> {
     std::iter::from_fn(move || {
         let count = slice_of(numbers.iter().map(|n| rows[*n as usize].len()));
@@ -227,11 +228,11 @@ fn slices<'n>(mut numbers: &'n [u32], rows: &[&[u8]]) -> impl Iterator<Item = &'
     })
 }
 
-/// Changes of rows as change data files, one per partition.
+/// Encodes changes of rows as change data files, one per partition.
 pub(super) fn encode_changes(
-    layout: &Layout,
+    layout: &TableLayout,
     changes: &[(Row, Diff)],
-    (names, epoch): (&Names, Epoch),
+    (names, epoch): (&FileNames, Epoch),
 ) -> Result<Vec<(ChangeFile, String, Bytes)>, WriterError> {
     let mut fields: Vec<Arc<Field>> = layout.file_schema.fields().to_vec();
     fields.push(Arc::new(Field::new("_change_type", DataType::Utf8, true)));
@@ -259,7 +260,7 @@ pub(super) fn encode_changes(
             writer.write(&batch?).map_err(|e| parquet_failed(layout, e))?;
         }
         let bytes = Bytes::from(writer.into_inner().map_err(|e| parquet_failed(layout, e))?);
-        // Its partition stands in the log alone: deltalake does not decode the path of such a file.
+        // Only the log has its partition, not the path: deltalake does not decode the paths of such files.
         let path = format!("_change_data/cdc-{}", names.name(epoch));
         let change = ChangeFile {
             path: to_log(&path),
@@ -272,19 +273,19 @@ pub(super) fn encode_changes(
     Ok(files)
 }
 
-fn parquet_failed(layout: &Layout, source: ParquetError) -> WriterError {
+fn parquet_failed(layout: &TableLayout, source: ParquetError) -> WriterError {
     WriterError::Parquet {
         table: layout.spec.name.clone(),
         source,
     }
 }
 
-/// Up to so many rows a file is small: it is read by a compaction soon, or costs little where it stays.
+/// Up to this many rows a file is small: a compaction will read it soon, or it costs little where it stays.
 const FEW_ROWS: usize = 1 << 13;
 
-/// A file's writer. Of a small file making it is most of the cost: two zstd contexts and a dictionary for each column took
-/// a third of the writers' time at 40 commits a second. So small files have neither.
-fn parquet_writer(layout: &Layout, schema: SchemaRef, rows: usize) -> Result<ArrowWriter<Vec<u8>>, WriterError> {
+/// The Parquet writer of a file. For a small file, creating it is most of the cost: two zstd contexts and a dictionary
+/// per column took a third of the writers' time at 40 commits a second. So small files have neither.
+fn parquet_writer(layout: &TableLayout, schema: SchemaRef, rows: usize) -> Result<ArrowWriter<Vec<u8>>, WriterError> {
     let level = ZstdLevel::try_new(1).expect("1 is a level of zstd");
     let few = rows <= FEW_ROWS;
     let compression = if few {
@@ -292,19 +293,20 @@ fn parquet_writer(layout: &Layout, schema: SchemaRef, rows: usize) -> Result<Arr
     } else {
         Compression::ZSTD(level)
     };
-    let is_log = layout.spec.fold.is_some();
+    let is_log = layout.spec.summation.is_some();
     let mut properties = WriterProperties::builder()
         .set_compression(compression)
         .set_dictionary_enabled(!few && !is_log)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_max_row_group_row_count(Some(1 << 17));
-    // Parquet's bounds leave NaN out, which is greater than all numbers here, in Spark and in DuckDB: a reader that asks for
-    // what is above them would miss it. A file's own bounds (in the log) are left out only where there is NaN.
+    // Parquet's bounds ignore NaN, which is greater than all numbers in Alluvium, Spark and DuckDB: a reader that
+    // looks for values above the bound would miss it. So float columns have bounds in the log only, where a file with
+    // NaN has none.
     for column in &layout.floats {
         properties = properties.set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
     }
     if is_log {
-        // Its rows are sorted: neighbours begin alike.
+        // The rows of a log are sorted, so neighbours have common prefixes.
         for field in schema
             .fields()
             .iter()
@@ -314,16 +316,16 @@ fn parquet_writer(layout: &Layout, schema: SchemaRef, rows: usize) -> Result<Arr
             properties = properties.set_column_encoding(column, Encoding::DELTA_BYTE_ARRAY);
         }
     }
-    // Without the Arrow schema in the footer: types are the log's business, and small files stay small.
+    // The footer has no Arrow schema: the log defines the types, and small files stay small.
     let options = ArrowWriterOptions::new()
         .with_properties(properties.build())
         .with_skip_arrow_metadata(true);
     ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(|e| parquet_failed(layout, e))
 }
 
-/// A file's columns, slice by slice. `name`: its place in the lake.
+/// Decodes a file's columns, slice by slice. `name`: the file's place in the lake.
 pub(super) fn decode_file(
-    layout: &Layout,
+    layout: &TableLayout,
     name: &str,
     bytes: Bytes,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, WriterError>>, WriterError> {
@@ -353,9 +355,12 @@ mod tests {
 
     #[test]
     fn names_of_ours_are_known_from_those_of_others() {
-        let names = Names::new(3, 12);
+        let names = FileNames::new(3, 12);
         for folder in ["", "country=France/day=2025-01-01/"] {
-            assert!(is_ours(&format!("{folder}part-{}", names.name(1_795_287_124_006))));
+            assert!(is_named_by_us(&format!(
+                "{folder}part-{}",
+                names.name(1_795_287_124_006)
+            )));
         }
         let others = [
             "part-00000-77204b44-eccf-4efb-ad46-0c2873ca4c9f-c000.zstd.parquet",
@@ -364,6 +369,6 @@ mod tests {
             "part-1-g1-w0-.parquet",
             "part-1-g1-x0-1.parquet",
         ];
-        assert!(!others.into_iter().any(is_ours));
+        assert!(!others.into_iter().any(is_named_by_us));
     }
 }

@@ -1,4 +1,4 @@
-//! The live files of one table as one writer sees them.
+//! The live files of one table, as one writer knows them.
 
 use std::collections::BTreeMap;
 
@@ -6,34 +6,35 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 
 use super::error::WriterError;
 use super::file::{NewFile, decode_file};
-use super::lake::Lake;
-use super::layout::{Layout, PartitionValues};
-use crate::sink::Batch;
+use super::file_store::FileStore;
+use super::layout::{SharedPartitionValues, TableLayout};
+use crate::sink::TableBatch;
 
-/// Positions by file.
-pub(super) type Positions = BTreeMap<u32, RoaringBitmap>;
+/// Row positions, by the file's number.
+pub(super) type RowPositions = BTreeMap<u32, RoaringBitmap>;
 
 /// A live file.
 #[derive(Clone)]
-pub(super) struct FileState {
-    /// As the log has it.
+pub(super) struct WriterFile {
+    /// The path as in the log.
     pub(super) path: String,
-    /// Its place in the lake.
+    /// The file's place in the lake.
     pub(super) physical: String,
-    pub(super) values: PartitionValues,
-    /// Rows in it, gone or not.
+    pub(super) values: SharedPartitionValues,
+    /// Physical rows, removed or not.
     pub(super) rows: u32,
     pub(super) bytes: u64,
-    /// Positions that are gone, or not this writer's.
+    /// Positions that are removed, or belong to other writers.
     pub(super) gone: RoaringBitmap,
-    /// Other writers own rows of it: it is never removed as a whole, the committer sees when nothing is left.
+    /// Whether other writers own rows of the file: then this writer never removes it as a whole; the committer notices
+    /// when no row is left.
     pub(super) shared: bool,
 }
 
-impl FileState {
-    /// A file just written.
-    pub(super) fn of(file: &NewFile) -> Self {
-        FileState {
+impl WriterFile {
+    /// A file that this writer has just written.
+    pub(super) fn of_new(file: &NewFile) -> Self {
+        WriterFile {
             path: file.add.path.clone(),
             physical: file.physical.clone(),
             values: file.values.clone(),
@@ -44,21 +45,21 @@ impl FileState {
         }
     }
 
-    /// This writer's rows that are not gone.
+    /// The number of this writer's live rows.
     pub(super) fn live(&self) -> u32 {
         self.rows.saturating_sub(self.gone.len() as u32)
     }
 
-    /// Reads rows back: tells position and bytes of every row that `wanted` picks.
+    /// Reads rows back: calls `tell` with the position and bytes of every row that `wanted` picks.
     pub(super) fn read(
         &self,
-        layout: &Layout,
-        lake: &Lake,
+        layout: &TableLayout,
+        store: &FileStore,
         wanted: impl Fn(u32) -> bool,
         mut tell: impl FnMut(u32, &[u8]),
     ) -> Result<(), WriterError> {
         let mut position = 0;
-        for batch in decode_file(layout, &self.physical, lake.get(&self.physical)?)? {
+        for batch in decode_file(layout, &self.physical, store.get(&self.physical)?)? {
             let batch = batch?;
             let slice = position..position + batch.num_rows() as u32;
             position = slice.end;
@@ -73,22 +74,22 @@ impl FileState {
     }
 }
 
-/// Files by number. Numbers are not used twice: a compaction in the background refers to them.
+/// Files by number. Numbers are not reused, because a compaction in the background refers to them.
 #[derive(Default)]
-pub(super) struct Files {
-    by_id: BTreeMap<u32, FileState>,
+pub(super) struct TableFiles {
+    by_id: BTreeMap<u32, WriterFile>,
     next: u32,
 }
 
-impl Files {
-    /// One more; its number.
-    pub(super) fn insert(&mut self, file: FileState) -> u32 {
+impl TableFiles {
+    /// Adds a file, and returns its number.
+    pub(super) fn insert(&mut self, file: WriterFile) -> u32 {
         let id = self.reserve();
         self.put(id, file);
         id
     }
 
-    /// A number for a file that comes later.
+    /// Reserves a number for a file that will be added later.
     pub(super) fn reserve(&mut self) -> u32 {
         let id = self.next;
         self.next = self
@@ -98,20 +99,20 @@ impl Files {
         id
     }
 
-    /// The file with a reserved number.
-    pub(super) fn put(&mut self, id: u32, file: FileState) {
+    /// Adds the file of a reserved number.
+    pub(super) fn put(&mut self, id: u32, file: WriterFile) {
         self.by_id.insert(id, file);
     }
 
-    pub(super) fn get(&self, id: u32) -> Option<&FileState> {
+    pub(super) fn get(&self, id: u32) -> Option<&WriterFile> {
         self.by_id.get(&id)
     }
 
-    pub(super) fn remove(&mut self, id: u32) -> Option<FileState> {
+    pub(super) fn remove(&mut self, id: u32) -> Option<WriterFile> {
         self.by_id.remove(&id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &FileState)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &WriterFile)> {
         self.by_id.iter().map(|(id, file)| (*id, file))
     }
 
@@ -119,8 +120,8 @@ impl Files {
         self.by_id.len()
     }
 
-    /// Marks rows as gone and says so to the committer; a file without live rows is dropped.
-    pub(super) fn vacate(&mut self, positions: Positions, batch: &mut Batch) {
+    /// Marks rows as removed, and records that in `batch`; drops a file without live rows.
+    pub(super) fn vacate(&mut self, positions: RowPositions, batch: &mut TableBatch) {
         for (id, gone) in positions.into_iter().filter(|(_, gone)| !gone.is_empty()) {
             let file = self.by_id.get_mut(&id).expect("rows are in files that are known");
             file.gone |= &gone;

@@ -1,27 +1,27 @@
-//! The identity of a row in indexes, and the writer that owns it. Both come from one 128-bit hash but from
-//! different bits, so that the rows of one writer still spread over all of its index.
+//! The identity of a row in indexes, and the writer that owns it. Both come from one 128-bit hash, but from different
+//! bits, so that the rows of one writer still spread over its whole index.
 
 use twox_hash::XxHash3_128;
 
-/// 96 bits of a row's hash. Two different rows of a table of ten million share them with a probability
+/// 96 bits of a row's hash. The probability that any two different rows of a table of ten million rows share them is
 /// below 1e-15.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct RowHash(pub(super) [u32; 3]);
 
 impl RowHash {
     /// The hash of an encoded row.
-    pub fn of(row: &[u8]) -> Self {
+    pub fn of_row(row: &[u8]) -> Self {
         let hash = XxHash3_128::oneshot(row);
         RowHash([hash as u32, (hash >> 32) as u32, (hash >> 64) as u32])
     }
 
-    /// The bits that place it in a hash table.
+    /// The bits that choose the row's bucket in a hash table.
     pub(super) fn bucket(self) -> u64 {
         u64::from(self.0[0]) | u64::from(self.0[1]) << 32
     }
 }
 
-/// Which of `writers` writers keeps this row: the graph exchanges rows of sinks by it, so that additions
+/// The writer, of `writers` many, that owns this row. The graph exchanges the rows of sinks by it, so that additions
 /// and removals of a row meet.
 pub fn owner(row: &[u8], writers: usize) -> usize {
     let top = (XxHash3_128::oneshot(row) >> 96) as u64;

@@ -1,4 +1,5 @@
-//! What the rows of a data file are, whoever wrote it: for the committer, which finds them again by content.
+//! Identifies the rows of a data file, whoever wrote it: the committer finds rows by content in files that other
+//! writers rewrote.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +9,27 @@ use super::error::WriterError;
 use super::file::decode_file;
 use super::hash::{RowHash, owner};
 use super::index::Index;
-use super::layout::Layout;
+use super::layout::TableLayout;
 use crate::sink::TableSpec;
 
-/// Tells the rows of a table's files.
-pub struct Identify {
-    layout: Layout,
+/// Computes the identities of rows in a table's files.
+pub struct RowIdentifier {
+    layout: TableLayout,
 }
 
-/// Rows by content, as a multiset of places.
-pub struct Whereabouts(Index);
+/// The places of rows, by content; equal rows have several places.
+pub struct RowLocations(Index);
 
-impl Identify {
-    /// Of this table.
+impl RowIdentifier {
+    /// An identifier for rows of this table.
     pub fn new(spec: TableSpec) -> Result<Self, WriterError> {
-        Ok(Identify {
-            layout: Layout::new(spec)?,
+        Ok(RowIdentifier {
+            layout: TableLayout::new(spec)?,
         })
     }
 
-    /// Tells every row of a file (its name, content, partition) in its order: what it is, and which of `writers` writers keeps it.
+    /// Calls `tell` with every row of a file (given by name, content and partition values), in file order: its hash,
+    /// and which of `writers` writers owns it.
     pub fn rows(
         &self,
         (name, bytes): (&str, Bytes),
@@ -38,26 +40,26 @@ impl Identify {
         for batch in decode_file(&self.layout, name, bytes)? {
             let batch = self.layout.to_table(&batch?, values)?;
             for row in self.layout.encode(&batch)?.iter() {
-                tell(RowHash::of(row.as_ref()), owner(row.as_ref(), writers));
+                tell(RowHash::of_row(row.as_ref()), owner(row.as_ref(), writers));
             }
         }
         Ok(())
     }
 }
 
-impl Whereabouts {
-    /// Of no rows.
+impl RowLocations {
+    /// An empty map.
     pub fn new() -> Self {
-        Whereabouts(Index::new())
+        RowLocations(Index::new())
     }
 
-    /// One more row.
+    /// Adds a row at a place.
     pub fn insert(&mut self, hash: RowHash, place: (u32, u32)) {
         self.0.insert(hash, place);
     }
 
-    /// Takes out one of the rows like this; which one depends on their places alone.
-    pub fn take(&mut self, hash: RowHash) -> Option<(u32, u32)> {
+    /// Removes one of the rows with this hash, and returns its place. Which one depends on their places alone.
+    pub fn remove(&mut self, hash: RowHash) -> Option<(u32, u32)> {
         self.0.remove(hash)
     }
 }

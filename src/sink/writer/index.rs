@@ -1,8 +1,8 @@
-//! Where each row of a table is: hash -> (file, position), as a multiset. No row bytes are kept.
+//! Maps each row of a table to its places: hash -> (file, position), as a multiset. It holds no row bytes.
 //!
-//! Entries are 20 bytes. The table is split into shards whose sizes form a geometric series over one doubling:
-//! they grow one after the other, so the whole is always about two thirds full (some 32 to 38 bytes a row)
-//! and no insertion waits for more than a sixteenth of the table to move.
+//! An entry has 20 bytes. The table is split into shards whose sizes form a geometric series over one doubling, so
+//! they grow one after another: the whole is always about two thirds full (some 32 to 38 bytes per row), and no
+//! insertion waits for more than a sixteenth of the table to move.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use hashbrown::hash_table::Entry as Slot;
 
 use super::hash::RowHash;
 
-/// A row's place: file, position in it.
-pub(super) type Place = (u32, u32);
+/// A row's place: the file's number, and the position in the file.
+pub(super) type RowAddress = (u32, u32);
 
-/// Marks an entry whose row is in several places: `position` is its number in [`Index::many`].
+/// Marks an entry whose row has several places: `position` is then the entry's number in [`Index::many`].
 const MANY: u32 = u32::MAX;
 const SHARDS: usize = 16;
 
@@ -25,15 +25,15 @@ struct Entry {
     position: u32,
 }
 
-/// The rows one writer keeps of one table.
+/// The places of the rows of one table that one writer owns.
 pub(super) struct Index {
     shards: Vec<HashTable<Entry>>,
-    /// 8 bits of a hash to its shard.
+    /// Maps 8 bits of a hash to the shard.
     shard_of: Box<[u8; 256]>,
-    /// Places of rows that occur more than once. A set each: a row may occur very often, and
-    /// compaction moves single places.
-    many: Vec<BTreeSet<Place>>,
-    /// Unused numbers of `many`.
+    /// The places of rows that occur more than once. They are sets, because a row may occur very often, and compaction
+    /// moves single places.
+    many: Vec<BTreeSet<RowAddress>>,
+    /// Numbers of `many` that are free.
     free: Vec<u32>,
     len: u64,
     spilled: usize,
@@ -64,23 +64,23 @@ impl Index {
         }
     }
 
-    /// Rows, duplicates counted.
+    /// Number of rows, counted with their multiplicities.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Bytes it holds.
+    /// Bytes of memory.
     pub(super) fn memory(&self) -> usize {
         let tables: usize = self.shards.iter().map(HashTable::allocation_size).sum();
-        tables + self.spilled * 12 + self.many.capacity() * size_of::<BTreeSet<Place>>()
+        tables + self.spilled * 12 + self.many.capacity() * size_of::<BTreeSet<RowAddress>>()
     }
 
     fn shard(&self, hash: RowHash) -> usize {
         usize::from(self.shard_of[(hash.0[2] >> 24) as usize])
     }
 
-    /// One more row with this hash, at this place.
-    pub(super) fn insert(&mut self, hash: RowHash, place: Place) {
+    /// Adds a row with this hash at this place.
+    pub(super) fn insert(&mut self, hash: RowHash, place: RowAddress) {
         self.len += 1;
         let shard = self.shard(hash);
         let slot = self.shards[shard].entry(hash.bucket(), |e| e.hash == hash, |e| e.hash.bucket());
@@ -116,17 +116,17 @@ impl Index {
         }
     }
 
-    /// Takes out one row with this hash, of the newest file that has it.
-    pub(super) fn remove(&mut self, hash: RowHash) -> Option<Place> {
+    /// Removes one row with this hash, from the newest file that has it.
+    pub(super) fn remove(&mut self, hash: RowHash) -> Option<RowAddress> {
         self.take(hash, None)
     }
 
-    /// Takes out the row with this hash at this place; false if it is not there.
-    pub(super) fn remove_at(&mut self, hash: RowHash, place: Place) -> bool {
+    /// Removes the row with this hash at this place; returns false if it is not there.
+    pub(super) fn remove_at(&mut self, hash: RowHash, place: RowAddress) -> bool {
         self.take(hash, Some(place)).is_some()
     }
 
-    fn take(&mut self, hash: RowHash, wanted: Option<Place>) -> Option<Place> {
+    fn take(&mut self, hash: RowHash, wanted: Option<RowAddress>) -> Option<RowAddress> {
         let shard = self.shard(hash);
         let slot = self.shards[shard].entry(hash.bucket(), |e| e.hash == hash, |e| e.hash.bucket());
         let Slot::Occupied(mut slot) = slot else { return None };
@@ -157,8 +157,8 @@ impl Index {
         Some(place)
     }
 
-    /// Tells up to `limit` places of rows with this hash, and how many those are.
-    pub(super) fn places(&self, hash: RowHash, limit: usize, mut tell: impl FnMut(Place)) -> usize {
+    /// Calls `tell` with up to `limit` places of rows with this hash, and returns their number.
+    pub(super) fn places(&self, hash: RowHash, limit: usize, mut tell: impl FnMut(RowAddress)) -> usize {
         let shard = self.shard(hash);
         match self.shards[shard].find(hash.bucket(), |e| e.hash == hash) {
             None => 0,
@@ -175,15 +175,15 @@ impl Index {
         }
     }
 
-    /// The place of the row with this hash, if there is one such row.
-    pub(super) fn only_place(&self, hash: RowHash) -> Option<Place> {
+    /// The place of the row with this hash, if there is exactly one.
+    pub(super) fn only_place(&self, hash: RowHash) -> Option<RowAddress> {
         let shard = self.shard(hash);
         let entry = self.shards[shard].find(hash.bucket(), |e| e.hash == hash)?;
         (entry.file != MANY).then_some((entry.file, entry.position))
     }
 
-    /// Moves one row; false if it is not at `from` (any more).
-    pub(super) fn relocate(&mut self, hash: RowHash, from: Place, to: Place) -> bool {
+    /// Moves one row; returns false if it is not at `from` (any more).
+    pub(super) fn relocate(&mut self, hash: RowHash, from: RowAddress, to: RowAddress) -> bool {
         let shard = self.shard(hash);
         match self.shards[shard].find_mut(hash.bucket(), |e| e.hash == hash) {
             None => false,
@@ -207,14 +207,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn hash(i: u8) -> RowHash {
-        RowHash::of(&[i])
+        RowHash::of_row(&[i])
     }
 
     proptest! {
         #[test]
         fn an_index_is_a_multiset_of_places(steps in prop::collection::vec((0u8..8, 0u8..4), 1..300)) {
             let mut index = Index::new();
-            let mut model: BTreeMap<u8, BTreeSet<Place>> = BTreeMap::new();
+            let mut model: BTreeMap<u8, BTreeSet<RowAddress>> = BTreeMap::new();
             for (i, (key, action)) in steps.into_iter().enumerate() {
                 let places = model.entry(key).or_default();
                 let fresh = (i as u32, i as u32 * 3);
@@ -254,7 +254,7 @@ mod tests {
     fn a_row_costs_at_most_42_bytes_at_any_size() {
         let mut index = Index::new();
         for i in 0..600_000u32 {
-            index.insert(RowHash::of(&i.to_be_bytes()), (i >> 10, i & 1023));
+            index.insert(RowHash::of_row(&i.to_be_bytes()), (i >> 10, i & 1023));
             if i > 50_000 && i % 10_000 == 0 {
                 let each = index.memory() as f64 / f64::from(i);
                 assert!(each < 42.0, "{each} bytes a row at {i} rows");
@@ -270,7 +270,7 @@ mod tests {
         (0..500_000).for_each(|i| assert!(index.relocate(hash(1), (0, i), (1, i))));
         (0..500_000).for_each(|_| assert!(index.remove(hash(1)).is_some()));
         assert_eq!((index.len(), index.remove(hash(1))), (0, None));
-        // Quadratic behaviour would take minutes.
+        // With quadratic behaviour this would take minutes.
         assert!(start.elapsed().as_secs() < 20);
     }
 }

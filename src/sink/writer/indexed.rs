@@ -1,72 +1,73 @@
-//! A table with an index: new rows go to new files, and rows that go are found by their hash.
+//! A table with an index: new rows go to new files, and rows to remove are found by their hash.
 //!
-//! How they go: by their position (deletion vectors), or, for readers without those, by writing the
-//! rest of their file anew; files are bounded, so that this stays bounded too.
+//! A row is removed by its position (deletion vectors), or, for readers without those, by a rewrite of its file. The
+//! size of files is bounded, so the cost of a rewrite is bounded too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::compact::Merged;
+use super::compact::MergedFiles;
 use super::error::WriterError;
 use super::file::encode_rows;
-use super::files::{FileState, Files, Positions};
+use super::files::{RowPositions, TableFiles, WriterFile};
 use super::hash::RowHash;
 use super::index::Index;
-use super::layout::{Layout, from_log};
-use super::settle::Settling;
-use super::small::{Place, Small};
-use super::table::{Desk, Edit, Written};
+use super::layout::{TableLayout, from_log};
+use super::settle::SettlingCompaction;
+use super::small::{PublishedFile, SmallTable};
+use super::table::{TableEdit, WriterContext, WrittenBatch};
 use crate::repr::{Diff, Epoch, Row};
-use crate::sink::{Batch, Relocation};
+use crate::sink::{Relocation, TableBatch};
 
-/// Where the rows of a table are.
-pub(super) struct Indexed {
+/// A table whose rows are tracked by an index.
+pub(super) struct IndexedTable {
     pub(super) index: Index,
-    pub(super) files: Files,
-    /// Whether files that lose rows are written anew.
+    pub(super) files: TableFiles,
+    /// Whether a file that loses rows is rewritten.
     pub(super) rewrite: bool,
-    /// A compaction whose entries are moving.
-    settling: Option<Box<Settling>>,
+    /// A compaction whose index entries are moving.
+    settling: Option<Box<SettlingCompaction>>,
 }
 
-impl Indexed {
-    /// Without rows.
+impl IndexedTable {
+    /// A table without rows.
     pub(super) fn new(rewrite: bool) -> Self {
-        Indexed {
+        IndexedTable {
             index: Index::new(),
-            files: Files::default(),
+            files: TableFiles::default(),
             rewrite,
             settling: None,
         }
     }
 
-    /// Takes a compaction's file, to be settled by [`Indexed::settle`]. Where files are rewritten that happens at once,
-    /// because a file half taken over could not be emptied; unless the work is void, because one was meanwhile.
-    pub(super) fn begin_settling(&mut self, merged: Merged) -> Option<(Option<Batch>, Merged)> {
+    /// Takes over a compaction's file, to be settled by [`IndexedTable::move_entries`]. In a table that rewrites files
+    /// all entries move at once, because such a table could not rewrite a file that is only half taken over. The
+    /// compaction is void if one of its inputs has been rewritten in the meantime.
+    pub(super) fn begin_settling(&mut self, merged: MergedFiles) -> Option<(Option<TableBatch>, MergedFiles)> {
         debug_assert!(self.settling.is_none(), "one compaction at a time");
         if self.rewrite && merged.inputs.iter().any(|id| self.files.get(*id).is_none()) {
             return Some((None, merged));
         }
-        self.settling = Some(Box::new(Settling::new(&mut self.files, merged)));
-        self.rewrite.then(|| self.settle(usize::MAX)).flatten()
+        self.settling = Some(Box::new(SettlingCompaction::new(&mut self.files, merged)));
+        self.rewrite.then(|| self.move_entries(usize::MAX)).flatten()
     }
 
-    /// Moves up to `moves` entries; once none is left, what that changes.
-    pub(super) fn settle(&mut self, moves: usize) -> Option<(Option<Batch>, Merged)> {
+    /// Moves up to `moves` entries; returns the compaction's batch after the last one.
+    pub(super) fn move_entries(&mut self, moves: usize) -> Option<(Option<TableBatch>, MergedFiles)> {
         if !self.settling.as_mut()?.advance(&mut self.index, moves) {
             return None;
         }
         Some(self.settling.take()?.finish(&mut self.files))
     }
 
-    /// The compaction that is not settled, given up: for a writer that ends.
-    pub(super) fn give_up(&mut self) -> Option<Merged> {
+    /// Gives up the compaction that is not settled, because the writer ends.
+    pub(super) fn give_up(&mut self) -> Option<MergedFiles> {
         self.settling.take().map(|settling| settling.into_merged())
     }
 
-    /// Moves the entries of rows that others moved. Says how many of the rows kept here were not found.
+    /// Moves the entries of rows that another writer moved. Returns how many of this writer's rows were not found.
     pub(super) fn relocate(
         &mut self,
         relocation: &Relocation,
@@ -91,7 +92,8 @@ impl Indexed {
                 let new = came
                     .entry(row.file)
                     .or_insert_with(|| (self.files.reserve(), RoaringBitmap::new()));
-                // One that is not there went meanwhile, and the committer is told so in the place it had.
+                // A row that is not there was removed in the meantime; the committer gets its removal under the old
+                // place.
                 if self.index.relocate(row.hash, (id, row.position), (new.0, row.to)) {
                     new.1.insert(row.to);
                     found += 1;
@@ -106,7 +108,7 @@ impl Indexed {
             }
             let physical = from_log(&file.path).expect("the committer has read it");
             let rows = file.rows as u32;
-            let state = FileState {
+            let state = WriterFile {
                 path: file.path.clone(),
                 physical: format!("{folder}/{physical}"),
                 values: Arc::new(file.partition_values.clone()),
@@ -120,32 +122,34 @@ impl Indexed {
         Ok(expected - found)
     }
 
-    /// Notes that a published row is desired, where it is the only one of its kind and was not noted before: then it
-    /// need not wait for [`Indexed::difference`].
-    pub(super) fn confirm(&self, row: &Row, kept: &mut Positions) -> bool {
-        let place = self.index.only_place(RowHash::of(row.bytes()));
+    /// Notes that a published row is desired, if no other row has its hash and it was not noted before: such a row
+    /// need not wait for [`IndexedTable::difference`].
+    pub(super) fn confirm(&self, row: &Row, kept: &mut RowPositions) -> bool {
+        let place = self.index.only_place(RowHash::of_row(row.bytes()));
         place.is_some_and(|(file, position)| kept.entry(file).or_default().insert(position))
     }
 
-    /// What turns the published rows into the desired ones, of which those in `kept` are confirmed: rows to add, and rows
-    /// (already out of the index, read back from their files) to vacate.
+    /// Computes the edit that turns the published rows into the desired ones; those at the positions in `kept` are
+    /// confirmed already. The rows to remove are already out of the index, and were read back from their files.
     pub(super) fn difference(
         &mut self,
-        layout: &Layout,
-        desk: &Desk,
+        layout: &TableLayout,
+        context: &WriterContext,
         desired: Vec<(Row, Diff)>,
-        mut kept: Positions,
-    ) -> Result<Edit, WriterError> {
+        mut kept: RowPositions,
+    ) -> Result<TableEdit, WriterError> {
         debug_assert!(self.settling.is_none(), "audits come before any compaction");
-        let mut edit = Edit::default();
+        let mut edit = TableEdit::default();
         for (row, mut count) in desired {
-            let only = self.index.only_place(RowHash::of(row.bytes()));
+            let only = self.index.only_place(RowHash::of_row(row.bytes()));
             let confirmed = only.and_then(|(file, position)| Some(kept.get_mut(&file)?.remove(position)));
             count += Diff::from(confirmed == Some(true));
             let wanted = usize::try_from(count.max(0)).expect("counts of rows fit the address space");
-            let found = self.index.places(RowHash::of(row.bytes()), wanted, |(file, position)| {
-                kept.entry(file).or_default().insert(position);
-            });
+            let found = self
+                .index
+                .places(RowHash::of_row(row.bytes()), wanted, |(file, position)| {
+                    kept.entry(file).or_default().insert(position);
+                });
             let missing = count - found as Diff;
             if missing != 0 {
                 edit.changes.push((row, missing));
@@ -158,8 +162,8 @@ impl Indexed {
             }
             let mut vacated = RoaringBitmap::new();
             let wanted = |p| !file.gone.contains(p) && !kept.contains(p);
-            file.read(layout, &desk.lake, wanted, |position, row| {
-                let known = self.index.remove_at(RowHash::of(row), (id, position));
+            file.read(layout, &context.store, wanted, |position, row| {
+                let known = self.index.remove_at(RowHash::of_row(row), (id, position));
                 debug_assert!(known, "a live row is in the index");
                 vacated.insert(position);
                 edit.leftovers.push((Row::new(row), -1));
@@ -169,18 +173,19 @@ impl Indexed {
         Ok(edit)
     }
 
-    /// Publishes an edit. With `rehome`, rewriting tables also move what lies in files of other writers.
+    /// Publishes an edit. With `rehome`, a table that rewrites files also moves its rows out of files shared with
+    /// other writers.
     pub(super) fn apply(
         &mut self,
-        layout: &Layout,
-        desk: &Desk,
+        layout: &TableLayout,
+        context: &WriterContext,
         epoch: Epoch,
-        mut edit: Edit,
+        mut edit: TableEdit,
         (data_change, rehome): (bool, bool),
-    ) -> Result<Written, WriterError> {
+    ) -> Result<WrittenBatch, WriterError> {
         self.take_out(layout, epoch, &mut edit)?;
         if self.rewrite {
-            self.empty_files(layout, desk, &mut edit, rehome)?;
+            self.empty_files(layout, context, &mut edit, rehome)?;
         }
         let added = edit
             .changes
@@ -193,16 +198,16 @@ impl Indexed {
             .flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), n as usize))
             .collect();
         let limit = if self.rewrite {
-            desk.limits.rewrite_rows
+            context.limits.rewrite_rows
         } else {
-            desk.limits.file_rows
+            context.limits.file_rows
         };
-        let mut written = Written::new(data_change);
-        for (file, numbers) in encode_rows(layout, &rows, (&desk.names, epoch), data_change, limit)? {
-            let id = self.files.insert(FileState::of(&file));
+        let mut written = WrittenBatch::new(data_change);
+        for (file, numbers) in encode_rows(layout, &rows, (&context.names, epoch), data_change, limit)? {
+            let id = self.files.insert(WriterFile::of_new(&file));
             for (position, number) in numbers.into_iter().enumerate() {
                 self.index
-                    .insert(RowHash::of(rows[number as usize]), (id, position as u32));
+                    .insert(RowHash::of_row(rows[number as usize]), (id, position as u32));
             }
             written.put(file);
         }
@@ -210,12 +215,12 @@ impl Indexed {
         Ok(written)
     }
 
-    /// Takes removed rows out of the index.
-    fn take_out(&mut self, layout: &Layout, epoch: Epoch, edit: &mut Edit) -> Result<(), WriterError> {
+    /// Removes the rows with negative differences from the index.
+    fn take_out(&mut self, layout: &TableLayout, epoch: Epoch, edit: &mut TableEdit) -> Result<(), WriterError> {
         let mut missing = 0;
         let mut first = None;
         for (row, diff) in edit.changes.iter().filter(|(_, diff)| *diff < 0) {
-            let hash = RowHash::of(row.bytes());
+            let hash = RowHash::of_row(row.bytes());
             for gone in 0..diff.unsigned_abs() {
                 let Some(mut place) = self.index.remove(hash) else {
                     missing += diff.unsigned_abs() - gone;
@@ -240,8 +245,14 @@ impl Indexed {
         Ok(())
     }
 
-    /// Takes what is left out of files that lose rows.
-    fn empty_files(&mut self, layout: &Layout, desk: &Desk, edit: &mut Edit, rehome: bool) -> Result<(), WriterError> {
+    /// Moves the remaining rows out of files that lose rows.
+    fn empty_files(
+        &mut self,
+        layout: &TableLayout,
+        context: &WriterContext,
+        edit: &mut TableEdit,
+        rehome: bool,
+    ) -> Result<(), WriterError> {
         let losing: Vec<u32> = self
             .files
             .iter()
@@ -256,10 +267,10 @@ impl Indexed {
                 .collect();
             file.read(
                 layout,
-                &desk.lake,
+                &context.store,
                 |p| wanted.contains(p),
                 |position, row| {
-                    let known = self.index.remove_at(RowHash::of(row), (id, position));
+                    let known = self.index.remove_at(RowHash::of_row(row), (id, position));
                     debug_assert!(known, "a live row is in the index");
                     edit.moved.push((Row::new(row), 1));
                 },
@@ -269,14 +280,14 @@ impl Indexed {
         Ok(())
     }
 
-    /// The rows in memory instead of the index, where the table has become small.
-    pub(super) fn shrink(&self, layout: &Layout, desk: &Desk) -> Result<Small, WriterError> {
-        let mut small = Small::default();
+    /// The table with its rows in memory instead of an index, for a table that has become small.
+    pub(super) fn shrink(&self, layout: &TableLayout, context: &WriterContext) -> Result<SmallTable, WriterError> {
+        let mut small = SmallTable::default();
         for (_, file) in self.files.iter() {
             let (mut rows, mut positions) = (Vec::new(), RoaringBitmap::new());
             file.read(
                 layout,
-                &desk.lake,
+                &context.store,
                 |p| !file.gone.contains(p),
                 |position, row| {
                     rows.push(Row::new(row));
@@ -289,11 +300,11 @@ impl Indexed {
     }
 }
 
-/// Puts the live rows of a file into a small table.
+/// Adds the live rows of a file to a small table.
 pub(super) fn place_rows(
-    small: &mut Small,
-    layout: &Layout,
-    file: &FileState,
+    small: &mut SmallTable,
+    layout: &TableLayout,
+    file: &WriterFile,
     rows: Vec<Row>,
     positions: RoaringBitmap,
 ) -> Result<(), WriterError> {
@@ -305,12 +316,12 @@ pub(super) fn place_rows(
     small.place(
         &key,
         if file.shared {
-            Place::Shared(
+            PublishedFile::Shared(
                 file.path.clone(),
                 roaring::RoaringTreemap::from_bitmaps([(0, positions)]),
             )
         } else {
-            Place::Whole(file.path.clone())
+            PublishedFile::Whole(file.path.clone())
         },
     );
     Ok(())

@@ -1,11 +1,11 @@
-//! How a table's rows lie in its files: which columns, which partition, which folder; and back.
+//! Maps a table's rows to its files (which columns, which partition, which folder) and back.
 //!
-//! 1. A row that is written and read back has the same bytes. The one exception: Delta keeps an empty text
-//!    in a nullable partition column as null, so [`Layout::canonical`] makes it null before anything else.
-//! 2. Data files hold no partition columns; their values are in the log.
-//! 3. The element of a list is called `element` in files, as Delta has it, whatever the schema calls it.
-//! 4. A folder's name tells a partition to people alone: readers take its values from the log. So a name that a file system
-//!    or a bucket could not hold is replaced by a hash.
+//! 1. A row that is written and read back has the same bytes. The one exception: Delta stores an empty text in a
+//!    nullable partition column as null, so [`TableLayout::canonical`] makes it null before anything else.
+//! 2. Data files hold no partition columns; the partition values are in the log.
+//! 3. The element of a list is named `element` in files, as in Delta, whatever its name in the schema.
+//! 4. The name of a partition's folder is for people only: readers take the values from the log. So a name that a file
+//!    system or a bucket could not hold is replaced by a hash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,21 +28,21 @@ use super::mint::consolidate_sorted;
 use crate::repr::{CodecError, Diff, Row, RowCodec, row_json};
 use crate::sink::TableSpec;
 
-/// Partition column to Delta's text form.
-pub(super) type PartitionValues = Arc<BTreeMap<String, Option<String>>>;
+/// Values of the partition columns in Delta's text form, by column name.
+pub(super) type SharedPartitionValues = Arc<BTreeMap<String, Option<String>>>;
 
-/// Bytes of one level of a partition's folder, its slash included, at most: file systems take names of 255 bytes.
+/// The most bytes of one level of a partition's folder, slash included: file systems allow names of 255 bytes.
 const LEVEL: usize = 256;
-/// Bytes of a partition's whole folder, at most: buckets take keys of 1024 bytes, in which the lake's own place, the table and the
-/// file's name need room.
+/// The most bytes of a partition's whole folder: buckets allow keys of 1024 bytes, which must also hold the lake's
+/// prefix, the table and the file's name.
 const FOLDER: usize = 512;
 
-/// Rows decoded at once.
+/// The most rows that are decoded at once.
 pub(super) const SLICE: usize = 1 << 15;
-/// And their bytes, but for one row among them: a column of texts holds less than 2 GiB.
+/// The most bytes that are decoded at once, unless a single row has more: a text column holds less than 2 GiB.
 pub(super) const SLICE_BYTES: usize = 32 << 20;
 
-/// How many of the first rows are decoded at once, by the bytes of each.
+/// How many of the first rows may be decoded at once, given the bytes of each row.
 pub(super) fn slice_of(rows: impl Iterator<Item = usize>) -> usize {
     let (mut bytes, mut count) = (0, 0);
     for row in rows.take(SLICE) {
@@ -55,30 +55,30 @@ pub(super) fn slice_of(rows: impl Iterator<Item = usize>) -> usize {
     count
 }
 
-/// A table's codec and file layout.
-pub(super) struct Layout {
+/// The codec of a table, and the layout of its files.
+pub(super) struct TableLayout {
     /// The table.
     pub(super) spec: TableSpec,
     codec: RowCodec,
-    /// Positions of the columns that files hold.
+    /// Positions of the columns that data files hold.
     data: Vec<usize>,
-    /// What files hold.
+    /// The schema of data files.
     pub(super) file_schema: SchemaRef,
-    /// Columns of files, nested ones too, that hold floats.
+    /// Paths of the float columns of data files, nested ones included.
     pub(super) floats: Vec<ColumnPath>,
     partition: Option<RowCodec>,
 }
 
-/// Rows of one partition, by their numbers.
-pub(super) struct Group {
+/// The rows of one partition, by number.
+pub(super) struct PartitionRows {
     /// The encoded partition columns; empty where the table has none.
     pub(super) key: Row,
-    /// In the order given.
+    /// The rows' numbers, in the order given.
     pub(super) rows: Vec<u32>,
 }
 
-impl Layout {
-    /// A row as JSON, for a message.
+impl TableLayout {
+    /// A row as JSON, shortened, for a message.
     pub(super) fn shown(&self, row: &Row) -> String {
         const MOST: usize = 300;
         let Ok(batch) = self.codec.decode([row.bytes()]) else {
@@ -91,7 +91,7 @@ impl Layout {
         }
     }
 
-    /// Of this table.
+    /// Computes the layout of a table.
     pub(super) fn new(spec: TableSpec) -> Result<Self, WriterError> {
         let failed = |source| WriterError::Codec {
             table: spec.name.clone(),
@@ -129,7 +129,7 @@ impl Layout {
             source,
         })?;
         let is_float = |column: &&ColumnDescPtr| matches!(column.physical_type(), Type::FLOAT | Type::DOUBLE);
-        Ok(Layout {
+        Ok(TableLayout {
             codec,
             data,
             file_schema,
@@ -141,7 +141,7 @@ impl Layout {
         })
     }
 
-    /// Names the table in a codec's error.
+    /// Adds the table's name to a codec's error.
     fn codec_failed(&self, source: CodecError) -> WriterError {
         WriterError::Codec {
             table: self.spec.name.clone(),
@@ -149,7 +149,7 @@ impl Layout {
         }
     }
 
-    /// Names the table in an error of arrow.
+    /// Adds the table's name to an error of Arrow.
     pub(super) fn arrow_failed(&self, source: ArrowError) -> WriterError {
         WriterError::Arrow {
             table: self.spec.name.clone(),
@@ -157,18 +157,18 @@ impl Layout {
         }
     }
 
-    /// Rows to the table's columns.
+    /// Decodes rows to the table's columns.
     pub(super) fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<RecordBatch, WriterError> {
         self.codec.decode(rows).map_err(|e| self.codec_failed(e))
     }
 
-    /// The table's columns to rows.
+    /// Encodes the table's columns as rows.
     pub(super) fn encode(&self, batch: &RecordBatch) -> Result<Rows, WriterError> {
         self.codec.encode(batch.columns()).map_err(|e| self.codec_failed(e))
     }
 
-    /// Rows by partition.
-    pub(super) fn group_rows(&self, rows: &[&[u8]]) -> Result<Vec<Group>, WriterError> {
+    /// Groups encoded rows by partition.
+    pub(super) fn group_rows(&self, rows: &[&[u8]]) -> Result<Vec<PartitionRows>, WriterError> {
         if self.partition.is_none() {
             return Ok(whole(rows.len()));
         }
@@ -183,8 +183,8 @@ impl Layout {
         Ok(groups.list)
     }
 
-    /// Rows of a batch by partition.
-    pub(super) fn group_batch(&self, batch: &RecordBatch) -> Result<Vec<Group>, WriterError> {
+    /// Groups the rows of a batch by partition.
+    pub(super) fn group_batch(&self, batch: &RecordBatch) -> Result<Vec<PartitionRows>, WriterError> {
         let mut groups = Groups::default();
         self.group_into(batch, &mut groups)?;
         Ok(groups.list)
@@ -206,12 +206,12 @@ impl Layout {
         for key in keys.iter() {
             let row = groups.rows;
             groups.rows += 1;
-            // Rows of a partition often stand together.
+            // Adjacent rows often have the same partition.
             let known = last.filter(|group: &usize| groups.list[*group].key.bytes() == key.as_ref());
             let group = match known.or_else(|| groups.by_key.get(key.as_ref()).copied()) {
                 Some(group) => group,
                 None => {
-                    groups.list.push(Group {
+                    groups.list.push(PartitionRows {
                         key: Row::new(key.as_ref()),
                         rows: Vec::new(),
                     });
@@ -225,7 +225,7 @@ impl Layout {
         Ok(())
     }
 
-    /// A partition column, with empty texts as null where it may be null.
+    /// A partition column in which empty texts are null, if the column is nullable.
     fn without_empty(&self, batch: &RecordBatch, column: usize) -> ArrayRef {
         let array = batch.column(column);
         if array.data_type() != &DataType::Utf8 || !self.spec.schema.field(column).is_nullable() {
@@ -243,7 +243,7 @@ impl Layout {
         )
     }
 
-    /// Minted rows as they will be read back, by (1).
+    /// Changes minted rows to what will be read back, by (1).
     pub(super) fn canonical(&self, mut rows: Vec<(Row, Diff)>) -> Result<Vec<(Row, Diff)>, WriterError> {
         let may_differ = self.spec.partition_by.iter().any(|i| {
             let field = self.spec.schema.field(*i);
@@ -278,10 +278,10 @@ impl Layout {
         Ok(rows)
     }
 
-    /// Delta's text form of a partition.
-    pub(super) fn values(&self, key: &Row) -> Result<PartitionValues, WriterError> {
+    /// The partition values of a key, in Delta's text form.
+    pub(super) fn values(&self, key: &Row) -> Result<SharedPartitionValues, WriterError> {
         let Some(codec) = &self.partition else {
-            return Ok(PartitionValues::default());
+            return Ok(SharedPartitionValues::default());
         };
         let batch = codec.decode([key.bytes()]).map_err(|e| self.codec_failed(e))?;
         let mut values = BTreeMap::new();
@@ -291,9 +291,9 @@ impl Layout {
         Ok(Arc::new(values))
     }
 
-    /// The folder of a partition: empty, or `a=1/b=2/`, safe in a file system and in a URL but for `%`; by (4), or
-    /// `partition-<hash>/`.
-    pub(super) fn folder(&self, values: &PartitionValues) -> String {
+    /// The folder of a partition: empty, or `a=1/b=2/`, which is safe in a file system and in a URL except for `%`;
+    /// or, by (4), `partition-<hash>/`.
+    pub(super) fn folder(&self, values: &SharedPartitionValues) -> String {
         let mut folder = String::new();
         let mut is_long = false;
         for column in &self.spec.partition_by {
@@ -313,7 +313,7 @@ impl Layout {
         folder
     }
 
-    /// The columns that files hold, of a batch of the table.
+    /// Reduces a batch of the table to the columns that data files hold.
     pub(super) fn to_file(&self, batch: &RecordBatch) -> Result<RecordBatch, WriterError> {
         let columns: Result<Vec<ArrayRef>, ArrowError> = self
             .data
@@ -327,7 +327,7 @@ impl Layout {
             .map_err(|e| self.arrow_failed(e))
     }
 
-    /// Rows of a file with their partition's values as a batch of the table.
+    /// Completes rows of a file with their partition's values to a batch of the table.
     pub(super) fn to_table(
         &self,
         file: &RecordBatch,
@@ -373,7 +373,7 @@ impl Layout {
         arrow::compute::take(&one, &UInt32Array::from(vec![0; rows]), None)
     }
 
-    /// Picks rows of a batch.
+    /// Selects rows of a batch.
     pub(super) fn pick(&self, batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, WriterError> {
         if rows.len() == batch.num_rows() {
             return Ok(batch.clone());
@@ -385,12 +385,12 @@ impl Layout {
 #[derive(Default)]
 struct Groups {
     by_key: HashMap<Vec<u8>, usize>,
-    list: Vec<Group>,
+    list: Vec<PartitionRows>,
     rows: u32,
 }
 
-fn whole(rows: usize) -> Vec<Group> {
-    vec![Group {
+fn whole(rows: usize) -> Vec<PartitionRows> {
+    vec![PartitionRows {
         key: Row::default(),
         rows: (0..rows as u32).collect(),
     }]
@@ -433,7 +433,7 @@ fn text(column: &ArrayRef) -> Result<Option<String>, ArrowError> {
         None => {
             let text = cast(column, &DataType::Utf8)?;
             let text = match (column.data_type(), text.as_string::<i32>().value(0)) {
-                // As Java writes and reads them.
+                // Java writes and reads infinities under these names.
                 (DataType::Float32 | DataType::Float64, "inf") => "Infinity",
                 (DataType::Float32 | DataType::Float64, "-inf") => "-Infinity",
                 (_, text) => text,
@@ -454,12 +454,12 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// A file's place in the table's folder as the log's `path`: a URL, so `%` is written `%25`.
+/// Converts a file's place in the table's folder to the log's `path`, which is a URL: `%` becomes `%25`.
 pub(super) fn to_log(physical: &str) -> String {
     physical.replace('%', "%25")
 }
 
-/// The log's `path` as a place in the table's folder; none if its percent-encoding is broken.
+/// Converts the log's `path` to a file's place in the table's folder; none if its percent-encoding is broken.
 pub(super) fn from_log(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();

@@ -1,5 +1,5 @@
-//! Restart: what each writer knows of its tables, from the tables' live files. Every file is read once,
-//! whatever the number of writers; rows go to the writer that owns them now.
+//! Restores at a restart what each writer knows of its tables, from the tables' live files. Every file is read once,
+//! whatever the number of writers; each row goes to the writer that owns it now.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,60 +10,60 @@ use roaring::RoaringBitmap;
 
 use super::WriterConfig;
 use super::error::WriterError;
-use super::files::{FileState, Files};
+use super::file_store::FileStore;
+use super::files::{TableFiles, WriterFile};
 use super::hash::{RowHash, owner};
-use super::indexed::{Indexed, place_rows};
-use super::lake::Lake;
-use super::layout::{Layout, from_log};
-use super::small::Small;
-use super::table::Kept;
+use super::indexed::{IndexedTable, place_rows};
+use super::layout::{TableLayout, from_log};
+use super::small::SmallTable;
+use super::table::RowTracking;
 use crate::definition::Deletes;
 use crate::repr::{Epoch, Row};
 use crate::sink::LiveFile;
 
-/// Files read at once.
+/// The number of files that are read concurrently.
 const PARALLEL: usize = 4;
 
-/// What one writer starts from.
+/// The state from which one writer starts.
 #[derive(Default)]
-pub struct Loaded {
-    pub(super) tables: HashMap<usize, Kept>,
+pub struct LoadedWriter {
+    pub(super) tables: HashMap<usize, RowTracking>,
     pub(super) audits: Vec<(usize, Epoch)>,
     pub(super) anew: Vec<usize>,
 }
 
-impl Loaded {
-    /// The next seal brings all rows of this table as additions, at epochs up to this: only what differs from the
-    /// published rows is written. (Append-only tables have no audit.)
+impl LoadedWriter {
+    /// Announces that the next seal brings all rows of this table as additions, at epochs up to `upto`: the writer
+    /// then writes only what differs from the published rows. (Append-only tables have no audit.)
     pub fn audit_next(&mut self, table: usize, upto: Epoch) {
         self.audits.push((table, upto));
     }
 
-    /// Nothing that the files of this log hold counts any more: they go with the next seal.
+    /// Announces that nothing in this log's files counts any more: the next seal removes these files.
     pub fn start_anew(&mut self, table: usize) {
         self.anew.push(table);
     }
 }
 
-/// Reads the live files of tables (indices into the specs) for the writers `local` of `config.writers`, on
-/// the runtime's threads. The answer has one entry for each of `local`; its rows are those with [`owner`]
-/// equal to that writer.
+/// Reads the live files of tables (indices into the specs) for the writers `local` of `config.writers`, on the
+/// runtime's threads. The answer has one entry for each of `local`, with the rows for which [`owner`] returns that
+/// writer.
 ///
-/// Files of append-only tables are not read: each goes to one of the local writers, for compaction; so with
-/// several processes, each hands in only its share of those.
+/// Files of append-only tables are not read. Each is assigned to one of the local writers, for compaction; so with
+/// several processes, each process passes only its share of these files.
 pub fn restore(
     config: &WriterConfig,
     local: Range<usize>,
     tables: Vec<(usize, Vec<LiveFile>)>,
-) -> Result<Vec<Loaded>, WriterError> {
-    let lake = config.lake();
-    let mut restored: Vec<Loaded> = local.clone().map(|_| Loaded::default()).collect();
+) -> Result<Vec<LoadedWriter>, WriterError> {
+    let store = config.file_store();
+    let mut restored: Vec<LoadedWriter> = local.clone().map(|_| LoadedWriter::default()).collect();
     for (table, files) in tables {
-        let layout = Arc::new(Layout::new(config.specs[table].clone())?);
+        let layout = Arc::new(TableLayout::new(config.specs[table].clone())?);
         let kept = if layout.spec.append_only {
             load_appended(&layout, local.len(), files)?
         } else {
-            load_rows(config, &lake, &layout, local.clone(), files)?
+            load_rows(config, &store, &layout, local.clone(), files)?
         };
         for (writer, kept) in restored.iter_mut().zip(kept) {
             writer.tables.insert(table, kept);
@@ -72,12 +72,12 @@ pub fn restore(
     Ok(restored)
 }
 
-pub(super) fn state(layout: &Layout, file: LiveFile) -> Result<FileState, WriterError> {
+pub(super) fn state(layout: &TableLayout, file: LiveFile) -> Result<WriterFile, WriterError> {
     let physical = from_log(&file.path).ok_or_else(|| WriterError::Path {
         table: layout.spec.name.clone(),
         path: file.path.clone(),
     })?;
-    Ok(FileState {
+    Ok(WriterFile {
         physical: format!("{}/{physical}", layout.spec.path),
         path: file.path,
         values: Arc::new(file.partition_values),
@@ -88,15 +88,15 @@ pub(super) fn state(layout: &Layout, file: LiveFile) -> Result<FileState, Writer
     })
 }
 
-fn load_appended(layout: &Layout, writers: usize, files: Vec<LiveFile>) -> Result<Vec<Kept>, WriterError> {
-    let mut kept: Vec<Files> = (0..writers).map(|_| Files::default()).collect();
+fn load_appended(layout: &TableLayout, writers: usize, files: Vec<LiveFile>) -> Result<Vec<RowTracking>, WriterError> {
+    let mut kept: Vec<TableFiles> = (0..writers).map(|_| TableFiles::default()).collect();
     for (i, file) in files.into_iter().enumerate() {
         kept[i % writers].insert(state(layout, file)?);
     }
-    Ok(kept.into_iter().map(Kept::Appended).collect())
+    Ok(kept.into_iter().map(RowTracking::Appended).collect())
 }
 
-/// A writer's rows of one file: positions and hashes; and the rows themselves while they are few.
+/// One writer's rows of one file: positions and hashes, and also the rows themselves while they are few.
 #[derive(Default)]
 struct Share {
     hashes: Vec<(u32, RowHash)>,
@@ -104,7 +104,7 @@ struct Share {
 }
 
 struct Gathered {
-    files: Files,
+    files: TableFiles,
     shares: Vec<(u32, Share)>,
     rows: u64,
     bytes: u64,
@@ -113,32 +113,32 @@ struct Gathered {
 
 fn load_rows(
     config: &WriterConfig,
-    lake: &Arc<Lake>,
-    layout: &Arc<Layout>,
+    store: &Arc<FileStore>,
+    layout: &Arc<TableLayout>,
     local: Range<usize>,
     files: Vec<LiveFile>,
-) -> Result<Vec<Kept>, WriterError> {
+) -> Result<Vec<RowTracking>, WriterError> {
     let limits = &config.limits;
     let vectors = layout.spec.deletes == Deletes::Vectors;
     let rewrite = layout.spec.deletes == Deletes::Rewrite;
-    let mut gathered: Vec<(Indexed, Gathered)> = local
+    let mut gathered: Vec<(IndexedTable, Gathered)> = local
         .clone()
         .map(|_| {
             let gathered = Gathered {
-                files: Files::default(),
+                files: TableFiles::default(),
                 shares: Vec::new(),
                 rows: 0,
                 bytes: 0,
                 small: !vectors,
             };
-            (Indexed::new(rewrite), gathered)
+            (IndexedTable::new(rewrite), gathered)
         })
         .collect();
     let few = if vectors { 0 } else { limits.small_rows as usize };
     let mut reads = stream::iter(files)
         .map(|file| {
-            let (lake, layout, writers) = (lake.clone(), layout.clone(), config.writers);
-            let task = tokio::task::spawn_blocking(move || read_file(&lake, &layout, writers, few, file));
+            let (store, layout, writers) = (store.clone(), layout.clone(), config.writers);
+            let task = tokio::task::spawn_blocking(move || read_file(&store, &layout, writers, few, file));
             async {
                 task.await.map_err(|_| WriterError::Task {
                     task: "reading live files",
@@ -180,42 +180,42 @@ fn load_rows(
         .collect()
 }
 
-fn keep(layout: &Layout, mut indexed: Indexed, all: Gathered) -> Result<Kept, WriterError> {
+fn keep(layout: &TableLayout, mut indexed: IndexedTable, all: Gathered) -> Result<RowTracking, WriterError> {
     if !all.small {
         indexed.files = all.files;
-        return Ok(Kept::Indexed(Box::new(indexed)));
+        return Ok(RowTracking::Indexed(Box::new(indexed)));
     }
-    let mut small = Small::default();
+    let mut small = SmallTable::default();
     for (id, share) in all.shares {
         let file = all.files.get(id).expect("a share is of a file");
         let positions = (0..file.rows).filter(|p| !file.gone.contains(*p)).collect();
         place_rows(&mut small, layout, file, share.rows, positions)?;
     }
-    Ok(Kept::Small(small))
+    Ok(RowTracking::Small(small))
 }
 
-/// Of one file: itself, how many rows are live, and the share of each writer.
+/// Reads one file: returns the file, its number of live rows, and each writer's share.
 fn read_file(
-    lake: &Lake,
-    layout: &Layout,
+    store: &FileStore,
+    layout: &TableLayout,
     writers: usize,
     few: usize,
     file: LiveFile,
-) -> Result<(FileState, u64, Vec<Share>), WriterError> {
+) -> Result<(WriterFile, u64, Vec<Share>), WriterError> {
     let mut file = state(layout, file)?;
     let mut shares: Vec<Share> = (0..writers).map(|_| Share::default()).collect();
     let mut live = 0;
     let gone = &file.gone;
-    // Every position is asked for, so the highest tells how many rows there are.
+    // The reader asks for every position, so the highest one gives the number of rows.
     let highest = std::cell::Cell::new(0u32);
     let wanted = |position: u32| {
         highest.set(highest.get().max(position + 1));
         !gone.contains(position)
     };
-    file.read(layout, lake, wanted, |position, row| {
+    file.read(layout, store, wanted, |position, row| {
         live += 1;
         let share = &mut shares[owner(row, writers)];
-        share.hashes.push((position, RowHash::of(row)));
+        share.hashes.push((position, RowHash::of_row(row)));
         if share.hashes.len() <= few {
             share.rows.push(Row::new(row));
         }

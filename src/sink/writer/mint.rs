@@ -1,8 +1,9 @@
-//! Which updates of a table belong to a snapshot. Decides only; nothing here touches files.
+//! Decides which updates of a table belong to a snapshot. Nothing here touches files.
 //!
-//! 1. Sealing epoch `e` hands out every update with a time at most `e` exactly once, consolidated by row:
-//!    no row twice, no zero difference, in the order of row bytes.
-//! 2. What is later stays.
+//! 1. Sealing epoch `e` returns every update with a time up to `e` exactly once, consolidated by row: no row twice, no
+//!    zero difference, in the order of row bytes.
+//! 2. Later updates stay.
+//! 3. The updates that wait take at most about twice their own consolidated size.
 //! 3. What waits is at most about twice its own consolidated size.
 
 use arrow::array::RecordBatch;
@@ -10,7 +11,7 @@ use arrow::array::RecordBatch;
 use crate::repr::sort::consolidate;
 use crate::repr::{Diff, Epoch, Row, Update};
 
-/// Updates of one table that no snapshot holds yet.
+/// Updates of one table that are in no snapshot yet.
 #[derive(Default)]
 pub(super) struct Mint {
     updates: Vec<Update>,
@@ -19,19 +20,19 @@ pub(super) struct Mint {
     consolidate_at: usize,
 }
 
-/// One snapshot's changes of one table.
+/// The changes of one table in one snapshot.
 #[derive(Default)]
 pub(super) struct Minted {
-    /// By (1).
+    /// Consolidated changes of rows, by (1).
     pub(super) rows: Vec<(Row, Diff)>,
-    /// Appended columns, in the order they came.
+    /// Appended columns, in order of arrival.
     pub(super) columns: Vec<RecordBatch>,
 }
 
 const CONSOLIDATE_FROM: usize = 1 << 14;
 
 impl Mint {
-    /// Takes updates of any time not yet sealed.
+    /// Takes updates at times that are not sealed yet.
     pub(super) fn observe_rows(&mut self, mut updates: Vec<Update>) {
         if self.updates.is_empty() {
             self.updates = updates;
@@ -44,14 +45,14 @@ impl Mint {
         }
     }
 
-    /// Takes columns appended at an epoch not yet sealed.
+    /// Takes columns appended at an epoch that is not sealed yet.
     pub(super) fn observe_columns(&mut self, epoch: Epoch, batch: RecordBatch) {
         if batch.num_rows() > 0 {
             self.columns.push((epoch, batch));
         }
     }
 
-    /// What waits of the times behind `epoch`, up to and with `until`, consolidated by row.
+    /// The waiting updates with times after `epoch` and up to `until`, consolidated by row.
     pub(super) fn behind(&self, epoch: Epoch, until: Epoch) -> Vec<(Row, Diff)> {
         let behind = self
             .updates
@@ -60,7 +61,7 @@ impl Mint {
         consolidated(behind.cloned().collect())
     }
 
-    /// Everything up to and with `epoch`.
+    /// Returns all updates with times up to `epoch`.
     pub(super) fn seal(&mut self, epoch: Epoch) -> Minted {
         let later = self.updates.extract_if(.., |(_, time, _)| *time > epoch).collect();
         let due = std::mem::replace(&mut self.updates, later);
@@ -74,7 +75,7 @@ impl Mint {
     }
 }
 
-/// Adds up the differences of equal neighbours; drops what cancels.
+/// Adds up the differences of adjacent equal rows, and drops rows whose sum is zero.
 pub(super) fn consolidate_sorted(rows: &mut Vec<(Row, Diff)>) {
     rows.dedup_by(|next, kept| {
         let same = next.0 == kept.0;
@@ -86,7 +87,7 @@ pub(super) fn consolidate_sorted(rows: &mut Vec<(Row, Diff)>) {
     rows.retain(|(_, diff)| *diff != 0);
 }
 
-/// By row, whatever their times.
+/// Consolidates updates by row, whatever their times.
 fn consolidated(mut updates: Vec<Update>) -> Vec<(Row, Diff)> {
     updates.iter_mut().for_each(|(_, time, _)| *time = Epoch::MIN);
     consolidate(&mut updates);

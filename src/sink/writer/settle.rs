@@ -1,43 +1,44 @@
-//! Taking a compaction's file for its inputs in a table with an index: the entries of the rows move, a slice at a time,
-//! so that no seal waits for all of them.
+//! Settling replaces a compaction's inputs by its file in a table with an index: it moves the rows' entries a slice at
+//! a time, so that no seal waits for all of them.
 //!
-//! 1. Until the last entry has moved the new file is unknown to the log. A row that goes meanwhile goes from where it
-//!    is published ([`Settling::published`]), whether its entry has moved or not, and is gone from the new file at birth.
-//! 2. So is a row that went before its entry's turn came.
+//! 1. Until the last entry has moved, the log does not have the new file. A row that is removed in the meantime is
+//!    removed where it is published ([`SettlingCompaction::published`]), whether its entry has moved or not, and is
+//!    also deleted in the new file from the start.
+//! 2. The same holds for a row that was removed before its entry's turn.
 
 use roaring::RoaringBitmap;
 
-use super::compact::Merged;
-use super::files::{FileState, Files, Positions};
-use super::index::{Index, Place};
-use crate::sink::Batch;
+use super::compact::MergedFiles;
+use super::files::{RowPositions, TableFiles, WriterFile};
+use super::index::{Index, RowAddress};
+use crate::sink::TableBatch;
 
 /// A compaction whose index entries are moving.
-pub(super) struct Settling {
-    merged: Merged,
+pub(super) struct SettlingCompaction {
+    merged: MergedFiles,
     /// The new file's number.
     new: u32,
     /// How many entries have had their turn.
     moved: usize,
-    /// By (1) and (2).
+    /// Positions in the new file that are deleted from the start, by (1) and (2).
     unborn: RoaringBitmap,
-    /// What the new file takes over.
-    vacated: Positions,
+    /// Old positions of the rows that the new file takes over.
+    vacated: RowPositions,
 }
 
-impl Settling {
-    /// Nothing has moved yet.
-    pub(super) fn new(files: &mut Files, merged: Merged) -> Self {
-        Settling {
+impl SettlingCompaction {
+    /// Starts settling, with no entry moved.
+    pub(super) fn new(files: &mut TableFiles, merged: MergedFiles) -> Self {
+        SettlingCompaction {
             merged,
             new: files.reserve(),
             moved: 0,
             unborn: RoaringBitmap::new(),
-            vacated: Positions::new(),
+            vacated: RowPositions::new(),
         }
     }
 
-    /// Moves up to `moves` more entries; says whether all have had their turn.
+    /// Moves up to `moves` more entries; returns whether all have had their turn.
     pub(super) fn advance(&mut self, index: &mut Index, moves: usize) -> bool {
         let end = self.merged.moves.len().min(self.moved.saturating_add(moves));
         for number in self.moved..end {
@@ -53,8 +54,8 @@ impl Settling {
         end == self.merged.moves.len()
     }
 
-    /// Where a row is published that was just taken out of the index at `place`.
-    pub(super) fn published(&mut self, place: Place) -> Place {
+    /// Where the row is published that was just removed from the index at `place`.
+    pub(super) fn published(&mut self, place: RowAddress) -> RowAddress {
         if place.0 != self.new {
             return place;
         }
@@ -65,26 +66,26 @@ impl Settling {
         from
     }
 
-    /// The new file takes the place of its inputs; without a batch if none of its rows is left.
-    pub(super) fn finish(mut self, files: &mut Files) -> (Option<Batch>, Merged) {
+    /// Replaces the inputs by the new file; returns no batch if none of its rows is left.
+    pub(super) fn finish(mut self, files: &mut TableFiles) -> (Option<TableBatch>, MergedFiles) {
         let [file] = self.merged.files.as_slice() else {
             unreachable!("files of a table with an index are merged into one")
         };
         if self.unborn.len() == u64::from(file.rows) {
             return (None, self.merged);
         }
-        files.put(self.new, FileState::of(file));
-        let mut batch = Batch {
+        files.put(self.new, WriterFile::of_new(file));
+        let mut batch = TableBatch {
             adds: vec![file.add.clone()],
-            ..Batch::default()
+            ..TableBatch::default()
         };
         self.vacated.insert(self.new, self.unborn);
         files.vacate(self.vacated, &mut batch);
         (Some(batch), self.merged)
     }
 
-    /// What is given up.
-    pub(super) fn into_merged(self) -> Merged {
+    /// Gives up; returns the compaction's outcome.
+    pub(super) fn into_merged(self) -> MergedFiles {
         self.merged
     }
 }

@@ -1,5 +1,5 @@
-//! A table of which this writer has few rows: they stay in memory, and each change writes the
-//! changed partitions anew as one file each. No index, no deletion vectors.
+//! A table of which this writer has few rows: they stay in memory, and each change rewrites the changed partitions, as
+//! one file each. It has no index and no deletion vectors.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use roaring::RoaringTreemap;
 
 use super::error::WriterError;
 use super::file::encode_rows;
-use super::layout::Layout;
-use super::table::{Desk, Edit, Written};
+use super::layout::TableLayout;
+use super::table::{TableEdit, WriterContext, WrittenBatch};
 use crate::repr::{Diff, Epoch, Row};
-use crate::sink::{Batch, Relocation};
+use crate::sink::{Relocation, TableBatch};
 
-/// The rows, by partition.
+/// The rows in memory, by partition.
 #[derive(Default)]
-pub(super) struct Small {
+pub(super) struct SmallTable {
     parts: BTreeMap<Row, Part>,
     rows: u64,
     bytes: u64,
@@ -23,24 +23,24 @@ pub(super) struct Small {
 #[derive(Default)]
 struct Part {
     rows: BTreeMap<Row, u64>,
-    places: Vec<Place>,
+    places: Vec<PublishedFile>,
 }
 
-/// Where a part's rows are published.
-pub(super) enum Place {
-    /// A file that holds nothing else.
+/// Where the rows of a partition are published.
+pub(super) enum PublishedFile {
+    /// A file that holds only these rows.
     Whole(String),
-    /// Rows of a file that other writers own rows of.
+    /// Positions in a file of which other writers own rows too.
     Shared(String, RoaringTreemap),
 }
 
-impl Small {
-    /// Rows, duplicates counted, and their bytes.
+impl SmallTable {
+    /// The number of rows, counted with their multiplicities, and their bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         (self.rows, self.bytes)
     }
 
-    /// A published row, as loaded.
+    /// Adds a published row that was loaded.
     pub(super) fn insert(&mut self, partition: &Row, row: Row) {
         self.rows += 1;
         self.bytes += row.bytes().len() as u64;
@@ -53,12 +53,12 @@ impl Small {
             .or_default() += 1;
     }
 
-    /// Where rows of a partition are published, as loaded.
-    pub(super) fn place(&mut self, partition: &Row, place: Place) {
+    /// Adds a file in which rows of a partition are published.
+    pub(super) fn place(&mut self, partition: &Row, place: PublishedFile) {
         self.parts.entry(partition.clone()).or_default().places.push(place);
     }
 
-    /// What turns the published rows into the desired ones.
+    /// The changes that turn the published rows into the desired ones.
     pub(super) fn difference(&self, desired: Vec<(Row, Diff)>) -> Vec<(Row, Diff)> {
         let mut changes = desired;
         for part in self.parts.values() {
@@ -69,7 +69,7 @@ impl Small {
         changes
     }
 
-    /// The size after these changes.
+    /// The size (rows, bytes) after these changes.
     pub(super) fn size_after(&self, changes: &[(Row, Diff)]) -> (u64, u64) {
         let (mut rows, mut bytes) = (self.rows as i64, self.bytes as i64);
         for (row, diff) in changes {
@@ -79,8 +79,8 @@ impl Small {
         (rows.max(0) as u64, bytes.max(0) as u64)
     }
 
-    /// Applies changes to the rows in memory; the partitions that changed.
-    fn update(&mut self, layout: &Layout, epoch: Epoch, changes: &[(Row, Diff)]) -> Result<Vec<Row>, WriterError> {
+    /// Applies changes to the rows in memory; returns the partitions that changed.
+    fn update(&mut self, layout: &TableLayout, epoch: Epoch, changes: &[(Row, Diff)]) -> Result<Vec<Row>, WriterError> {
         let rows: Vec<&[u8]> = changes.iter().map(|(row, _)| row.bytes()).collect();
         let (mut touched, mut missing) = (Vec::new(), 0);
         let mut first: Option<&Row> = None;
@@ -115,18 +115,22 @@ impl Small {
         Ok(touched)
     }
 
-    /// Publishes changes. With `rehome`, also what lies in files of other writers moves to own ones.
+    /// Publishes changes. With `rehome`, rows in files shared with other writers move to files of this writer.
     pub(super) fn apply(
         &mut self,
-        layout: &Layout,
-        desk: &Desk,
+        layout: &TableLayout,
+        context: &WriterContext,
         epoch: Epoch,
         changes: &[(Row, Diff)],
         rehome: bool,
-    ) -> Result<Written, WriterError> {
+    ) -> Result<WrittenBatch, WriterError> {
         let mut touched = self.update(layout, epoch, changes)?;
         if rehome {
-            let shares = |part: &Part| part.places.iter().any(|place| matches!(place, Place::Shared(..)));
+            let shares = |part: &Part| {
+                part.places
+                    .iter()
+                    .any(|place| matches!(place, PublishedFile::Shared(..)))
+            };
             touched.extend(
                 self.parts
                     .iter()
@@ -137,7 +141,7 @@ impl Small {
             touched.dedup();
         }
         let data_change = !changes.is_empty();
-        let mut written = Written::new(data_change);
+        let mut written = WrittenBatch::new(data_change);
         for key in touched {
             let part = self.parts.get_mut(&key).expect("touched partitions exist");
             vacate(std::mem::take(&mut part.places), &mut written.batch);
@@ -146,8 +150,14 @@ impl Small {
                 .iter()
                 .flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), *n as usize))
                 .collect();
-            for (file, _) in encode_rows(layout, &rows, (&desk.names, epoch), data_change, desk.limits.file_rows)? {
-                part.places.push(Place::Whole(file.add.path.clone()));
+            for (file, _) in encode_rows(
+                layout,
+                &rows,
+                (&context.names, epoch),
+                data_change,
+                context.limits.file_rows,
+            )? {
+                part.places.push(PublishedFile::Whole(file.add.path.clone()));
                 written.put(file);
             }
             if part.rows.is_empty() {
@@ -157,14 +167,14 @@ impl Small {
         Ok(written)
     }
 
-    /// Rows that others moved are published where they are now.
+    /// Notes the new places of rows that another writer moved.
     pub(super) fn relocate(&mut self, relocation: &Relocation, writer: usize) {
         for part in self.parts.values_mut() {
             let mut moved: BTreeMap<u32, RoaringTreemap> = BTreeMap::new();
             part.places.retain(|place| {
                 let (path, positions) = match place {
-                    Place::Whole(path) => (path, None),
-                    Place::Shared(path, positions) => (path, Some(positions)),
+                    PublishedFile::Whole(path) => (path, None),
+                    PublishedFile::Shared(path, positions) => (path, Some(positions)),
                 };
                 let Some(rows) = relocation.rows_of(path) else {
                     return true;
@@ -180,21 +190,22 @@ impl Small {
             });
             for (file, positions) in moved {
                 let path = relocation.came[file as usize].path.clone();
-                part.places.push(Place::Shared(path, positions));
+                part.places.push(PublishedFile::Shared(path, positions));
             }
         }
     }
 
-    /// Gives up: applies changes in memory, and hands out all rows, to be written, and what is to be vacated.
+    /// Gives up keeping rows in memory: applies changes, and returns all rows as rows to write, and a batch that
+    /// removes them from their files.
     pub(super) fn dissolve(
         mut self,
-        layout: &Layout,
+        layout: &TableLayout,
         epoch: Epoch,
         changes: &[(Row, Diff)],
-    ) -> Result<(Edit, Batch), WriterError> {
+    ) -> Result<(TableEdit, TableBatch), WriterError> {
         self.update(layout, epoch, changes)?;
-        let mut batch = Batch::default();
-        let mut edit = Edit::default();
+        let mut batch = TableBatch::default();
+        let mut edit = TableEdit::default();
         for part in self.parts.into_values() {
             vacate(part.places, &mut batch);
             edit.moved.extend(part.rows);
@@ -203,11 +214,11 @@ impl Small {
     }
 }
 
-fn vacate(places: Vec<Place>, batch: &mut Batch) {
+fn vacate(places: Vec<PublishedFile>, batch: &mut TableBatch) {
     for place in places {
         match place {
-            Place::Whole(path) => batch.removes.push(path),
-            Place::Shared(path, positions) => batch.deletes.push((path, positions)),
+            PublishedFile::Whole(path) => batch.removes.push(path),
+            PublishedFile::Shared(path, positions) => batch.deletes.push((path, positions)),
         }
     }
 }

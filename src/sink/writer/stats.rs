@@ -1,19 +1,19 @@
-//! What a writer has done and holds, readable from any thread.
+//! Counters of a writer, readable from any thread.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Figures of one writer.
+/// Counters of one writer.
 #[derive(Default, Debug)]
 pub struct WriterStats {
     /// By table.
     pub tables: Vec<Arc<TableStats>>,
 }
 
-/// Figures of one table at one writer. The first group counts since the start; the second is now.
+/// Counters of one table at one writer. The first group counts from the start; the second is the present state.
 #[derive(Default, Debug)]
 pub struct TableStats {
-    /// Rows written, rewritten ones counted again.
+    /// Rows written, with rewritten ones counted again.
     pub rows: AtomicU64,
     /// Bytes of files written for snapshots.
     pub bytes: AtomicU64,
@@ -24,10 +24,10 @@ pub struct TableStats {
     /// Rows by which audits found the published table to differ.
     pub corrections: AtomicU64,
 
-    /// Rows this writer keeps in the table; of an append-only table those it wrote.
+    /// Rows that this writer keeps in the table; for an append-only table, the rows that it wrote.
     pub live_rows: AtomicU64,
-    /// Files they are in; 0 for a small table.
+    /// Files that hold these rows; 0 for a small table.
     pub live_files: AtomicU64,
-    /// Bytes of memory that index or rows take.
+    /// Bytes of memory of the index, or of the rows.
     pub index_bytes: AtomicU64,
 }

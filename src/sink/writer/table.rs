@@ -1,4 +1,4 @@
-//! One table at one writer: what waits, where its published rows are, and what a seal does to it.
+//! One table at one writer: the updates that wait, the places of its published rows, and what a seal does to them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,71 +6,71 @@ use std::sync::atomic::Ordering::Relaxed;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 
-use super::Limits;
-use super::compact::{Job, Merged, pick, settle_appended};
+use super::WriterLimits;
+use super::compact::{CompactionJob, MergedFiles, pick, settle_appended};
 use super::error::WriterError;
-use super::file::{Names, NewFile, encode_changes, encode_groups, encode_rows};
-use super::files::{FileState, Files, Positions};
-use super::indexed::Indexed;
-use super::lake::Lake;
-use super::layout::Layout;
+use super::file::{FileNames, NewFile, encode_changes, encode_groups, encode_rows};
+use super::file_store::FileStore;
+use super::files::{RowPositions, TableFiles, WriterFile};
+use super::indexed::IndexedTable;
+use super::layout::TableLayout;
 use super::mint::{Mint, Minted, consolidate_sorted};
-use super::small::Small;
+use super::small::SmallTable;
 use super::stats::TableStats;
 use crate::definition::Deletes;
 use crate::repr::{Diff, Epoch, Row, Update};
-use crate::sink::{Batch, Relocation, TableSpec};
+use crate::sink::{Relocation, TableBatch, TableSpec};
 
-/// What every table of a writer writes with.
-pub(super) struct Desk {
-    pub(super) lake: Arc<Lake>,
-    pub(super) names: Names,
-    pub(super) limits: Limits,
+/// What all tables of a writer share.
+pub(super) struct WriterContext {
+    pub(super) store: Arc<FileStore>,
+    pub(super) names: FileNames,
+    pub(super) limits: WriterLimits,
 }
 
-/// How published rows are kept track of.
-pub(super) enum Kept {
-    /// Append-only: files alone.
-    Appended(Files),
-    /// Few rows: in memory.
-    Small(Small),
-    /// Many: by hash.
-    Indexed(Box<Indexed>),
+/// How a table keeps track of its published rows.
+pub(super) enum RowTracking {
+    /// An append-only table knows only its files.
+    Appended(TableFiles),
+    /// A table with few rows keeps them in memory.
+    Small(SmallTable),
+    /// A table with many rows has an index by hash.
+    Indexed(Box<IndexedTable>),
 }
 
-/// What is to become of a table's rows.
+/// A change of a table's rows that is to be published.
 #[derive(Default)]
-pub(super) struct Edit {
-    /// Rows to add and to take out.
+pub(super) struct TableEdit {
+    /// Rows to add and to remove, by the sign of the difference.
     pub(super) changes: Vec<(Row, Diff)>,
-    /// Rows to write anew.
+    /// Rows to rewrite, with their counts.
     pub(super) moved: Vec<(Row, u64)>,
-    /// Rows that go and are out of the index already.
+    /// Rows to remove that are already out of the index.
     pub(super) leftovers: Vec<(Row, Diff)>,
-    /// Positions that go.
-    pub(super) vacated: Positions,
+    /// Positions of rows to remove from their files.
+    pub(super) vacated: RowPositions,
 }
 
-/// A batch, and the files it names, to be stored.
-pub(super) struct Written {
-    pub(super) batch: Batch,
+/// A batch, and the files that it names, which are still to be stored.
+pub(super) struct WrittenBatch {
+    pub(super) batch: TableBatch,
     pub(super) files: Vec<(String, Bytes)>,
     rows: u64,
 }
 
-impl Written {
+impl WrittenBatch {
     pub(super) fn new(data_change: bool) -> Self {
-        Written {
-            batch: Batch {
+        WrittenBatch {
+            batch: TableBatch {
                 data_change,
-                ..Batch::default()
+                ..TableBatch::default()
             },
             files: Vec::new(),
             rows: 0,
         }
     }
 
-    /// One more data file.
+    /// Adds a data file.
     pub(super) fn put(&mut self, file: NewFile) {
         self.rows += u64::from(file.rows);
         self.batch.adds.push(file.add);
@@ -78,54 +78,58 @@ impl Written {
     }
 }
 
-/// How a compaction ended.
-pub(super) enum Settled {
-    /// What the committer is told.
-    Done(Batch),
-    /// It came too late: its file is nobody's.
-    Void(Merged),
+/// The end of a compaction.
+pub(super) enum CompactionResult {
+    /// The batch to commit.
+    Done(TableBatch),
+    /// The compaction came too late: no log will have its file.
+    Void(MergedFiles),
 }
 
-/// A comparison of the published rows with those that are desired.
+/// A comparison of the published rows with the desired ones, by an audit.
 struct Audit {
-    /// Desired rows have times up to this.
+    /// The desired rows have times up to this epoch.
     upto: Epoch,
-    /// Published rows that have come already: they need not wait in memory for the rest.
-    kept: Positions,
+    /// Positions of published rows that have been confirmed as desired: these need not wait in memory for the rest.
+    confirmed: RowPositions,
 }
 
 /// One table at one writer.
-pub(super) struct Table {
-    layout: Arc<Layout>,
+pub(super) struct TableWriter {
+    layout: Arc<TableLayout>,
     mint: Mint,
-    kept: Kept,
-    /// The next seal carries the whole desired table.
+    tracking: RowTracking,
+    /// Set if the next seal carries the whole desired table.
     audit: Option<Audit>,
-    /// The next seal is the first since the table was loaded.
+    /// Whether the next seal is the first since the table was loaded.
     restored: bool,
-    /// Whether a compaction is under way; whether one may be worth it.
+    /// `compacting`: whether a compaction is under way. `dirty`: whether one may be worth its cost.
     compacting: bool,
     dirty: bool,
-    /// Files of a log that hold nothing that counts: the next seal takes them out.
+    /// Files of a log that hold nothing that counts any more; the next seal removes them.
     void: Vec<String>,
     pub(super) stats: Arc<TableStats>,
 }
 
-impl Table {
-    /// A table; `kept` from its live files where it has any.
-    pub(super) fn new(spec: TableSpec, kept: Option<Kept>, stats: Arc<TableStats>) -> Result<Self, WriterError> {
-        let restored = kept.is_some();
-        let kept = kept.unwrap_or_else(|| match spec.deletes {
-            _ if spec.append_only => Kept::Appended(Files::default()),
-            Deletes::Vectors => Kept::Indexed(Box::new(Indexed::new(false))),
-            Deletes::Auto | Deletes::Rewrite => Kept::Small(Small::default()),
+impl TableWriter {
+    /// A table; `tracking` tracks the rows of its live files, if it has any.
+    pub(super) fn new(
+        spec: TableSpec,
+        tracking: Option<RowTracking>,
+        stats: Arc<TableStats>,
+    ) -> Result<Self, WriterError> {
+        let restored = tracking.is_some();
+        let tracking = tracking.unwrap_or_else(|| match spec.deletes {
+            _ if spec.append_only => RowTracking::Appended(TableFiles::default()),
+            Deletes::Vectors => RowTracking::Indexed(Box::new(IndexedTable::new(false))),
+            Deletes::Auto | Deletes::Rewrite => RowTracking::Small(SmallTable::default()),
         });
-        let layout = Arc::new(Layout::new(spec)?);
+        let layout = Arc::new(TableLayout::new(spec)?);
         let (mint, dirty) = (Mint::default(), restored);
-        let table = Table {
+        let table = TableWriter {
             layout,
             mint,
-            kept,
+            tracking,
             audit: None,
             restored,
             compacting: false,
@@ -137,15 +141,15 @@ impl Table {
         Ok(table)
     }
 
-    /// The next seal carries the whole desired table, at times up to this.
+    /// Announces that the next seal carries the whole desired table, at times up to `upto`.
     pub(super) fn audit_next(&mut self, upto: Epoch) {
-        let kept = Positions::new();
-        self.audit = Some(Audit { upto, kept });
+        let confirmed = RowPositions::new();
+        self.audit = Some(Audit { upto, confirmed });
     }
 
-    /// What the files of this log hold counts no more: the next seal takes them out.
+    /// Announces that the rows in this log's files do not count any more: the next seal removes the files.
     pub(super) fn start_anew(&mut self) {
-        if let Kept::Appended(files) = &mut self.kept {
+        if let RowTracking::Appended(files) = &mut self.tracking {
             let files = std::mem::take(files);
             self.void.extend(files.iter().map(|(_, file)| file.path.clone()));
         }
@@ -158,15 +162,15 @@ impl Table {
 
     /// Takes updates.
     pub(super) fn observe_rows(&mut self, mut updates: Vec<Update>) {
-        if let (Some(Audit { upto, kept }), Kept::Indexed(indexed)) = (&mut self.audit, &self.kept) {
-            updates.retain(|(row, time, diff)| !(*diff == 1 && time <= upto && indexed.confirm(row, kept)));
+        if let (Some(Audit { upto, confirmed }), RowTracking::Indexed(indexed)) = (&mut self.audit, &self.tracking) {
+            updates.retain(|(row, time, diff)| !(*diff == 1 && time <= upto && indexed.confirm(row, confirmed)));
         }
         self.mint.observe_rows(updates);
     }
 
     /// Takes appended columns.
     pub(super) fn observe_columns(&mut self, epoch: Epoch, batch: RecordBatch) -> Result<(), WriterError> {
-        if matches!(self.kept, Kept::Appended(_)) {
+        if matches!(self.tracking, RowTracking::Appended(_)) {
             self.mint.observe_columns(epoch, batch);
         } else {
             let rows = self.layout.encode(&batch)?;
@@ -176,8 +180,8 @@ impl Table {
         Ok(())
     }
 
-    /// Everything up to `epoch` becomes files (returned, not yet stored) and a batch.
-    pub(super) fn seal(&mut self, desk: &Desk, epoch: Epoch) -> Result<Option<Written>, WriterError> {
+    /// Turns all updates up to `epoch` into files (returned, not yet stored) and a batch.
+    pub(super) fn seal(&mut self, context: &WriterContext, epoch: Epoch) -> Result<Option<WrittenBatch>, WriterError> {
         let audit = match self.audit.take() {
             Some(audit) => {
                 let behind = self.layout.canonical(self.mint.behind(audit.upto, epoch))?;
@@ -187,9 +191,9 @@ impl Table {
         };
         let minted = self.mint.seal(epoch);
         let restored = std::mem::take(&mut self.restored);
-        let written = match &mut self.kept {
-            Kept::Appended(files) => {
-                let mut written = append(&self.layout, files, desk, epoch, minted)?;
+        let written = match &mut self.tracking {
+            RowTracking::Appended(files) => {
+                let mut written = append(&self.layout, files, context, epoch, minted)?;
                 written.batch.removes.append(&mut self.void);
                 written
             }
@@ -198,7 +202,7 @@ impl Table {
                 if rows.is_empty() && !restored && audit.is_none() {
                     return Ok(None);
                 }
-                self.seal_rows(desk, epoch, rows, audit, restored)?
+                self.seal_rows(context, epoch, rows, audit, restored)?
             }
         };
         if written.batch.is_empty() {
@@ -214,28 +218,31 @@ impl Table {
         Ok(Some(written))
     }
 
-    /// An audit comes with what has changed since the epoch that it compares: rows that have come or left are no corrections.
+    /// Seals a table with rows. An audit comes with the changes since the epoch that it compares, because these are no
+    /// corrections.
     fn seal_rows(
         &mut self,
-        desk: &Desk,
+        context: &WriterContext,
         epoch: Epoch,
         rows: Vec<(Row, Diff)>,
         audit: Option<(Audit, Vec<(Row, Diff)>)>,
         restored: bool,
-    ) -> Result<Written, WriterError> {
+    ) -> Result<WrittenBatch, WriterError> {
         if audit.is_none() {
-            self.shrink(desk)?;
+            self.shrink(context)?;
         }
         let (audit, behind) = audit.unzip();
-        let edit = match (&mut self.kept, audit) {
-            (Kept::Small(small), Some(_)) => Edit {
+        let edit = match (&mut self.tracking, audit) {
+            (RowTracking::Small(small), Some(_)) => TableEdit {
                 changes: small.difference(rows),
-                ..Edit::default()
+                ..TableEdit::default()
             },
-            (Kept::Indexed(indexed), Some(audit)) => indexed.difference(&self.layout, desk, rows, audit.kept)?,
-            _ => Edit {
+            (RowTracking::Indexed(indexed), Some(audit)) => {
+                indexed.difference(&self.layout, context, rows, audit.confirmed)?
+            }
+            _ => TableEdit {
                 changes: rows,
-                ..Edit::default()
+                ..TableEdit::default()
             },
         };
         let changed: u64 = edit
@@ -257,27 +264,30 @@ impl Table {
             Vec::new()
         };
         let data_change = changed > 0;
-        let outgrown = matches!(&self.kept, Kept::Small(small) if {
+        let outgrown = matches!(&self.tracking, RowTracking::Small(small) if {
             let (rows, bytes) = small.size_after(&edit.changes);
-            rows > desk.limits.small_rows || bytes > desk.limits.small_bytes
+            rows > context.limits.small_rows || bytes > context.limits.small_bytes
         });
-        let mut written = match &mut self.kept {
-            Kept::Small(small) if outgrown => {
+        let mut written = match &mut self.tracking {
+            RowTracking::Small(small) if outgrown => {
                 let (moved, vacated) = std::mem::take(small).dissolve(&self.layout, epoch, &edit.changes)?;
-                let mut indexed = Indexed::new(self.layout.spec.deletes == Deletes::Rewrite);
-                let mut written = indexed.apply(&self.layout, desk, epoch, moved, (data_change, false))?;
+                let mut indexed = IndexedTable::new(self.layout.spec.deletes == Deletes::Rewrite);
+                let mut written = indexed.apply(&self.layout, context, epoch, moved, (data_change, false))?;
                 written.batch.removes = vacated.removes;
                 written.batch.deletes = vacated.deletes;
-                self.kept = Kept::Indexed(Box::new(indexed));
+                self.tracking = RowTracking::Indexed(Box::new(indexed));
                 written
             }
-            Kept::Small(small) => small.apply(&self.layout, desk, epoch, &edit.changes, restored)?,
-            Kept::Indexed(indexed) => indexed.apply(&self.layout, desk, epoch, edit, (data_change, restored))?,
-            Kept::Appended(_) => unreachable!("append-only tables are sealed by `append`"),
+            RowTracking::Small(small) => small.apply(&self.layout, context, epoch, &edit.changes, restored)?,
+            RowTracking::Indexed(indexed) => {
+                indexed.apply(&self.layout, context, epoch, edit, (data_change, restored))?
+            }
+            RowTracking::Appended(_) => unreachable!("append-only tables are sealed by `append`"),
         };
-        // Also where rows are only added: once any writer tells changes, readers of the version see those alone.
+        // This is needed also if rows are only added: once any writer has change files, readers of the version use
+        // only those.
         if !feed.is_empty() {
-            for (change, physical, bytes) in encode_changes(&self.layout, &feed, (&desk.names, epoch))? {
+            for (change, physical, bytes) in encode_changes(&self.layout, &feed, (&context.names, epoch))? {
                 written.batch.changes.push(change);
                 written.files.push((physical, bytes));
             }
@@ -285,12 +295,12 @@ impl Table {
         Ok(written)
     }
 
-    /// Back to rows in memory, once far below the threshold and once compaction has left little to read.
-    fn shrink(&mut self, desk: &Desk) -> Result<(), WriterError> {
-        let Kept::Indexed(indexed) = &self.kept else {
+    /// Returns to rows in memory, once the table is far below the threshold and compaction has left little to read.
+    fn shrink(&mut self, context: &WriterContext) -> Result<(), WriterError> {
+        let RowTracking::Indexed(indexed) = &self.tracking else {
             return Ok(());
         };
-        let limits = &desk.limits;
+        let limits = &context.limits;
         if self.layout.spec.deletes == Deletes::Vectors
             || self.compacting
             || indexed.index.len() > limits.small_rows / 4
@@ -301,77 +311,77 @@ impl Table {
         if indexed.files.len() > 4 * limits.merge_files || physical > 4 * limits.small_rows {
             return Ok(());
         }
-        let small = indexed.shrink(&self.layout, desk)?;
+        let small = indexed.shrink(&self.layout, context)?;
         if small.size().1 <= limits.small_bytes / 4 {
-            self.kept = Kept::Small(small);
+            self.tracking = RowTracking::Small(small);
         }
         Ok(())
     }
 
-    /// A compaction worth doing.
-    pub(super) fn compaction(&mut self, table: usize, desk: &Desk, epoch: Epoch) -> Option<Job> {
+    /// A compaction, if one is worth its cost.
+    pub(super) fn compaction(&mut self, table: usize, context: &WriterContext, epoch: Epoch) -> Option<CompactionJob> {
         if self.restored || !std::mem::take(&mut self.dirty) {
             return None;
         }
-        let (files, indexed) = match &self.kept {
-            Kept::Appended(files) => (files, false),
-            Kept::Indexed(indexed) => (&indexed.files, true),
-            Kept::Small(_) => return None,
+        let (files, indexed) = match &self.tracking {
+            RowTracking::Appended(files) => (files, false),
+            RowTracking::Indexed(indexed) => (&indexed.files, true),
+            RowTracking::Small(_) => return None,
         };
-        let inputs = pick(files, &desk.limits, self.layout.spec.fold.is_some())?;
+        let inputs = pick(files, &context.limits, self.layout.spec.summation.is_some())?;
         let inputs = inputs
             .into_iter()
             .map(|id| (id, files.get(id).expect("picked files are live").clone()))
             .collect();
         self.compacting = true;
-        let (layout, lake, names) = (self.layout.clone(), desk.lake.clone(), desk.names.clone());
-        Some(Job {
+        let (layout, store, names) = (self.layout.clone(), context.store.clone(), context.names.clone());
+        Some(CompactionJob {
             table,
             epoch,
             layout,
-            lake,
+            store,
             names,
             inputs,
             indexed,
-            fold_rows: desk.limits.fold_rows,
+            fold_rows: context.limits.fold_rows,
         })
     }
 
-    /// Takes a compaction's result, to be settled.
-    pub(super) fn begin_settling(&mut self, merged: Merged) -> Option<Settled> {
-        let settled = match &mut self.kept {
-            Kept::Appended(files) => Some((Some(settle_appended(files, &merged)), merged)),
-            Kept::Indexed(indexed) => indexed.begin_settling(merged),
-            Kept::Small(_) => Some((None, merged)),
+    /// Takes over a compaction's outcome, to be settled.
+    pub(super) fn begin_settling(&mut self, merged: MergedFiles) -> Option<CompactionResult> {
+        let settled = match &mut self.tracking {
+            RowTracking::Appended(files) => Some((Some(settle_appended(files, &merged)), merged)),
+            RowTracking::Indexed(indexed) => indexed.begin_settling(merged),
+            RowTracking::Small(_) => Some((None, merged)),
         };
-        settled.map(|settled| self.settled(settled))
+        settled.map(|settled| self.end_compaction(settled))
     }
 
-    /// Moves up to `moves` index entries to a compaction's file; its end, once all have.
-    pub(super) fn settle(&mut self, moves: usize) -> Option<Settled> {
-        let Kept::Indexed(indexed) = &mut self.kept else {
+    /// Moves up to `moves` index entries to a compaction's file; returns the compaction's end after the last one.
+    pub(super) fn move_entries(&mut self, moves: usize) -> Option<CompactionResult> {
+        let RowTracking::Indexed(indexed) = &mut self.tracking else {
             return None;
         };
-        let settled = indexed.settle(moves)?;
-        Some(self.settled(settled))
+        let settled = indexed.move_entries(moves)?;
+        Some(self.end_compaction(settled))
     }
 
-    fn settled(&mut self, (batch, merged): (Option<Batch>, Merged)) -> Settled {
+    fn end_compaction(&mut self, (batch, merged): (Option<TableBatch>, MergedFiles)) -> CompactionResult {
         (self.compacting, self.dirty) = (false, true);
         if batch.is_some() {
             self.stats.compactions.fetch_add(1, Relaxed);
         }
         self.publish_sizes();
-        batch.map_or(Settled::Void(merged), Settled::Done)
+        batch.map_or(CompactionResult::Void(merged), CompactionResult::Done)
     }
 
-    /// Takes rows that others moved for where they are now.
+    /// Notes the new places of rows that another writer moved.
     pub(super) fn relocate(&mut self, relocation: &Relocation, writer: usize) -> Result<(), WriterError> {
-        match &mut self.kept {
-            // Rewrites of tables without vectors are undone: nothing has moved.
-            Kept::Appended(_) => {}
-            Kept::Small(small) => small.relocate(relocation, writer),
-            Kept::Indexed(indexed) => {
+        match &mut self.tracking {
+            // Rewrites of tables without vectors are undone, so nothing has moved.
+            RowTracking::Appended(_) => {}
+            RowTracking::Small(small) => small.relocate(relocation, writer),
+            RowTracking::Indexed(indexed) => {
                 let lost = indexed.relocate(relocation, writer, &self.layout.spec.path)?;
                 if lost > 0 {
                     return Err(WriterError::Relocated {
@@ -385,23 +395,23 @@ impl Table {
         Ok(())
     }
 
-    /// The compaction that is not settled, given up.
-    pub(super) fn give_up(&mut self) -> Option<Merged> {
-        match &mut self.kept {
-            Kept::Indexed(indexed) => indexed.give_up(),
+    /// Gives up the compaction that is not settled.
+    pub(super) fn give_up(&mut self) -> Option<MergedFiles> {
+        match &mut self.tracking {
+            RowTracking::Indexed(indexed) => indexed.give_up(),
             _ => None,
         }
     }
 
     fn publish_sizes(&self) {
-        let (live, files, memory) = match &self.kept {
-            Kept::Appended(files) => (files.iter().map(|(_, f)| u64::from(f.live())).sum(), files.len(), 0),
-            Kept::Small(small) => (
+        let (live, files, memory) = match &self.tracking {
+            RowTracking::Appended(files) => (files.iter().map(|(_, f)| u64::from(f.live())).sum(), files.len(), 0),
+            RowTracking::Small(small) => (
                 small.size().0,
                 0,
                 small.size().1 as usize + small.size().0 as usize * 48,
             ),
-            Kept::Indexed(indexed) => (indexed.index.len(), indexed.files.len(), indexed.index.memory()),
+            RowTracking::Indexed(indexed) => (indexed.index.len(), indexed.files.len(), indexed.index.memory()),
         };
         self.stats.live_rows.store(live, Relaxed);
         self.stats.live_files.store(files as u64, Relaxed);
@@ -409,7 +419,7 @@ impl Table {
     }
 }
 
-/// By how many rows these changes are others than those `behind`.
+/// The number of rows by which these changes differ from those in `behind`.
 fn apart<'a>(changes: impl Iterator<Item = &'a (Row, Diff)>, behind: Vec<(Row, Diff)>) -> u64 {
     let mut rows: Vec<(Row, Diff)> = changes.cloned().collect();
     rows.extend(behind.into_iter().map(|(row, diff)| (row, -diff)));
@@ -418,38 +428,44 @@ fn apart<'a>(changes: impl Iterator<Item = &'a (Row, Diff)>, behind: Vec<(Row, D
     rows.iter().map(|(_, diff)| diff.unsigned_abs()).sum()
 }
 
-/// New files of an append-only table.
+/// Encodes updates of an append-only table as new files.
 fn append(
-    layout: &Layout,
-    files: &mut Files,
-    desk: &Desk,
+    layout: &TableLayout,
+    files: &mut TableFiles,
+    context: &WriterContext,
     epoch: Epoch,
     minted: Minted,
-) -> Result<Written, WriterError> {
+) -> Result<WrittenBatch, WriterError> {
     if minted.rows.iter().any(|(_, diff)| *diff < 0) {
         return Err(WriterError::Removal {
             table: layout.spec.name.clone(),
             epoch,
         });
     }
-    let names = (&desk.names, epoch);
-    let mut written = Written::new(true);
+    let names = (&context.names, epoch);
+    let mut written = WrittenBatch::new(true);
     let rows: Vec<&[u8]> = minted
         .rows
         .iter()
         .flat_map(|(row, n)| std::iter::repeat_n(row.bytes(), *n as usize))
         .collect();
-    let mut new: Vec<NewFile> = encode_rows(layout, &rows, names, true, desk.limits.file_rows)?
+    let mut new: Vec<NewFile> = encode_rows(layout, &rows, names, true, context.limits.file_rows)?
         .into_iter()
         .map(|(file, _)| file)
         .collect();
-    let columns = match &layout.spec.fold {
-        Some(fold) if !minted.columns.is_empty() => fold.fold(&minted.columns, desk.limits.fold_rows),
+    let columns = match &layout.spec.summation {
+        Some(summation) if !minted.columns.is_empty() => summation.add_up(&minted.columns, context.limits.fold_rows),
         _ => minted.columns,
     };
-    new.append(&mut encode_groups(layout, columns, desk.limits.file_rows, names, true)?);
+    new.append(&mut encode_groups(
+        layout,
+        columns,
+        context.limits.file_rows,
+        names,
+        true,
+    )?);
     for file in new {
-        files.insert(FileState::of(&file));
+        files.insert(WriterFile::of_new(&file));
         written.put(file);
     }
     Ok(written)

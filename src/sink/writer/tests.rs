@@ -1,24 +1,24 @@
-//! Writers against a committer made of a list of files with deletion bitmaps, and a multiset as oracle: at every seal
-//! the files hold exactly the multiset.
+//! Tests writers against a simple committer (a list of files with deletion bitmaps), with a multiset as oracle: at
+//! every seal the files hold exactly the multiset.
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
-use std::time::Instant;
 
 use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use differential_dataflow::difference::Semigroup;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use roaring::RoaringTreemap;
+use url::Url;
 
 use super::file::decode_file;
-use super::layout::{Layout, from_log};
+use super::layout::{TableLayout, from_log};
 use super::*;
 use crate::definition::Deletes;
-use crate::render::Accumulators;
-use crate::repr::{Row, RowCodec, Update};
+use crate::lake::Lake;
+use crate::repr::{Accumulators, Row, RowCodec, Update};
 use crate::sink::{LiveFile, sums};
 
 struct Random(u64);
@@ -49,7 +49,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// Rows of every type; the same ids are the same rows.
+/// Rows of every type; equal ids give equal rows.
 fn rows_of(ids: &[i64]) -> Vec<Row> {
     let pick = |i: i64, n: i64| (i % n != 0).then_some(i);
     let regions = ["north", "a b/c=%é", "x"];
@@ -124,7 +124,7 @@ fn spec(deletes: Deletes, partition_by: Vec<usize>, change_data_feed: bool) -> T
         schema: schema(),
         partition_by,
         append_only: false,
-        fold: None,
+        summation: None,
         deletes,
         change_data_feed,
         description: None,
@@ -138,8 +138,8 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-fn tight() -> Limits {
-    Limits {
+fn tight() -> WriterLimits {
+    WriterLimits {
         small_rows: 40,
         small_bytes: 1 << 20,
         file_rows: 64,
@@ -158,29 +158,28 @@ fn config(folder: &FilePath, spec: TableSpec, runtime: &tokio::runtime::Runtime)
         writers: 1,
         generation: 1,
         specs: Arc::new(vec![spec]),
-        store: Arc::new(LocalFileSystem::new_with_prefix(folder).unwrap()),
-        root: Path::default(),
-        local: Some(folder.to_path_buf()),
-        durable: true,
+        lake: Lake::open(folder.to_str().unwrap(), &BTreeMap::new())
+            .unwrap()
+            .with_durability(true),
         runtime: runtime.handle().clone(),
         limits: tight(),
         relocations: Relocations::default(),
     }
 }
 
-/// What a committer does with batches, and a reader with files.
+/// Stands for the committer, which applies batches, and for a reader of the files.
 struct Log {
     live: BTreeMap<String, LiveFile>,
-    layout: Layout,
+    layout: TableLayout,
     config: WriterConfig,
     changes: BTreeMap<Row, i64>,
-    /// Whether writers are told that what there is counts no more.
+    /// Whether the next writers are told that existing files do not count any more.
     anew: bool,
 }
 
 impl Log {
     fn new(config: WriterConfig) -> Self {
-        let layout = Layout::new(config.specs[0].clone()).unwrap();
+        let layout = TableLayout::new(config.specs[0].clone()).unwrap();
         Log {
             live: BTreeMap::new(),
             layout,
@@ -192,12 +191,12 @@ impl Log {
 
     fn bytes(&self, path: &str) -> Bytes {
         self.config
-            .lake()
+            .file_store()
             .get(&format!("silver/things/{}", from_log(path).unwrap()))
             .expect("a named file is there")
     }
 
-    fn apply(&mut self, batch: Batch) {
+    fn apply(&mut self, batch: TableBatch) {
         for add in batch.adds {
             assert_eq!(add.data_change, batch.data_change);
             assert_eq!(self.bytes(&add.path).len() as u64, add.size);
@@ -258,8 +257,8 @@ impl Log {
         rows
     }
 
-    /// `audit`: against the rows up to this epoch.
-    fn writers(&self, writers: usize, generation: u64, audit: Option<Epoch>) -> Vec<Writer> {
+    /// Restores writers from the live files; `audit`: they audit against the rows up to this epoch.
+    fn writers(&self, writers: usize, generation: u64, audit: Option<Epoch>) -> Vec<SinkWriter> {
         let config = WriterConfig {
             writers,
             generation,
@@ -277,7 +276,7 @@ impl Log {
                 if self.anew {
                     restored.start_anew(0);
                 }
-                Writer::new(
+                SinkWriter::new(
                     WriterConfig {
                         writer,
                         ..config.clone()
@@ -290,43 +289,48 @@ impl Log {
     }
 }
 
-fn send(writers: &mut [Writer], updates: Vec<Update>) {
+fn send(writers: &mut [SinkWriter], updates: Vec<Update>) {
     let count = writers.len();
     let mut shares: Vec<Vec<Update>> = vec![Vec::new(); count];
     updates
         .into_iter()
         .for_each(|update| shares[owner(update.0.bytes(), count)].push(update));
     for (writer, updates) in writers.iter_mut().zip(shares) {
-        assert!(writer.observe(Arrival::Rows { table: 0, updates }).unwrap().is_none());
+        assert!(
+            writer
+                .observe(WriterMessage::Rows { table: 0, updates })
+                .unwrap()
+                .is_none()
+        );
     }
 }
 
-fn seal(writers: &mut [Writer], log: &mut Log, epoch: Epoch) {
+fn seal(writers: &mut [SinkWriter], log: &mut Log, epoch: Epoch) {
     let prepared: Vec<Prepared> = writers
         .iter_mut()
-        .map(|w| w.observe(Arrival::Seal { epoch }).unwrap().unwrap())
+        .map(|w| w.observe(WriterMessage::Seal { epoch }).unwrap().unwrap())
         .collect();
-    // Two writers may name rows of one file: the log sees the whole snapshot before it drops anything.
+    // Two writers may name rows of one file: the log applies the whole snapshot before it drops anything.
     for prepared in prepared {
         assert_eq!(prepared.epoch, epoch);
         prepared.tables.into_iter().for_each(|(_, batch)| log.apply(batch));
     }
 }
 
-fn corrections(writers: &[Writer]) -> u64 {
+fn corrections(writers: &[SinkWriter]) -> u64 {
     writers
         .iter()
         .map(|w| w.stats().tables[0].corrections.load(Relaxed))
         .sum()
 }
 
-/// Random updates over restarts with other numbers of writers, compactions between and across seals.
+/// Sends random updates, over restarts with other numbers of writers, with compactions between and across seals.
 fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
     let feed = seed.is_multiple_of(2);
     let config = config(folder.path(), spec(deletes, partition_by, feed), &runtime);
     let mut log = Log::new(WriterConfig {
-        durable: seed == 1,
+        lake: config.lake.with_durability(seed == 1),
         ..config
     });
     let mut random = Random(seed * 7919 + 1);
@@ -336,7 +340,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
     for (phase, count) in [2, 2, 3, 1, 2].into_iter().enumerate() {
         let mut writers = log.writers(count, phase as u64, (phase > 0).then_some(epoch));
         if phase > 0 {
-            // What the graph recomputed: the same, or (a changed definition) something else.
+            // The rows that the graph recomputed are the same or, as after a changed definition, different.
             let before = model.clone();
             if phase % 2 == 0 {
                 for row in rows.iter().take(30) {
@@ -353,7 +357,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                 &mut writers,
                 model.iter().map(|(row, n)| (row.clone(), epoch, *n)).collect(),
             );
-            // What has changed since is no difference.
+            // Changes since the audited epoch do not count as corrections.
             let mut since: Vec<(Row, i64)> = model.iter().take(phase * 3).map(|(row, n)| (row.clone(), -n)).collect();
             since.extend((0..phase * 2).map(|_| (rows[random.below(400) as usize].clone(), 1)));
             epoch += 1;
@@ -370,7 +374,8 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
             assert_eq!(corrections(&writers), differs);
         }
         for step in 0..14 {
-            // Bulk in, then churn, then nearly empty: through every way of keeping rows.
+            // First a bulk load, then churn, then nearly nothing, so that the table goes through every way of tracking
+            // rows.
             let (adds, removes) = match step {
                 0 => (60, 0),
                 5 if phase % 2 == 1 => (200, 10),
@@ -402,16 +407,16 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                     false => w.compaction().map(|job| job.run().unwrap()),
                 })
                 .collect();
-            // Something of the future, taken back in the future.
+            // Updates of a later epoch that cancel.
             updates.push((rows[0].clone(), epoch + 1, 3));
             updates.push((rows[0].clone(), epoch + 1, -3));
             send(&mut writers, updates);
             seal(&mut writers, &mut log, epoch);
             for (writer, merged) in writers.iter_mut().zip(running) {
                 let begun = merged.and_then(|merged| writer.begin_settling(merged).unwrap());
-                // Now and then a seal comes before the first entry has moved.
+                // Sometimes a seal comes before the first entry has moved.
                 let moves = random.below(4) * random.below(30);
-                let compaction = begun.or_else(|| writer.settle(moves as usize).unwrap());
+                let compaction = begun.or_else(|| writer.move_entries(moves as usize).unwrap());
                 if let Some(compaction) = compaction {
                     assert!(!compaction.batch.data_change);
                     log.apply(compaction.batch);
@@ -490,19 +495,19 @@ fn partitioned_tables_hold_the_multiset_at_every_seal() {
 fn a_row_that_is_not_there_is_a_fault_that_names_table_and_epoch() {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
     for deletes in [Deletes::Auto, Deletes::Vectors] {
-        let mut writer = Writer::new(
+        let mut writer = SinkWriter::new(
             config(folder.path(), spec(deletes, vec![], false), &runtime),
-            Loaded::default(),
+            LoadedWriter::default(),
         )
         .unwrap();
         let row = rows_of(&[1]).remove(0);
         writer
-            .observe(Arrival::Rows {
+            .observe(WriterMessage::Rows {
                 table: 0,
                 updates: vec![(row, 5, -2)],
             })
             .unwrap();
-        let fault = writer.observe(Arrival::Seal { epoch: 7 }).unwrap_err();
+        let fault = writer.observe(WriterMessage::Seal { epoch: 7 }).unwrap_err();
         assert!(
             matches!(&fault, WriterError::UnknownRow { table, epoch: 7, missing: 2, row } if table == "silver.things" && row.contains(':')),
             "{fault}"
@@ -563,17 +568,17 @@ fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
             let rows = rows_of(&(epoch..epoch + 5).collect::<Vec<_>>());
             let batch = log.layout.decode(rows.iter().map(Row::bytes)).unwrap();
             rows.iter().for_each(|row| *model.entry(row.clone()).or_default() += 1);
-            // One step ahead: columns wait for the seal of their epoch.
+            // Columns of the next epoch wait for its seal.
             let ahead = batch.clone();
             writers[0]
-                .observe(Arrival::Columns {
+                .observe(WriterMessage::Columns {
                     table: 0,
                     epoch: 2 * epoch as u64,
                     batch,
                 })
                 .unwrap();
             writers[0]
-                .observe(Arrival::Columns {
+                .observe(WriterMessage::Columns {
                     table: 0,
                     epoch: 2 * epoch as u64 + 1,
                     batch: ahead,
@@ -591,14 +596,14 @@ fn appended_columns_go_to_files_in_order_of_epochs_and_are_merged() {
             most = most.max(log.live.len());
         }
         assert!(most < 60, "{most} files");
-        // Restart: nothing is read, merging goes on.
+        // A restart reads nothing, and merging goes on.
         let mut writers = log.writers(2, 2, Some(Epoch::MAX));
         seal(&mut writers, &mut log, 500);
         assert_eq!(log.read(), model);
     }
 }
 
-/// What the log says together: by aggregate and group.
+/// The sums that the log stands for, by aggregate and group.
 fn summed(log: &Log) -> BTreeMap<(i64, Row), Accumulators> {
     let mut sums: BTreeMap<(i64, Row), Accumulators> = BTreeMap::new();
     for (row, count) in log.read() {
@@ -622,7 +627,7 @@ fn a_log_says_the_same_however_it_is_folded_and_drops_what_counts_no_more() {
     let mut model: BTreeMap<(i64, Row), Accumulators> = BTreeMap::new();
     let mut random = Random(77);
     let mut epoch = 1;
-    // The last run knows one of the aggregates no more, the one behind it none.
+    // The last but one run drops one of the aggregates, and the last run has only new ones.
     for (generation, (live, anew, count)) in [
         ([1, 2], false, 2),
         ([1, 2], false, 1),
@@ -637,9 +642,9 @@ fn a_log_says_the_same_however_it_is_folded_and_drops_what_counts_no_more() {
         let mut writers = log.writers(count, generation as u64, None);
         for step in 0..60 {
             for writer in &mut writers {
-                // Several pieces of a commit may tell of one group.
+                // Several batches of a commit may have rows of one group.
                 for _ in 0..2 {
-                    let mut rows = sums::Rows::default();
+                    let mut rows = sums::SumRows::default();
                     for _ in 0..random.below(12) {
                         let sum = live[random.below(2) as usize];
                         let key = Row::new(&random.below(200).to_be_bytes());
@@ -648,7 +653,7 @@ fn a_log_says_the_same_however_it_is_folded_and_drops_what_counts_no_more() {
                         model.entry((sum, key)).or_default().plus_equals(&grew);
                     }
                     let (table, batch) = (0, rows.finish());
-                    writer.observe(Arrival::Columns { table, epoch, batch }).unwrap();
+                    writer.observe(WriterMessage::Columns { table, epoch, batch }).unwrap();
                 }
             }
             seal(&mut writers, &mut log, epoch);
@@ -692,9 +697,11 @@ fn an_object_store_holds_what_a_local_disk_would() {
     let runtime = runtime();
     let config = config(FilePath::new("/"), spec(Deletes::Vectors, vec![7], false), &runtime);
     let mut log = Log::new(WriterConfig {
-        store: Arc::new(InMemory::new()),
-        root: Path::from("lake/here"),
-        local: None,
+        lake: Lake::over(
+            Arc::new(InMemory::new()),
+            Path::from("lake/here"),
+            Url::parse("memory:///lake/here/").unwrap(),
+        ),
         ..config
     });
     let rows = rows_of(&(0..200).collect::<Vec<_>>());
@@ -724,7 +731,10 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
     let mut log = Log::new(config(folder.path(), spec(Deletes::Vectors, vec![], false), &runtime));
     let (arrivals, inbox) = crossbeam_channel::bounded(4);
     let (outbox, parts) = crossbeam_channel::bounded(4);
-    let thread = spawn(log.config.clone(), Loaded::default(), inbox, outbox, |e| panic!("{e}")).unwrap();
+    let thread = spawn(log.config.clone(), LoadedWriter::default(), inbox, outbox, |e| {
+        panic!("{e}")
+    })
+    .unwrap();
     let rows = rows_of(&(0..300).collect::<Vec<_>>());
     let partition = PartitionId {
         input: "i".into(),
@@ -741,7 +751,7 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
                 if i > 0 {
                     updates.extend(rows[3 * i - 3..3 * i].iter().map(|row| (row.clone(), epoch, -1)));
                 }
-                arrivals.send(Arrival::Rows { table: 0, updates }).unwrap();
+                arrivals.send(WriterMessage::Rows { table: 0, updates }).unwrap();
                 let position = Position {
                     next: epoch * 100,
                     done: false,
@@ -749,13 +759,13 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
                     ..Position::default()
                 };
                 arrivals
-                    .send(Arrival::Progress {
+                    .send(WriterMessage::Progress {
                         epoch,
                         partition: partition.clone(),
                         position,
                     })
                     .unwrap();
-                arrivals.send(Arrival::Seal { epoch }).unwrap();
+                arrivals.send(WriterMessage::Seal { epoch }).unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(2));
             }
         }
@@ -783,112 +793,6 @@ fn a_thread_answers_every_seal_in_order_and_merges_between() {
         .map(|(i, row)| (row.clone(), if i < 297 { 1 } else { 2 }))
         .collect();
     assert_eq!(log.read(), model);
-    // Files that compaction made in vain are gone: every file on disk was named once.
+    // Files of compactions that came too late are deleted: every file on disk was named once.
     assert!(log.live.len() < 60, "{} files", log.live.len());
-}
-
-/// Figures: `cargo test --lib sink::writer::tests::measure -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures, asserts nothing about time"]
-fn measure_upserts_into_a_million_rows() {
-    let (folder, runtime) = (tempfile::tempdir().unwrap(), runtime());
-    let fields = vec![
-        Field::new("id", DataType::Int64, false),
-        Field::new("name", DataType::Utf8, true),
-        Field::new("amount", DataType::Decimal128(18, 3), true),
-        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
-    ];
-    let spec = TableSpec {
-        schema: Arc::new(Schema::new(fields)),
-        ..spec(Deletes::Auto, vec![], false)
-    };
-    let codec = RowCodec::new(spec.schema.clone()).unwrap();
-    let make = |ids: &[i64], version: i64| {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from(ids.to_vec())),
-            Arc::new(
-                ids.iter()
-                    .map(|i| Some(format!("customer number {i}")))
-                    .collect::<StringArray>(),
-            ),
-            Arc::new(
-                ids.iter()
-                    .map(|i| Some(i128::from(i * 17 + version)))
-                    .collect::<Decimal128Array>()
-                    .with_precision_and_scale(18, 3)
-                    .unwrap(),
-            ),
-            Arc::new(
-                ids.iter()
-                    .map(|i| Some(i * 1_000_003))
-                    .collect::<TimestampMicrosecondArray>(),
-            ),
-        ];
-        codec.encode_rows(&columns, ids.len()).unwrap()
-    };
-    let base = config(folder.path(), spec, &runtime);
-    for durable in [false, true] {
-        let mut writer = Writer::new(
-            WriterConfig {
-                limits: Limits::default(),
-                durable,
-                generation: u64::from(durable),
-                ..base.clone()
-            },
-            Loaded::default(),
-        )
-        .unwrap();
-        let start = Instant::now();
-        for chunk in (0..1_000_000i64).collect::<Vec<_>>().chunks(50_000) {
-            let updates = make(chunk, 0).into_iter().map(|row| (row, 1, 1)).collect();
-            writer.observe(Arrival::Rows { table: 0, updates }).unwrap();
-        }
-        let encoded = start.elapsed();
-        writer.observe(Arrival::Seal { epoch: 1 }).unwrap();
-        println!(
-            "durable {durable}: first seal of 1M rows {:?} (making rows {encoded:?})",
-            start.elapsed() - encoded
-        );
-        println!(
-            "index {} bytes, {:.1} a row",
-            writer.memory(),
-            writer.memory() as f64 / 1e6
-        );
-        let (mut random, mut versions) = (Random(77), vec![0i64; 1_000_000]);
-        let (mut times, mut merges) = (Vec::new(), Vec::new());
-        for epoch in 2..202 {
-            let mut ids: Vec<i64> = (0..1000).map(|_| random.below(1_000_000) as i64).collect();
-            ids.sort_unstable();
-            ids.dedup();
-            let mut updates = Vec::new();
-            for id in ids {
-                let version = &mut versions[id as usize];
-                updates.push((make(&[id], *version).remove(0), epoch, -1));
-                *version += 1;
-                updates.push((make(&[id], *version).remove(0), epoch, 1));
-            }
-            let start = Instant::now();
-            writer.observe(Arrival::Rows { table: 0, updates }).unwrap();
-            writer.observe(Arrival::Seal { epoch }).unwrap();
-            times.push(start.elapsed());
-            if let Some(job) = writer.compaction() {
-                let merged = job.run().unwrap();
-                let start = Instant::now();
-                writer.begin_settling(merged).unwrap();
-                writer.settle(usize::MAX).unwrap();
-                merges.push(start.elapsed());
-            }
-        }
-        times.sort();
-        merges.sort();
-        println!(
-            "1k upserts: p50 {:?}, p99 {:?}, max {:?}; settle of {} compactions: max {:?}; index {:.1} bytes a row",
-            times[100],
-            times[198],
-            times[199],
-            merges.len(),
-            merges.last(),
-            writer.memory() as f64 / 1e6
-        );
-    }
 }

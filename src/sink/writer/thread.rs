@@ -1,44 +1,45 @@
-//! The writer's thread: arrivals in, parts of snapshots out, compactions in the background beside them.
+//! Runs a writer on a thread: it receives messages and sends parts of snapshots, while compactions run in the
+//! background.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, never, select};
 
-use super::compact::Merged;
-use super::{Loaded, Writer, WriterConfig, WriterError, WriterStats};
+use super::compact::MergedFiles;
+use super::{LoadedWriter, SinkWriter, WriterConfig, WriterError, WriterStats};
 use crate::contain::contain;
-use crate::sink::{Arrival, Batch, Prepared};
+use crate::sink::{Prepared, TableBatch, WriterMessage};
 
-/// Index entries that move to a compaction's file while nothing arrives, before it looks for arrivals again: a third
-/// of a millisecond.
+/// The number of index entries to move for a compaction before the thread checks for messages again, while none
+/// arrive; they take a third of a millisecond.
 const IDLE_MOVES: usize = 1 << 10;
-/// And behind each seal, however much arrives: several times what a small seal adds to what is to be moved.
+/// The number of entries to move after each seal, even if messages wait: several times what a small seal adds.
 const SEAL_MOVES: usize = 1 << 12;
 
-/// A running writer.
+/// A running writer thread.
 pub struct WriterThread {
-    /// Ends when the arrivals' senders are gone, or with a fault, of which it has told.
+    /// Ends when the senders of messages are gone, or with a fault, which it has reported.
     pub handle: JoinHandle<()>,
-    /// Its figures.
+    /// The writer's counters.
     pub stats: Arc<WriterStats>,
 }
 
-/// Starts a writer. Each seal is answered with a part, also where nothing changed. Both channels should be bounded: a
-/// writer that lags makes its worker wait, a committer that lags makes writers wait. A fault is told to `failed` at once:
-/// nobody else may come to see it while nothing arrives.
+/// Starts a writer. Every seal is answered with a part, even if nothing changed. Both channels should be bounded: a
+/// writer that lags makes its worker wait, and a committer that lags makes writers wait. A fault is passed to `failed`
+/// at once, because nobody else may notice it while nothing arrives.
 pub fn spawn(
     config: WriterConfig,
-    restored: Loaded,
-    arrivals: Receiver<Arrival>,
+    restored: LoadedWriter,
+    arrivals: Receiver<WriterMessage>,
     prepared: Sender<Prepared>,
     failed: impl FnOnce(WriterError) + Send + 'static,
 ) -> Result<WriterThread, WriterError> {
     let name = format!("writer-{}", config.writer);
-    let writer = Writer::new(config, restored)?;
+    let writer = SinkWriter::new(config, restored)?;
     let stats = writer.stats();
     let handle = named(name, move || {
-        // A panic that nobody is told of would leave the run waiting for this part for ever.
+        // A panic that is not reported would leave the run waiting for this part for ever.
         let ended = contain(|| run(writer, arrivals, prepared));
         if let Err(error) = ended.unwrap_or_else(|panic| Err(WriterError::Panicked { panic })) {
             failed(error);
@@ -47,16 +48,20 @@ pub fn spawn(
     Ok(WriterThread { handle, stats })
 }
 
-type Outcome = Result<Merged, WriterError>;
+type Outcome = Result<MergedFiles, WriterError>;
 
-fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepared>) -> Result<(), WriterError> {
+fn run(
+    mut writer: SinkWriter,
+    arrivals: Receiver<WriterMessage>,
+    prepared: Sender<Prepared>,
+) -> Result<(), WriterError> {
     // `never` while no compaction runs.
     let mut merged: Receiver<Outcome> = never();
     let mut compacting = false;
-    // Whether files have changed since the last look for a compaction.
+    // Whether files have changed since the last search for a compaction.
     let mut due = false;
-    // Compactions go with the next part, in front of its own changes.
-    let mut compacted: Vec<(usize, Batch)> = Vec::new();
+    // Settled compactions go with the next part, before its own changes.
+    let mut compacted: Vec<(usize, TableBatch)> = Vec::new();
     loop {
         if !compacting
             && !writer.is_settling()
@@ -66,7 +71,7 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepare
             (merged, compacting) = (started, true);
         }
         if writer.is_settling() && arrivals.is_empty() {
-            compacted.extend(writer.settle(IDLE_MOVES)?.map(|c| (c.table, c.batch)));
+            compacted.extend(writer.move_entries(IDLE_MOVES)?.map(|c| (c.table, c.batch)));
             due = true;
             continue;
         }
@@ -78,9 +83,9 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepare
                     let epoch = part.epoch;
                     due = true;
                     prepared.send(part).map_err(|_| WriterError::CommitterGone { epoch })?;
-                    // Every compaction that is settled has gone with the part.
+                    // Every settled compaction has gone with this part.
                     writer.relocate()?;
-                    compacted.extend(writer.settle(SEAL_MOVES)?.map(|c| (c.table, c.batch)));
+                    compacted.extend(writer.move_entries(SEAL_MOVES)?.map(|c| (c.table, c.batch)));
                 }
             }
             recv(merged) -> outcome => {
@@ -92,7 +97,7 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepare
         }
     }
     if compacting {
-        // Nobody will commit it.
+        // Nobody would commit this compaction.
         let outcome = merged
             .recv()
             .map_err(|_| WriterError::Task { task: "a compaction" })??;
@@ -101,15 +106,16 @@ fn run(mut writer: Writer, arrivals: Receiver<Arrival>, prepared: Sender<Prepare
     writer.give_up()
 }
 
-/// Starts a compaction on a thread of its own; its outcome comes through the channel, and if it panics, the channel
-/// closes. Not on the runtime's threads: the allocator keeps what a thread has freed for that thread, so that each of
-/// those would come to hold a compaction's memory; with its thread that goes.
-fn start(writer: &mut Writer) -> Result<Option<Receiver<Outcome>>, WriterError> {
+/// Starts a compaction on a thread of its own. Its outcome comes through the channel; if it panics, the channel
+/// closes. It does not run on the runtime's threads, because the allocator keeps freed memory for the thread that
+/// freed it: each of those threads would come to hold a compaction's memory, which a thread of its own gives back when
+/// it ends.
+fn start(writer: &mut SinkWriter) -> Result<Option<Receiver<Outcome>>, WriterError> {
     let Some(job) = writer.compaction() else {
         return Ok(None);
     };
     let (done, merged) = crossbeam_channel::bounded(1);
-    // Not joined by its handle: the channel is how its end, and its failure, are seen.
+    // The thread is not joined: the channel shows its end and its failure.
     named(format!("compaction-{}", writer.config.writer), move || {
         // A writer that stopped with a fault does not listen any more.
         let _ = done.send(job.run());

@@ -1,19 +1,19 @@
-//! The bytes of a text as UTF-8, whatever they are written in.
+//! Transcodes a text to UTF-8.
 //!
-//! A byte order mark says what the text is written in, more than any setting does, and is no part of it. What stands for no
-//! character (half of a surrogate pair in UTF-16) becomes a byte that no UTF-8 has, so that the record it is in is refused
-//! and its neighbours are not.
+//! A byte order mark decides the encoding, against any setting, and is removed. A code unit that is no character
+//! (half of a surrogate pair in UTF-16) becomes a byte that is invalid in UTF-8, so that its record is refused and
+//! the neighbours are not.
 
 use std::io::{self, Read};
 
 use encoding_rs::{Decoder, DecoderResult, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
-use crate::definition::Charset;
+use crate::repr::Charset;
 
-/// Stands for what is no character; UTF-8 has no such byte.
+/// Replaces what is no character; it never occurs in UTF-8.
 const NO_CHARACTER: u8 = 0xff;
 
-/// Bytes that are decoded at a time.
+/// How many bytes are decoded at once.
 const PIECE: usize = 16 << 10;
 
 /// The text of a stream as UTF-8, without a byte order mark.
@@ -23,7 +23,7 @@ pub(crate) fn to_utf8(source: Box<dyn Read>, charset: Charset) -> Box<dyn Read> 
         [0xef, 0xbb, 0xbf, ..] => (Charset::Utf8, 3),
         [0xff, 0xfe, ..] => (Charset::Utf16Le, 2),
         [0xfe, 0xff, ..] => (Charset::Utf16Be, 2),
-        // The first character of a file of data is an ASCII one.
+        // A file of data begins with an ASCII character, so a NUL first means big-endian.
         [0, ..] if charset == Charset::Utf16 => (Charset::Utf16Be, 0),
         _ => (charset, 0),
     };
@@ -47,18 +47,19 @@ pub(crate) fn to_utf8(source: Box<dyn Read>, charset: Charset) -> Box<dyn Read> 
     })
 }
 
-/// The beginning of a text, where its bytes are UTF-8 with characters of several bytes: hardly ever is another encoding meant.
+/// The beginning of a text if it is valid UTF-8 with multi-byte characters: then another encoding is hardly ever
+/// meant.
 pub(crate) fn as_utf8(head: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
-        // A character that is cut at the end.
+        // The last character is cut off at the end of `head`.
         Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).ok()?,
         Err(_) => return None,
     };
     (!text.is_ascii()).then_some(text)
 }
 
-/// A stream whose first bytes were looked at. A failure to read them is told behind those that came.
+/// A stream whose first bytes were read ahead. An error of that read is returned after those bytes.
 pub(crate) struct Peeked<R> {
     pub head: Vec<u8>,
     given: usize,
@@ -67,7 +68,7 @@ pub(crate) struct Peeked<R> {
 }
 
 impl<R: Read> Peeked<R> {
-    /// Looks at as many bytes as there are up to `count`.
+    /// Reads up to `count` bytes ahead.
     pub fn new(mut source: R, count: usize) -> Self {
         let mut head = Vec::with_capacity(count);
         let failure = source.by_ref().take(count as u64).read_to_end(&mut head).err();
@@ -98,21 +99,21 @@ impl<R: Read> Read for Peeked<R> {
 
 struct Transcoder<R> {
     source: R,
-    /// None: Latin-1, whose bytes are characters' numbers.
+    /// None for Latin-1, whose bytes equal Unicode code points.
     decoder: Option<Decoder>,
     bytes: Vec<u8>,
-    /// How many of `bytes` are waiting to be decoded.
+    /// How many of `bytes` were read and still have to be decoded.
     read: usize,
     text: Vec<u8>,
-    /// How much of `text` was given.
+    /// How much of `text` was returned to the caller.
     given: usize,
     at_end: bool,
-    /// All of it is decoded.
+    /// Whether everything up to the end was decoded.
     done: bool,
 }
 
 impl<R: Read> Transcoder<R> {
-    /// Decodes more, when all that was decoded is given.
+    /// Decodes the next piece, once everything decoded before has been returned.
     fn advance(&mut self) -> io::Result<()> {
         self.text.clear();
         self.given = 0;
@@ -133,7 +134,7 @@ impl<R: Read> Transcoder<R> {
             self.done = self.at_end;
             return Ok(());
         };
-        // Three bytes of UTF-8 for each byte are enough for either charset, and some more that decoders keep back.
+        // In both encodings a byte becomes at most three bytes of UTF-8; a decoder may hold back a few more.
         self.text.resize(waiting.len() * 3 + 16, 0);
         let (result, taken, made) = decoder.decode_to_utf8_without_replacement(waiting, &mut self.text, self.at_end);
         self.text.truncate(made);

@@ -21,44 +21,44 @@ use parquet_files::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet_files::file::reader::ChunkReader;
 
 use super::content::ByteDigest;
-use super::listing::{Place, store_error};
-use super::open::{Break, Source};
+use super::listing::{GlobLocation, store_error};
+use super::open::{ReadBreak, StoredBytes};
 use crate::contain::contain;
-use crate::decode::avro::read_container;
+use crate::decode::read_container;
 use crate::decode::{Damage, parquet};
 use crate::repr::rows_at_once;
 
 /// A file's batches, in order.
-pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Break>>>;
+pub(crate) type FileBatches = Box<dyn Iterator<Item = Result<RecordBatch, ReadBreak>>>;
 
-/// What to read of a columnar file.
-pub(crate) struct Extent<'a> {
-    /// Its length in bytes.
+/// Which rows of a columnar file to read, and in what portions.
+pub(crate) struct RowRange<'a> {
+    /// The file's length in bytes.
     pub size: u64,
     /// The first row wanted.
     pub next: u64,
-    /// Rows of a batch, and about how many bytes they may have.
+    /// The most rows of a batch; `bytes` is a soft limit of its size.
     pub rows: usize,
     pub bytes: u64,
-    /// Which content of the file.
+    /// Identifies the version of the file that must be read.
     pub tag: &'a str,
 }
 
 /// The batches of a Parquet file from row `extent.next` on.
-pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent<'_>) -> Result<Batches, Break> {
+pub(crate) fn parquet(place: &GlobLocation, partition: &str, extent: RowRange<'_>) -> Result<FileBatches, ReadBreak> {
     match place {
-        Place::Local { .. } => {
-            let file = place.open_local(partition).map_err(Break::from_io)?;
+        GlobLocation::Local { .. } => {
+            let file = place.open_local(partition).map_err(ReadBreak::from_io)?;
             let at_once = (extent.rows, extent.bytes);
             let batches = parquet::batches(move || file.try_clone(), extent.next, at_once).map_err(of_arrow)?;
             Ok(Box::new(batches.map(|batch| batch.map_err(of_arrow))))
         }
-        Place::Remote { store, runtime, .. } => {
+        GlobLocation::Remote { store, runtime, .. } => {
             let location = place.location(partition);
             let there = runtime.block_on(store.head(&location));
-            let there = there.map_err(|e| Break::from_io(store_error(e)))?;
+            let there = there.map_err(|e| ReadBreak::from_io(store_error(e)))?;
             if super::listing::tag(there.size, there.e_tag.as_deref(), there.last_modified.into()) != extent.tag {
-                return Err(Break::Changed);
+                return Err(ReadBreak::Changed);
             }
             let file = StoredFile {
                 store: store.clone(),
@@ -72,37 +72,41 @@ pub(crate) fn parquet(place: &Place, partition: &str, extent: Extent<'_>) -> Res
 }
 
 /// The footer of a Parquet file.
-pub(crate) fn footer(place: &Place, partition: &str, size: u64) -> Result<ArrowReaderMetadata, Break> {
+pub(crate) fn footer(place: &GlobLocation, partition: &str, size: u64) -> Result<ArrowReaderMetadata, ReadBreak> {
     match place {
-        Place::Local { .. } => {
-            let file = place.open_local(partition).map_err(Break::from_io)?;
+        GlobLocation::Local { .. } => {
+            let file = place.open_local(partition).map_err(ReadBreak::from_io)?;
             let fetch = |range: Range<u64>| {
                 let bytes = file.get_bytes(range.start, (range.end - range.start) as usize);
                 bytes.map_err(of_parquet)
             };
             parquet::read_metadata(size, fetch)
         }
-        Place::Remote { store, runtime, .. } => {
+        GlobLocation::Remote { store, runtime, .. } => {
             let location = place.location(partition);
             parquet::read_metadata(size, |range| {
                 let fetched = runtime.block_on(store.get_range(&location, range));
-                fetched.map_err(|e| Break::from_io(store_error(e)))
+                fetched.map_err(|e| ReadBreak::from_io(store_error(e)))
             })
         }
     }
 }
 
-/// The batches of a Parquet file in a store.
-fn stored_parquet(file: StoredFile, extent: &Extent<'_>, runtime: tokio::runtime::Handle) -> Result<Batches, Break> {
+/// The batches of a Parquet file in an object store.
+fn stored_parquet(
+    file: StoredFile,
+    extent: &RowRange<'_>,
+    runtime: tokio::runtime::Handle,
+) -> Result<FileBatches, ReadBreak> {
     let metadata = parquet::read_metadata(extent.size, |range| {
         let fetched = runtime.block_on(file.range(range));
-        fetched.map_err(|e| Break::from_io(store_error(e)))
+        fetched.map_err(|e| ReadBreak::from_io(store_error(e)))
     })?;
     let mut groups = parquet::groups_from(metadata.metadata(), extent.next).into_iter();
     let rows = rows_at_once(metadata.metadata(), extent.rows, extent.bytes);
     let mut open: Option<ParquetRecordBatchStream<StoredFile>> = None;
     let mut ended = false;
-    let mut next_batch = move || -> Result<Option<RecordBatch>, Break> {
+    let mut next_batch = move || -> Result<Option<RecordBatch>, ReadBreak> {
         loop {
             if let Some(batch) = open.as_mut().and_then(|open| runtime.block_on(open.next())) {
                 let batch = batch.map_err(of_parquet)?;
@@ -126,26 +130,26 @@ fn stored_parquet(file: StoredFile, extent: &Extent<'_>, runtime: tokio::runtime
         if ended {
             return None;
         }
-        let read = contain(&mut next_batch).map_err(|panic| Break::from(Damage::of_panic(panic)));
+        let read = contain(&mut next_batch).map_err(|panic| ReadBreak::from(Damage::of_panic(panic)));
         let batch = read.flatten().transpose();
         ended = !matches!(batch, Some(Ok(_)));
         batch
     })))
 }
 
-/// A Parquet file in a store, read by ranges, all of one object.
+/// A Parquet file in a store. All its ranges are read from one version of the object.
 #[derive(Clone)]
 struct StoredFile {
     store: Arc<dyn ObjectStore>,
     location: StorePath,
-    /// The object's entity tag, where the store has such.
+    /// The object's entity tag, if the store has entity tags.
     entity: Option<String>,
-    /// Of which row group columns are read.
+    /// The row group whose columns are being read.
     columns: Option<(Arc<ParquetMetaData>, usize)>,
 }
 
 impl StoredFile {
-    /// A range's bytes; none once another object has the name.
+    /// The bytes of a range. Fails once another object has the name.
     async fn range(&self, range: Range<u64>) -> object_store::Result<Bytes> {
         let options = GetOptions {
             range: Some(range.into()),
@@ -155,7 +159,7 @@ impl StoredFile {
         self.store.get_opts(&self.location, options).await?.bytes().await
     }
 
-    /// Looks over the pages of a column that was fetched.
+    /// Validates the page headers of a column chunk that was fetched.
     fn check(&self, range: &Range<u64>, bytes: &Bytes) -> Result<(), ParquetError> {
         let Some((metadata, group)) = &self.columns else {
             return Ok(());
@@ -202,7 +206,7 @@ impl AsyncFileReader for StoredFile {
     }
 
     fn get_metadata<'a>(&'a mut self, _: Option<&'a ArrowReaderOptions>) -> Fetched<'a, Arc<ParquetMetaData>> {
-        // Readers are made with what was read before.
+        // Each reader is constructed with the footer that was read before, so it never asks for the metadata.
         async {
             Err(ParquetError::General(
                 "the file's footer was read before its columns".to_string(),
@@ -212,10 +216,15 @@ impl AsyncFileReader for StoredFile {
     }
 }
 
-/// The batches of an Avro object container from row `extent.next` on. Rows before are gone past: blocks do not say how many
-/// bytes a row has. With them what the file's bytes are, as far as they are read.
-pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result<(Batches, Option<ByteDigest>), Break> {
-    let (mut source, trouble) = Source::open_version(place, partition, extent.tag)?;
+/// The batches of an Avro object container from row `extent.next` on. Earlier rows are decoded and skipped,
+/// because a block does not say how many bytes a row has. Also returns a digest of the file's bytes as far as they
+/// are read.
+pub(crate) fn avro(
+    place: &GlobLocation,
+    partition: &str,
+    extent: RowRange<'_>,
+) -> Result<(FileBatches, Option<ByteDigest>), ReadBreak> {
+    let (mut source, trouble) = StoredBytes::open_version(place, partition, extent.tag)?;
     let digest = source.digested();
     let source = BufReader::with_capacity(256 << 10, source);
     let broken = move |error: ArrowError| match error {
@@ -226,30 +235,30 @@ pub(crate) fn avro(place: &Place, partition: &str, extent: Extent<'_>) -> Result
     Ok((Box::new(batches.map(move |batch| batch.map_err(&broken))), Some(digest)))
 }
 
-fn of_arrow(error: ArrowError) -> Break {
+fn of_arrow(error: ArrowError) -> ReadBreak {
     match error {
-        ArrowError::ParquetError(message) => Break::Spoilt(message),
-        ArrowError::IoError(_, e) => Break::from_io(e),
+        ArrowError::ParquetError(message) => ReadBreak::Spoilt(message),
+        ArrowError::IoError(_, e) => ReadBreak::from_io(e),
         ArrowError::ExternalError(e) => of_any(e),
-        other => Break::Spoilt(other.to_string()),
+        other => ReadBreak::Spoilt(other.to_string()),
     }
 }
 
-fn of_parquet(error: ParquetError) -> Break {
+fn of_parquet(error: ParquetError) -> ReadBreak {
     match error {
         ParquetError::External(e) => of_any(e),
-        other => Break::Spoilt(parquet::plain(&other)),
+        other => ReadBreak::Spoilt(parquet::plain(&other)),
     }
 }
 
-/// What an error below Parquet's means, by the failure of disk or store in it.
-fn of_any(error: Box<dyn Error + Send + Sync>) -> Break {
+/// Classifies an error that Parquet wraps, by the failure of the disk or the store inside of it.
+fn of_any(error: Box<dyn Error + Send + Sync>) -> ReadBreak {
     match error.downcast::<object_store::Error>() {
-        Ok(e) => Break::from_io(store_error(*e)),
+        Ok(e) => ReadBreak::from_io(store_error(*e)),
         Err(error) => match error.downcast::<io::Error>() {
-            Ok(e) if e.kind() == io::ErrorKind::UnexpectedEof => Break::Spoilt(e.to_string()),
-            Ok(e) => Break::from_io(*e),
-            Err(error) => Break::Spoilt(error.to_string()),
+            Ok(e) if e.kind() == io::ErrorKind::UnexpectedEof => ReadBreak::Spoilt(e.to_string()),
+            Ok(e) => ReadBreak::from_io(*e),
+            Err(error) => ReadBreak::Spoilt(error.to_string()),
         },
     }
 }

@@ -1,8 +1,9 @@
-//! What a file holds, told by its bytes: whether two files are the same, and whether one is the longer version of another.
+//! The content of a file, by its bytes: whether two files are equal, and whether one extends another.
 //!
-//! 1. A hash is of the bytes as they are stored, from the first on.
-//! 2. A file whose first bytes are all the bytes of an earlier version holds that version's records first: reading goes on
-//!    behind them. So it is for text and for Avro, whose records come one after the other, compressed or not.
+//! 1. A digest covers the bytes as they are stored, from the first one on.
+//! 2. If a file begins with all bytes of an earlier version, it begins with that version's records, and reading goes
+//!    on behind them. This holds for text and for Avro, compressed or not, because their records are stored in
+//!    sequence.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
@@ -10,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use twox_hash::XxHash3_128;
 
-use crate::source::FileContent;
+use crate::repr::FileContent;
 
-/// Bytes that are read at a time.
+/// How many bytes are read at once.
 const READ_BYTES: usize = 256 << 10;
 
-/// Hashes what somebody reads.
+/// A running hash of the bytes that a reader reads.
 #[derive(Clone, Default)]
 pub(crate) struct ByteDigest(Arc<Mutex<(XxHash3_128, u64)>>);
 
@@ -26,7 +27,7 @@ impl ByteDigest {
         state.1 += bytes.len() as u64;
     }
 
-    /// Of all that was read so far.
+    /// The length and hash of all that was read so far.
     pub fn content(&self) -> FileContent {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         FileContent {
@@ -36,21 +37,21 @@ impl ByteDigest {
     }
 }
 
-/// What a file is to an earlier version of it.
+/// How a file relates to an earlier version of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FileComparison {
     /// The same bytes.
     Same,
-    /// The earlier bytes, and more.
+    /// The earlier bytes, followed by more.
     Appended,
     /// Other bytes.
     Other,
 }
 
 /// Compares a file with what an earlier version of it held; `stops` says whether to give up.
-///
+/// Compares a file with what an earlier version of it held. `stops` returns whether to give up.
 /// # Errors
-/// Failures of the source; `Interrupted` where `stops` said so.
+/// Failures of the source; `Interrupted` if `stops` returned true.
 pub(crate) fn compare(
     mut source: impl Read,
     earlier: &FileContent,
@@ -77,10 +78,10 @@ pub(crate) fn compare(
     })
 }
 
-/// What a file holds.
+/// The length and hash of a file.
 ///
 /// # Errors
-/// As of [`compare`].
+/// The same as those of [`compare`].
 pub(crate) fn content(mut source: impl Read, stops: &dyn Fn() -> bool) -> io::Result<FileContent> {
     let (digest, mut buffer) = (ByteDigest::default(), vec![0; READ_BYTES]);
     loop {
@@ -103,12 +104,13 @@ fn read(source: &mut impl Read, buffer: &mut [u8], stops: &dyn Fn() -> bool) -> 
     }
 }
 
-/// The files of a feed that are read or being read, by what they hold. All readers of the feed share it.
+/// The files of a feed that were or are being read, by content. All readers of the feed share it.
 #[derive(Clone, Default)]
 pub(crate) struct KnownFiles(Arc<Mutex<HashMap<FileContent, Arc<str>>>>);
 
 impl KnownFiles {
-    /// A file is read, or begins to be, unless another one holds the same: then that one's partition.
+    /// Claims a content for a partition that is about to be read. If another partition has claimed the same content,
+    /// returns that.
     pub fn claim(&self, content: FileContent, partition: &Arc<str>) -> Option<Arc<str>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let holder = known.entry(content).or_insert_with(|| partition.clone());

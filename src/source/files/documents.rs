@@ -1,15 +1,17 @@
-//! JSON files that are not one object a line: an array of objects, objects over several lines, objects one behind the other.
+//! JSON files that do not have one object per line: an array of objects, objects that span lines, concatenated
+//! objects.
 //!
-//! [`LineDocuments`] has a separator end each of their objects, which [`super::text::Records`] splits by, and leaves a file of
-//! lines as it is. Which of them a file is, its beginning tells: an array begins with `[`; the first line of an object over several
-//! lines is no whole object, and the line behind it begins none. Of an array each value is a record.
+//! [`LineDocuments`] ends each object of such a file with a separator, by which [`super::text::TextRecords`] splits,
+//! and passes a file of lines through. The beginning of a file decides which it is: an array begins with `[`; if
+//! objects span lines, the first line is no complete object and the next line begins none. Each value of an array is
+//! a record.
 //!
-//! 1. In a file of lines every line stands for itself: what is damaged in one changes nothing of the next. Where an object ends
-//!    and, but for blanks, another begins behind it on its line, there are two records.
-//! 2. A record stays what it was: only line breaks between its parts become blanks. A line break inside of a string, which
-//!    JSON does not know, becomes another character that it does not know, so that the record is refused as it would have
-//!    been; so does a separator.
-//! 3. Lines keep their numbers: as many line breaks as a record had stand behind it.
+//! 1. In a file of lines, each line stands alone: damage in one has no effect on the next. If, on one line, only
+//!    blanks separate the end of an object from the beginning of another, they are two records.
+//! 2. A record keeps its bytes, except that line breaks between its tokens become blanks. A line break inside a
+//!    string, which is invalid JSON, becomes another invalid character, so that the record is refused as it would
+//!    have been. The same is done to a separator inside a string.
+//! 3. Lines keep their numbers: the line breaks that were removed from a record are added behind it.
 
 use std::io::{self, Read};
 
@@ -17,34 +19,34 @@ use memchr::{memchr, memchr_iter, memrchr};
 
 use super::text::RECORD_SEPARATOR;
 
-/// How far a file's beginning is looked at.
+/// How many bytes of a file's beginning are examined.
 const HEAD: usize = 64 << 10;
 
-/// Bytes asked for at a time.
+/// How many bytes are read at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// What stands for a line break or a separator inside of a string.
+/// Replaces a line break or a separator inside a string; it is invalid there, too.
 const BROKEN: u8 = 0x0b;
 
-/// A text of JSON values that end with their lines or with a separator.
+/// A stream of JSON values, each of which ends with its line or with a separator.
 pub(crate) struct LineDocuments<R> {
     source: R,
-    /// None until the beginning was looked at.
-    form: Option<Form>,
-    /// What is ready to be given, from `given` on.
+    /// None until the beginning was examined.
+    form: Option<DocumentForm>,
+    /// Bytes to return to the caller, from `given` on.
     ready: Vec<u8>,
     given: usize,
-    /// What the source failed of behind what is ready.
+    /// An error of the source that occurred after the bytes of `ready`.
     failure: Option<io::Error>,
 }
 
-enum Form {
-    Lines(Lines),
-    Documents(Documents),
+enum DocumentForm {
+    Lines(LineScan),
+    Documents(DocumentScan),
 }
 
 impl<R: Read> LineDocuments<R> {
-    /// Of a JSON file's plain bytes.
+    /// Wraps the uncompressed bytes of a JSON file.
     pub fn new(source: R) -> Self {
         LineDocuments {
             source,
@@ -55,7 +57,8 @@ impl<R: Read> LineDocuments<R> {
         }
     }
 
-    /// Makes more ready; says whether there is any. What was read before a failure is given before it is told.
+    /// Prepares more bytes; returns whether there are any. An error is returned after the bytes that were read
+    /// before it.
     fn refill(&mut self) -> io::Result<bool> {
         self.ready.clear();
         self.given = 0;
@@ -74,13 +77,13 @@ impl<R: Read> LineDocuments<R> {
                 }
             };
             let form = self.form.get_or_insert_with(|| match are_documents(&read) {
-                true => Form::Documents(Documents::default()),
-                false => Form::Lines(Lines::default()),
+                true => DocumentForm::Documents(DocumentScan::default()),
+                false => DocumentForm::Lines(LineScan::default()),
             });
             match form {
-                Form::Lines(lines) => lines.push(&read, &mut self.ready),
-                Form::Documents(documents) if is_first => documents.push(without_mark(&read), &mut self.ready),
-                Form::Documents(documents) => documents.push(&read, &mut self.ready),
+                DocumentForm::Lines(lines) => lines.push(&read, &mut self.ready),
+                DocumentForm::Documents(documents) if is_first => documents.push(without_mark(&read), &mut self.ready),
+                DocumentForm::Documents(documents) => documents.push(&read, &mut self.ready),
             }
             if ended {
                 break;
@@ -93,7 +96,7 @@ impl<R: Read> LineDocuments<R> {
 impl<R: Read> Read for LineDocuments<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.given == self.ready.len() {
-            if let Some(Form::Lines(lines)) = &mut self.form
+            if let Some(DocumentForm::Lines(lines)) = &mut self.form
                 && self.failure.is_none()
             {
                 let length = self.source.read(buffer)?;
@@ -118,7 +121,7 @@ fn without_mark(head: &[u8]) -> &[u8] {
     head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head)
 }
 
-/// Whether a file that begins like this is none of one object a line.
+/// Whether a file with this beginning does not have one object per line.
 fn are_documents(head: &[u8]) -> bool {
     let is_before = |byte: &u8| !byte.is_ascii_whitespace() && *byte != RECORD_SEPARATOR;
     let head = without_mark(head);
@@ -130,52 +133,53 @@ fn are_documents(head: &[u8]) -> bool {
                 return false;
             };
             let (first, behind) = head.split_at(end);
-            let mut probe = Documents::default();
+            let mut probe = DocumentScan::default();
             probe.push(first, &mut Vec::new());
-            // A line that begins an object at its first byte is a record of its own, and the one before it is damaged.
+            // If the next line begins an object at its first byte, that line is a record of its own and the one
+            // before it is damaged.
             probe.is_inside() && !behind[1..].starts_with(b"{")
         }
         _ => false,
     }
 }
 
-/// Where a file of lines is, by (1).
+/// The state of a scan of a file of lines, by (1).
 #[derive(Debug, Default)]
-struct Lines {
-    at: InLine,
-    /// Objects and arrays that are open.
+struct LineScan {
+    at: LinePosition,
+    /// How many objects and arrays are open.
     depth: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum InLine {
-    /// Before its first object.
+enum LinePosition {
+    /// Before the first object of the line.
     #[default]
     Start,
-    /// In an object, in a string of one, behind a backslash in a string.
+    /// In an object; the next two: in a string of it, and behind a backslash in that string.
     Object,
     Text,
     Escaped,
-    /// Behind an object, but for blanks.
+    /// Behind an object, with nothing but blanks since.
     Behind,
-    /// In what is no object: it is not looked at.
+    /// In something other than an object, which is not examined.
     Other,
 }
 
-impl Lines {
-    /// Passes over bytes that are given as they are; says whether they may be, and if not has done nothing. What matters is found
-    /// without looking at each byte: only the last line has to be followed.
+impl LineScan {
+    /// Skips over bytes that can be passed through unchanged. Returns false, and changes nothing, if they cannot.
+    /// It avoids a look at each byte: only the last line has to be followed to know the state.
     fn pass(&mut self, bytes: &[u8]) -> bool {
         let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
         let follows = |at: usize| match bytes[..at].iter().rfind(|byte| !is_blank(byte)) {
             Some(before) => *before == b'}',
-            None => self.at == InLine::Behind,
+            None => self.at == LinePosition::Behind,
         };
         if memchr(RECORD_SEPARATOR, bytes).is_some() || memchr_iter(b'{', bytes).any(follows) {
             return false;
         }
         let line = memrchr(b'\n', bytes).map_or(0, |end| {
-            *self = Lines::default();
+            *self = LineScan::default();
             end + 1
         });
         for byte in &bytes[line..] {
@@ -184,13 +188,13 @@ impl Lines {
         true
     }
 
-    /// Appends what these bytes are, with a separator between two objects of one line.
+    /// Appends these bytes to `out`, with a separator between two objects on one line.
     fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         for byte in bytes {
-            if self.at == InLine::Behind && *byte == b'{' {
+            if self.at == LinePosition::Behind && *byte == b'{' {
                 out.push(RECORD_SEPARATOR);
             }
-            let is_broken = *byte == RECORD_SEPARATOR && !matches!(self.at, InLine::Start | InLine::Behind);
+            let is_broken = *byte == RECORD_SEPARATOR && !matches!(self.at, LinePosition::Start | LinePosition::Behind);
             out.push(if is_broken { BROKEN } else { *byte });
             self.advance(*byte);
         }
@@ -200,59 +204,59 @@ impl Lines {
         self.at = match (self.at, byte) {
             (_, b'\n') => {
                 self.depth = 0;
-                InLine::Start
+                LinePosition::Start
             }
-            (InLine::Start | InLine::Behind, b'{') => {
+            (LinePosition::Start | LinePosition::Behind, b'{') => {
                 self.depth = 1;
-                InLine::Object
+                LinePosition::Object
             }
-            (at @ (InLine::Start | InLine::Behind), b' ' | b'\t' | b'\r') => at,
-            (InLine::Start | InLine::Behind, RECORD_SEPARATOR) => InLine::Start,
-            (InLine::Start | InLine::Behind | InLine::Other, _) => InLine::Other,
-            (InLine::Object, b'"') | (InLine::Escaped, _) => InLine::Text,
-            (InLine::Text, b'"') => InLine::Object,
-            (InLine::Text, b'\\') => InLine::Escaped,
-            (InLine::Text, _) => InLine::Text,
-            (InLine::Object, b'{' | b'[') => {
+            (at @ (LinePosition::Start | LinePosition::Behind), b' ' | b'\t' | b'\r') => at,
+            (LinePosition::Start | LinePosition::Behind, RECORD_SEPARATOR) => LinePosition::Start,
+            (LinePosition::Start | LinePosition::Behind | LinePosition::Other, _) => LinePosition::Other,
+            (LinePosition::Object, b'"') | (LinePosition::Escaped, _) => LinePosition::Text,
+            (LinePosition::Text, b'"') => LinePosition::Object,
+            (LinePosition::Text, b'\\') => LinePosition::Escaped,
+            (LinePosition::Text, _) => LinePosition::Text,
+            (LinePosition::Object, b'{' | b'[') => {
                 self.depth += 1;
-                InLine::Object
+                LinePosition::Object
             }
-            (InLine::Object, b'}' | b']') => {
+            (LinePosition::Object, b'}' | b']') => {
                 self.depth -= 1;
                 match (self.depth, byte) {
-                    (0, b'}') => InLine::Behind,
-                    (0, _) => InLine::Other,
-                    _ => InLine::Object,
+                    (0, b'}') => LinePosition::Behind,
+                    (0, _) => LinePosition::Other,
+                    _ => LinePosition::Object,
                 }
             }
-            (InLine::Object, _) => InLine::Object,
+            (LinePosition::Object, _) => LinePosition::Object,
         };
     }
 }
 
-/// Where a text of JSON values is.
+/// The state of a scan of a text of JSON values.
 #[derive(Debug, Default)]
-struct Documents {
-    /// Objects and arrays that are open, an array of records aside.
+struct DocumentScan {
+    /// How many objects and arrays are open, without the array that holds the records.
     depth: usize,
-    /// Whether values of an array of records come.
+    /// Whether an array that holds the records is open.
     in_array: bool,
     in_string: bool,
     escaped: bool,
-    /// Inside of a value that is no object and no array.
+    /// Inside a value that is neither an object nor an array.
     in_scalar: bool,
-    /// Line breaks in the value so far, by (3).
+    /// The number of line breaks in the current value, by (3).
     breaks: usize,
     behind_cr: bool,
 }
 
-impl Documents {
-    /// Whether a value has begun and not ended.
+impl DocumentScan {
+    /// Whether a value has begun and not yet ended.
     fn is_inside(&self) -> bool {
         self.depth > 0 || self.in_string || self.in_scalar
     }
 
-    /// Appends what these bytes are, each value with a separator behind it.
+    /// Appends these bytes to `out`, with a separator behind each value.
     fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         for byte in bytes {
             let is_break = *byte == b'\r' || *byte == b'\n' && !self.behind_cr;
@@ -325,12 +329,12 @@ impl Documents {
 mod tests {
     use super::*;
 
-    use super::super::text::Records;
-    use super::super::text::tests::Slowly;
+    use super::super::text::TextRecords;
+    use super::super::text::tests::SlowReader;
 
-    /// The records of a text, and their lines.
+    /// The records of a text, each with its line number.
     fn records(text: &str, step: usize) -> Vec<(String, u64)> {
-        let mut records = Records::new(LineDocuments::new(Slowly(text.as_bytes(), step)), None, 1 << 20);
+        let mut records = TextRecords::new(LineDocuments::new(SlowReader(text.as_bytes(), step)), None, 1 << 20);
         let mut found = Vec::new();
         while let Some(line) = records.next().unwrap() {
             found.push((String::from_utf8(line.bytes.to_vec()).unwrap(), line.number));
@@ -342,7 +346,8 @@ mod tests {
         records(text, 1 << 20).into_iter().map(|(text, _)| text).collect()
     }
 
-    /// Objects without a line break between them, as Kinesis Firehose writes them, were one dead letter.
+    /// Objects without a line break between them, as Kinesis Firehose writes them, used to become one dead
+    /// letter.
     #[test]
     fn objects_one_behind_the_other_are_records() {
         let expected = ["{\"a\":1}", "{\"b\":{\"c\":\"}{\\\"} {\"}}", "{\"a\":3}"];
@@ -375,7 +380,7 @@ mod tests {
         );
     }
 
-    /// Numbers of records must be the same after a restart.
+    /// A restart must number the records as before.
     #[test]
     fn where_lines_are_split_does_not_depend_on_how_much_is_read_at_once() {
         let parts = [
@@ -403,9 +408,9 @@ mod tests {
                 text.push_str(parts[(random >> 33) as usize % parts.len()]);
             }
             let mut whole = Vec::new();
-            Lines::default().push(text.as_bytes(), &mut whole);
+            LineScan::default().push(text.as_bytes(), &mut whole);
             for step in [1, 2, 5, 100] {
-                let (mut lines, mut all) = (Lines::default(), Vec::new());
+                let (mut lines, mut all) = (LineScan::default(), Vec::new());
                 for piece in text.as_bytes().chunks(step) {
                     match lines.pass(piece) {
                         true => all.extend_from_slice(piece),

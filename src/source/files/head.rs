@@ -1,25 +1,26 @@
-//! What stands before the records of a CSV file: lines to pass over, Excel's `sep=;`, the header.
+//! Reads what precedes the records of a CSV file: lines to skip, Excel's `sep=;`, and the header.
 
 use std::io::Read;
 use std::sync::Arc;
 
-use super::text::{Line, Records, SplitError};
+use super::text::{SplitError, TextRecord, TextRecords};
 
-/// Bytes of a file's beginning that are kept to guess by what it is, if it is none of the feed's.
+/// How many bytes of a file's beginning are kept, to guess what the file is if it does not fit the feed.
 pub(super) const SAMPLE: usize = 8 << 10;
 
-/// What stands before the records.
-pub(crate) struct Head {
-    /// What records are decoded by, as Bronze keeps it: the header; before it, Excel's `sep=;` on a line of its own.
+/// What precedes the records of a file.
+pub(crate) struct FileHeading {
+    /// The text by which records are decoded, as Bronze stores it: the header, with Excel's `sep=;` on a line before
+    /// it, if any.
     pub header: Option<Arc<str>>,
     /// The file's beginning.
     pub sample: String,
 }
 
-/// Why there is no head.
+/// Why the heading could not be read.
 pub(crate) enum HeadError {
     Split(SplitError),
-    /// The file cannot be used: why, and what to do.
+    /// The file cannot be used; with the reason and what to do.
     Refused(String),
 }
 
@@ -29,18 +30,18 @@ impl From<SplitError> for HeadError {
     }
 }
 
-/// Reads it, so that the first record is next, split as the file says.
-pub(crate) fn read_head<R: Read>(records: &mut Records<R>) -> Result<Head, HeadError> {
+/// Reads the heading, and sets the delimiter that the file declares. Afterwards the first record is next.
+pub(crate) fn read_head<R: Read>(records: &mut TextRecords<R>) -> Result<FileHeading, HeadError> {
     let sample = records.peek(SAMPLE)?.to_vec();
     let Some(dialect) = records.dialect().copied() else {
-        return Ok(Head {
+        return Ok(FileHeading {
             header: None,
             sample: String::from_utf8_lossy(&sample).into_owned(),
         });
     };
     let mut skip = dialect.skip_lines;
-    let told = told_delimiter(&sample);
-    if let Some(delimiter) = told {
+    let declared = declared_delimiter(&sample);
+    if let Some(delimiter) = declared {
         records.skip_line()?;
         records.split_by(delimiter);
         skip = skip.saturating_sub(1);
@@ -51,10 +52,10 @@ pub(crate) fn read_head<R: Read>(records: &mut Records<R>) -> Result<Head, HeadE
         }
         records.skip_line()?;
     }
-    let told = told.map(|delimiter| format!("sep={}", char::from(delimiter)));
-    let mut header = told.clone().filter(|_| !dialect.header);
+    let declared = declared.map(|delimiter| format!("sep={}", char::from(delimiter)));
+    let mut header = declared.clone().filter(|_| !dialect.header);
     if dialect.header
-        && let Some(Line {
+        && let Some(TextRecord {
             bytes: line, cut_from, ..
         }) = records.next()?
     {
@@ -64,19 +65,19 @@ pub(crate) fn read_head<R: Read>(records: &mut Records<R>) -> Result<Head, HeadE
             )));
         }
         let line = std::str::from_utf8(line).map_err(|_| HeadError::Refused(not_utf8(line, &sample)))?;
-        header = Some(match told {
-            Some(told) => format!("{told}\n{line}"),
+        header = Some(match declared {
+            Some(declared) => format!("{declared}\n{line}"),
             None => line.to_string(),
         });
     }
-    Ok(Head {
+    Ok(FileHeading {
         header: header.map(Arc::from),
         sample: String::from_utf8_lossy(&sample).into_owned(),
     })
 }
 
-/// The delimiter that the first line of a file tells, as Excel reads and writes it.
-pub(crate) fn told_delimiter(sample: &[u8]) -> Option<u8> {
+/// The delimiter that the first line of a file declares, in the form that Excel reads and writes.
+pub(crate) fn declared_delimiter(sample: &[u8]) -> Option<u8> {
     match sample.strip_prefix(b"sep=")? {
         [delimiter] | [delimiter, b'\r' | b'\n', ..] if delimiter.is_ascii_graphic() || *delimiter == b'\t' => {
             Some(*delimiter)

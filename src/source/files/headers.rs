@@ -1,4 +1,4 @@
-//! Tells what of a file's header is not as the columns have it.
+//! Warns of differences between a file's header and the input's columns.
 
 use std::fmt::Write;
 
@@ -7,30 +7,30 @@ use hashbrown::HashMap;
 use crate::decode::HeaderNotes;
 use crate::definition::BlankRows;
 use crate::shown::shown;
-use crate::source::outlet::Hand;
+use crate::source::feed_handle::FeedHandle;
 
-/// Files with one and the same thing to tell that are named; a folder of a million files tells it no million times.
+/// How many files with the same warning are named; a folder of a million files must not give a million warnings.
 const NAMED: usize = 20;
 
-/// What was told by one reader.
+/// The warnings that one reader has issued.
 #[derive(Default)]
-pub(super) struct HeadersTold {
-    /// By what was told: of how many files.
+pub(super) struct HeaderNotices {
+    /// For each text of a warning, the number of files.
     notes: HashMap<String, usize>,
-    /// Of how many files was said that they have rows that hold nothing.
+    /// The number of files that were reported to have blank rows.
     blank_rows: usize,
-    /// Of how many files was said that nothing is in them.
+    /// The number of files that were reported as empty.
     empty: usize,
 }
 
-impl HeadersTold {
-    /// Warns of a file, if there is something to warn of.
-    pub fn tell(&mut self, feed: &str, path: &str, notes: HeaderNotes) {
+impl HeaderNotices {
+    /// Warns of a file's differences, if there are any.
+    pub fn warn(&mut self, feed: &str, path: &str, notes: HeaderNotes) {
         if notes.is_empty() {
             return;
         }
-        let text = told(&notes);
-        // As it is told, with few of its names: a header may have hundreds of thousands.
+        let text = describe(&notes);
+        // The shortened text is the key, because a header may have hundreds of thousands of names.
         let files = self.notes.entry_ref(text.as_str()).or_default();
         *files += 1;
         match *files {
@@ -45,9 +45,9 @@ impl HeadersTold {
     }
 }
 
-impl HeadersTold {
-    /// Warns of a file that nothing is in, not even a header: an export that failed leaves such a one.
-    pub fn tell_empty(&mut self, feed: &str, file: &str) {
+impl HeaderNotices {
+    /// Warns of a file that is completely empty, without even a header: a failed export leaves such a file.
+    pub fn warn_empty(&mut self, feed: &str, file: &str) {
         self.empty += 1;
         match self.empty {
             ..=NAMED => tracing::warn!(
@@ -62,12 +62,12 @@ impl HeadersTold {
         }
     }
 
-    /// Says of a file how many rows of it hold nothing, if there are some, and what became of them.
-    pub fn tell_blank_rows(&mut self, hand: &Hand, path: &str, rows: u64) {
+    /// Reports how many rows of a file are blank, if any, and what was done with them.
+    pub fn report_blank_rows(&mut self, handle: &FeedHandle, path: &str, rows: u64) {
         if rows == 0 || self.blank_rows > NAMED {
             return;
         }
-        let (feed, file) = (hand.name(), path);
+        let (feed, file) = (handle.name(), path);
         self.blank_rows += 1;
         if self.blank_rows > NAMED {
             tracing::warn!(
@@ -77,7 +77,7 @@ impl HeadersTold {
             );
             return;
         }
-        match hand.feed().wire.blank_rows {
+        match handle.feed().wire.blank_rows {
             BlankRows::Keep => tracing::warn!(
                 feed,
                 file,
@@ -89,8 +89,8 @@ impl HeadersTold {
     }
 }
 
-fn told(notes: &HeaderNotes) -> String {
-    let mut told = String::new();
+fn describe(notes: &HeaderNotes) -> String {
+    let mut text = String::new();
     for (names, what) in [
         (&notes.absent, "it has no field for these columns, which are null"),
         (&notes.ignored, "no column takes these fields, which are ignored"),
@@ -99,28 +99,28 @@ fn told(notes: &HeaderNotes) -> String {
         if names.is_empty() {
             continue;
         }
-        let separator = if told.is_empty() { "" } else { "; " };
-        let _ = write!(told, "{separator}{what}: ");
+        let separator = if text.is_empty() { "" } else { "; " };
+        let _ = write!(text, "{separator}{what}: ");
         for (n, name) in names.iter().take(NAMED).enumerate() {
             let comma = if n > 0 { ", " } else { "" };
-            let _ = write!(told, "{comma}{}", name_shown(name));
+            let _ = write!(text, "{comma}{}", name_shown(name));
         }
         if names.len() > NAMED {
-            let _ = write!(told, " and {} more", names.len() - NAMED);
+            let _ = write!(text, " and {} more", names.len() - NAMED);
         }
     }
     if let Some(data) = &notes.data {
-        let separator = if told.is_empty() { "" } else { "; " };
+        let separator = if text.is_empty() { "" } else { "; " };
         let data = shown(data);
         let _ = write!(
-            told,
+            text,
             "{separator}its first line is taken for the header, and looks like data: {data}; if it is, set `header = false`"
         );
     }
-    told
+    text
 }
 
-/// A name with what nobody would see in it: blanks that are none, characters without a width, blanks at its ends.
+/// Makes invisible parts of a name visible: unusual blanks, zero-width characters, blanks at its ends.
 fn name_shown(name: &str) -> String {
     let escaped = name
         .escape_debug()
@@ -159,7 +159,7 @@ mod tests {
             twice: vec!["k".to_string()],
             data: None,
         };
-        let text = told(&notes);
+        let text = describe(&notes);
         assert!(text.contains("which are null: x; no column takes"), "{text}");
         assert!(text.contains("f19\\u{1b}[2J and 3 more; several fields"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");

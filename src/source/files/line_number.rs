@@ -1,22 +1,22 @@
 //! Counts the lines of a text, whatever ends them: LF, CRLF, or CR alone.
 //!
-//! A CR alone is the end of a line where it ends a record, and in a text in which no LF was met. Within the quotes of a text whose
-//! lines end with LF it is a character as any, as it is to editors.
+//! A CR alone ends a line if it ends a record, and everywhere in a text in which no LF was seen yet. Inside quotes,
+//! in a text whose lines end with LF, it is an ordinary character, as it is in editors.
 
 use memchr::memchr2_iter;
 
-/// The number of a line, from what is before it.
+/// Computes line numbers from the text seen so far.
 #[derive(Debug, Default)]
 pub(super) struct LineNumber {
-    /// Ends of lines so far.
+    /// How many line ends were seen.
     ends: u64,
-    /// The last byte was a CR, which may be half of a CRLF; whether it ended a record.
+    /// Set if the last byte was a CR, which may be half of a CRLF: whether that CR ended a record.
     behind_cr: Option<bool>,
     met_lf: bool,
 }
 
 impl LineNumber {
-    /// Passes over text, whose last byte may end a record. Answers the number of the line that it begins on.
+    /// Processes text, whose last byte may end a record. Returns the number of the line on which the text begins.
     pub fn observe(&mut self, text: &[u8], ends_record: bool) -> u64 {
         if text.first().is_some_and(|first| *first != b'\n') {
             self.end_cr();
@@ -42,13 +42,13 @@ impl LineNumber {
         number
     }
 
-    /// The number of the line that comes next, where what was passed over ended a line.
+    /// The number of the next line, if the text seen so far ended a line.
     pub fn next(&self) -> u64 {
         let is_end = |ends_record| ends_record || !self.met_lf;
         self.ends + 1 + u64::from(self.behind_cr.is_some_and(is_end))
     }
 
-    /// Another byte than LF came.
+    /// Counts a pending CR as a line end where it is one, because the next byte is not LF.
     fn end_cr(&mut self) {
         if let Some(ends_record) = self.behind_cr.take() {
             self.ends += u64::from(ends_record || !self.met_lf);

@@ -1,8 +1,9 @@
-//! Which files a glob names right now, in a local folder or an object store, and how to open them.
+//! Lists the files that match a glob now, in a local folder or an object store, and opens them.
 //!
-//! A store behind a URL shows a file only when it is whole; a local folder shows it while it is being written.
-//! Names that say "not yet" are left out: a leading `.` or `_` in any part below the glob's fixed part, and the endings
-//! that copying tools use for unfinished files. So are the lake's own files, and what [`super::walk`] leaves out.
+//! A store behind a URL shows a file only when it is complete; a local folder also shows it while it is being
+//! written. Names by which programs mark unfinished files are left out: a leading `.` or `_` in any part below the
+//! glob's fixed part, and the suffixes of copying tools. So are the lake's own files, and what [`super::walk`] leaves
+//! out.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,42 +17,43 @@ use futures::TryStreamExt;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::walk::{LeftOut, Walk, Walked, WhyLeftOut, note_first};
+use super::walk::{FolderWalk, LeftOut, Walked, WhyLeftOut, note_first};
 use crate::definition::{Dataflow, FileGlob, LAKE_FOLDERS, pattern_of_file};
 use crate::shown::{shown, shown_path};
 use crate::source::SourceError;
 use crate::source::guard::{Vetting, open_regular, open_vetted};
 use crate::source::names::{partition_of, path_in};
 
-const UNFINISHED: [&str; 4] = [".tmp", ".partial", ".crdownload", ".filepart"];
+const UNFINISHED: [&str; 5] = [".tmp", ".partial", ".crdownload", ".filepart", "._copying_"];
 
-/// A file that is there.
+/// A file that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct ListedFile {
     /// Its path below the glob's fixed part, with `/`; see [`crate::source::names`].
     pub partition: Arc<str>,
     /// Bytes.
     pub size: u64,
-    /// Identifies its content: size and the store's entity tag, or the time of its last change.
+    /// Identifies its version: the size, and the store's entity tag or the modification time.
     pub tag: String,
     /// When it last changed.
     pub modified: SystemTime,
 }
 
-/// What a look at a place found.
+/// The result of listing a location.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// The files, by name.
-    pub files: Vec<Found>,
-    /// Whether there is a folder to list: one that is missing may be a disk that is not mounted.
+    pub files: Vec<ListedFile>,
+    /// Whether the folder exists: a missing one may be a disk that is not mounted.
     pub is_there: bool,
-    /// What is not taken, and why.
+    /// What was left out, and why.
     pub left_out: Vec<LeftOut>,
-    /// Names that begin with `_` or `.` and would be named else, and the first of them.
+    /// The number of names that only a leading `_` or `.` keeps from matching, and the first of them.
     pub hidden: Option<(u64, PathBuf)>,
-    /// Names that would be named in another case of letters, and the first of them.
+    /// The number of names that would match in another case of letters, and the first of them.
     pub other_case: Option<(u64, PathBuf)>,
-    /// Of the files that are called unfinished, the one that was left alone for longest: since when, and its name.
+    /// Of the files whose names mark them as unfinished, the one that has been unchanged for longest: since when, and
+    /// its path.
     pub unfinished: Option<(SystemTime, PathBuf)>,
 }
 
@@ -62,20 +64,20 @@ impl Listing {
     }
 }
 
-/// Where a glob's files are.
+/// The location of a glob's files.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum GlobLocation {
     /// A local folder.
     Local {
         /// The glob's fixed part.
         folder: PathBuf,
-        /// The rest.
+        /// The glob below it.
         glob: FileGlob,
         /// Whether links may lead out of the folder.
         follow_links: bool,
-        /// The lake, where it is a folder.
+        /// The lake, if it is a local folder.
         lake: Option<PathBuf>,
-        /// Who is asked of each file that is opened.
+        /// Asked for each file that is opened whether it may be read.
         vetting: Option<Vetting>,
     },
     /// An object store.
@@ -85,7 +87,7 @@ pub(crate) enum Place {
         base: String,
         /// The glob's fixed part within the store.
         prefix: StorePath,
-        /// The rest.
+        /// The glob below it.
         glob: FileGlob,
         /// The lake's URL.
         lake: String,
@@ -93,20 +95,20 @@ pub(crate) enum Place {
     },
 }
 
-/// What a place takes beside its path.
+/// What is needed to open a location besides its path.
 pub(crate) struct Surroundings<'a> {
     pub store_options: &'a BTreeMap<String, String>,
     /// See [`Dataflow::lake`].
     pub lake: &'a str,
     /// Whether links may lead out of a local folder.
     pub follow_links: bool,
-    /// There for remote places.
+    /// Needed for object stores.
     pub runtime: Option<tokio::runtime::Handle>,
 }
 
 impl<'a> Surroundings<'a> {
-    /// Of a dataflow's place.
-    pub fn of(dataflow: &'a Dataflow, follow_links: bool, runtime: Option<tokio::runtime::Handle>) -> Self {
+    /// Those of a dataflow.
+    pub fn of_dataflow(dataflow: &'a Dataflow, follow_links: bool, runtime: Option<tokio::runtime::Handle>) -> Self {
         Surroundings {
             store_options: &dataflow.store_options,
             lake: &dataflow.lake,
@@ -121,9 +123,9 @@ pub(crate) fn is_remote(path: &str) -> bool {
     path.contains("://") && !path.starts_with("file://")
 }
 
-impl Place {
-    /// Takes a feed's path apart.
-    pub fn new(feed: &str, path: &str, around: Surroundings<'_>) -> Result<Place, SourceError> {
+impl GlobLocation {
+    /// Parses a feed's path.
+    pub fn new(feed: &str, path: &str, around: Surroundings<'_>) -> Result<GlobLocation, SourceError> {
         let bad_glob = |e: glob::PatternError| SourceError::Glob {
             feed: feed.to_string(),
             path: path.to_string(),
@@ -137,7 +139,7 @@ impl Place {
                 "" => ".",
                 folder => folder,
             };
-            return Ok(Place::Local {
+            return Ok(GlobLocation::Local {
                 folder: folder.into(),
                 glob: FileGlob::new(rest).map_err(bad_glob)?,
                 follow_links: around.follow_links,
@@ -158,7 +160,7 @@ impl Place {
         }
         let url = url::Url::parse(&format!("{fixed}/")).map_err(|e| bad_store(e.to_string()))?;
         let (store, prefix) = crate::store::open(&url, around.store_options).map_err(|e| bad_store(e.to_string()))?;
-        Ok(Place::Remote {
+        Ok(GlobLocation::Remote {
             store,
             base: fixed,
             prefix,
@@ -168,25 +170,25 @@ impl Place {
         })
     }
 
-    /// Whether a file shows up only when it is whole.
+    /// Whether files become visible only when they are complete.
     pub fn is_atomic(&self) -> bool {
-        matches!(self, Place::Remote { .. })
+        matches!(self, GlobLocation::Remote { .. })
     }
 
-    /// The files that are there, by name, and what is left out. `stops` says whether to give up.
+    /// Lists the files, by name, and what is left out. `stops` returns whether to give up.
     ///
     /// # Errors
-    /// The folder or the store cannot be listed; `Interrupted` where `stops` said so.
+    /// The folder or the store cannot be listed; `Interrupted` if `stops` returned true.
     pub fn list(&self, stops: &dyn Fn() -> bool) -> io::Result<Listing> {
         let mut listing = match self {
-            Place::Local {
+            GlobLocation::Local {
                 folder,
                 glob,
                 follow_links,
                 lake,
                 ..
             } => {
-                let walk = Walk {
+                let walk = FolderWalk {
                     folder,
                     glob,
                     follow_links: *follow_links,
@@ -199,14 +201,14 @@ impl Place {
                     Err(error) => return Err(error),
                 }
             }
-            Place::Remote { .. } => self.list_remote()?,
+            GlobLocation::Remote { .. } => self.list_remote()?,
         };
         listing.files.sort_by(|a, b| a.partition.cmp(&b.partition));
         Ok(listing)
     }
 
     fn list_remote(&self) -> io::Result<Listing> {
-        let Place::Remote {
+        let GlobLocation::Remote {
             store,
             base,
             prefix,
@@ -262,7 +264,7 @@ impl Place {
                 }
             } else {
                 let modified = SystemTime::from(object.last_modified);
-                listing.files.push(Found {
+                listing.files.push(ListedFile {
                     partition: name.into(),
                     size: object.size,
                     tag: tag(object.size, object.e_tag.as_deref(), modified),
@@ -273,18 +275,18 @@ impl Place {
         Ok(listing)
     }
 
-    /// The tag a file has now; none if it is gone.
+    /// The tag that a file has now; none if the file is gone.
     pub fn tag(&self, partition: &str) -> io::Result<Option<String>> {
-        Ok(self.found(partition)?.map(|found| found.tag))
+        Ok(self.find(partition)?.map(|found| found.tag))
     }
 
-    /// A file as it is now; none if it is gone.
-    pub fn found(&self, partition: &str) -> io::Result<Option<Found>> {
+    /// A file's present metadata; none if the file is gone.
+    pub fn find(&self, partition: &str) -> io::Result<Option<ListedFile>> {
         let found = match self {
-            Place::Local { folder, .. } => {
+            GlobLocation::Local { folder, .. } => {
                 std::fs::metadata(path_in(folder, partition)).and_then(|m| Ok((m.len(), None, m.modified()?)))
             }
-            Place::Remote { store, runtime, .. } => runtime
+            GlobLocation::Remote { store, runtime, .. } => runtime
                 .block_on(store.head(&self.location(partition)))
                 .map(|o| (o.size, o.e_tag, SystemTime::from(o.last_modified)))
                 .map_err(store_error),
@@ -292,7 +294,7 @@ impl Place {
         match found {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
-            Ok((size, entity, modified)) => Ok(Some(Found {
+            Ok((size, entity, modified)) => Ok(Some(ListedFile {
                 partition: partition.into(),
                 size,
                 tag: tag(size, entity.as_deref(), modified),
@@ -301,18 +303,20 @@ impl Place {
         }
     }
 
-    /// A file's location in the store. Only of remote places.
+    /// A file's path in the store. Only object stores have such paths.
     pub fn location(&self, partition: &str) -> StorePath {
         match self {
-            Place::Remote { prefix, .. } => partition.split('/').fold(prefix.clone(), |path, part| path.join(part)),
-            Place::Local { .. } => unreachable!("local files are opened by their path"),
+            GlobLocation::Remote { prefix, .. } => {
+                partition.split('/').fold(prefix.clone(), |path, part| path.join(part))
+            }
+            GlobLocation::Local { .. } => unreachable!("local files are opened by their path"),
         }
     }
 
     /// Opens a local file for reading, as [`open_regular`] does.
     pub fn open_local(&self, partition: &str) -> io::Result<File> {
         match self {
-            Place::Local {
+            GlobLocation::Local {
                 folder,
                 follow_links,
                 vetting,
@@ -328,30 +332,31 @@ impl Place {
                     Some(vetting) => open_vetted(&path, within.as_deref(), vetting),
                 }
             }
-            Place::Remote { .. } => unreachable!("files of stores are opened by their location"),
+            GlobLocation::Remote { .. } => unreachable!("files of stores are opened by their location"),
         }
     }
 
-    /// A file's absolute path or URL, from which its partition can be told.
+    /// A file's absolute path or URL, from which its partition can be derived.
     pub fn display(&self, partition: &str) -> String {
         match self {
-            Place::Local { folder, .. } => folder.join(partition).display().to_string(),
-            Place::Remote { base, .. } => format!("{base}/{partition}"),
+            GlobLocation::Local { folder, .. } => folder.join(partition).display().to_string(),
+            GlobLocation::Remote { base, .. } => format!("{base}/{partition}"),
         }
     }
 
-    /// What is called so below the glob's fixed part, as people are shown it.
+    /// A path below the glob's fixed part, in the form that is safe to show to people.
     pub fn shown_below(&self, path: &Path) -> String {
         match self {
-            Place::Local { folder, .. } => shown_path(&folder.join(path)).to_string(),
-            Place::Remote { .. } if path.to_string_lossy().contains("://") => shown_path(path).to_string(),
-            Place::Remote { base, .. } => format!("{}/{}", shown(base), shown_path(path)),
+            GlobLocation::Local { folder, .. } => shown_path(&folder.join(path)).to_string(),
+            GlobLocation::Remote { .. } if path.to_string_lossy().contains("://") => shown_path(path).to_string(),
+            GlobLocation::Remote { base, .. } => format!("{}/{}", shown(base), shown_path(path)),
         }
     }
 
-    /// What to say where the glob's fixed part is a file: a path without a dot in its last part was taken for a folder's.
-    pub fn told_as_file(&self) -> String {
-        let Place::Local { folder, .. } = self else {
+    /// The message for the case that the glob's fixed part is a file: a path without a dot in its last part is taken
+    /// for a folder.
+    pub fn not_a_folder_message(&self) -> String {
+        let GlobLocation::Local { folder, .. } = self else {
             return format!("could not list {}: it is no folder", self.shown(""));
         };
         let escaped = glob::Pattern::escape(&folder.to_string_lossy());
@@ -363,11 +368,11 @@ impl Place {
         )
     }
 
-    /// A file's absolute path or URL as people are shown it.
+    /// A file's absolute path or URL, in the form that is safe to show to people.
     pub fn shown(&self, partition: &str) -> String {
         match self {
-            Place::Local { folder, .. } => shown_path(&path_in(folder, partition)).to_string(),
-            Place::Remote { base, .. } => shown(&format!("{base}/{partition}")).to_string(),
+            GlobLocation::Local { folder, .. } => shown_path(&path_in(folder, partition)).to_string(),
+            GlobLocation::Remote { base, .. } => shown(&format!("{base}/{partition}")).to_string(),
         }
     }
 }
@@ -387,7 +392,7 @@ fn list_walked(walked: Walked) -> io::Result<Listing> {
             listing.observe_unfinished(modified, file.path);
             continue;
         }
-        listing.files.push(Found {
+        listing.files.push(ListedFile {
             partition,
             size,
             tag: tag(size, None, modified),
@@ -397,7 +402,7 @@ fn list_walked(walked: Walked) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// Whether a feed that names a file by its glob reads it, by its path's parts below the fixed part.
+/// Whether a feed would read a file that its glob names, given the parts of the path below the fixed part.
 pub(super) fn is_read(parts: &[&str]) -> bool {
     !parts.iter().any(|part| part.starts_with(['.', '_'])) && !parts.last().is_some_and(|name| is_unfinished(name))
 }
@@ -417,13 +422,13 @@ pub(super) fn tag(size: u64, entity: Option<&str>, modified: SystemTime) -> Stri
     }
 }
 
-/// An object store's error by kind, so that what may pass and what cannot are told apart.
+/// Converts an object store's error, so that its kind separates transient failures from permanent ones.
 pub(crate) fn store_error(error: object_store::Error) -> io::Error {
     use object_store::Error::*;
     let kind = match &error {
         NotFound { .. } => ErrorKind::NotFound,
         PermissionDenied { .. } | Unauthenticated { .. } => ErrorKind::PermissionDenied,
-        // The file is not the one that was asked for any more.
+        // The object is no longer the version that was asked for.
         Precondition { .. } | NotModified { .. } => ErrorKind::StaleNetworkFileHandle,
         InvalidPath { .. } | NotSupported { .. } | NotImplemented { .. } | UnknownConfigurationKey { .. } => {
             ErrorKind::InvalidInput
@@ -438,17 +443,17 @@ mod tests {
     use super::*;
     use object_store::memory::InMemory;
 
-    fn place(path: &str) -> Result<Place, SourceError> {
+    fn place(path: &str) -> Result<GlobLocation, SourceError> {
         let around = Surroundings {
             store_options: &BTreeMap::new(),
             lake: "/lake",
             follow_links: false,
             runtime: None,
         };
-        Place::new("i.f", path, around)
+        GlobLocation::new("i.f", path, around)
     }
 
-    fn list(place: &Place) -> Vec<Found> {
+    fn list(place: &GlobLocation) -> Vec<ListedFile> {
         place.list(&|| false).unwrap().files
     }
 
@@ -473,6 +478,7 @@ mod tests {
             "_sub/f.csv",
             "g.txt",
             "h.csv.partial",
+            "i.csv._COPYING_", // HDFS gives such a name to a file that is being uploaded
         ] {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -509,7 +515,7 @@ mod tests {
         ]
         .iter()
         .for_each(|n| put(n, "x"));
-        let place = Place::Remote {
+        let place = GlobLocation::Remote {
             store: store.clone(),
             base: "memory://in".into(),
             prefix: StorePath::from("in"),

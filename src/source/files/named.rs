@@ -1,4 +1,5 @@
-//! Files that a path names, for whoever looks into them without a dataflow. They are found and opened as a feed does.
+//! Files that a path names, for commands that inspect files without a dataflow. They are found and opened as a feed
+//! does it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -9,30 +10,30 @@ use arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
 use super::charset::Peeked;
-use super::columnar::{self, Extent};
-use super::listing::{Found, Place, Surroundings};
-use super::magic::{HEAD, Mark, mark};
-use super::open::{Break, Source, decompress, refusal};
+use super::columnar::{self, RowRange};
+use super::listing::{GlobLocation, ListedFile, Surroundings};
+use super::magic::{FileMark, HEAD, mark};
+use super::open::{ReadBreak, StoredBytes, decompress, refusal};
 use crate::source::SourceError;
 
 /// The files of a glob.
 #[derive(Clone)]
 pub(crate) struct NamedFiles {
-    place: Place,
+    place: GlobLocation,
 }
 
-/// One of them.
+/// A file of a glob.
 #[derive(Clone)]
 pub(crate) struct NamedFile {
-    place: Place,
-    found: Found,
+    place: GlobLocation,
+    found: ListedFile,
 }
 
 impl NamedFiles {
-    /// Finds the files that an absolute glob or a URL names. A store's credentials come from the environment.
+    /// The files of an absolute glob or a URL. A store's credentials come from the environment.
     ///
     /// # Errors
-    /// It names no store, or is no glob.
+    /// The path names no known store, or is no valid glob.
     pub fn at(path: &str, follow_links: bool, runtime: tokio::runtime::Handle) -> Result<Self, SourceError> {
         let around = Surroundings {
             store_options: &BTreeMap::new(),
@@ -40,11 +41,11 @@ impl NamedFiles {
             follow_links,
             runtime: Some(runtime),
         };
-        let place = Place::new("infer", path, around)?;
+        let place = GlobLocation::new("infer", path, around)?;
         Ok(NamedFiles { place })
     }
 
-    /// Those that have something in them, in no order.
+    /// The files that are not empty, in no particular order.
     ///
     /// # Errors
     /// The folder or the store cannot be listed.
@@ -69,31 +70,31 @@ impl NamedFile {
         self.found.modified
     }
 
-    /// Its path or URL as people are shown it.
+    /// Its path or URL, in the form that is safe to show to people.
     pub fn shown(&self) -> String {
         self.place.shown(&self.found.partition)
     }
 
-    /// What its first bytes say that it is, where that is no text.
+    /// The format that its first bytes show; none if it may be text.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn mark(&self) -> Result<Option<Mark>, String> {
-        let (source, trouble) = Source::open(&self.place, &self.found.partition).map_err(told)?;
+    pub fn mark(&self) -> Result<Option<FileMark>, String> {
+        let (source, trouble) = StoredBytes::open(&self.place, &self.found.partition).map_err(describe_break)?;
         let peeked = Peeked::new(source, HEAD);
         match peeked.failure {
-            Some(failure) => Err(told(trouble.explain(failure))),
+            Some(failure) => Err(describe_break(trouble.explain(failure))),
             None => Ok(mark(&peeked.head)),
         }
     }
 
-    /// Its bytes without their compression.
+    /// Its decompressed bytes.
     ///
     /// # Errors
-    /// It cannot be opened, or is no text.
+    /// It cannot be opened, or is not text.
     pub fn text(&self) -> Result<Box<dyn Read>, String> {
-        let (source, trouble) = Source::open(&self.place, &self.found.partition).map_err(told)?;
-        let unpacked = decompress(source, &trouble, &self.found.partition).map_err(told)?;
+        let (source, trouble) = StoredBytes::open(&self.place, &self.found.partition).map_err(describe_break)?;
+        let unpacked = decompress(source, &trouble, &self.found.partition).map_err(describe_break)?;
         Ok(unpacked.source)
     }
 
@@ -102,19 +103,19 @@ impl NamedFile {
     /// # Errors
     /// It cannot be read.
     pub fn footer(&self) -> Result<ArrowReaderMetadata, String> {
-        columnar::footer(&self.place, &self.found.partition, self.found.size).map_err(told)
+        columnar::footer(&self.place, &self.found.partition, self.found.size).map_err(describe_break)
     }
 
-    /// Batches of an Avro container or a Parquet file, of at most so many rows.
+    /// The batches of an Avro container or a Parquet file, of at most `rows` rows each.
     ///
     /// # Errors
-    /// It cannot be read; the iterator's items fail where it is damaged.
+    /// It cannot be read. The iterator's items fail where the file is damaged.
     pub fn batches(
         &self,
-        of: Mark,
+        of: FileMark,
         rows: usize,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, String>> + use<>, String> {
-        let extent = Extent {
+        let extent = RowRange {
             size: self.found.size,
             next: 0,
             rows,
@@ -122,20 +123,22 @@ impl NamedFile {
             tag: &self.found.tag,
         };
         let batches = match of {
-            Mark::Parquet => columnar::parquet(&self.place, &self.found.partition, extent),
+            FileMark::Parquet => columnar::parquet(&self.place, &self.found.partition, extent),
             _ => columnar::avro(&self.place, &self.found.partition, extent).map(|(batches, _)| batches),
         };
-        Ok(batches.map_err(told)?.map(|batch| batch.map_err(told)))
+        Ok(batches
+            .map_err(describe_break)?
+            .map(|batch| batch.map_err(describe_break)))
     }
 }
 
 /// About how many bytes a batch may have.
 const BATCH_BYTES: u64 = 8 << 20;
 
-fn told(broken: Break) -> String {
+fn describe_break(broken: ReadBreak) -> String {
     match broken {
-        Break::Refused(reason) | Break::Spoilt(reason) => reason,
-        Break::Vanished => "it is not there any more".to_string(),
+        ReadBreak::Refused(reason) | ReadBreak::Spoilt(reason) => reason,
+        ReadBreak::Vanished => "it is not there any more".to_string(),
         other => refusal(other).to_string(),
     }
 }
@@ -151,7 +154,7 @@ mod tests {
     use object_store::{ObjectStore, ObjectStoreExt};
     use std::io::Write;
 
-    /// `infer` looked at local files alone.
+    /// `infer` could only read local files.
     #[test]
     fn files_of_a_store_are_looked_into_as_local_ones_are() {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -175,7 +178,7 @@ mod tests {
         }
         let store: Arc<dyn ObjectStore> = Arc::new(store);
         let files = NamedFiles {
-            place: Place::Remote {
+            place: GlobLocation::Remote {
                 store,
                 base: "memory://lake/in".to_string(),
                 prefix: Path::from("lake/in"),
@@ -191,10 +194,10 @@ mod tests {
         let mut text = String::new();
         files[0].text().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "a,b\n1,2\n");
-        assert_eq!(files[1].mark(), Ok(Some(Mark::Parquet)));
+        assert_eq!(files[1].mark(), Ok(Some(FileMark::Parquet)));
         assert_eq!(files[1].footer().unwrap().schema().fields().len(), 1);
         let batches: Vec<RecordBatch> = files[1]
-            .batches(Mark::Parquet, 2)
+            .batches(FileMark::Parquet, 2)
             .unwrap()
             .map(Result::unwrap)
             .collect();

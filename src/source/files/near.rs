@@ -1,21 +1,21 @@
-//! Why a glob names no file, with what is near: the answer to a silence.
+//! Explains why a glob matches no file, with what is found nearby, so that a feed without files is not just silent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::listing::Place;
+use super::listing::GlobLocation;
 use crate::definition::nearest;
 use crate::shown::{shown, shown_path};
 
-/// FolderNames of a folder that are looked at.
+/// How many names of a folder are looked at.
 const LOOKED_AT: usize = 10_000;
-/// Endings that are named.
+/// How many suffixes are listed.
 const ENDINGS: usize = 4;
 
-/// Why nothing is there, and what to do.
-pub(crate) fn why_nothing(place: &Place, path: &str) -> String {
+/// Why no file matches, and what to do.
+pub(crate) fn why_nothing(place: &GlobLocation, path: &str) -> String {
     let path_shown = shown(path);
-    let Place::Local { folder, glob, .. } = place else {
+    let GlobLocation::Local { folder, glob, .. } = place else {
         return format!("{path_shown} names nothing in the store yet; what comes there is read");
     };
     if !folder.exists() {
@@ -26,7 +26,7 @@ pub(crate) fn why_nothing(place: &Place, path: &str) -> String {
             shown_path(folder)
         );
     }
-    let names = FolderNames::of(folder);
+    let names = FolderNames::read_folder(folder);
     if let Some(only) = glob.only_path() {
         let wanted = folder.join(only);
         if wanted.is_dir() {
@@ -37,15 +37,19 @@ pub(crate) fn why_nothing(place: &Place, path: &str) -> String {
         let near = near.map_or(String::new(), |near| format!("; did you mean {}?", shown(near)));
         return format!("file {} does not exist{near}", shown_path(&wanted));
     }
-    format!("{path_shown} names nothing: {} {}", shown_path(folder), names.told())
+    format!(
+        "{path_shown} names nothing: {} {}",
+        shown_path(folder),
+        names.describe()
+    )
 }
 
-/// What is directly in a folder, as a sentence about it ends.
+/// A description of a folder's direct content, which continues a sentence about the folder.
 pub(crate) fn what_is_in(folder: &Path) -> String {
-    FolderNames::of(folder).told()
+    FolderNames::read_folder(folder).describe()
 }
 
-/// What is directly in a folder.
+/// The names directly in a folder.
 #[derive(Default)]
 struct FolderNames {
     files: Vec<String>,
@@ -53,7 +57,7 @@ struct FolderNames {
 }
 
 impl FolderNames {
-    fn of(folder: &Path) -> FolderNames {
+    fn read_folder(folder: &Path) -> FolderNames {
         let mut names = FolderNames::default();
         for entry in std::fs::read_dir(folder)
             .into_iter()
@@ -70,7 +74,7 @@ impl FolderNames {
         names
     }
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let folders = match self.folders {
             0 => String::new(),
             1 => "1 folder".to_string(),
@@ -88,11 +92,11 @@ impl FolderNames {
             .for_each(|name| *endings.entry(ending(name)).or_default() += 1);
         let mut endings: Vec<_> = endings.into_iter().collect();
         endings.sort_by_key(|(ending, count)| (std::cmp::Reverse(*count), *ending));
-        let told = |(ending, count): &(&str, usize)| match *ending {
+        let counted = |(ending, count): &(&str, usize)| match *ending {
             "" => format!("{count} without an ending"),
             ending => format!("{count} of .{}", shown(ending)),
         };
-        let endings: Vec<String> = endings.iter().take(ENDINGS).map(told).collect();
+        let endings: Vec<String> = endings.iter().take(ENDINGS).map(counted).collect();
         let files = match self.files.len() {
             1 => "1 other file".to_string(),
             n => format!("{n} other files"),
@@ -106,7 +110,7 @@ impl FolderNames {
     }
 }
 
-/// The ending of a name; of compressed files with the one before it.
+/// A name's suffix; for a compressed file, together with the suffix before it.
 fn ending(name: &str) -> &str {
     let Some(last) = name.rfind('.').filter(|at| *at > 0) else {
         return "";
@@ -125,7 +129,7 @@ mod tests {
 
     fn why(path: &str) -> String {
         let (folder, rest) = FileGlob::split(path);
-        let place = Place::Local {
+        let place = GlobLocation::Local {
             folder: folder.into(),
             glob: FileGlob::new(rest).unwrap(),
             follow_links: false,

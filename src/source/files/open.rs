@@ -1,90 +1,91 @@
-//! Opens a file as a stream of plain bytes, and tells apart why a stream broke.
+//! Opens a file as a stream of decompressed bytes, and distinguishes why a stream broke.
 //!
 //! A failure of the disk or the store and a failure of the bytes (a truncated gzip stream) both come out of a
-//! decompressor as some `io::Error`. [`Source`] sits below it and remembers its own failures, so that whoever meets an
-//! error above can ask which of the two it was.
+//! decompressor as some `io::Error`. [`StoredBytes`] lies below the decompressor and remembers its own failures, so
+//! that the caller above can find out which of the two it was.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
-use flate2::bufread::GzDecoder;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::ObjectStoreExt;
 
 use super::charset::Peeked;
 use super::content::ByteDigest;
-use super::listing::{Place, store_error, tag};
-use super::magic::{HEAD, Mark, Packing, instead_of, is_text, mark, unread_of_name};
-use super::suspects::Proven;
+use super::listing::{GlobLocation, store_error, tag};
+use super::magic::{FileMark, HEAD, Packing, instead_of, is_text, mark, unread_of_name};
+use super::members::{Members, UnsupportedPacking};
+use super::suspects::VerifiedBytes;
 use crate::decode::Damage;
-use crate::source::outlet::Ended;
+use crate::source::error::ReaderExit;
 
-/// Why reading a file broke off.
+/// Why the reading of a file broke off.
 #[derive(Debug)]
-pub(crate) enum Break {
+pub(crate) enum ReadBreak {
     /// Readers are to stop, or cannot go on.
-    Ended(Ended),
-    /// May pass: worth trying again.
+    Ended(ReaderExit),
+    /// A transient failure, worth a retry.
     Passing(io::Error),
-    /// It is there and may not be read, until somebody allows it.
+    /// The file exists but the process may not read it, until somebody permits that.
     Denied(io::Error),
-    /// Its bytes cannot be used, or not be read at all: goes on without it.
+    /// Its bytes are unusable or unreadable: the feed goes on without it.
     Spoilt(String),
-    /// It is no file of the feed's, by what it is or by its header: goes on without it.
+    /// By its format or header it does not belong to the feed, which goes on without it.
     Refused(String),
-    /// It ends where more must come: perhaps it is still being written. What it is if nothing more comes.
-    Torn(Box<Break>),
-    /// It is gone.
+    /// It ends where more must follow, so it may still be being written; with the break that counts if nothing more
+    /// comes.
+    Torn(Box<ReadBreak>),
+    /// It was deleted.
     Vanished,
-    /// Another file has its name now, or it has other bytes.
+    /// It was replaced or rewritten.
     Changed,
 }
 
-impl From<Damage> for Break {
+impl From<Damage> for ReadBreak {
     fn from(damage: Damage) -> Self {
-        Break::Spoilt(damage.to_string())
+        ReadBreak::Spoilt(damage.to_string())
     }
 }
 
-impl From<Ended> for Break {
-    fn from(ended: Ended) -> Self {
+impl From<ReaderExit> for ReadBreak {
+    fn from(ended: ReaderExit) -> Self {
         match ended {
-            Ended::Unread(error) => Break::from_io(error),
-            ended => Break::Ended(ended),
+            ReaderExit::Unread(error) => ReadBreak::from_io(error),
+            ended => ReadBreak::Ended(ended),
         }
     }
 }
 
-impl Break {
-    pub fn torn(otherwise: Break) -> Break {
-        Break::Torn(Box::new(otherwise))
+impl ReadBreak {
+    pub fn torn(otherwise: ReadBreak) -> ReadBreak {
+        ReadBreak::Torn(Box::new(otherwise))
     }
 
-    /// What a failure of disk or store means.
-    pub fn from_io(error: io::Error) -> Break {
+    /// Classifies a failure of the disk or the store.
+    pub fn from_io(error: io::Error) -> ReadBreak {
         match error.kind() {
-            ErrorKind::NotFound => Break::Vanished,
-            ErrorKind::PermissionDenied => Break::Denied(error),
-            ErrorKind::InvalidInput | ErrorKind::IsADirectory => Break::Spoilt(error.to_string()),
-            ErrorKind::StaleNetworkFileHandle => Break::Changed,
-            _ => Break::Passing(error),
+            ErrorKind::NotFound => ReadBreak::Vanished,
+            ErrorKind::PermissionDenied => ReadBreak::Denied(error),
+            ErrorKind::InvalidInput | ErrorKind::IsADirectory => ReadBreak::Spoilt(error.to_string()),
+            ErrorKind::StaleNetworkFileHandle => ReadBreak::Changed,
+            _ => ReadBreak::Passing(error),
         }
     }
 }
 
-/// A file's bytes as they are stored.
-pub(crate) struct Source {
+/// A stream of a file's bytes as they are stored.
+pub(crate) struct StoredBytes {
     bytes: Stored,
-    trouble: Trouble,
+    trouble: LastReadError,
     digest: Option<ByteDigest>,
 }
 
-/// The last failure of a [`Source`].
+/// The last failure of a [`StoredBytes`].
 #[derive(Clone, Default)]
-pub(crate) struct Trouble(Arc<Mutex<Option<io::Error>>>);
+pub(crate) struct LastReadError(Arc<Mutex<Option<io::Error>>>);
 
 enum Stored {
     Local(File),
@@ -95,40 +96,51 @@ enum Stored {
     },
 }
 
-impl Trouble {
-    /// What an error that was met above the source means.
-    pub fn explain(&self, error: io::Error) -> Break {
+impl LastReadError {
+    /// Classifies an error that occurred above the source.
+    pub fn explain(&self, error: io::Error) -> ReadBreak {
         match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(own) => Break::from_io(own),
-            None if error.kind() == ErrorKind::UnexpectedEof => Break::torn(Break::Spoilt(error.to_string())),
-            None => Break::Spoilt(error.to_string()),
+            Some(own) => ReadBreak::from_io(own),
+            None if error.get_ref().is_some_and(|error| error.is::<UnsupportedPacking>()) => {
+                ReadBreak::Refused(error.to_string())
+            }
+            None if error.kind() == ErrorKind::UnexpectedEof => ReadBreak::torn(ReadBreak::Spoilt(error.to_string())),
+            None => ReadBreak::Spoilt(error.to_string()),
         }
     }
 }
 
-impl Source {
-    /// Opens a file of a place, whatever it holds now.
-    pub fn open(place: &Place, partition: &str) -> Result<(Source, Trouble), Break> {
-        Source::open_if(place, partition, |_| true)
+impl StoredBytes {
+    /// Opens a file, whatever its version is now.
+    pub fn open(place: &GlobLocation, partition: &str) -> Result<(StoredBytes, LastReadError), ReadBreak> {
+        StoredBytes::open_if(place, partition, |_| true)
     }
 
-    /// Opens a file as the one that has this tag: after a failure, what is read on must be of the file that was begun.
-    pub fn open_version(place: &Place, partition: &str, wanted: &str) -> Result<(Source, Trouble), Break> {
-        Source::open_if(place, partition, |tag| tag == wanted)
+    /// Opens a file if it has this tag: after a failure, reading must continue in the same version.
+    pub fn open_version(
+        place: &GlobLocation,
+        partition: &str,
+        wanted: &str,
+    ) -> Result<(StoredBytes, LastReadError), ReadBreak> {
+        StoredBytes::open_if(place, partition, |tag| tag == wanted)
     }
 
-    fn open_if(place: &Place, partition: &str, is_wanted: impl Fn(&str) -> bool) -> Result<(Source, Trouble), Break> {
+    fn open_if(
+        place: &GlobLocation,
+        partition: &str,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<(StoredBytes, LastReadError), ReadBreak> {
         let (bytes, tag) = match place {
-            Place::Local { .. } => {
-                let file = place.open_local(partition).map_err(Break::from_io)?;
+            GlobLocation::Local { .. } => {
+                let file = place.open_local(partition).map_err(ReadBreak::from_io)?;
                 let opened = file.metadata().and_then(|m| Ok(tag(m.len(), None, m.modified()?)));
-                (Stored::Local(file), opened.map_err(Break::from_io)?)
+                (Stored::Local(file), opened.map_err(ReadBreak::from_io)?)
             }
-            Place::Remote { store, runtime, .. } => {
+            GlobLocation::Remote { store, runtime, .. } => {
                 let location = place.location(partition);
                 let got = runtime
                     .block_on(store.get(&location))
-                    .map_err(|e| Break::from_io(store_error(e)))?;
+                    .map_err(|e| ReadBreak::from_io(store_error(e)))?;
                 let meta = &got.meta;
                 let tag = tag(meta.size, meta.e_tag.as_deref(), meta.last_modified.into());
                 let stream = got.into_stream();
@@ -141,11 +153,11 @@ impl Source {
             }
         };
         if !is_wanted(&tag) {
-            return Err(Break::Changed);
+            return Err(ReadBreak::Changed);
         }
-        let trouble = Trouble::default();
+        let trouble = LastReadError::default();
         Ok((
-            Source {
+            StoredBytes {
                 bytes,
                 trouble: trouble.clone(),
                 digest: None,
@@ -155,26 +167,26 @@ impl Source {
     }
 }
 
-/// Why a file could not be opened, for whoever reads it whole.
-pub(crate) fn refusal(broken: Break) -> io::Error {
+/// The `io::Error` for a file that could not be opened.
+pub(crate) fn refusal(broken: ReadBreak) -> io::Error {
     match broken {
-        Break::Passing(error) | Break::Denied(error) => error,
-        Break::Spoilt(reason) | Break::Refused(reason) => io::Error::new(ErrorKind::InvalidInput, reason),
-        Break::Vanished => io::Error::from(ErrorKind::NotFound),
-        Break::Ended(_) => io::Error::from(ErrorKind::Interrupted),
-        Break::Changed => io::Error::from(ErrorKind::StaleNetworkFileHandle),
-        Break::Torn(broken) => refusal(*broken),
+        ReadBreak::Passing(error) | ReadBreak::Denied(error) => error,
+        ReadBreak::Spoilt(reason) | ReadBreak::Refused(reason) => io::Error::new(ErrorKind::InvalidInput, reason),
+        ReadBreak::Vanished => io::Error::from(ErrorKind::NotFound),
+        ReadBreak::Ended(_) => io::Error::from(ErrorKind::Interrupted),
+        ReadBreak::Changed => io::Error::from(ErrorKind::StaleNetworkFileHandle),
+        ReadBreak::Torn(broken) => refusal(*broken),
     }
 }
 
-impl Source {
-    /// Hashes what is read from here on.
+impl StoredBytes {
+    /// Starts to compute a digest of the bytes that are read from here on.
     pub fn digested(&mut self) -> ByteDigest {
         self.digest.get_or_insert_default().clone()
     }
 }
 
-impl Read for Source {
+impl Read for StoredBytes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.bytes {
             Stored::Local(file) => file.read(buffer),
@@ -203,23 +215,28 @@ impl Read for Source {
     }
 }
 
-/// A file's bytes, unpacked.
-pub(crate) struct Unpacked {
+/// A stream of a file's decompressed bytes.
+pub(crate) struct UnpackedFile {
     pub source: Box<dyn Read>,
-    /// Whether the file was compressed. Then unpacking fails where its end is missing, so a last line without a line end is whole.
+    /// Whether the file was compressed. Then a missing end is an error of the decompressor, so a last line without a
+    /// line end is complete.
     pub was_packed: bool,
-    /// Where its packing tells behind its bytes alone whether they are right: up to where they are known to be.
-    pub proven: Option<Proven>,
+    /// Set if the format verifies bytes only after they were returned: up to where they are verified.
+    pub proven: Option<VerifiedBytes>,
 }
 
-/// The file's bytes without their compression, which their first bytes tell, whatever the file is called.
+/// Decompresses a file as its first bytes require, whatever its name is.
 ///
 /// # Errors
-/// What it is where it is no text, and what to do; a failure of the disk or the store.
-pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &str) -> Result<Unpacked, Break> {
+/// If it is not text, what it is and what to do; a failure of the disk or the store.
+pub(crate) fn decompress(
+    source: impl Read + 'static,
+    trouble: &LastReadError,
+    name: &str,
+) -> Result<UnpackedFile, ReadBreak> {
     let mut source: Box<dyn Read> = Box::new(BufReader::with_capacity(128 << 10, source));
     let mut proven = None;
-    // What was packed before it was packed is met, too.
+    // A file that was compressed twice is unpacked twice.
     for layer in 0..=LAYERS {
         let mut peeked = Peeked::new(source, HEAD);
         if layer == 0
@@ -228,19 +245,20 @@ pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &
             return Err(trouble.explain(failure));
         }
         let packing = match mark(&peeked.head) {
-            Some(Mark::Packed(packing)) if layer < LAYERS => packing,
-            Some(mark) => return Err(Break::Refused(mark.not_text())),
+            Some(FileMark::Packed(packing)) if layer < LAYERS => packing,
+            Some(mark) => return Err(ReadBreak::Refused(mark.not_text())),
             None => {
                 let named = Packing::of_name(name).filter(|_| layer == 0);
-                // Whoever fetches files by HTTP may unpack them and leave their names.
+                // A client that downloads files by HTTP may decompress them but keep the names, so a name proves
+                // nothing.
                 let unread = unread_of_name(name).filter(|_| layer == 0);
                 return match (named, unread) {
-                    _ if is_text(&peeked.head) => Ok(Unpacked {
+                    _ if is_text(&peeked.head) => Ok(UnpackedFile {
                         source: Box::new(peeked),
                         was_packed: layer > 0,
                         proven,
                     }),
-                    (Some(packing), _) => Err(Break::Refused(match packing {
+                    (Some(packing), _) => Err(ReadBreak::Refused(match packing {
                         Packing::Bzip2 if peeked.head.starts_with(b"BZh") => {
                             "it is compressed by bzip2, and damaged where its first block begins; write it again"
                                 .to_string()
@@ -250,11 +268,11 @@ pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &
                             packing.name()
                         ),
                     })),
-                    (None, Some(packing)) => Err(Break::Refused(format!(
+                    (None, Some(packing)) => Err(ReadBreak::Refused(format!(
                         "its name ends as one compressed by {packing}, which is not read, and its bytes are no text; compress it by \
                          zstd or gzip instead"
                     ))),
-                    (None, None) => Ok(Unpacked {
+                    (None, None) => Ok(UnpackedFile {
                         source: Box::new(peeked),
                         was_packed: layer > 0,
                         proven,
@@ -262,89 +280,28 @@ pub(crate) fn decompress(source: impl Read + 'static, trouble: &Trouble, name: &
                 };
             }
         };
-        let told = Proven::default();
-        source = unpacked(packing, peeked, &told).map_err(|e| trouble.explain(e))?;
-        // Each part of snappy's frame format has a checksum, which is compared before the part is given.
-        proven = (layer == 0 && packing != Packing::Snappy).then_some(told);
+        let verified = VerifiedBytes::default();
+        source = unpacked(packing, peeked, &verified);
+        // Snappy's frame format checks the checksum of each chunk before its bytes are returned, so nothing is in
+        // doubt.
+        proven = (layer == 0 && packing != Packing::Snappy).then_some(verified);
     }
     unreachable!("the last layer is returned or refused")
 }
 
-/// How often a file may be packed.
+/// How often a file may have been compressed.
 const LAYERS: usize = 2;
 
-fn unpacked(packing: Packing, source: impl Read + 'static, proven: &Proven) -> io::Result<Box<dyn Read>> {
+fn unpacked(packing: Packing, source: impl Read + 'static, proven: &VerifiedBytes) -> Box<dyn Read> {
     let source = BufReader::with_capacity(128 << 10, source);
-    Ok(match packing {
-        Packing::Gzip => Box::new(Gunzip {
-            state: Gunzipping::Member(Box::new(GzDecoder::new(source))),
-            given: 0,
-            proven: proven.clone(),
-        }),
-        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
+    match packing {
         Packing::Snappy => Box::new(snap::read::FrameDecoder::new(source)),
-        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
-        Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(source)),
-    })
-}
-
-/// The members of a gzip one behind the other. Zeros behind one are passed over, as gzip does: tapes and some mirrors fill files up
-/// with them.
-struct Gunzip<R> {
-    state: Gunzipping<R>,
-    /// Bytes that were unpacked, and how many of them are of members whose checksums were compared.
-    given: u64,
-    proven: Proven,
-}
-
-enum Gunzipping<R> {
-    Member(Box<GzDecoder<R>>),
-    Between(R),
-    End,
-}
-
-impl<R: BufRead> Read for Gunzip<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match std::mem::replace(&mut self.state, Gunzipping::End) {
-                Gunzipping::Member(mut member) => {
-                    let read = member.read(buffer);
-                    self.given += *read.as_ref().unwrap_or(&0) as u64;
-                    if matches!(read, Ok(0)) && !buffer.is_empty() {
-                        self.proven.set(self.given);
-                        self.state = Gunzipping::Between(member.into_inner());
-                        continue;
-                    }
-                    self.state = Gunzipping::Member(member);
-                    return read;
-                }
-                Gunzipping::Between(mut source) => match source.fill_buf().map(|bytes| (bytes.len(), padding(bytes))) {
-                    Ok((0, _)) => return Ok(0),
-                    Ok((bytes, padding)) if padding == bytes => {
-                        source.consume(padding);
-                        self.state = Gunzipping::Between(source);
-                    }
-                    Ok((_, padding)) => {
-                        source.consume(padding);
-                        self.state = Gunzipping::Member(Box::new(GzDecoder::new(source)));
-                    }
-                    Err(error) => {
-                        self.state = Gunzipping::Between(source);
-                        return Err(error);
-                    }
-                },
-                Gunzipping::End => return Ok(0),
-            }
-        }
+        _ => Box::new(Members::new(packing, source, proven.clone())),
     }
 }
 
-fn padding(bytes: &[u8]) -> usize {
-    bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len())
-}
-
-/// Of a file that could not be read as Parquet or Avro (`wanted`): what it is instead, and what to do about it.
-pub(crate) fn instead(place: &Place, partition: &str, wanted: Mark) -> Option<String> {
-    let (source, _) = Source::open(place, partition).ok()?;
+/// For a file that could not be read as Parquet or Avro (`wanted`): what it is instead, and what to do about it.
+pub(crate) fn instead(place: &GlobLocation, partition: &str, wanted: FileMark) -> Option<String> {
+    let (source, _) = StoredBytes::open(place, partition).ok()?;
     instead_of(wanted, &Peeked::new(source, HEAD).head)
 }

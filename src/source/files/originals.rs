@@ -1,51 +1,56 @@
-//! A feed's files as they lie there, for whoever keeps a copy of them: a copy holds the bytes that were decoded, or is none.
+//! The original files of a feed, for archiving. A copy either holds exactly the bytes that were decoded, or fails.
 
 use std::io::{self, Read};
 
-use super::listing::{Place, Surroundings, is_remote};
-use super::open::{Source, refusal};
-use crate::definition::{Dataflow, FeedKind};
+use super::listing::{GlobLocation, Surroundings, is_remote};
+use super::open::{StoredBytes, refusal};
+use crate::definition::{Dataflow, FileFeed};
 use crate::source::SourceError;
 
 /// The files of one feed.
 pub struct Originals {
-    place: Place,
+    place: GlobLocation,
 }
 
 impl Originals {
     /// The files of a feed, by index into `Dataflow::inputs` and `Input::feeds`; none for a feed of another kind.
     ///
     /// # Errors
-    /// A path that names no store, or no glob.
-    pub fn of(
+    /// The path belongs to no known store, or is no valid glob.
+    pub fn of_feed(
         dataflow: &Dataflow,
         (input, feed): (usize, usize),
         runtime: tokio::runtime::Handle,
     ) -> Result<Option<Originals>, SourceError> {
         let input = &dataflow.inputs[input];
         let feed = &input.feeds[feed];
-        let FeedKind::Files { path, rules } = &feed.kind else {
+        let Some(FileFeed { path, rules }) = feed.kind.settings_of() else {
             return Ok(None);
         };
         let name = format!("{}.{}", input.name, feed.name);
         let remote = is_remote(path).then_some(runtime);
-        let place = Place::new(&name, path, Surroundings::of(dataflow, rules.follow_links, remote))?;
+        let place = GlobLocation::new(
+            &name,
+            path,
+            Surroundings::of_dataflow(dataflow, rules.follow_links, remote),
+        )?;
         Ok(Some(Originals { place }))
     }
 
-    /// A file's bytes, as they come; `path` and `tag` are as deliveries of columns name it. Not to be read inside the runtime.
+    /// A stream of a file's bytes; `path` and `tag` are as in deliveries of columns. It blocks, so do not read it
+    /// inside the runtime.
     ///
     /// # Errors
-    /// Failures of the disk or the store; `InvalidInput` for a file that is not one of the feed's; at the end of its bytes
-    /// `StaleNetworkFileHandle` where they may be of other content than `tag` names.
+    /// Failures of the disk or the store; `InvalidInput` for a file that does not belong to the feed. The stream ends
+    /// with `StaleNetworkFileHandle` if its bytes may belong to another version than `tag`.
     pub fn open(&self, path: &str, tag: &str) -> io::Result<impl Read + use<>> {
         let folder = self.place.display("");
         let partition = path
             .strip_prefix(&folder)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is not in {folder}")))?;
-        let opened = Source::open(&self.place, partition).map_err(refusal);
+        let opened = StoredBytes::open(&self.place, partition).map_err(refusal);
         let (source, _) = opened?;
-        Ok(Unchanged {
+        Ok(UnchangedBytes {
             source,
             place: self.place.clone(),
             partition: partition.to_string(),
@@ -54,15 +59,16 @@ impl Originals {
     }
 }
 
-/// A file's bytes, which end well only if the file is the same one then: a reader that opened it before had the same bytes.
-pub(super) struct Unchanged {
-    pub source: Source,
-    pub place: Place,
+/// A file's bytes. The stream ends without an error only if the file still has its tag then, so that a reader that
+/// opened it before had the same bytes.
+pub(super) struct UnchangedBytes {
+    pub source: StoredBytes,
+    pub place: GlobLocation,
     pub partition: String,
     pub tag: String,
 }
 
-impl Read for Unchanged {
+impl Read for UnchangedBytes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
         if read == 0 && !buffer.is_empty() && self.place.tag(&self.partition)?.as_ref() != Some(&self.tag) {
@@ -73,10 +79,10 @@ impl Read for Unchanged {
     }
 }
 
-/// Characters that are kept of a file's name: file systems take names of 255 bytes, and a hash comes before.
+/// How many characters of a file's name are kept: file systems allow names of 255 bytes, and a hash is put before it.
 const NAME: usize = 200;
 
-/// The end of a file's name, which tells its format, as any file system takes it behind a hash.
+/// The end of a file's name, which shows its format, with only characters that every file system allows.
 pub fn archived_name(name: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || ".-_".contains(c) {

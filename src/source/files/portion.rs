@@ -1,27 +1,29 @@
-//! Rows of a columnar file in portions that are bounded by their bytes, with rows above `max_record` apart.
+//! Splits rows of a columnar file into batches of bounded size, with each row above `max_record` in a batch of its
+//! own.
 //!
-//! What a row takes is what its values take in memory, by the columns that are read: the same whatever rows stand beside it.
+//! A row's size is what the values of the columns that are read take in memory. It does not depend on its neighbours.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
-use super::columnar::Batches;
-use super::open::Break;
+use super::columnar::FileBatches;
+use super::open::ReadBreak;
 use crate::decode::CutRecord;
 use crate::repr::{batch_bytes, rows_bytes};
 use crate::source::batch::BatchLimits;
 
-/// Batches of a file, with small ones put together: files are decoded a few rows at a time where rows may be large.
-pub(super) struct Gathered {
-    batches: Batches,
+/// Batches of a file, with small ones concatenated: where rows may be large, a file is decoded only a few rows at a
+/// time.
+pub(super) struct CoalescedBatches {
+    batches: FileBatches,
     limits: BatchLimits,
-    /// What comes behind the batches that were given last.
-    behind: Option<Result<RecordBatch, Break>>,
+    /// The batch or error that follows the newest returned batch.
+    behind: Option<Result<RecordBatch, ReadBreak>>,
 }
 
-impl Gathered {
-    pub fn new(batches: Batches, limits: BatchLimits) -> Self {
-        Gathered {
+impl CoalescedBatches {
+    pub fn new(batches: FileBatches, limits: BatchLimits) -> Self {
+        CoalescedBatches {
             batches,
             limits,
             behind: None,
@@ -29,8 +31,8 @@ impl Gathered {
     }
 }
 
-impl Iterator for Gathered {
-    type Item = Result<RecordBatch, Break>;
+impl Iterator for CoalescedBatches {
+    type Item = Result<RecordBatch, ReadBreak>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let first = match self.behind.take().or_else(|| self.batches.next())? {
@@ -63,7 +65,7 @@ impl Iterator for Gathered {
     }
 }
 
-/// Cuts a batch. A row above the limit stands alone, and is marked as cut.
+/// Cuts a batch. A row above the limit gets a batch of its own, and is marked as cut.
 pub(super) fn portions(batch: &RecordBatch, limits: BatchLimits) -> Vec<(RecordBatch, Option<CutRecord>)> {
     let most = limits.bytes.min(limits.record) as u64;
     if batch_bytes(batch) <= most {

@@ -1,32 +1,33 @@
-//! Reads one file after the other, each as its job says, and decides what becomes of a file that breaks off or has changed.
-//! How its bytes become records is in [`super::attempt`].
+//! Reads one file after another, as the jobs say, and decides what happens to a file whose reading breaks off or that
+//! has changed. [`super::attempt`] turns its bytes into records.
 
 use std::io;
 use std::sync::Arc;
 
-use super::TORN_PATIENCE;
 use super::content::{FileComparison, KnownFiles, compare, content};
-use super::headers::HeadersTold;
-use super::listing::Place;
-use super::open::{Break, Source};
-use super::settle::{Job, Task};
-use crate::definition::{Changed, Duplicates, FeedKind, FileRules, Format};
+use super::headers::HeaderNotices;
+use super::listing::GlobLocation;
+use super::open::{ReadBreak, StoredBytes};
+use super::settle::{FileJob, FileTask, TORN_PATIENCE};
+use crate::definition::{Changed, Duplicates, FileFeed, FileRules, Format};
+use crate::repr::{FileContent, Position, TextPlace};
 use crate::shown::shown;
+use crate::source::Decode;
+use crate::source::error::ReaderExit;
 use crate::source::fault::pause;
-use crate::source::outlet::{Ended, Hand};
-use crate::source::readers::ReaderOptions;
-use crate::source::{Decode, FileContent, Position, TextPlace};
+use crate::source::feed_handle::FeedHandle;
+use crate::source::options::ReaderOptions;
 
 /// How a job on a file ended.
 #[derive(Debug)]
 pub(crate) enum FileEnd {
-    /// Read to its end or given up: its last position.
+    /// It was read to its end, or reading was given up; with the last position.
     Done(Position),
-    /// Gone before anything of it was read.
+    /// It was deleted before anything was read.
     Gone,
-    /// The file changed or vanished before the job read a record of it: the next listing decides again.
+    /// It changed or vanished before the job read a record; the next listing decides again.
     Changed,
-    /// It cannot be read now. None: the job read no record of it.
+    /// It cannot be read now. `position` is none if the job read no record.
     Stuck {
         position: Option<Position>,
         cause: io::Error,
@@ -34,54 +35,60 @@ pub(crate) enum FileEnd {
 }
 
 pub(super) struct FileReader {
-    pub hand: Hand,
-    pub place: Place,
+    pub handle: FeedHandle,
+    pub place: GlobLocation,
     pub options: ReaderOptions,
     pub decode: Decode,
     pub known: KnownFiles,
     pub current: CurrentFile,
-    pub headers: HeadersTold,
+    pub headers: HeaderNotices,
 }
 
-/// The file that is being read. What is not of messages or of Bronze goes into its positions.
+/// The state of the file being read. It goes into positions, except what serves messages or Bronze.
 #[derive(Default)]
 pub(super) struct CurrentFile {
     /// See [`Position::base`].
     pub base: u64,
-    /// The digest of its bytes: of all of them where duplicates are skipped or columns corrected, of the earlier ones while reading goes
-    /// on behind those, and of what was read at the end.
+    /// A digest of the file's bytes. If duplicates are skipped or columns corrected, it covers the whole file; while
+    /// reading continues behind an earlier version, it covers that version; at the end it covers what was read.
     pub content: Option<FileContent>,
     /// See [`Position::open_end`] and [`Position::at`].
     pub open_end: Option<u64>,
     pub at: Option<TextPlace>,
-    /// The line that the record begins on which was read last, where files have lines.
+    /// The line on which the newest record begins, if the format has lines.
     pub line: Option<u64>,
-    /// Rows that hold nothing, since that was told last.
+    /// The number of blank rows since they were last reported.
     pub blank_rows: u64,
-    /// When it was last written, once that is asked.
+    /// When the file was last written; filled on first use.
     pub modified: Option<Arc<str>>,
 }
 
 impl FileReader {
     /// A reader that has read nothing yet; `known` is shared by all readers of its feed.
-    pub fn new(hand: Hand, place: Place, options: ReaderOptions, decode: Decode, known: KnownFiles) -> FileReader {
+    pub fn new(
+        handle: FeedHandle,
+        place: GlobLocation,
+        options: ReaderOptions,
+        decode: Decode,
+        known: KnownFiles,
+    ) -> FileReader {
         FileReader {
-            hand,
+            handle,
             place,
             options,
             decode,
             known,
             current: CurrentFile::default(),
-            headers: HeadersTold::default(),
+            headers: HeaderNotices::default(),
         }
     }
 
-    /// Does a job to its end.
-    pub fn run(&mut self, job: &Job) -> Result<FileEnd, Ended> {
+    /// Executes a job to its end.
+    pub fn run(&mut self, job: &FileJob) -> Result<FileEnd, ReaderExit> {
         let path = self.place.shown(&job.partition);
         self.current = CurrentFile::default();
         match &job.task {
-            Task::Read { next, base } => {
+            FileTask::Read { next, base } => {
                 self.current.base = *base;
                 self.current.at = job.at;
                 match self.rules().duplicates {
@@ -89,23 +96,21 @@ impl FileReader {
                     Duplicates::Skip => self.read_unless_known(job, *next, &path),
                 }
             }
-            Task::Changed(position) => self.read_changed(job, position, &path),
-            Task::ChangedHalfway { next } => self
+            FileTask::Changed(position) => self.read_changed(job, position, &path),
+            FileTask::ChangedHalfway { next } => self
                 .give_up(job, *next, changed_halfway(&path, *next))
                 .map(FileEnd::Done),
-            Task::Vanished { next } => self.give_up(job, *next, vanished(&path, *next)).map(FileEnd::Done),
+            FileTask::Vanished { next } => self.give_up(job, *next, vanished(&path, *next)).map(FileEnd::Done),
         }
     }
 
     pub(super) fn rules(&self) -> FileRules {
-        match &self.hand.feed().kind {
-            FeedKind::Files { rules, .. } => rules.clone(),
-            _ => FileRules::default(),
-        }
+        let feed = self.handle.feed().kind.settings_of::<FileFeed>();
+        feed.map(|feed| feed.rules.clone()).unwrap_or_default()
     }
 
-    /// Reads a file, unless another one with the same bytes was read or is being read.
-    fn read_unless_known(&mut self, job: &Job, next: u64, path: &str) -> Result<FileEnd, Ended> {
+    /// Reads a file, unless a file with the same bytes was or is being read.
+    fn read_unless_known(&mut self, job: &FileJob, next: u64, path: &str) -> Result<FileEnd, ReaderExit> {
         let content = match self.content(job) {
             Ok(content) => content,
             Err(broke) => return self.finish(job, next, path, broke),
@@ -114,46 +119,46 @@ impl FileReader {
             self.current.content = Some(content);
             return self.read(job, next, path);
         };
-        let feed = self.hand.name();
+        let feed = self.handle.name();
         let holder = shown(&holder);
         tracing::warn!(
             feed,
             "{path} holds the same bytes as {holder}, which was read: it is skipped"
         );
         let position = self.position(job, next, true);
-        self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
+        self.handle.conclude(&job.partition, position.clone(), None, job.seen)?;
         Ok(FileEnd::Done(position))
     }
 
-    /// What the file holds now.
-    pub(super) fn content(&self, job: &Job) -> Result<FileContent, Break> {
-        let stops = || self.hand.check().is_err();
-        let content = Source::open(&self.place, &job.partition)
-            .and_then(|(source, _)| content(source, &stops).map_err(Break::from_io));
-        self.hand.check()?;
+    /// The length and digest of the file's present bytes.
+    pub(super) fn content(&self, job: &FileJob) -> Result<FileContent, ReadBreak> {
+        let stops = || self.handle.check().is_err();
+        let content = StoredBytes::open(&self.place, &job.partition)
+            .and_then(|(source, _)| content(source, &stops).map_err(ReadBreak::from_io));
+        self.handle.check()?;
         content
     }
 
-    /// Whether a file that changed is read again.
+    /// Whether the feed reads a changed file again, as a correction.
     pub(super) fn corrects(&self) -> bool {
         self.rules().changed == Changed::Correct
     }
 
-    /// Takes a file that changed after all or some of it was read: reads what was added to it, or all of it as a correction, or says
-    /// that it changed.
-    fn read_changed(&mut self, job: &Job, then: &Position, path: &str) -> Result<FileEnd, Ended> {
-        let (feed, next) = (self.hand.name(), then.next);
+    /// Handles a file that changed after all or part of it was read: reads what was appended, reads it all again as a
+    /// correction, or reports that it changed.
+    fn read_changed(&mut self, job: &FileJob, then: &Position, path: &str) -> Result<FileEnd, ReaderExit> {
+        let (feed, next) = (self.handle.name(), then.next);
         self.current.base = then.base;
-        let hand = self.hand.clone();
-        let stops = || hand.check().is_err();
+        let handle = self.handle.clone();
+        let stops = || handle.check().is_err();
         let compared = match &then.content {
-            None => Ok(FileComparison::Other), // without a digest nobody can tell what changed
-            Some(earlier) => Source::open(&self.place, &job.partition)
-                .and_then(|(source, _)| compare(source, earlier, &stops).map_err(Break::from_io)),
+            None => Ok(FileComparison::Other), // without a digest, what changed is unknown
+            Some(earlier) => StoredBytes::open(&self.place, &job.partition)
+                .and_then(|(source, _)| compare(source, earlier, &stops).map_err(ReadBreak::from_io)),
         };
-        self.hand.check()?;
+        self.handle.check()?;
         match compared {
-            Err(Break::Vanished) if then.done => Ok(FileEnd::Done(then.clone())), // it was read to its end
+            Err(ReadBreak::Vanished) if then.done => Ok(FileEnd::Done(then.clone())), // nothing is lost
             Err(broke) => self.finish(job, next, path, broke),
             Ok(FileComparison::Same) if !then.done => {
                 self.current.at = then.at;
@@ -164,7 +169,7 @@ impl FileReader {
                 self.current.content.clone_from(&then.content);
                 (self.current.open_end, self.current.at) = (then.open_end, then.at);
                 let position = self.position(job, next, true);
-                self.hand.conclude(&job.partition, position.clone(), None, job.seen)?;
+                self.handle.conclude(&job.partition, position.clone(), None, job.seen)?;
                 Ok(FileEnd::Done(position))
             }
             Ok(FileComparison::Appended) if self.appends() => {
@@ -183,7 +188,7 @@ impl FileReader {
                 self.read(job, next, path)
             }
             Ok(_) => {
-                let remedy = match !self.hand.input().key.is_empty() {
+                let remedy = match !self.handle.input().key.is_empty() {
                     true => {
                         "drop corrected rows as a new file, or set changed = \"correct\" in the feed for changes to come"
                     }
@@ -195,80 +200,80 @@ impl FileReader {
         }
     }
 
-    /// Whether files of the feed hold their records one after the other, so that more can come behind them.
+    /// Whether the feed's format stores records in sequence, so that more can be appended.
     fn appends(&self) -> bool {
-        self.hand.feed().format != Format::Parquet
+        self.handle.feed().format != Format::Parquet
     }
 
-    fn read(&mut self, job: &Job, mut next: u64, path: &str) -> Result<FileEnd, Ended> {
+    fn read(&mut self, job: &FileJob, mut next: u64, path: &str) -> Result<FileEnd, ReaderExit> {
         let (mut attempts, mut arrived_at) = (0, next);
         loop {
             let broke = match self.attempt(job, &mut next) {
                 Ok(position) => return Ok(FileEnd::Done(position)),
                 Err(broke) => broke,
             };
-            let Break::Passing(cause) = broke else {
+            let ReadBreak::Passing(cause) = broke else {
                 return self.finish(job, next, path, broke);
             };
             attempts = if next > arrived_at { 1 } else { attempts + 1 };
             arrived_at = next;
-            tracing::warn!(feed = self.hand.name(), path, record = next, error = %cause, attempts, "reading again");
-            self.hand.gauges.set_error(format!("could not read {path}: {cause}"));
+            tracing::warn!(feed = self.handle.name(), path, record = next, error = %cause, attempts, "reading again");
+            self.handle.gauges.set_error(format!("could not read {path}: {cause}"));
             if attempts > self.options.retries {
-                return self.finish(job, next, path, Break::Passing(cause));
+                return self.finish(job, next, path, ReadBreak::Passing(cause));
             }
-            self.hand.sleep(pause(&self.options, attempts))?;
+            self.handle.sleep(pause(&self.options, attempts))?;
         }
     }
 
-    /// Turns a break that retries did not mend into the file's end, where the next record would be `next`.
-    fn finish(&mut self, job: &Job, next: u64, path: &str, broke: Break) -> Result<FileEnd, Ended> {
+    /// Decides how the file ends after a break that retries did not cure. `next` is the number of the next record.
+    fn finish(&mut self, job: &FileJob, next: u64, path: &str, broke: ReadBreak) -> Result<FileEnd, ReaderExit> {
         match broke {
-            Break::Ended(ended) => Err(ended),
-            Break::Torn(broke) if self.may_grow(job) => Ok(FileEnd::Stuck {
+            ReadBreak::Ended(ended) => Err(ended),
+            ReadBreak::Torn(broke) if self.may_grow(job) => Ok(FileEnd::Stuck {
                 position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
                 cause: match *broke {
-                    Break::Passing(cause) => cause,
+                    ReadBreak::Passing(cause) => cause,
                     _ => io::Error::new(
                         io::ErrorKind::UnexpectedEof,
                         "it ends where more must come, and may still be written",
                     ),
                 },
             }),
-            Break::Torn(broke) => self.finish(job, next, path, *broke),
-            Break::Spoilt(reason) => {
+            ReadBreak::Torn(broke) => self.finish(job, next, path, *broke),
+            ReadBreak::Spoilt(reason) => {
                 let behind = self.behind(next);
                 let reason =
                     format!("file {path} could not be read{behind}: {reason}; drop what is missing as a new file");
                 self.refuse(job, next, reason).map(FileEnd::Done)
             }
-            Break::Refused(reason) => {
+            ReadBreak::Refused(reason) => {
                 let behind = self.behind(next);
                 let reason = format!("file {path} was not read{behind}: {reason}");
                 self.refuse(job, next, reason).map(FileEnd::Done)
             }
-            Break::Vanished if next == 0 => {
-                tracing::warn!(feed = self.hand.name(), path, "file vanished before it was read");
+            ReadBreak::Vanished if next == 0 => {
+                tracing::warn!(feed = self.handle.name(), path, "file vanished before it was read");
                 Ok(FileEnd::Gone)
             }
-            Break::Changed | Break::Vanished if next == reached(&job.task) => {
+            ReadBreak::Changed | ReadBreak::Vanished if next == reached(&job.task) => {
                 tracing::warn!(
-                    feed = self.hand.name(),
+                    feed = self.handle.name(),
                     path,
                     "file changed before it was read; the next look takes it as it is then"
                 );
                 Ok(FileEnd::Changed)
             }
-            Break::Changed => (self.give_up(job, next, changed_halfway(path, next))).map(FileEnd::Done),
-            Break::Vanished => self.give_up(job, next, vanished(path, next)).map(FileEnd::Done),
-            Break::Denied(cause) | Break::Passing(cause) => Ok(FileEnd::Stuck {
+            ReadBreak::Changed => (self.give_up(job, next, changed_halfway(path, next))).map(FileEnd::Done),
+            ReadBreak::Vanished => self.give_up(job, next, vanished(path, next)).map(FileEnd::Done),
+            ReadBreak::Denied(cause) | ReadBreak::Passing(cause) => Ok(FileEnd::Stuck {
                 position: (next > reached(&job.task)).then(|| self.position(job, next, false)),
                 cause,
             }),
         }
     }
 
-    /// Behind which record a file broke off, where the next one would be `next`: by its line, or of columns by its row.
+    /// The place, for messages, where reading broke off before record `next`: by line, or by record for columns.
     fn behind(&self, next: u64) -> String {
         match (next - self.current.base.min(next), self.current.line) {
             (0, _) => String::new(),
@@ -277,28 +282,30 @@ impl FileReader {
         }
     }
 
-    /// Whether a file may still be written. A run that ends when it is caught up waits for no file.
-    pub(super) fn may_grow(&self, job: &Job) -> bool {
+    /// Whether the file may still be growing. A run that ends when it is caught up does not wait for that.
+    pub(super) fn may_grow(&self, job: &FileJob) -> bool {
         let age = (self.options.clock)().duration_since(job.modified).unwrap_or_default();
+        // The modification time may lie in the future, because of another machine's clock or time zone.
+        let age = age.max(job.seen.elapsed());
         !self.options.stop_at_end && !self.place.is_atomic() && age < self.options.settle * TORN_PATIENCE
     }
 
-    /// This version of the file is done, and a dead letter, by (2) of the folder's module. A later version is read: as a whole where no
-    /// record was taken, and otherwise what was added.
-    fn refuse(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
+    /// Ends this version of the file as a dead letter, by (2) of the folder's module. A later version is still read:
+    /// wholly if no record of this one was delivered, otherwise only what was appended.
+    fn refuse(&mut self, job: &FileJob, next: u64, reason: String) -> Result<Position, ReaderExit> {
         if next > self.current.base && (self.current.content.is_none() || !self.appends()) {
             return self.give_up(job, next, reason);
         }
-        // With the tag that was read: a later version is told from it.
+        // The position has the tag that was read, so that a later version differs from it.
         let position = self.position(job, next, true);
-        self.hand
+        self.handle
             .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
         Ok(position)
     }
 
-    /// The file is done for good, and a dead letter.
-    fn give_up(&mut self, job: &Job, next: u64, reason: String) -> Result<Position, Ended> {
-        // Its tag as of now: a later look must not take it for another change.
+    /// Ends the file for good as a dead letter; no later version of it is read.
+    fn give_up(&mut self, job: &FileJob, next: u64, reason: String) -> Result<Position, ReaderExit> {
+        // The position gets the present tag, so that a later listing does not report another change.
         let tag = self
             .place
             .tag(&job.partition)
@@ -313,11 +320,11 @@ impl FileReader {
             base: self.current.base,
             ..Position::default()
         };
-        self.hand
+        self.handle
             .conclude(&job.partition, position.clone(), Some(reason), job.seen)?;
         Ok(position)
     }
-    pub(super) fn position(&self, job: &Job, next: u64, done: bool) -> Position {
+    pub(super) fn position(&self, job: &FileJob, next: u64, done: bool) -> Position {
         Position {
             next,
             done,
@@ -332,11 +339,11 @@ impl FileReader {
     }
 }
 
-/// The record that a job begins at.
-pub(super) fn reached(task: &Task) -> u64 {
+/// The record at which a job begins.
+pub(super) fn reached(task: &FileTask) -> u64 {
     match task {
-        Task::Read { next, .. } | Task::ChangedHalfway { next } | Task::Vanished { next } => *next,
-        Task::Changed(then) => then.next,
+        FileTask::Read { next, .. } | FileTask::ChangedHalfway { next } | FileTask::Vanished { next } => *next,
+        FileTask::Changed(then) => then.next,
     }
 }
 

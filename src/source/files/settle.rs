@@ -1,26 +1,29 @@
 //! Decides which file is read next: plain state, fed with listings, no I/O.
 //!
-//! 1. A file is read once. What is done stays done; if it changes afterwards that is a task of its own, once per change. One
-//!    of which no record was taken (it was refused, skipped or empty) is read as it is then, for that repeats nothing.
-//! 2. A file is read only when it is whole. In a folder: when two listings at least `settle` apart saw one tag, or when
-//!    its last change is long past. In a store: at once.
-//! 3. Files that can be read are read by name.
-//! 4. A file that is there and cannot be read waits, and is tried again now and then. Where the order of arrival decides,
-//!    no other file goes before it.
+//! 1. A file is read once. If it changes after it was done, each change is a task of its own. A file that was done
+//!    without a record (it was refused, skipped or empty) is then read from its beginning, which repeats nothing.
+//! 2. A file is read only when it is complete. In a folder: when two listings at least `settle` apart saw the same
+//!    tag, or when its last change is long past. In a store: at once.
+//! 3. Of the files that can be read, the first by name comes next.
+//! 4. A file that exists but cannot be read waits, and is retried from time to time. If the order of arrival matters
+//!    to the input, no other file is read before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::listing::Found;
-use crate::source::{Position, TextPlace};
+use super::listing::ListedFile;
+use crate::repr::{Position, TextPlace};
 
-/// How many times `settle` a file's last change must be past for it to count as whole at first sight.
+/// A file that ends where more must follow counts as damaged after this many times `settle` without a change.
+pub(super) const TORN_PATIENCE: u32 = 20;
+
+/// A file counts as complete at first sight if its last change is more than this many times `settle` ago.
 const LONG_PAST: u32 = 2;
 
 /// What to do with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Job {
+pub(crate) struct FileJob {
     pub partition: Arc<str>,
     pub tag: String,
     pub size: u64,
@@ -28,20 +31,21 @@ pub(crate) struct Job {
     pub modified: SystemTime,
     /// When the file was first seen with this content.
     pub seen: Instant,
-    /// Where in the text the first record is that is to be read; see [`Position::at`].
+    /// The place in the text of the first record to read; see [`Position::at`].
     pub at: Option<TextPlace>,
-    pub task: Task,
+    pub task: FileTask,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Task {
+pub(crate) enum FileTask {
     /// Read it from this record on; `base` is the number of its first one.
     Read { next: u64, base: u64 },
-    /// It was read up to this position, to its end or to where it broke off, and then changed: find out how, and say so.
+    /// It was read up to this position, to its end or to where it broke off, and has changed since: find out how, and
+    /// report it.
     Changed(Position),
-    /// It was read up to this record, and then changed: say so, and read no more of it.
+    /// It was read up to this record, and has changed since: report that, and read no more of it.
     ChangedHalfway { next: u64 },
-    /// It was read up to this record, and is gone: say so.
+    /// It was read up to this record, and has vanished: report that.
     Vanished { next: u64 },
 }
 
@@ -50,9 +54,9 @@ struct File {
     tag: String,
     size: u64,
     modified: SystemTime,
-    /// Of this tag.
+    /// When this tag was first seen.
     seen: Instant,
-    /// How far it is read, and as which content.
+    /// How far it was read, and which version that was.
     position: Option<Position>,
     state: State,
     /// Whether the last listing had it.
@@ -61,13 +65,13 @@ struct File {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// Seen, perhaps still being written; or not seen since a restart.
+    /// It may still be being written, or was not listed since a restart.
     Watched,
-    /// It was read in part and is not there any more; waits for its turn.
+    /// It vanished after a part was read; its report waits in the queue.
     Lost,
-    /// Handed out, or waiting for its turn.
+    /// It waits in the queue, or a reader has it.
     Queued,
-    /// It could not be read, and is tried again at this time; by (4).
+    /// It could not be read and is retried at this time, by (4).
     Stuck {
         again: Instant,
     },
@@ -75,19 +79,19 @@ enum State {
 }
 
 /// The files of a feed.
-pub(crate) struct Settle {
+pub(crate) struct FileQueue {
     atomic: bool,
     in_order: bool,
     settle: Duration,
     files: BTreeMap<Arc<str>, File>,
     ready: BTreeSet<Arc<str>>,
-    /// Why files could not be read when they were tried last. Kept beside the files, which may be a hundred thousand: it is asked
-    /// for whenever one of them ends.
+    /// Why files could not be read at the last attempt. This map is apart from `files`, which may be a hundred
+    /// thousand, because it is consulted whenever a file ends.
     stuck: BTreeMap<Arc<str>, String>,
 }
 
-impl Settle {
-    /// `resume` is how far files were read by an earlier run; `in_order` says that the order of arrival decides.
+impl FileQueue {
+    /// `resume` holds the positions of an earlier run; `in_order` means that the order of arrival matters, as in (4).
     pub fn new((atomic, in_order): (bool, bool), settle: Duration, resume: BTreeMap<Arc<str>, Position>) -> Self {
         let seen = Instant::now();
         let file = |position: Position| File {
@@ -103,7 +107,7 @@ impl Settle {
             .into_iter()
             .map(|(name, position)| (name, file(position)))
             .collect();
-        Settle {
+        FileQueue {
             atomic,
             in_order,
             settle,
@@ -113,11 +117,11 @@ impl Settle {
         }
     }
 
-    /// Takes in a listing. None: the folder itself is not there, which tells nothing of its files. Of those that
-    /// `is_unseen` names nothing is known either.
+    /// Takes in a listing. None means that the folder itself is missing, which says nothing about its files. Nor does
+    /// the listing say anything about files for which `is_unseen` holds.
     pub fn observe(
         &mut self,
-        listing: Option<Vec<Found>>,
+        listing: Option<Vec<ListedFile>>,
         is_unseen: &dyn Fn(&str) -> bool,
         now: Instant,
         wall: SystemTime,
@@ -162,9 +166,9 @@ impl Settle {
         }
     }
 
-    /// What was watched and is not listed any more owes nothing if nothing of it was taken or all of it was; the rest
-    /// of a file that was read in part is lost, and that is said.
-    fn observe_missing(&mut self, listing: &[Found], is_unseen: &dyn Fn(&str) -> bool) {
+    /// Handles files that are no longer listed. A file of which nothing or everything was read is simply forgotten or
+    /// done; of a file that was read in part the rest is lost, which is reported.
+    fn observe_missing(&mut self, listing: &[ListedFile], is_unseen: &dyn Fn(&str) -> bool) {
         let shown: BTreeSet<&str> = listing.iter().map(|f| &*f.partition).collect();
         let (ready, stuck) = (&mut self.ready, &mut self.stuck);
         self.files.retain(|name, file| {
@@ -192,25 +196,25 @@ impl Settle {
     }
 
     /// The next file to turn to, by (3) and (4).
-    pub fn next_job(&mut self) -> Option<Job> {
+    pub fn next_job(&mut self) -> Option<FileJob> {
         if self.is_blocked() {
             return None;
         }
         let partition = self.ready.pop_first()?;
         let file = &self.files[&partition];
         let task = match &file.position {
-            None => Task::Read { next: 0, base: 0 },
-            Some(p) if file.state == State::Lost => Task::Vanished { next: p.next },
+            None => FileTask::Read { next: 0, base: 0 },
+            Some(p) if file.state == State::Lost => FileTask::Vanished { next: p.next },
             Some(p) if p.next > p.base && (p.done || p.content.is_some() && p.tag.as_ref() != Some(&file.tag)) => {
-                Task::Changed(p.clone())
+                FileTask::Changed(p.clone())
             }
-            Some(p) if p.next == p.base || p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => Task::Read {
+            Some(p) if p.next == p.base || p.tag.as_ref().is_none_or(|tag| *tag == file.tag) => FileTask::Read {
                 next: p.next,
                 base: p.base,
             },
-            Some(p) => Task::ChangedHalfway { next: p.next },
+            Some(p) => FileTask::ChangedHalfway { next: p.next },
         };
-        Some(Job {
+        Some(FileJob {
             partition,
             tag: file.tag.clone(),
             size: file.size,
@@ -221,7 +225,8 @@ impl Settle {
         })
     }
 
-    /// A file was read to its end or given up: this is its last position. None: it was gone before it was opened.
+    /// Records that a file was read to its end or given up, with its last position. None: it vanished before it was
+    /// opened.
     pub fn observe_end(&mut self, partition: &str, position: Option<Position>) {
         match position {
             None => {
@@ -230,7 +235,8 @@ impl Settle {
             }
             Some(position) => {
                 let file = self.files.get_mut(partition).expect("a queued file is never forgotten");
-                // It may have ended as other content than it was queued as; the next listing then notices nothing new.
+                // The file may have ended as a newer version than the queued one; the next listing must not report
+                // that as a change.
                 if let Some(tag) = &position.tag {
                     file.tag.clone_from(tag);
                 }
@@ -241,14 +247,14 @@ impl Settle {
         }
     }
 
-    /// A file was another one when it was opened, and nothing of it was read: the next listing says what it is.
+    /// Records that a file had changed when it was opened, and nothing was read: the next listing decides again.
     pub fn observe_changed(&mut self, partition: &str) {
         let file = self.files.get_mut(partition).expect("a queued file is never forgotten");
         file.state = State::Watched;
     }
 
-    /// A file could not be read for this cause. It was read up to this position, if anything of it was, and is tried
-    /// again at this time.
+    /// Records that a file could not be read, with the cause, the position reached (none: no record was read), and
+    /// the time of the next attempt.
     pub fn observe_stuck(&mut self, partition: &str, position: Option<Position>, cause: String, again: Instant) {
         let file = self.files.get_mut(partition).expect("a queued file is never forgotten");
         file.position = position.or(file.position.take());
@@ -256,7 +262,7 @@ impl Settle {
         self.stuck.insert(partition.into(), cause);
     }
 
-    /// Why a file waits, the first by name that does.
+    /// Why the first stuck file, by name, cannot be read.
     pub fn stuck(&self) -> Option<&str> {
         self.stuck.values().next().map(String::as_str)
     }
@@ -267,7 +273,8 @@ impl Settle {
         self.in_order && stuck.any(is_stuck)
     }
 
-    /// Whether only files are left that cannot be read now: they are stuck, wait behind such a file, or are not listed.
+    /// Whether all files that are left cannot be read now: they are stuck, wait behind a stuck file, or are not
+    /// listed.
     pub fn is_at_rest(&self) -> bool {
         let is_blocked = self.is_blocked();
         self.files.values().all(|file| match file.state {
@@ -277,7 +284,7 @@ impl Settle {
         })
     }
 
-    /// Files that are not done, and their bytes.
+    /// The number of files that are not done, and their size in bytes.
     pub fn lag(&self) -> (u64, u64) {
         let open = self.files.values().filter(|f| f.state != State::Done);
         open.fold((0, 0), |(files, bytes), f| (files + 1, bytes + f.size))
@@ -288,8 +295,8 @@ impl Settle {
 mod tests {
     use super::*;
 
-    fn found(name: &str, tag: &str, modified: SystemTime) -> Found {
-        Found {
+    fn found(name: &str, tag: &str, modified: SystemTime) -> ListedFile {
+        ListedFile {
             partition: name.into(),
             size: 10,
             tag: tag.into(),
@@ -304,7 +311,7 @@ mod tests {
         })
     }
 
-    /// Where a file is that was read in part.
+    /// The position of a file that was read in part.
     fn open(next: u64, tag: &str) -> Position {
         Position {
             next,
@@ -313,13 +320,13 @@ mod tests {
         }
     }
 
-    fn names(settle: &mut Settle) -> Vec<(String, Task)> {
+    fn names(settle: &mut FileQueue) -> Vec<(String, FileTask)> {
         std::iter::from_fn(|| settle.next_job())
             .map(|j| (j.partition.to_string(), j.task))
             .collect()
     }
 
-    fn some(listing: Vec<Found>) -> Option<Vec<Found>> {
+    fn some(listing: Vec<ListedFile>) -> Option<Vec<ListedFile>> {
         Some(listing)
     }
 
@@ -332,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_growing_file_waits_until_it_keeps_its_tag() {
-        let mut files = Settle::new((false, false), SECOND, BTreeMap::new());
+        let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
         let (now, wall) = (Instant::now(), SystemTime::now());
         files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
         files.observe(
@@ -352,7 +359,7 @@ mod tests {
         let job = files.next_job().unwrap();
         assert_eq!(
             (job.tag.as_str(), job.task, job.seen),
-            ("2", Task::Read { next: 0, base: 0 }, now + SECOND)
+            ("2", FileTask::Read { next: 0, base: 0 }, now + SECOND)
         );
         assert_eq!(files.lag(), (1, 10));
         files.observe_end("a", done(3, "2"));
@@ -362,7 +369,7 @@ mod tests {
     #[test]
     fn old_files_and_stores_need_no_second_look_and_come_by_name() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut files = Settle::new((false, false), SECOND, BTreeMap::new());
+        let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
         files.observe(
             some(vec![
                 found("b", "1", wall - SECOND * 2),
@@ -372,9 +379,9 @@ mod tests {
             now,
             wall,
         );
-        let read = |name: &str| (name.to_string(), Task::Read { next: 0, base: 0 });
+        let read = |name: &str| (name.to_string(), FileTask::Read { next: 0, base: 0 });
         assert_eq!(names(&mut files), [read("a"), read("b")]);
-        let mut store = Settle::new((true, false), SECOND, BTreeMap::new());
+        let mut store = FileQueue::new((true, false), SECOND, BTreeMap::new());
         store.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut store), [read("a")]);
     }
@@ -382,7 +389,7 @@ mod tests {
     #[test]
     fn a_change_after_the_end_is_told_once_and_not_read() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut files = Settle::new(
+        let mut files = FileQueue::new(
             (true, false),
             SECOND,
             BTreeMap::from([("a".into(), done(7, "1").unwrap())]),
@@ -390,13 +397,16 @@ mod tests {
         files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
         files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
-        assert_eq!(names(&mut files), [("a".into(), Task::Changed(done(7, "1").unwrap()))]);
+        assert_eq!(
+            names(&mut files),
+            [("a".into(), FileTask::Changed(done(7, "1").unwrap()))]
+        );
         files.observe_end("a", done(7, "2"));
         files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
     }
 
-    /// A file that was refused and then repaired, or skipped and then grown, was never read.
+    /// A file that was refused and later repaired, or skipped and later appended to, used to be ignored.
     #[test]
     fn a_file_of_which_nothing_was_taken_is_read_once_it_changes() {
         let (now, wall) = (Instant::now(), SystemTime::now());
@@ -405,14 +415,14 @@ mod tests {
             ..done(4, "1").unwrap()
         };
         let resume = BTreeMap::from([("a".into(), done(0, "1").unwrap()), ("b".into(), again)]);
-        let mut files = Settle::new((true, false), SECOND, resume);
+        let mut files = FileQueue::new((true, false), SECOND, resume);
         let listing = |tag: &str| some(vec![found("a", tag, wall), found("b", tag, wall)]);
         files.observe(listing("1"), &seen, now, wall);
         assert_eq!(names(&mut files), []);
         files.observe(listing("2"), &seen, now, wall);
         let expected = [
-            ("a".into(), Task::Read { next: 0, base: 0 }),
-            ("b".into(), Task::Read { next: 4, base: 4 }),
+            ("a".into(), FileTask::Read { next: 0, base: 0 }),
+            ("b".into(), FileTask::Read { next: 4, base: 4 }),
         ];
         assert_eq!(names(&mut files), expected);
     }
@@ -421,7 +431,7 @@ mod tests {
     fn an_open_file_goes_on_where_it_was_unless_it_changed() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let resume = BTreeMap::from([("a".into(), open(5, "1")), ("b".into(), open(5, "1"))]);
-        let mut files = Settle::new((true, false), SECOND, resume);
+        let mut files = FileQueue::new((true, false), SECOND, resume);
         files.observe(
             some(vec![found("a", "1", wall), found("b", "2", wall)]),
             &seen,
@@ -429,8 +439,8 @@ mod tests {
             wall,
         );
         let expected = [
-            ("a".into(), Task::Read { next: 5, base: 0 }),
-            ("b".into(), Task::ChangedHalfway { next: 5 }),
+            ("a".into(), FileTask::Read { next: 5, base: 0 }),
+            ("b".into(), FileTask::ChangedHalfway { next: 5 }),
         ];
         assert_eq!(names(&mut files), expected);
     }
@@ -438,7 +448,7 @@ mod tests {
     #[test]
     fn a_file_that_vanishes_before_its_turn_owes_nothing() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut files = Settle::new((false, false), SECOND, BTreeMap::new());
+        let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
         files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
         files.observe(None, &seen, now + SECOND, wall);
         assert_eq!(files.lag(), (1, 10), "a folder that is not there tells nothing");
@@ -450,24 +460,24 @@ mod tests {
     fn a_file_that_vanishes_halfway_over_a_restart_is_told_once() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let resume = BTreeMap::from([("a".into(), open(5, "1")), ("b".into(), done(9, "1").unwrap())]);
-        let mut files = Settle::new((false, false), SECOND, resume);
+        let mut files = FileQueue::new((false, false), SECOND, resume);
         files.observe(None, &seen, now, wall);
         assert_eq!((names(&mut files), files.lag().0), (vec![], 1));
         files.observe(some(vec![]), &seen, now, wall);
         files.observe(some(vec![]), &seen, now, wall);
-        assert_eq!(names(&mut files), [("a".into(), Task::Vanished { next: 5 })]);
+        assert_eq!(names(&mut files), [("a".into(), FileTask::Vanished { next: 5 })]);
         files.observe_end("a", done(5, "1"));
         files.observe(some(vec![]), &seen, now, wall);
         assert_eq!((names(&mut files), files.lag()), (vec![], (0, 0)));
     }
 
-    /// A file without permission was a dead letter, and never read when it could be.
+    /// A file without read permission became a dead letter, and was not read once it could be.
     #[test]
     fn a_file_that_is_stuck_waits_and_lets_others_by_unless_order_decides() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let listing = || some(vec![found("a", "1", wall), found("b", "1", wall)]);
         for in_order in [false, true] {
-            let mut files = Settle::new((true, in_order), SECOND, BTreeMap::new());
+            let mut files = FileQueue::new((true, in_order), SECOND, BTreeMap::new());
             files.observe(listing(), &seen, now, wall);
             assert_eq!(files.next_job().unwrap().partition.as_ref(), "a");
             files.observe_stuck("a", None, "permission denied".into(), now + SECOND);
@@ -476,7 +486,7 @@ mod tests {
             let others = if in_order {
                 vec![]
             } else {
-                vec![("b".into(), Task::Read { next: 0, base: 0 })]
+                vec![("b".into(), FileTask::Read { next: 0, base: 0 })]
             };
             assert_eq!(names(&mut files), others);
             files.observe(listing(), &seen, now + SECOND, wall);
@@ -484,37 +494,37 @@ mod tests {
         }
     }
 
-    /// A file that had grown again when its turn came was given up, and what was added to it was not read.
+    /// A file that grew again before its turn came was given up, and what was appended was not read.
     #[test]
     fn a_file_that_changes_before_its_turn_comes_is_looked_at_again() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let resume = BTreeMap::from([("a".into(), done(7, "1").unwrap()), ("b".into(), done(3, "1").unwrap())]);
-        let mut files = Settle::new((true, false), SECOND, resume);
+        let mut files = FileQueue::new((true, false), SECOND, resume);
         let listing = |a: &str| some(vec![found("a", a, wall), found("b", "1", wall)]);
         files.observe(listing("2"), &seen, now, wall);
-        let task = Task::Changed(done(7, "1").unwrap());
+        let task = FileTask::Changed(done(7, "1").unwrap());
         assert_eq!(names(&mut files), [("a".into(), task.clone())]);
         files.observe_changed("a");
         files.observe(listing("3"), &seen, now, wall);
         let job = files.next_job().unwrap();
         assert_eq!((job.tag.as_str(), job.task), ("3", task));
-        // Or it is gone: it was read to its end.
+        // If it vanishes instead, nothing is lost, because it was read to its end.
         files.observe_changed("a");
         files.observe(some(vec![]), &seen, now, wall);
         assert_eq!((names(&mut files), files.lag()), (vec![], (0, 0)));
     }
 
-    /// A file below a folder that lost its permission was told to have vanished, and its rest was not read.
+    /// When a folder lost its read permission, a file below it was reported as vanished, and its rest was never read.
     #[test]
     fn what_cannot_be_seen_has_not_vanished() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut files = Settle::new((false, false), SECOND, BTreeMap::from([("sub/a".into(), open(5, "1"))]));
+        let mut files = FileQueue::new((false, false), SECOND, BTreeMap::from([("sub/a".into(), open(5, "1"))]));
         files.observe(some(vec![]), &|name| name.starts_with("sub/"), now, wall);
         assert_eq!(
             (names(&mut files), files.lag().0, files.is_at_rest()),
             (vec![], 1, true)
         );
         files.observe(some(vec![]), &seen, now, wall);
-        assert_eq!(names(&mut files), [("sub/a".into(), Task::Vanished { next: 5 })]);
+        assert_eq!(names(&mut files), [("sub/a".into(), FileTask::Vanished { next: 5 })]);
     }
 }

@@ -1,4 +1,4 @@
-//! One file that somebody named, read to its end as the files of a feed are.
+//! Reads one file, which somebody named, to its end, in the way a feed reads its files.
 
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -11,36 +11,38 @@ use std::convert::Infallible;
 use twox_hash::XxHash3_128;
 
 use super::content::{FileComparison, KnownFiles, compare};
-use super::listing::{Found, Place, Surroundings, is_read};
-use super::open::{Source, refusal};
-use super::originals::Unchanged;
+use super::listing::{GlobLocation, ListedFile, Surroundings, is_read};
+use super::open::{StoredBytes, refusal};
+use super::originals::UnchangedBytes;
 use super::reader::{FileEnd, FileReader, reached};
-use super::settle::{Job, Task};
-use crate::definition::{Dataflow, FeedKind, FileGlob};
+use super::settle::{FileJob, FileTask};
+use crate::definition::{Dataflow, FileGlob};
+use crate::repr::{FileContent, Position};
 use crate::source::batch::BatchLimits;
+use crate::source::error::ReaderExit;
 use crate::source::fault::patience;
+use crate::source::feed_handle::{FeedHandle, Gauges, WorkerChannel};
 use crate::source::guard::Vetting;
+use crate::source::in_flight::InFlightBudget;
 use crate::source::names::{partition_of, path_in};
-use crate::source::outlet::{Ended, Gauges, Hand, Outlet};
-use crate::source::passage::Passage;
-use crate::source::readers::ReaderOptions;
-use crate::source::{Decode, Delivery, FileContent, Position, Share, SourceError};
+use crate::source::options::ReaderOptions;
+use crate::source::{Decode, Delivery, Share, SourceError};
 
 /// The files that a path names: a glob, or a file; absolute paths or URLs, by name.
 ///
 /// # Errors
-/// A path that names no store or is no glob; a folder or store that cannot be listed.
+/// The path belongs to no known store or is no valid glob; the folder or store cannot be listed.
 pub fn list_files(
     dataflow: &Dataflow,
     path: &str,
     runtime: &tokio::runtime::Handle,
 ) -> Result<Vec<String>, SourceError> {
-    // Somebody named these very files, be they the lake's.
+    // Files of the lake are not excluded, because somebody named these files explicitly.
     let around = Surroundings {
         lake: "",
-        ..Surroundings::of(dataflow, true, Some(runtime.clone()))
+        ..Surroundings::of_dataflow(dataflow, true, Some(runtime.clone()))
     };
-    let place = Place::new("backfill", path, around)?;
+    let place = GlobLocation::new("backfill", path, around)?;
     let listed = place.list(&|| false).map_err(|source| SourceError::List {
         feed: "backfill".into(),
         path: path.to_string(),
@@ -50,7 +52,7 @@ pub fn list_files(
     Ok(files.map(|found| place.display(&found.partition)).collect())
 }
 
-/// Whether a feed of this path reads a file by itself.
+/// Whether a feed with this path reads a file by itself.
 pub fn reads(feed_path: &str, file: &str) -> bool {
     let plain = |text: &str| text.strip_prefix("file://").unwrap_or(text).to_string();
     let (path, file) = (plain(feed_path), plain(file));
@@ -64,8 +66,8 @@ pub fn reads(feed_path: &str, file: &str) -> bool {
     })
 }
 
-/// A local file's path, as files are named to people and in requests: that of a name that is not UTF-8 has escapes behind `/./`,
-/// see [`crate::source::names`].
+/// The local path of a file, from its name in messages and requests. A name that is not UTF-8 is escaped behind
+/// `/./`; see [`crate::source::names`].
 pub(crate) fn local_path(path: &str) -> PathBuf {
     let path = path.strip_prefix("file://").unwrap_or(path);
     match path.split_once("/./") {
@@ -74,48 +76,50 @@ pub(crate) fn local_path(path: &str) -> PathBuf {
     }
 }
 
-/// A file that is there.
+/// A file that exists.
 pub struct SingleFile {
-    place: Place,
-    found: Found,
+    place: GlobLocation,
+    found: ListedFile,
 }
 
-/// Where the reading of a file begins.
+/// Where to begin reading a file.
 #[derive(Clone, Debug)]
 pub enum ReadingStart {
-    /// At this record (`base` is the number of its first one), of a file that is as it was where some of it was read.
+    /// At this record, of a file that is unchanged since it was read in part; `base` is the number of its first
+    /// record.
     Record { next: u64, base: u64 },
-    /// Behind what was read of it, if it begins with the bytes that were read. Of another file none is read: its end says so.
+    /// Behind what was read, if the file begins with the bytes that were read. Otherwise nothing is read, and the end
+    /// says so.
     Behind(Position),
-    /// At its first record, which has this number: its rows are newer than those of an earlier version.
+    /// At its first record, which gets this number, so that its rows are newer than those of an earlier version.
     Anew(u64),
 }
 
-/// What reading a file takes.
-pub struct Reading<'a> {
-    /// Its input and feed are the first ones.
+/// The arguments of [`SingleFile::read`].
+pub struct SingleFileReading<'a> {
+    /// A dataflow whose first input has the feed as its first.
     pub dataflow: Arc<Dataflow>,
     /// How the feed decodes.
     pub decode: Decode,
-    /// What of the file is wanted.
+    /// Where reading begins.
     pub start: ReadingStart,
     /// Where deliveries go.
     pub deliveries: Sender<Delivery>,
-    /// Disconnected when reading is to stop.
+    /// Disconnected to stop the reading.
     pub stop: &'a Receiver<Infallible>,
-    /// Sizes and retries.
+    /// Sizes of batches, and the retry policy.
     pub options: ReaderOptions,
 }
 
 impl SingleFile {
-    /// The local file of this path, which is canonical and below `root`; none if it is not there. It is only ever opened
-    /// below `root`, and if the vetting lets it be read: whatever is put in its place meanwhile is not.
+    /// The local file at this path, which is canonical and below `root`; none if it does not exist. It is opened only
+    /// if it is below `root` and `vetting` permits it, so that a file that replaces it meanwhile is not read.
     ///
     /// # Errors
-    /// A file that cannot be looked at, or is none.
+    /// The path is no regular file, or its metadata cannot be read.
     pub(crate) fn below(root: &Path, path: &Path, vetting: Vetting) -> io::Result<Option<SingleFile>> {
         let below = path.strip_prefix(root).map_err(io::Error::other)?;
-        let place = Place::Local {
+        let place = GlobLocation::Local {
             folder: root.to_path_buf(),
             glob: FileGlob::new("*").expect("a star is a glob"),
             follow_links: false,
@@ -128,15 +132,15 @@ impl SingleFile {
     /// The file of this URL; none if it is not there.
     ///
     /// # Errors
-    /// A URL that names no store; a file that cannot be looked at.
+    /// The URL belongs to no known store, or the object's metadata cannot be read.
     pub fn stored(dataflow: &Dataflow, url: &str, runtime: &tokio::runtime::Handle) -> io::Result<Option<SingleFile>> {
-        let around = Surroundings::of(dataflow, true, Some(runtime.clone()));
-        let place = Place::new("backfill", url, around).map_err(io::Error::other)?;
+        let around = Surroundings::of_dataflow(dataflow, true, Some(runtime.clone()));
+        let place = GlobLocation::new("backfill", url, around).map_err(io::Error::other)?;
         Self::at(place, url.rsplit('/').next().unwrap_or(url))
     }
 
-    fn at(place: Place, partition: &str) -> io::Result<Option<SingleFile>> {
-        let found = place.found(partition)?;
+    fn at(place: GlobLocation, partition: &str) -> io::Result<Option<SingleFile>> {
+        let found = place.find(partition)?;
         Ok(found.map(|found| SingleFile { place, found }))
     }
 
@@ -155,7 +159,7 @@ impl SingleFile {
         self.found.size
     }
 
-    /// Its size, and entity tag or time of change.
+    /// Its version: the size, and the entity tag or the modification time.
     pub fn tag(&self) -> &str {
         &self.found.tag
     }
@@ -175,7 +179,7 @@ impl SingleFile {
         }
     }
 
-    /// Whether its first bytes are all the bytes of an earlier version.
+    /// Whether the file begins with all bytes of an earlier version.
     ///
     /// # Errors
     /// Failures of the disk or the store.
@@ -184,14 +188,15 @@ impl SingleFile {
         Ok(compared != FileComparison::Other)
     }
 
-    /// Its bytes, as stored. Not to be read inside the runtime.
+    /// Its bytes, as stored. The stream blocks, so do not read it inside the runtime.
     ///
     /// # Errors
-    /// Failures of the disk or the store; at the end of the bytes, that they are not those of the file as it was found.
+    /// Failures of the disk or the store. The stream ends with an error if the file is no longer the version that was
+    /// found.
     pub fn open(&self) -> io::Result<impl Read + use<>> {
-        let opened = Source::open(&self.place, &self.found.partition).map_err(refusal);
+        let opened = StoredBytes::open(&self.place, &self.found.partition).map_err(refusal);
         let (source, _) = opened?;
-        Ok(Unchanged {
+        Ok(UnchangedBytes {
             source,
             place: self.place.clone(),
             partition: self.found.partition.to_string(),
@@ -199,44 +204,41 @@ impl SingleFile {
         })
     }
 
-    /// Reads it to its end, or to where it breaks: that is said by the last delivery, as a feed says it. None: it was
-    /// gone before it was opened, or reading was stopped.
+    /// Reads it to its end, or to where reading breaks off, which the last delivery reports as a feed does. Returns
+    /// none if the file was deleted before it was opened, or if reading was stopped.
     ///
     /// # Errors
-    /// A failure that may pass, and did not within the retries.
-    pub fn read(&self, reading: Reading<'_>) -> Result<Option<Position>, SourceError> {
-        debug_assert!(matches!(
-            reading.dataflow.inputs[0].feeds[0].kind,
-            FeedKind::Files { .. }
-        ));
-        let outlet = Outlet {
+    /// A transient failure that did not pass within the retries.
+    pub fn read(&self, reading: SingleFileReading<'_>) -> Result<Option<Position>, SourceError> {
+        debug_assert!(reading.dataflow.inputs[0].feeds[0].kind.contract().files().is_some());
+        let channel = WorkerChannel {
             together: reading.deliveries.clone(),
             sender: reading.deliveries,
             wake: Arc::new(|| {}),
         };
         let limits = BatchLimits::new(&reading.options, &reading.dataflow.inputs[0].feeds[0]);
-        let room = Passage::of_limit(reading.dataflow.bounds.memory);
-        let hand = Hand {
+        let room = InFlightBudget::of_limit(reading.dataflow.bounds.memory);
+        let handle = FeedHandle {
             dataflow: reading.dataflow,
             input: 0,
             feed: 0,
-            outlets: [outlet].into(),
+            channels: [channel].into(),
             stop: reading.stop.clone(),
             gauges: Arc::new(Gauges::default()),
-            line: None,
+            coordinator: None,
             limits,
             patience: patience(&reading.options),
             room,
             share: Share::default(),
         };
-        // Whoever named the file says that it is whole.
+        // Whoever named the file asserts that it is complete.
         let options = ReaderOptions {
             stop_at_end: true,
             ..reading.options
         };
         let known = KnownFiles::default();
-        let mut reader = FileReader::new(hand, self.place.clone(), options, reading.decode, known);
-        let job = Job {
+        let mut reader = FileReader::new(handle, self.place.clone(), options, reading.decode, known);
+        let job = FileJob {
             partition: self.found.partition.clone(),
             tag: self.found.tag.clone(),
             size: self.found.size,
@@ -244,9 +246,9 @@ impl SingleFile {
             seen: Instant::now(),
             at: None,
             task: match reading.start {
-                ReadingStart::Record { next, base } => Task::Read { next, base },
-                ReadingStart::Anew(next) => Task::Read { next, base: next },
-                ReadingStart::Behind(position) => Task::Changed(Position {
+                ReadingStart::Record { next, base } => FileTask::Read { next, base },
+                ReadingStart::Anew(next) => FileTask::Read { next, base: next },
+                ReadingStart::Behind(position) => FileTask::Changed(Position {
                     done: false,
                     ..position
                 }),
@@ -261,8 +263,10 @@ impl SingleFile {
                 record: position.map_or(first, |position| position.next),
                 source: Arc::new(cause),
             }),
-            Err(Ended::Failed(SourceError::Disconnected { .. }) | Ended::Stopped | Ended::Unread(_)) => Ok(None),
-            Err(Ended::Failed(error)) => Err(error),
+            Err(ReaderExit::Failed(SourceError::Disconnected { .. }) | ReaderExit::Stopped | ReaderExit::Unread(_)) => {
+                Ok(None)
+            }
+            Err(ReaderExit::Failed(error)) => Err(error),
         }
     }
 }
@@ -270,17 +274,17 @@ impl SingleFile {
 /// The path or URL of a feed's file, by its partition.
 ///
 /// # Errors
-/// A path that names no store, or no glob.
+/// The path belongs to no known store, or is no valid glob.
 pub fn path_of(
     dataflow: &Dataflow,
     feed_path: &str,
     partition: &str,
     runtime: &tokio::runtime::Handle,
 ) -> Result<String, SourceError> {
-    let place = Place::new(
+    let place = GlobLocation::new(
         "backfill",
         feed_path,
-        Surroundings::of(dataflow, true, Some(runtime.clone())),
+        Surroundings::of_dataflow(dataflow, true, Some(runtime.clone())),
     )?;
     Ok(place.display(partition))
 }

@@ -1,46 +1,50 @@
-//! Finds the end of a record that is too long to be held: piece by piece, with nothing kept but a state.
+//! Finds the end of a record that is too long to be buffered: it sees the record in pieces and keeps only a small
+//! state.
 
 use memchr::{memchr, memchr2, memchr3};
 
 use super::text::{MARK, end_of_json};
 use crate::definition::TextDialect;
 
-/// Where in a record the next byte is.
+/// The lexical state before the next byte of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    /// At the start of the record, behind so many bytes of a byte order mark: behind all of them its first field starts.
+enum LexicalState {
+    /// At the start of the record, behind this many bytes of a byte order mark, after which the first field starts.
     Mark(usize),
-    /// At the start of a field of CSV, where a quote opens it.
+    /// At the start of a CSV field, where a quote would open it.
     FieldStart,
-    /// Within text that no quote encloses.
+    /// In a field without quotes.
     Plain,
-    /// Within quotes.
+    /// Inside quotes.
     Quoted,
-    /// Behind an escape within quotes: whatever comes is itself.
+    /// Behind an escape inside quotes: the next byte is literal.
     Escaped,
-    /// Behind a quote within quotes: a second one is a quote, anything else is outside of them.
+    /// Behind a quote inside quotes: a second quote makes it a literal one, anything else means that it closed them.
     BehindQuote,
 }
 
 /// Looks for the end of one record.
 #[derive(Debug)]
-pub(super) struct Skim {
+pub(super) struct RecordEndScan {
     csv: Option<TextDialect>,
-    at: At,
+    state: LexicalState,
 }
 
-impl Skim {
-    /// At the start of a record of CSV, or of a line.
+impl RecordEndScan {
+    /// A scan at the start of a CSV record, or, without `csv`, of a line.
     pub fn new(csv: Option<TextDialect>) -> Self {
-        Skim { csv, at: At::Mark(0) }
+        RecordEndScan {
+            csv,
+            state: LexicalState::Mark(0),
+        }
     }
 
     /// Whether the record would end within quotes, if it ended here.
     pub fn is_quoted(&self) -> bool {
-        matches!(self.at, At::Quoted | At::Escaped)
+        matches!(self.state, LexicalState::Quoted | LexicalState::Escaped)
     }
 
-    /// Passes over the next piece. Says where in it the record ends, if it does: at the first byte of the line's end.
+    /// Scans the next piece. Returns where in it the record ends, as the index of the first byte of the line end.
     pub fn find_end(&mut self, piece: &[u8]) -> Option<usize> {
         let Some(dialect) = self.csv else {
             return end_of_json(piece);
@@ -52,32 +56,38 @@ impl Skim {
         let mut next = 0;
         loop {
             let byte = *piece.get(next)?;
-            self.at = match (self.at, byte) {
-                (At::Mark(passed), byte) if byte == MARK[passed] && passed + 1 == MARK.len() => At::FieldStart,
-                (At::Mark(passed), byte) if byte == MARK[passed] => At::Mark(passed + 1),
-                (At::Mark(passed), _) => {
-                    self.at = if passed == 0 { At::FieldStart } else { At::Plain };
+            self.state = match (self.state, byte) {
+                (LexicalState::Mark(passed), byte) if byte == MARK[passed] && passed + 1 == MARK.len() => {
+                    LexicalState::FieldStart
+                }
+                (LexicalState::Mark(passed), byte) if byte == MARK[passed] => LexicalState::Mark(passed + 1),
+                (LexicalState::Mark(passed), _) => {
+                    self.state = if passed == 0 {
+                        LexicalState::FieldStart
+                    } else {
+                        LexicalState::Plain
+                    };
                     continue;
                 }
-                (At::Quoted, _) => {
+                (LexicalState::Quoted, _) => {
                     next += match dialect.escape {
                         None => memchr(quote, &piece[next..])?,
                         Some(escape) => memchr2(quote, escape, &piece[next..])?,
                     };
                     if piece[next] == quote {
-                        At::BehindQuote
+                        LexicalState::BehindQuote
                     } else {
-                        At::Escaped
+                        LexicalState::Escaped
                     }
                 }
-                (At::Escaped, _) => At::Quoted,
-                (At::FieldStart | At::BehindQuote, byte) if byte == quote => At::Quoted,
+                (LexicalState::Escaped, _) => LexicalState::Quoted,
+                (LexicalState::FieldStart | LexicalState::BehindQuote, byte) if byte == quote => LexicalState::Quoted,
                 (_, b'\n' | b'\r') => return Some(next),
-                (_, byte) if byte == delimiter => At::FieldStart,
-                (At::FieldStart, b' ' | b'\t') if dialect.trim => At::FieldStart,
-                (At::FieldStart | At::BehindQuote, _) => At::Plain,
-                // A quote within plain text is text.
-                (At::Plain, _) => {
+                (_, byte) if byte == delimiter => LexicalState::FieldStart,
+                (LexicalState::FieldStart, b' ' | b'\t') if dialect.trim => LexicalState::FieldStart,
+                (LexicalState::FieldStart | LexicalState::BehindQuote, _) => LexicalState::Plain,
+                // A quote in a field without quotes is literal.
+                (LexicalState::Plain, _) => {
                     next += memchr3(delimiter, b'\n', b'\r', &piece[next..])?;
                     continue;
                 }

@@ -1,36 +1,43 @@
-//! Records of a packed file whose bytes no checksum vouched for: gzip has one behind each member, zstd, xz and bzip2 behind a
-//! frame or a block. Where unpacking fails, a byte before may have been wrong already, and have become another one.
+//! The records of a compressed file that no checksum has verified yet. gzip has a checksum behind each member; zstd,
+//! xz and bzip2 have one behind each frame or block. If unpacking fails, bytes before the failure may already be
+//! wrong.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Up to where a stream's unpacked bytes are known to be right, shared with who unpacks it.
+/// The number of unpacked bytes that checksums have verified, shared with the unpacker.
 #[derive(Clone, Default)]
-pub(crate) struct Proven(Arc<AtomicU64>);
+pub(crate) struct VerifiedBytes(Arc<AtomicU64>);
 
-impl Proven {
-    /// So many bytes from the beginning on.
+impl VerifiedBytes {
+    /// The number of verified bytes from the beginning on.
+    #[cfg(test)]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of verified bytes from the beginning on.
     pub fn set(&self, bytes: u64) {
         self.0.store(bytes, Ordering::Relaxed);
     }
 }
 
-/// The records that are behind what is known to be right.
-pub(super) struct Suspects {
-    proven: Proven,
-    /// Whether places in the text are those of its bytes; otherwise all records are suspects.
+/// Finds the records that no checksum covers.
+pub(super) struct SuspectRecords {
+    proven: VerifiedBytes,
+    /// Whether offsets in the text equal offsets in the unpacked bytes; if not, all records are suspect.
     has_places: bool,
-    /// Ends of what is proven that no record reached yet: unpacking runs ahead.
+    /// Verified ends that no record has reached yet, because unpacking runs ahead of the records.
     ahead: VecDeque<u64>,
     known: u64,
-    /// The number and the line of the first.
+    /// The number and line of the first suspect record.
     first: Option<(u64, u64)>,
 }
 
-impl Suspects {
-    pub fn new(proven: Proven, has_places: bool) -> Self {
-        Suspects {
+impl SuspectRecords {
+    pub fn new(proven: VerifiedBytes, has_places: bool) -> Self {
+        SuspectRecords {
             proven,
             has_places,
             ahead: VecDeque::from([0]),
@@ -39,7 +46,7 @@ impl Suspects {
         }
     }
 
-    /// Takes in a record that ends before the place `end`.
+    /// Takes in a record that ends before offset `end`.
     pub fn observe(&mut self, end: u64, record: u64, line: u64) {
         let proven = self.proven.0.load(Ordering::Relaxed);
         if proven > self.known && self.has_places {
@@ -52,9 +59,9 @@ impl Suspects {
         }
     }
 
-    /// What to say of them once unpacking failed in front of record `next`; none: there are none.
-    pub fn told(mut self, next: u64) -> Option<String> {
-        // What was proven since the last record.
+    /// The message about the suspect records after unpacking failed before record `next`; none if there are none.
+    pub fn describe(mut self, next: u64) -> Option<String> {
+        // A checksum may have been verified since the last record.
         let proven = self.proven.0.load(Ordering::Relaxed);
         if self.has_places && (!self.ahead.is_empty() || proven > self.known) {
             self.first = None;
@@ -78,10 +85,10 @@ mod tests {
 
     #[test]
     fn records_behind_the_last_checksum_are_suspects() {
-        let proven = Proven::default();
+        let proven = VerifiedBytes::default();
         let told = |proven_later: u64, has_places: bool| {
             proven.set(0);
-            let mut suspects = Suspects::new(proven.clone(), has_places);
+            let mut suspects = SuspectRecords::new(proven.clone(), has_places);
             suspects.observe(10, 0, 2);
             suspects.observe(20, 1, 3);
             proven.set(25);
@@ -89,7 +96,7 @@ mod tests {
             suspects.observe(30, 3, 5);
             proven.set(proven_later);
             suspects.observe(40, 4, 6);
-            suspects.told(5)
+            suspects.describe(5)
         };
         let text = |told: Option<String>| told.unwrap_or_default();
         assert!(text(told(25, true)).contains("the 2 records before, from that of line 5 on"));

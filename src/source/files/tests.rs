@@ -1,4 +1,4 @@
-//! Reading from a store that fails in every way a store can.
+//! Reads from a store that fails in every way a store can.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,11 +15,14 @@ use object_store::memory::InMemory;
 use object_store::path::Path as StorePath;
 use object_store::*;
 
-use super::*;
-use crate::definition::{Dataflow, Feed, FeedKind, Format, Input};
+use super::content::KnownFiles;
+use super::listing::GlobLocation;
+use super::reader::{FileEnd, FileReader};
+use super::settle::FileQueue;
+use crate::definition::{Dataflow, Feed, FeedKind, FileFeed, Format, Input};
 use crate::source::batch::{BatchLimits, nothing};
-use crate::source::outlet::{Gauges, Outlet};
-use crate::source::readers::ReaderOptions;
+use crate::source::feed_handle::{FeedHandle, Gauges, WorkerChannel};
+use crate::source::options::ReaderOptions;
 use crate::source::{Decode, Delivery, Share};
 
 /// A store whose first `failures` reads break after half of the bytes.
@@ -29,7 +32,7 @@ struct Flaky {
     failures: AtomicU32,
     /// Reads are refused for good.
     denied: bool,
-    /// After this many reads, the name is given to another object.
+    /// After this number of reads, another object replaces the one read.
     replacement: Mutex<Option<(u32, Bytes)>>,
 }
 
@@ -145,7 +148,7 @@ fn read(name: &str, bytes: impl Into<Bytes>, format: Format, failures: u32, deni
 fn read_stored(store: Flaky, name: &str, bytes: impl Into<Bytes>, format: Format) -> (Vec<Delivery>, FileEnd) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(store.put(&StorePath::from(format!("in/{name}")), bytes.into()));
-    let place = Place::Remote {
+    let place = GlobLocation::Remote {
         store: Arc::new(store),
         base: "s3://bucket/in".into(),
         prefix: StorePath::from("in"),
@@ -157,13 +160,13 @@ fn read_stored(store: Flaky, name: &str, bytes: impl Into<Bytes>, format: Format
 }
 
 /// Reads the only file of a place.
-fn read_place(place: Place, format: Format) -> (Vec<Delivery>, FileEnd) {
+fn read_place(place: GlobLocation, format: Format) -> (Vec<Delivery>, FileEnd) {
     let feed = Feed {
         name: "f".into(),
-        kind: FeedKind::Files {
+        kind: FeedKind::Files(FileFeed {
             path: String::new(),
             rules: Default::default(),
-        },
+        }),
         format,
         wire: Default::default(),
         columns: vec![],
@@ -200,11 +203,11 @@ fn read_place(place: Place, format: Format) -> (Vec<Delivery>, FileEnd) {
     };
     let (sender, deliveries) = crossbeam_channel::unbounded();
     let (_stop, stopped) = crossbeam_channel::bounded(0);
-    let hand = Hand {
+    let handle = FeedHandle {
         dataflow: Arc::new(dataflow),
         input: 0,
         feed: 0,
-        outlets: vec![Outlet {
+        channels: vec![WorkerChannel {
             together: sender.clone(),
             sender,
             wake: Arc::new(|| {}),
@@ -212,14 +215,14 @@ fn read_place(place: Place, format: Format) -> (Vec<Delivery>, FileEnd) {
         .into(),
         stop: stopped,
         gauges: Arc::new(Gauges::default()),
-        line: None,
+        coordinator: None,
         limits: BatchLimits {
             rows: 100,
             bytes: 1 << 20,
             record: 1 << 20,
         },
         patience: Duration::ZERO,
-        room: crate::source::passage::Passage::of_limit(None),
+        room: crate::source::in_flight::InFlightBudget::of_limit(None),
         share: Share::default(),
     };
     let decode: Decode = Box::new(move |raw| {
@@ -232,7 +235,7 @@ fn read_place(place: Place, format: Format) -> (Vec<Delivery>, FileEnd) {
         retries: 3,
         ..ReaderOptions::default()
     };
-    let mut settle = Settle::new((place.is_atomic(), false), options.settle, BTreeMap::new());
+    let mut settle = FileQueue::new((place.is_atomic(), false), options.settle, BTreeMap::new());
     settle.observe(
         Some(place.list(&|| false).unwrap().files),
         &|_| false,
@@ -240,7 +243,7 @@ fn read_place(place: Place, format: Format) -> (Vec<Delivery>, FileEnd) {
         std::time::SystemTime::now(),
     );
     let job = settle.next_job().unwrap();
-    let end = FileReader::new(hand, place, options, decode, KnownFiles::default()).run(&job);
+    let end = FileReader::new(handle, place, options, decode, KnownFiles::default()).run(&job);
     (deliveries.try_iter().collect(), end.unwrap())
 }
 
@@ -267,7 +270,7 @@ fn a_read_that_breaks_for_a_while_goes_on_at_the_next_record() {
     assert_eq!(offsets(&deliveries), (0..50_000).collect::<Vec<_>>());
 }
 
-/// A store that was away for half a minute ended the run.
+/// A store that was unavailable for half a minute ended the run.
 #[test]
 fn a_file_that_cannot_be_read_for_long_waits_and_is_no_dead_letter() {
     let text: String = (0..50_000).map(|n| format!("{{\"a\":{n}}}\n")).collect();
@@ -334,7 +337,7 @@ fn avro_from(from: i64) -> Vec<u8> {
 fn delivered(deliveries: &[Delivery]) -> Vec<i64> {
     use arrow::array::AsArray;
     use arrow::datatypes::Int64Type;
-    // Records of Avro are handed on as they are: here a number of seven bits a byte, its sign first.
+    // Avro records are delivered undecoded: here a zigzag varint.
     let of_avro = |record: &[u8]| {
         let number = record
             .iter()
@@ -363,7 +366,7 @@ fn rejections(deliveries: &[Delivery]) -> Vec<&str> {
     rejects.map(|reject| reject.reason.as_str()).collect()
 }
 
-/// A file that another one took the place of was told to be damaged, although nothing of it was read yet, and never read.
+/// A file that was replaced before any of it was read became a dead letter as damaged, and was never read.
 #[test]
 fn rows_of_a_file_that_is_replaced_in_its_store_are_never_mixed_with_the_others() {
     type Written = fn(i64) -> Vec<u8>;
@@ -382,7 +385,7 @@ fn rows_of_a_file_that_is_replaced_in_its_store_are_never_mixed_with_the_others(
             let came = delivered(&deliveries);
             assert_eq!(came, (0..came.len() as i64).collect::<Vec<_>>(), "{name} {reads}");
             match (&end, came.len()) {
-                // The next look takes it as it is then.
+                // The next listing takes up the new version.
                 (FileEnd::Changed, 0) => seen[0] += 1,
                 (FileEnd::Done(_), 1..250) => {
                     let told = rejections(&deliveries).concat();
@@ -403,7 +406,8 @@ fn rows_of_a_file_that_is_replaced_in_its_store_are_never_mixed_with_the_others(
     );
 }
 
-/// After a failure the file was opened again whatever it was then, and read on in the middle of another one.
+/// After a failure the name was opened again without a check of its version, and reading went on in the middle of
+/// another file.
 #[test]
 fn a_text_that_is_replaced_while_a_failure_is_waited_out_is_not_read_on() {
     let text = |from: u32| -> String { (from..from + 50_000).map(|n| format!("{{\"a\":{n}}}\n")).collect() };
@@ -426,7 +430,7 @@ fn a_text_that_is_replaced_while_a_failure_is_waited_out_is_not_read_on() {
     }
 }
 
-/// Files of stores are fetched in parts, and their pages looked over as those of local files are.
+/// Files in stores are fetched by ranges, and their page headers are validated like those of local files.
 #[test]
 fn a_damaged_file_of_columns_comes_to_the_same_in_a_store_as_on_a_disk() {
     let whole = parquet_from(0);
@@ -440,7 +444,7 @@ fn a_damaged_file_of_columns_comes_to_the_same_in_a_store_as_on_a_disk() {
         let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
         file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60))
             .unwrap();
-        let local = Place::Local {
+        let local = GlobLocation::Local {
             folder: folder.path().into(),
             glob: crate::definition::FileGlob::new("*").unwrap(),
             follow_links: false,

@@ -1,76 +1,77 @@
 //! Splits text into records: lines of NDJSON, or records of CSV whose quoted fields may hold line breaks.
 //!
-//! CSV follows `csv_core`: a quote opens a field only as its first byte (`trim`: behind blanks, too), a doubled quote within
-//! a quoted field is a quote, what is behind an escape there is itself, CR, LF and CRLF end a record. Blank lines and
-//! comments are no records. The bytes of a record are given as they are, without the line's end; nothing is copied but what
-//! lies across two reads.
+//! CSV follows `csv_core`: a quote opens a field only as its first byte (with `trim`, also behind blanks), a doubled
+//! quote in a quoted field is a quote, the byte behind an escape in it is literal, and CR, LF and CRLF end a record.
+//! Blank lines and comments are skipped. A record is returned as a slice of the bytes without the line end; only a
+//! record that spans two reads is copied.
 //!
-//! A record above the limit is never held as a whole: its first bytes are kept, and the rest is passed over.
+//! A record above the limit is never buffered as a whole: its first bytes are kept, and the rest is skipped.
 //!
-//! A record's number is its line in the file, whatever ends lines there: see [`LineNumber`].
+//! A record's number is its line in the file, whatever the line ends are: see [`LineNumber`].
 
 use std::io::{self, Read};
 
 use memchr::{memchr, memchr2, memchr3};
 
 use super::line_number::LineNumber;
-use super::skim::Skim;
+use super::skim::RecordEndScan;
 use crate::decode::FIRST_BYTES;
 use crate::definition::TextDialect;
 
-/// Bytes asked for at a time.
+/// How many bytes are read at once.
 const READ_BYTES: usize = 256 << 10;
 
 /// What ends the splitting of a text early.
 #[derive(Debug)]
 pub(crate) enum SplitError {
-    /// The bytes ended with an error; a record they tore is not given.
+    /// The source failed; a record that it cut off is not returned.
     Io(io::Error),
-    /// A quoted field that is open at the end of the text, in the record that begins on this line.
+    /// A quoted field was still open at the end of the text, in the record that begins on this line.
     OpenQuote(u64),
-    /// More blank lines in a row than [`MOST_BLANK`] bytes.
+    /// More than [`MOST_BLANK`] bytes of blank lines in a row.
     Blank,
-    /// A record or line of more than [`MOST_RECORD`] bytes, whose end is not in sight.
+    /// A record or line of more than [`MOST_RECORD`] bytes without an end.
     Endless,
 }
 
-/// Bytes of blank lines in a row: a small compressed file may hold gigabytes of them, and it would be read for minutes to no
-/// end.
+/// The most bytes of blank lines in a row. A small compressed file may hold gigabytes of them, which would be read
+/// for minutes without a result.
 pub(crate) const MOST_BLANK: u64 = 256 << 20;
 
-/// Bytes of a record that is passed over, for the same reason: a sparse file may have terabytes of them.
+/// The most bytes of a record that is skipped, for the same reason: a sparse file may have terabytes of zeros.
 pub(crate) const MOST_RECORD: u64 = 4 << 30;
 
-/// The byte order mark of UTF-8: in front of a record where a file was appended, and none of its characters.
+/// The byte order mark of UTF-8. It may stand before any record, where files were concatenated, and is not part of
+/// it.
 pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What ends a record of JSON where no line ends: RFC 7464 has it between JSON texts, and it is in none.
+/// Ends a JSON record besides a line end: RFC 7464 puts it between JSON texts, and no valid JSON contains it.
 pub(crate) const RECORD_SEPARATOR: u8 = 0x1e;
 
 /// A record of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Line<'a> {
-    /// Its bytes, or the first of them where it is cut.
+pub(crate) struct TextRecord<'a> {
+    /// The record, or only its first bytes if it is cut.
     pub bytes: &'a [u8],
-    /// Of a record above the limit, how many bytes it has.
+    /// The full length in bytes, if the record is above the limit.
     pub cut_from: Option<u64>,
-    /// The line that it begins on, from 1.
+    /// The line on which it begins, from 1.
     pub number: u64,
-    /// The text ends before its line does: more of it may come.
+    /// Whether the text ends without a line end behind this record, so that more of it may follow later.
     pub is_open: bool,
 }
 
-impl Line<'_> {
-    /// How many bytes it has.
+impl TextRecord<'_> {
+    /// Its full length in bytes.
     pub fn length(&self) -> u64 {
         self.cut_from.unwrap_or(self.bytes.len() as u64)
     }
 }
 
 /// Records of a text.
-pub(crate) struct Records<R> {
+pub(crate) struct TextRecords<R> {
     source: R,
-    /// Of CSV; else a line is a record.
+    /// The dialect of CSV; none if each line is a record.
     csv: Option<TextDialect>,
     limit: usize,
     /// See [`MOST_RECORD`].
@@ -80,25 +81,26 @@ pub(crate) struct Records<R> {
     start: usize,
     end: usize,
     at_end: bool,
-    /// The first bytes of the record that was passed over last.
+    /// The first bytes of the newest record that was skipped.
     first: Vec<u8>,
-    /// How many bytes of the text come before the unread part (`at`), and before the record that was given last (`last`).
+    /// Offsets in the text: `at` is that of the unread part, `last` that of the newest returned record.
     at: u64,
     last: u64,
-    /// Of what is unread.
+    /// The line of the unread part.
     line: LineNumber,
-    /// The length of the record that was given last, where the text ended before its line did.
+    /// The length of the newest returned record, if the text ended without a line end behind it.
     open_end: Option<u64>,
     /// Bytes of blank lines since the last record.
     blank: u64,
-    /// What the source failed of, behind what is unread.
+    /// An error of the source that occurred behind the unread bytes.
     failure: Option<io::Error>,
 }
 
-impl<R: Read> Records<R> {
-    /// Records of at most `limit` bytes, of CSV of this dialect or else lines; longer ones are cut.
+impl<R: Read> TextRecords<R> {
+    /// Splits a text into CSV records of this dialect, or else into lines; records of more than `limit` bytes are
+    /// cut.
     pub fn new(source: R, csv: Option<TextDialect>, limit: usize) -> Self {
-        Records {
+        TextRecords {
             source,
             csv,
             limit,
@@ -117,18 +119,18 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// What records of CSV are split by.
+    /// The dialect by which CSV records are split.
     pub fn dialect(&self) -> Option<&TextDialect> {
         self.csv.as_ref()
     }
 
-    /// From here on fields are split by this delimiter.
+    /// Sets the delimiter for all that follows.
     pub fn split_by(&mut self, delimiter: u8) {
         self.csv.iter_mut().for_each(|dialect| dialect.delimiter = delimiter);
     }
 
-    /// The next record; none at the end.
-    pub fn next(&mut self) -> Result<Option<Line<'_>>, SplitError> {
+    /// The next record, or none at the end.
+    pub fn next(&mut self) -> Result<Option<TextRecord<'_>>, SplitError> {
         loop {
             let unread = &self.buffer[self.start..self.end];
             if self.csv.as_ref().is_some_and(|dialect| is_comment(unread, dialect)) {
@@ -156,10 +158,10 @@ impl<R: Read> Records<R> {
             self.at += (self.start - from) as u64;
             let is_open = from + length == self.end;
             let number = self.line.observe(&self.buffer[from..self.start], !is_open);
-            // As it is passed over: what a record is does not depend on how much of it was read at once.
+            // Cut as in `pass_over`, so that the result does not depend on how much was read at once.
             if length > self.limit {
                 self.open_end = is_open.then_some(length as u64);
-                return Ok(Some(Line {
+                return Ok(Some(TextRecord {
                     bytes: &self.buffer[from..from + length.min(FIRST_BYTES)],
                     cut_from: Some(length as u64),
                     number,
@@ -181,7 +183,7 @@ impl<R: Read> Records<R> {
                 let record = &self.buffer[from..from + length];
                 let bytes = if is_csv { record } else { record.trim_ascii() };
                 self.open_end = is_open.then_some(bytes.len() as u64);
-                return Ok(Some(Line {
+                return Ok(Some(TextRecord {
                     bytes,
                     cut_from: None,
                     number,
@@ -191,8 +193,8 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// The bytes that come next, as many as there are up to `count`; they stay unread. What the source fails of behind some is
-    /// told once they are read.
+    /// The next bytes, up to `count`, which stay unread. If the source fails after some bytes, the error is returned
+    /// once these have been read.
     pub fn peek(&mut self, count: usize) -> Result<&[u8], SplitError> {
         while self.end - self.start < count && !self.at_end && self.failure.is_none() {
             match self.fill() {
@@ -203,13 +205,13 @@ impl<R: Read> Records<R> {
         Ok(&self.buffer[self.start..self.end.min(self.start + count)])
     }
 
-    /// How many bytes of the text were passed over.
+    /// The offset of the unread part in the text.
     pub fn passed(&self) -> u64 {
         self.at
     }
 
-    /// How many bytes of the text a reader that goes on behind the record that was given last passes over. Where that has no
-    /// end yet, it is the record that it goes on with.
+    /// The offset at which a later reader should continue: behind the newest record, or at its start if it has no end
+    /// yet.
     pub fn reached(&self) -> u64 {
         match self.open_end {
             Some(_) => self.last,
@@ -217,7 +219,7 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// Passes over the text up to a place that an earlier reader reached, if it is not behind it already.
+    /// Skips the text up to an offset that an earlier reader reached, unless it is behind that already.
     pub fn skip_to(&mut self, place: u64) -> Result<(), SplitError> {
         while self.at < place {
             let left = usize::try_from(place - self.at).unwrap_or(usize::MAX);
@@ -237,12 +239,12 @@ impl<R: Read> Records<R> {
         Ok(())
     }
 
-    /// The length of the record that was given last, where the text ended before its line did: more of it may come.
+    /// The length of the newest record if the text ended without a line end behind it, so that more of it may follow.
     pub fn open_end(&self) -> Option<u64> {
         self.open_end
     }
 
-    /// Passes over a line, whatever is in it, however long it is.
+    /// Skips a line without parsing it, however long it is.
     pub fn skip_line(&mut self) -> Result<(), SplitError> {
         let from = self.at;
         loop {
@@ -251,7 +253,7 @@ impl<R: Read> Records<R> {
             }
             let unread = &self.buffer[self.start..self.end];
             let passed = match memchr2(b'\n', b'\r', unread) {
-                // The line's end may have two bytes, of which the second is not there yet.
+                // A CR at the end of the buffer may be half of a CRLF.
                 Some(at) if unread[at] == b'\r' && at + 1 == unread.len() && !self.at_end => at,
                 Some(at) => at + if unread[at..].starts_with(b"\r\n") { 2 } else { 1 },
                 None => unread.len(),
@@ -269,9 +271,9 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// Passes over the record that starts here, which is above the limit, and keeps its first bytes.
-    fn pass_over(&mut self) -> Result<Line<'_>, SplitError> {
-        let mut skim = Skim::new(self.csv);
+    /// Skips the record that starts here, which is above the limit, and keeps its first bytes.
+    fn pass_over(&mut self) -> Result<TextRecord<'_>, SplitError> {
+        let mut skim = RecordEndScan::new(self.csv);
         let unread = &self.buffer[self.start..self.end];
         self.first.clear();
         self.first.extend_from_slice(&unread[..unread.len().min(FIRST_BYTES)]);
@@ -299,14 +301,14 @@ impl<R: Read> Records<R> {
             if length > self.most {
                 return Err(SplitError::Endless);
             }
-            // What is kept of a long record is no reason to hold as much of all that follow.
+            // The buffer grew for one long record; it would be wasteful to keep that size for all that follow.
             self.buffer.truncate(READ_BYTES);
             self.buffer.shrink_to_fit();
             (self.start, self.end) = (0, 0);
             self.read()?;
         }
         (self.last, self.at) = (self.at, at);
-        Ok(Line {
+        Ok(TextRecord {
             bytes: &self.first,
             cut_from: Some(length),
             number: number.unwrap_or_default(),
@@ -314,7 +316,7 @@ impl<R: Read> Records<R> {
         })
     }
 
-    /// Reads more behind what is unread.
+    /// Reads more bytes behind the unread ones.
     fn fill(&mut self) -> Result<(), SplitError> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
@@ -341,7 +343,7 @@ impl<R: Read> Records<R> {
     }
 }
 
-/// The length of the record of JSON that starts here, where it ends here.
+/// The length of the JSON record at the start of `text`, if its end is in `text`.
 pub(super) fn end_of_json(text: &[u8]) -> Option<usize> {
     memchr2(b'\n', RECORD_SEPARATOR, text)
 }
@@ -350,7 +352,8 @@ fn is_comment(record: &[u8], dialect: &TextDialect) -> bool {
     dialect.comment.is_some() && record.strip_prefix(MARK).unwrap_or(record).first() == dialect.comment.as_ref()
 }
 
-/// The length of the CSV record that starts here; or, where it does not end here, whether it ends within quotes.
+/// The length of the CSV record at the start of `text`; or, if its end is not in `text`, whether that ends inside
+/// quotes.
 fn end_of_csv(text: &[u8], dialect: &TextDialect) -> Result<usize, bool> {
     let Some(quote) = dialect.quote else {
         return memchr2(b'\n', b'\r', text).ok_or(false);
@@ -370,14 +373,14 @@ fn end_of_csv(text: &[u8], dialect: &TextDialect) -> Result<usize, bool> {
     }
 }
 
-/// Whether a quote behind these bytes of a record is the first of its field.
+/// Whether a quote behind these bytes of a record would be the first byte of its field.
 fn opens_field(before: &[u8], dialect: &TextDialect) -> bool {
     let blank = |byte: &u8| dialect.trim && matches!(byte, b' ' | b'\t') && *byte != dialect.delimiter;
     let last = before.iter().rposition(|byte| !blank(byte));
     last.is_none_or(|last| before[last] == dialect.delimiter || before[..=last] == *MARK)
 }
 
-/// The number of bytes up to the end of a quoted field, its closing quote included; none where it does not close.
+/// The number of bytes up to the end of a quoted field, closing quote included; none if it is not closed.
 fn end_of_quoted(text: &[u8], quote: u8, escape: Option<u8>) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -386,7 +389,7 @@ fn end_of_quoted(text: &[u8], quote: u8, escape: Option<u8>) -> Option<usize> {
             Some(escape) => memchr2(quote, escape, &text[at..])?,
         };
         if text[at] != quote {
-            // What is behind an escape is itself, a line's end, too.
+            // The byte behind an escape is literal, even if it is a line end.
             at += 2;
             if at > text.len() {
                 return None;
@@ -404,10 +407,10 @@ fn end_of_quoted(text: &[u8], quote: u8, escape: Option<u8>) -> Option<usize> {
 pub(super) mod tests {
     use super::*;
 
-    /// Gives a few bytes at a time, so that every record lies across reads.
-    pub struct Slowly<'a>(pub &'a [u8], pub usize);
+    /// Returns a few bytes at a time, so that every record spans several reads.
+    pub struct SlowReader<'a>(pub &'a [u8], pub usize);
 
-    impl Read for Slowly<'_> {
+    impl Read for SlowReader<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let n = self.1.min(self.0.len()).min(buffer.len());
             buffer[..n].copy_from_slice(&self.0[..n]);
@@ -417,7 +420,11 @@ pub(super) mod tests {
     }
 
     fn split(text: &str, csv: bool, step: usize) -> Vec<String> {
-        let mut records = Records::new(Slowly(text.as_bytes(), step), csv.then(TextDialect::default), 1 << 20);
+        let mut records = TextRecords::new(
+            SlowReader(text.as_bytes(), step),
+            csv.then(TextDialect::default),
+            1 << 20,
+        );
         let mut split = Vec::new();
         while let Some(record) = records.next().unwrap() {
             split.push(String::from_utf8(record.bytes.to_vec()).unwrap());
@@ -453,16 +460,16 @@ pub(super) mod tests {
         assert_eq!(split("", true, 1), Vec::<String>::new());
     }
 
-    /// Four sparse files kept all readers of a feed busy for hours.
+    /// Four sparse files used to keep all readers of a feed busy for hours.
     #[test]
     fn a_record_without_end_is_given_up_and_what_came_before_is_given() {
         for csv in [None, Some(TextDialect::default())] {
             let text = b"1\n".chain(io::repeat(0));
-            let mut records = Records::new(text, csv, 1000);
+            let mut records = TextRecords::new(text, csv, 1000);
             records.most = 1 << 22;
             assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(&b"1"[..]));
             assert!(matches!(records.next(), Err(SplitError::Endless)));
-            let mut lines = Records::new(io::repeat(0), csv, 1000);
+            let mut lines = TextRecords::new(io::repeat(0), csv, 1000);
             lines.most = 1 << 22;
             assert!(matches!(lines.skip_line(), Err(SplitError::Endless)));
         }
@@ -472,7 +479,7 @@ pub(super) mod tests {
     fn splits_as_csv_core_counts_records() {
         let usual = TextDialect::default();
         let quoted_by = |quote, escape| TextDialect { quote, escape, ..usual };
-        // Dialects, with the bytes that matter to them.
+        // Each dialect with the bytes that have a meaning in it.
         for (dialect, alphabet) in [
             (usual, &b"a,\"\n\r"[..]),
             (
@@ -485,7 +492,7 @@ pub(super) mod tests {
             (quoted_by(None, None), b"a,\"\n\r"),
             (quoted_by(Some(b'"'), Some(b'\\')), b"a,\"\\\n"),
             (
-                // `csv_core` has comments go on behind a CR.
+                // In `csv_core` a CR does not end a comment.
                 TextDialect {
                     comment: Some(b'#'),
                     ..usual
@@ -497,7 +504,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Every text of a few bytes over these, against the parser that the dialects are described by.
+    /// Compares the splitting of every short text over these bytes with that of `csv_core`.
     fn agrees_on_every_text(dialect: TextDialect, alphabet: &[u8]) {
         let longest = if dialect == TextDialect::default() { 6 } else { 5 };
         for length in 0..=longest {
@@ -506,9 +513,9 @@ pub(super) mod tests {
                     .map(|i| alphabet[n / alphabet.len().pow(i) % alphabet.len()])
                     .collect();
                 if dialect.comment.is_some() {
-                    text.push(b'\n'); // `csv_core` makes a record of a comment that the text ends within
+                    text.push(b'\n'); // `csv_core` makes a record of an unfinished comment
                 }
-                let mut records = Records::new(&text[..], Some(dialect), 1 << 20);
+                let mut records = TextRecords::new(&text[..], Some(dialect), 1 << 20);
                 let mut ours = Vec::new();
                 let open = loop {
                     match records.next() {
@@ -568,7 +575,7 @@ pub(super) mod tests {
             trim: true,
             ..TextDialect::default()
         };
-        let mut records = Records::new(&b"a, \"b\n\", c\n \"d\n\" \ne"[..], Some(trim), 1 << 20);
+        let mut records = TextRecords::new(&b"a, \"b\n\", c\n \"d\n\" \ne"[..], Some(trim), 1 << 20);
         for expected in ["a, \"b\n\", c", " \"d\n\" ", "e"] {
             assert_eq!(
                 records.next().unwrap().map(|line| line.bytes),
@@ -581,7 +588,7 @@ pub(super) mod tests {
     fn lines_are_passed_over_whatever_ends_them() {
         for step in [1, 1000] {
             let text = b"one \"\r\n\r\ntwo\rthree\nk,x\n1,2\n";
-            let mut records = Records::new(Slowly(text, step), Some(TextDialect::default()), 1 << 20);
+            let mut records = TextRecords::new(SlowReader(text, step), Some(TextDialect::default()), 1 << 20);
             assert_eq!(records.peek(3).unwrap(), b"one");
             (0..4).for_each(|_| records.skip_line().unwrap());
             let line = records.next().unwrap().unwrap();
@@ -594,7 +601,7 @@ pub(super) mod tests {
         for limit in [1 << 20, 2] {
             for end in ["\n", "\r\n", "\r"] {
                 let text = "ab\n\n\"open\n2,x\n".replace('\n', end);
-                let mut records = Records::new(text.as_bytes(), Some(TextDialect::default()), limit);
+                let mut records = TextRecords::new(text.as_bytes(), Some(TextDialect::default()), limit);
                 assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(&b"ab"[..]));
                 let open = records.next();
                 assert!(matches!(open, Err(SplitError::OpenQuote(3))), "{open:?} of {end:?}");
@@ -602,7 +609,7 @@ pub(super) mod tests {
         }
     }
 
-    /// One record of 60 MiB in a small file took as much memory several times over, and one above the limit ended the file.
+    /// A record of 60 MiB in a small file took several times as much memory, and one above the limit ended the file.
     #[test]
     fn a_record_above_the_limit_is_cut_and_those_behind_it_are_given() {
         let long = "x".repeat(3 << 20);
@@ -610,8 +617,8 @@ pub(super) mod tests {
         let ndjson = format!("{{}}\n[\"{long}\"] \r\n\n[2]\n{long}{long}\n");
         for step in [1000, 300 << 10, 5 << 20] {
             for (text, is_csv) in [(&csv, true), (&ndjson, false)] {
-                let mut records = Records::new(
-                    Slowly(text.as_bytes(), step),
+                let mut records = TextRecords::new(
+                    SlowReader(text.as_bytes(), step),
                     is_csv.then(TextDialect::default),
                     1 << 20,
                 );
@@ -651,7 +658,7 @@ pub(super) mod tests {
         let long = "y".repeat(100);
         let text = format!("a,b\r\n1,\"x\ny\"\n\n2,\"{long}\n\n{long}\"\n3,z\n{long}{long}{long}\n4,w");
         for step in [1, 7, 1000] {
-            let mut records = Records::new(Slowly(text.as_bytes(), step), Some(TextDialect::default()), 250);
+            let mut records = TextRecords::new(SlowReader(text.as_bytes(), step), Some(TextDialect::default()), 250);
             let mut lines = Vec::new();
             while let Some(line) = records.next().unwrap() {
                 lines.push(line.number);
@@ -660,7 +667,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Where CR alone ends lines, every record was on line 1: a key of file and line lost all rows but one.
+    /// If lines ended with CR alone, every record was on line 1: a key of file and line kept only one row.
     #[test]
     fn records_of_every_line_end_tell_their_lines() {
         let text = "a,b\n1,\"x\ny\"\n\n2,z\n3,w";
@@ -668,20 +675,23 @@ pub(super) mod tests {
         for end in ["\n", "\r\n", "\r"] {
             let text = format!("{}{end}4,{long}{end}5,v", text.replace('\n', end));
             for step in [1, 2, 7, 1000] {
-                let mut records = Records::new(Slowly(text.as_bytes(), step), Some(TextDialect::default()), 250);
+                let mut records =
+                    TextRecords::new(SlowReader(text.as_bytes(), step), Some(TextDialect::default()), 250);
                 let mut lines = Vec::new();
                 while let Some(line) = records.next().unwrap() {
                     lines.push(line.number);
                 }
                 assert_eq!(lines, [1, 2, 5, 6, 7, 8], "{end:?} in steps of {step}");
-                let mut records = Records::new(Slowly(text.as_bytes(), step), Some(TextDialect::default()), 250);
+                let mut records =
+                    TextRecords::new(SlowReader(text.as_bytes(), step), Some(TextDialect::default()), 250);
                 records.skip_line().unwrap();
                 assert_eq!(records.next().unwrap().map(|line| line.number), Some(2));
             }
         }
-        // Each record has a number of its own whatever ends it; a CR within quotes is no line where others end lines.
+        // Records have different numbers whatever ends them. A CR inside quotes ends no line if other lines end
+        // with LF.
         let mixed = b"a\n\"1\r1\"\n2\r3\r\n4";
-        let mut records = Records::new(&mixed[..], Some(TextDialect::default()), 250);
+        let mut records = TextRecords::new(&mixed[..], Some(TextDialect::default()), 250);
         let mut lines = Vec::new();
         while let Some(line) = records.next().unwrap() {
             lines.push(line.number);
@@ -689,7 +699,8 @@ pub(super) mod tests {
         assert_eq!(lines, [1, 2, 3, 4, 5]);
     }
 
-    /// Records that were counted by settings of one day were passed over by those of the next.
+    /// After a change of settings that split records, a restart skipped records that had been counted by the old
+    /// settings.
     #[test]
     fn reading_goes_on_where_it_was_whatever_records_are_split_by() {
         let usual = TextDialect::default();
@@ -701,10 +712,10 @@ pub(super) mod tests {
             (TextDialect { comment, ..usual }, vec!["5", "6"]),
             (TextDialect { quote, ..usual }, vec!["5", "6"]),
         ] {
-            let mut before = Records::new(text.as_bytes(), Some(usual), 250);
+            let mut before = TextRecords::new(text.as_bytes(), Some(usual), 250);
             while before.next().unwrap().is_some() {}
             let longer = format!("{text}5\n6\n");
-            let mut records = Records::new(Slowly(longer.as_bytes(), 3), Some(dialect), 250);
+            let mut records = TextRecords::new(SlowReader(longer.as_bytes(), 3), Some(dialect), 250);
             assert!(records.next().unwrap().is_some(), "the header");
             records.skip_to(before.reached()).unwrap();
             let mut found = Vec::new();
@@ -714,12 +725,12 @@ pub(super) mod tests {
             let expected = rest.into_iter().map(str::to_string).zip(6..);
             assert_eq!(found, expected.collect::<Vec<_>>());
         }
-        let mut open = Records::new(&b"h\n1\n2"[..], Some(usual), 250);
+        let mut open = TextRecords::new(&b"h\n1\n2"[..], Some(usual), 250);
         while open.next().unwrap().is_some() {}
         assert_eq!(open.reached(), 4, "the last record may go on");
     }
 
-    /// A small file that broke off gave none of its records, for its beginning was looked at first.
+    /// A small file whose reading failed yielded no records, because its beginning was peeked at first.
     #[test]
     fn what_is_looked_at_before_a_failure_is_given() {
         struct Failing<'a>(&'a [u8]);
@@ -734,7 +745,7 @@ pub(super) mod tests {
                 Ok(n)
             }
         }
-        let mut records = Records::new(Failing(b"h\n1\n2"), Some(TextDialect::default()), 250);
+        let mut records = TextRecords::new(Failing(b"h\n1\n2"), Some(TextDialect::default()), 250);
         assert_eq!(records.peek(100).unwrap(), b"h\n1\n2");
         for expected in [&b"h"[..], b"1"] {
             assert_eq!(records.next().unwrap().map(|line| line.bytes), Some(expected));
@@ -750,7 +761,7 @@ pub(super) mod tests {
             ("a\r12\r", None),
             ("a\n\"1\n2\"", Some(5)),
         ] {
-            let mut records = Records::new(text.as_bytes(), Some(TextDialect::default()), 250);
+            let mut records = TextRecords::new(text.as_bytes(), Some(TextDialect::default()), 250);
             while records.next().unwrap().is_some() {}
             assert_eq!(records.open_end(), open, "{text:?}");
         }
@@ -773,7 +784,7 @@ pub(super) mod tests {
                     let text: Vec<u8> = (0..length).map(letter).collect();
                     let marked = [MARK, &text].concat();
                     for (text, piece) in [(&text, 1), (&text, 2), (&text, 6), (&marked, 1), (&marked, 4)] {
-                        let mut skim = Skim::new(Some(dialect));
+                        let mut skim = RecordEndScan::new(Some(dialect));
                         let mut at = 0;
                         let found = text.chunks(piece).find_map(|piece| {
                             let end = skim.find_end(piece).map(|end| at + end);

@@ -1,13 +1,16 @@
 //! Walks the folders below a glob's fixed part, and finds the files that the glob names.
 //!
-//! 1. Every byte string is a name. One that is not UTF-8 matches as the text that its readable parts make.
-//! 2. A folder is entered once for each state of the glob that it is reached in, by its real path. So a walk ends,
+//! 1. Any byte string can be a name. One that is not UTF-8 is matched as its lossy UTF-8 form.
+//! 2. A folder is entered once, by its real path, for each glob state in which it is reached. So a walk terminates
 //!    whatever links there are.
-//! 3. A file is found once, by its real path: under its own name where the glob names that, else under the first link's.
-//!    Names without links are walked first for that.
-//! 4. A link is followed where its target is within the folder, or where links may lead out of it; never to a folder
-//!    that holds the link.
-//! 5. What is left out is told with its reason. A folder that cannot be read keeps nobody from the others.
+//! 3. A file is found once, by its real path: under its own name if the glob names that, otherwise under that of the
+//!    first link. That is why names without links are walked first.
+//! 4. A link is followed if its target is within the folder or if links may lead out of it, but never to a folder
+//!    that contains the link.
+//! 5. Everything left out is reported with its reason. A folder that cannot be read does not keep the others from
+//!    being walked.
+//! 6. A path that is longer than the system can open is left out, because waiting does not help. This bounds the
+//!    depth, too.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -19,8 +22,8 @@ use std::path::{Path, PathBuf};
 use crate::definition::{FileGlob, GlobState, LAKE_FOLDERS};
 use crate::source::guard::kind_of;
 
-/// What to walk, and how.
-pub(crate) struct Walk<'a> {
+/// The arguments of a walk.
+pub(crate) struct FolderWalk<'a> {
     /// The glob's fixed part.
     pub folder: &'a Path,
     pub glob: &'a FileGlob,
@@ -28,7 +31,7 @@ pub(crate) struct Walk<'a> {
     pub follow_links: bool,
     /// The lake's folder, whose own folders are not entered.
     pub lake: Option<&'a Path>,
-    /// Whether to give up.
+    /// Returns whether to give up.
     pub stops: &'a dyn Fn() -> bool,
 }
 
@@ -51,7 +54,7 @@ pub(crate) struct WalkedFile {
     pub metadata: Metadata,
 }
 
-/// What a walk does not take, although the glob names it or could name what is in it.
+/// Something that a walk leaves out, although the glob names it or could name something in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LeftOut {
     /// Below the walked folder.
@@ -61,22 +64,24 @@ pub(crate) struct LeftOut {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum WhyLeftOut {
-    /// A folder, or a file's entry, that the system does not let us look at: with its reason.
+    /// A folder or a file whose metadata the system does not let us read; with its reason.
     Unreadable(String),
     /// A link out of the folder, and its target.
     LeadsOut(PathBuf),
-    /// A link to a folder that holds it.
+    /// A link to a folder that contains the link.
     LeadsUp(PathBuf),
-    /// A link without a target, or to itself: with the system's reason.
+    /// A link without a target or to itself; with the system's reason.
     LeadsNowhere(String),
-    /// No regular file: what it is instead.
+    /// Its path is longer than the system can open.
+    TooLong,
+    /// Not a regular file; with the kind of file that it is.
     Special(&'static str),
     /// The lake's own folder.
     Lake,
 }
 
 /// A folder to walk.
-struct Entered {
+struct WalkedFolder {
     /// Below the walked folder.
     path: PathBuf,
     real: PathBuf,
@@ -86,37 +91,37 @@ struct Entered {
 /// A link whose name can lead to a match.
 struct Link {
     path: PathBuf,
-    /// The folder that it is in, without links.
+    /// The folder that contains it, without links.
     parent: PathBuf,
-    /// Where its target is a folder.
+    /// The glob's state in the target, if that is a folder.
     state: Option<GlobState>,
-    /// Whether the glob names it, where its target is a file.
+    /// Whether the glob names it; matters if the target is a file.
     is_named: bool,
 }
 
-struct State<'a> {
-    walk: Walk<'a>,
-    /// The walk's glob, in any case of letters.
+struct WalkState<'a> {
+    walk: FolderWalk<'a>,
+    /// The walk's glob, case-insensitive.
     any_case: FileGlob,
-    /// The walked folder without links.
+    /// The real path of the walked folder.
     real: PathBuf,
     lake: Option<PathBuf>,
     entered: HashSet<(PathBuf, GlobState)>,
-    todo: Vec<Entered>,
+    todo: Vec<WalkedFolder>,
     links: Vec<Link>,
-    /// Real paths of found files, once a link asks for them.
+    /// The real paths of files found so far; filled once there are links.
     seen: Option<HashSet<PathBuf>>,
     walked: Walked,
 }
 
-impl Walk<'_> {
-    /// Walks.
+impl FolderWalk<'_> {
+    /// Runs the walk.
     ///
     /// # Errors
-    /// The folder itself is not there or cannot be looked at; `Interrupted` where `stops` said so.
+    /// The folder itself is missing or cannot be read; `Interrupted` if `stops` returned true.
     pub fn walk(self) -> io::Result<Walked> {
         let real = self.folder.canonicalize()?;
-        let mut state = State {
+        let mut state = WalkState {
             any_case: self.glob.in_any_case(),
             lake: self.lake.and_then(|lake| lake.canonicalize().ok()),
             real: real.clone(),
@@ -131,7 +136,7 @@ impl Walk<'_> {
         state.enter(PathBuf::new(), real, start);
         loop {
             state.drain()?;
-            // By (3), the links of a round in the order of their names.
+            // By (3), the links of a round are followed in the order of their names.
             let mut links = std::mem::take(&mut state.links);
             if links.is_empty() {
                 break;
@@ -150,18 +155,18 @@ impl Walk<'_> {
     }
 }
 
-impl State<'_> {
+impl WalkState<'_> {
     fn leave_out(&mut self, path: PathBuf, why: WhyLeftOut) {
         self.walked.left_out.push(LeftOut { path, why });
     }
 
-    /// Takes a folder up, by (2).
+    /// Queues a folder, by (2).
     fn enter(&mut self, path: PathBuf, real: PathBuf, state: GlobState) {
         if self.is_of_lake(&real) {
             return self.leave_out(path, WhyLeftOut::Lake);
         }
         if self.entered.insert((real.clone(), state.clone())) {
-            self.todo.push(Entered { path, real, state });
+            self.todo.push(WalkedFolder { path, real, state });
         }
     }
 
@@ -175,15 +180,19 @@ impl State<'_> {
                     .into_iter()
                     .for_each(|(name, kind)| self.look_at(&folder, &name, kind)),
                 Err(error) if folder.path.as_os_str().is_empty() => return Err(error),
-                Err(error) if error.kind() == ErrorKind::NotFound => {} // gone since it was listed
+                Err(error) if error.kind() == ErrorKind::NotFound => {} // deleted since it was listed
+                Err(error) if error.kind() == ErrorKind::InvalidFilename => {
+                    self.leave_out(folder.path, WhyLeftOut::TooLong);
+                }
                 Err(error) => self.leave_out(folder.path, WhyLeftOut::Unreadable(error.to_string())),
             }
         }
         Ok(())
     }
 
-    /// The names in a folder that are worth a look; where only certain ones are, it is not listed.
-    fn entries(&self, folder: &Entered) -> io::Result<Vec<(OsString, FileType)>> {
+    /// The entries of a folder that may match. If the glob allows only fixed names here, these are looked up without
+    /// a listing.
+    fn entries(&self, folder: &WalkedFolder) -> io::Result<Vec<(OsString, FileType)>> {
         if let Some(names) = self.walk.glob.literals(&folder.state) {
             let mut entries = Vec::new();
             for name in names {
@@ -202,7 +211,7 @@ impl State<'_> {
             .collect()
     }
 
-    fn look_at(&mut self, folder: &Entered, name: &OsStr, kind: FileType) {
+    fn look_at(&mut self, folder: &WalkedFolder, name: &OsStr, kind: FileType) {
         let text = name.to_string_lossy(); // by (1)
         let is_named = self.walk.glob.matches(&folder.state, &text);
         let state = match kind.is_dir() || kind.is_symlink() {
@@ -226,7 +235,9 @@ impl State<'_> {
             note_first(&mut self.walked.hidden, path);
             return;
         }
-        if kind.is_symlink() {
+        if self.is_too_long(&path, &folder.real, name) {
+            self.leave_out(path, WhyLeftOut::TooLong);
+        } else if kind.is_symlink() {
             self.links.push(Link {
                 path,
                 parent: folder.real.clone(),
@@ -286,6 +297,14 @@ impl State<'_> {
         first.is_some_and(|first| LAKE_FOLDERS.iter().any(|own| first.as_os_str() == *own))
     }
 
+    /// Whether a path is too long for the system, by (6). Both of its forms count: the one below the folder as the
+    /// feed names it, with which the file is opened, and the one below the real folder, with which it is examined.
+    fn is_too_long(&self, path: &Path, parent: &Path, name: &OsStr) -> bool {
+        let most = libc::PATH_MAX as usize - 1; // `PATH_MAX` counts the terminating NUL
+        let named = self.walk.folder.as_os_str().len() + 1 + path.as_os_str().len();
+        named.max(parent.as_os_str().len() + 1 + name.len()) > most
+    }
+
     /// Whether a link may lead to this real path.
     fn may_lead_to(&self, real: &Path) -> bool {
         self.walk.follow_links || real.starts_with(&self.real)
@@ -299,7 +318,7 @@ impl State<'_> {
     }
 }
 
-/// Counts a name, and keeps the first in order.
+/// Counts a name, and keeps the least one.
 pub(super) fn note_first(noted: &mut Option<(u64, PathBuf)>, path: PathBuf) {
     let (count, first) = noted.take().unwrap_or_else(|| (0, path.clone()));
     *noted = Some((count + 1, first.min(path)));
@@ -341,7 +360,7 @@ mod tests {
         }
 
         fn walk(&self, glob: &str) -> Walked {
-            let walk = Walk {
+            let walk = FolderWalk {
                 folder: self.folder.path(),
                 glob: &FileGlob::new(glob).unwrap(),
                 follow_links: self.follow_links,
@@ -362,7 +381,7 @@ mod tests {
         walked.left_out.iter().map(|left| (told(left), &left.why)).collect()
     }
 
-    /// A name that is not UTF-8 made the listing panic wherever it was, even hidden, even beside what the glob names.
+    /// A name that is not UTF-8 made the listing panic, even if it was hidden or the glob did not name it.
     #[test]
     fn every_byte_string_is_a_name() {
         let drop = Drop::new(&["a.csv", "sub/b.csv"]);
@@ -390,7 +409,7 @@ mod tests {
         assert_eq!(drop.walk("*.csv").hidden.unwrap().0, 1);
     }
 
-    /// `X.CSV` beside `*.csv` was left out without a word.
+    /// `X.CSV` beside `*.csv` was silently left out.
     #[test]
     fn names_in_another_case_are_counted_and_none_of_the_others() {
         let drop = Drop::new(&["a.csv", "X.CSV", "B.Csv", "_y.CSV", "z.txt", "Sub/c.csv", "sub/d.CSV"]);
@@ -402,7 +421,7 @@ mod tests {
         assert_eq!(drop.walk("*").other_case, None);
     }
 
-    /// With one link up rows came 41 times, and with two that led to each other's folders the listing never ended.
+    /// With one link upwards rows came 41 times; with two links to each other's folders the listing never ended.
     #[test]
     fn links_that_loop_bring_no_file_twice_and_end() {
         let drop = Drop::new(&["a/1.csv", "b/2.csv", "c/3.csv"]);
@@ -419,11 +438,11 @@ mod tests {
         let kinds: Vec<&str> = left.iter().map(|(path, _)| *path).collect();
         assert_eq!(kinds, ["a/up", "c/self", "gone.csv", "loop"]);
         assert!(matches!(left[0].1, WhyLeftOut::LeadsUp(_)) && matches!(left[3].1, WhyLeftOut::LeadsNowhere(_)));
-        // Where the file's own name is not asked for, the link's is taken.
+        // If the glob does not name the file itself, the link's name is used.
         assert_eq!(names(&drop.walk("*.csv")), ["again.csv"]);
     }
 
-    /// Whoever may write to a drop folder had any file of the machine read by a link to it.
+    /// Anyone who could write to a drop folder could have any file of the machine read through a link.
     #[test]
     fn links_out_of_the_folder_are_left_out_unless_they_are_allowed() {
         let outside = Drop::new(&["secret.csv", "more/d.csv"]);
@@ -470,6 +489,33 @@ mod tests {
                 ("z.csv", &WhyLeftOut::Special("a device"))
             ]
         );
+    }
+
+    /// A folder whose path is too long for any system call counted as temporarily unreadable, so the feed waited for
+    /// it.
+    #[test]
+    fn what_lies_deeper_than_a_path_reaches_is_left_out_and_what_lies_above_it_is_found() {
+        for (name, levels) in [("a".to_string(), 3_000), ("n".repeat(200), 300)] {
+            let drop = Drop::new(&["top.csv"]);
+            let chain = |levels: usize| vec![name.as_str(); levels].join("/");
+            // No single path may be longer than the system can open, so a chain of folders is moved below another
+            // one.
+            let at_once = 2_000 / (name.len() + 1);
+            for part in 0..levels / at_once {
+                let below = drop.path(&format!("next/{}", chain(at_once - 1)));
+                std::fs::create_dir_all(&below).unwrap();
+                std::fs::write(below.join(format!("{part}.csv")), "x").unwrap();
+                if part > 0 {
+                    std::fs::rename(drop.path(&name), below.join(&name)).unwrap();
+                }
+                std::fs::rename(drop.path("next"), drop.path(&name)).unwrap();
+            }
+            let walked = drop.walk("**/*.csv");
+            let removed = Command::new("rm").arg("-rf").arg(drop.path(&name)).status();
+            assert!(removed.unwrap().success());
+            assert_eq!(walked.files.len(), 3, "the one at the top, and two that a path reaches");
+            assert!(matches!(left_out(&walked)[..], [(_, WhyLeftOut::TooLong)]));
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Trucks on the road: what the logistics example reads.
+//! Trucks on the road, the data of the logistics example.
 
 use std::io::Write;
 
 use rand::RngExt;
 
 use super::Random;
-use super::text::{Day, Fields, iso_millis};
+use super::text::{Fields, IsoDate, iso_millis};
 
 const TRUCKS: u64 = 400;
 const PERMITS: u64 = 1200;
@@ -17,7 +17,7 @@ fn truck(permit: u64) -> u64 {
     permit % TRUCKS
 }
 
-/// A truck's permits are of one class, so that tickets and permits fit whichever of them is valid.
+/// All permits of a truck are of one class, so that its tickets fit whichever permit is valid.
 fn max_gross_kg(truck: u64) -> u64 {
     [36_000, 40_000, 44_000][(truck % 3) as usize]
 }
@@ -45,12 +45,15 @@ pub(super) fn permit(id: u64, version: u64, us: i64, _random: &mut Random, key: 
     f.quoted("permit_no", format_args!("P{id:06}"));
     f.quoted("truck", format_args!("T{truck:04}"));
     f.plain("max_gross_kg", format_args!("{}", max_gross_kg(truck)));
-    f.quoted("valid_from", format_args!("{}", Day(us - 180 * DAY_US)));
-    f.quoted("valid_to", format_args!("{}", Day(us + (180 + extended_days) * DAY_US)));
+    f.quoted("valid_from", format_args!("{}", IsoDate(us - 180 * DAY_US)));
+    f.quoted(
+        "valid_to",
+        format_args!("{}", IsoDate(us + (180 + extended_days) * DAY_US)),
+    );
 }
 
 pub(super) fn trip(id: u64, _version: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) {
-    // Places by the trip alone; how long it took is what a correction corrects.
+    // The places depend only on the trip's id, so that a correction changes nothing but how long the trip took.
     let (origin, step) = ((id % 6) as usize, 1 + (id / 6 % 5) as usize);
     let minutes =
         25.0 * step as f64 * (0.7 + random.random::<f64>() + if random.random_bool(0.05) { 2.0 } else { 0.0 });

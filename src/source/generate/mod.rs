@@ -1,10 +1,11 @@
-//! Built-in generators: made-up changes for the examples, tests and load.
+//! Built-in generators: synthetic changes for examples, tests and load.
 //!
-//! 1. Pure and reproducible: one seed and one timing make the same events, byte for byte, on every machine.
-//! 2. Kinds of events come in the shares that the settings state; the rest are inserts. Where a kind is impossible (an
-//!    update before there is a row; a delete in a stream of events that knows none) an insert takes its place and is
-//!    called one.
-//! 3. Rows are a function of their identity and version, so a generator keeps a few words per live key, never rows.
+//! 1. Generators are pure and reproducible: one seed and one timing give the same events, byte for byte, on every
+//!    machine.
+//! 2. The settings state the shares of the kinds of events; the rest are inserts. If a kind is impossible (an update
+//!    before there is a row, a delete in a stream of events that has none), an insert takes its place and is counted
+//!    as one.
+//! 3. A row is a function of its identity and version, so a generator keeps a few words per live key, never rows.
 //!
 //! | generator | form | updates | deletes | late |
 //! |---|---|---|---|---|
@@ -13,8 +14,8 @@
 //! | `retail.redemptions`, `devices.telemetry`, `logistics.tickets` | rows | - | - | older event time |
 //! | `logistics.permits`, `logistics.trips` | rows | the row again, changed | - | older times |
 
+mod connector;
 mod devices;
-pub(crate) mod feed;
 mod logistics;
 mod retail;
 mod table;
@@ -32,22 +33,22 @@ use crate::definition::{GENERATORS, Generate};
 pub use text::Rendering;
 
 use retail::OrderLines;
-use table::{Change, Table};
+use table::{GeneratedChange, GeneratedTable};
 use text::Fields;
 
-/// The random source of a generator; named, because (1) must not change with a library's default.
+/// The random source of a generator. It is a fixed algorithm, because (1) must not depend on a library's default.
 type Random = Xoshiro256PlusPlus;
 
-/// Events that a duplicate may repeat.
+/// How many recent events are kept, one of which a duplicate repeats.
 const RECENT: usize = 1024;
 /// How far back a late event may lie, in microseconds: a minute to a day.
 const LATE_US: std::ops::Range<f64> = 6e7..8.64e10;
 /// 2025-01-01 00:00:00: when unpaced generators begin.
 const NATURAL_START_US: i64 = 1_735_689_600_000_000;
 
-/// What an event is.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum EventKind {
     /// A new row or event.
     Insert,
     /// Another version of a row.
@@ -56,37 +57,37 @@ pub enum Kind {
     Delete,
     /// An earlier event again, byte for byte.
     Duplicate,
-    /// Event time, or version, in the past.
+    /// An event whose event time or version lies in the past.
     Late,
-    /// Does not decode.
+    /// An event that does not decode.
     Broken,
 }
 
 /// One generated change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct GeneratedEvent {
     /// JSON text.
     pub key: Vec<u8>,
     /// JSON text, or a line of CSV without its end.
     pub value: Vec<u8>,
-    /// When it was made, Unix milliseconds. Not before that of earlier events, duplicates and late ones too.
+    /// When it was generated, in Unix milliseconds. It never decreases, even for duplicates and late events.
     pub ts_ms: i64,
-    /// What it is.
-    pub kind: Kind,
+    /// The kind of event.
+    pub kind: EventKind,
 }
 
-impl Default for Event {
+impl Default for GeneratedEvent {
     fn default() -> Self {
-        Event {
+        GeneratedEvent {
             key: Vec::new(),
             value: Vec::new(),
             ts_ms: 0,
-            kind: Kind::Insert,
+            kind: EventKind::Insert,
         }
     }
 }
 
-/// When events are made: the first one at `start_us`, each next one `step_us` later.
+/// When events are due: the first one at `start_us`, and each following one `step_us` later.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
     /// Unix microseconds.
@@ -113,66 +114,68 @@ impl Timing {
 /// What a generator makes.
 enum Model {
     OrderLines(Box<OrderLines>),
-    Table(Table),
-    /// Events that stand for themselves; a function writes the one with this number.
+    Table(GeneratedTable),
+    /// Independent events; the function writes the one with a given number.
     Events(EventRow),
     /// Rows with versions but without an envelope.
-    Rows(RowsOf),
+    Rows(PlainRows),
 }
 
-/// Writes the event with this id (another one for each seed) at the time `us` (Unix microseconds): its key's text, its
-/// fields.
+/// Writes the key's text and the fields of the event with this id at time `us`, in Unix microseconds. Each seed has
+/// ids of its own.
 type EventRow = fn(id: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, fields: &mut Fields<'_>);
 
-/// Plain rows that may be written again.
-struct RowsOf {
+/// Plain rows without an envelope, of which later versions may be written.
+struct PlainRows {
     /// Writes version `version` of row `id`.
     write: fn(id: u64, version: u64, us: i64, random: &mut Random, key: &mut Vec<u8>, fields: &mut Fields<'_>),
     made: u64,
 }
 
-struct Known {
+struct KnownGenerator {
     name: &'static str,
-    /// How often an event comes in the world, in microseconds.
+    /// The interval of events in real life, in microseconds.
     natural_step_us: f64,
     model: fn() -> Model,
 }
 
-const fn known_as(name: &'static str, natural_step_us: f64, model: fn() -> Model) -> Known {
-    Known {
+const fn known_as(name: &'static str, natural_step_us: f64, model: fn() -> Model) -> KnownGenerator {
+    KnownGenerator {
         name,
         natural_step_us,
         model,
     }
 }
 
-const KNOWN: &[Known] = &[
+const KNOWN: &[KnownGenerator] = &[
     known_as("retail.order_lines", 48.6e6, || Model::OrderLines(Box::default())),
-    known_as("retail.products", 60e6, || Model::Table(Table::new(&retail::PRODUCTS))),
+    known_as("retail.products", 60e6, || {
+        Model::Table(GeneratedTable::new(&retail::PRODUCTS))
+    }),
     known_as("retail.customers", 60e6, || {
-        Model::Table(Table::new(&retail::CUSTOMERS))
+        Model::Table(GeneratedTable::new(&retail::CUSTOMERS))
     }),
     known_as("retail.stock_movements", 10e6, || {
-        Model::Table(Table::new(&retail::STOCK_MOVEMENTS))
+        Model::Table(GeneratedTable::new(&retail::STOCK_MOVEMENTS))
     }),
     known_as("retail.redemptions", 60e6, || Model::Events(retail::redemption)),
     known_as("devices.telemetry", 1e3, || Model::Events(devices::telemetry)),
     known_as("logistics.tickets", 10e6, || Model::Events(logistics::ticket)),
     known_as("logistics.permits", 3600e6, || {
-        Model::Rows(RowsOf {
+        Model::Rows(PlainRows {
             write: logistics::permit,
             made: 0,
         })
     }),
     known_as("logistics.trips", 60e6, || {
-        Model::Rows(RowsOf {
+        Model::Rows(PlainRows {
             write: logistics::trip,
             made: 0,
         })
     }),
 ];
 
-/// Makes events, one after the other: an iterator that ends at the settings' `limit`.
+/// Generates events one after another, until the `limit` of the settings.
 pub struct Generator {
     settings: Generate,
     timing: Timing,
@@ -180,12 +183,12 @@ pub struct Generator {
     model: Model,
     random: Random,
     index: u64,
-    recent: VecDeque<Event>,
+    recent: VecDeque<GeneratedEvent>,
 }
 
 impl Generator {
-    /// A generator in its natural time: begins on 2025-01-01, events as far apart as its world has them, whatever the
-    /// settings' rate. Fails for a name that is not in [`GENERATORS`], and for envelopes as CSV.
+    /// A generator in natural time: it begins on 2025-01-01, with events as far apart as in real life, whatever the
+    /// settings' rate is. Fails for a name that is not in [`GENERATORS`], and for envelopes as CSV.
     pub fn new(settings: &Generate, rendering: Rendering) -> Result<Generator, SourceError> {
         let known = find(&settings.generator)?;
         let timing = Timing {
@@ -195,7 +198,7 @@ impl Generator {
         Generator::timed(settings, rendering, timing)
     }
 
-    /// A generator in a time of the caller's.
+    /// A generator with the caller's timing.
     pub fn timed(settings: &Generate, rendering: Rendering, timing: Timing) -> Result<Generator, SourceError> {
         let model = (find(&settings.generator)?.model)();
         if rendering == Rendering::Csv && matches!(model, Model::Table(_)) {
@@ -235,19 +238,19 @@ impl Generator {
         self.index
     }
 
-    /// Makes the next event in place, reusing its memory; false at the end.
-    pub fn next_into(&mut self, event: &mut Event) -> bool {
+    /// Writes the next event into `event`, reusing its memory; false at the end.
+    pub fn next_into(&mut self, event: &mut GeneratedEvent) -> bool {
         if self.settings.limit.is_some_and(|limit| self.index >= limit) {
             return false;
         }
         let us = self.timing.at(self.index);
         let mut kind = self.draw();
-        if kind == Kind::Duplicate && self.recent.is_empty() {
-            kind = Kind::Insert;
+        if kind == EventKind::Duplicate && self.recent.is_empty() {
+            kind = EventKind::Insert;
         }
         event.ts_ms = us.div_euclid(1000);
         event.kind = kind;
-        if kind == Kind::Duplicate {
+        if kind == EventKind::Duplicate {
             let earlier = &self.recent[self.random.random_range(0..self.recent.len())];
             event.key.clone_from(&earlier.key);
             event.value.clone_from(&earlier.value);
@@ -255,7 +258,7 @@ impl Generator {
             event.key.clear();
             event.value.clear();
             event.kind = self.make(kind, us, event);
-            if kind == Kind::Broken {
+            if kind == EventKind::Broken {
                 text::spoil(&mut event.value, self.rendering, &mut self.random);
             } else if self.settings.duplicates > 0.0 {
                 self.remember(event);
@@ -265,27 +268,28 @@ impl Generator {
         true
     }
 
-    fn draw(&mut self) -> Kind {
+    fn draw(&mut self) -> EventKind {
         let mut draw: f64 = self.random.random();
         for (share, kind) in [
-            (self.settings.updates, Kind::Update),
-            (self.settings.deletes, Kind::Delete),
-            (self.settings.duplicates, Kind::Duplicate),
-            (self.settings.late, Kind::Late),
-            (self.settings.broken, Kind::Broken),
+            (self.settings.updates, EventKind::Update),
+            (self.settings.deletes, EventKind::Delete),
+            (self.settings.duplicates, EventKind::Duplicate),
+            (self.settings.late, EventKind::Late),
+            (self.settings.broken, EventKind::Broken),
         ] {
             if draw < share {
                 return kind;
             }
             draw -= share;
         }
-        Kind::Insert
+        EventKind::Insert
     }
 
-    /// Writes an event and says what it became, by (2). A broken one is written whole and changes no state.
-    fn make(&mut self, kind: Kind, us: i64, event: &mut Event) -> Kind {
+    /// Writes an event, and returns its actual kind, by (2). A broken event is written whole here and changes no
+    /// state.
+    fn make(&mut self, kind: EventKind, us: i64, event: &mut GeneratedEvent) -> EventKind {
         let random = &mut self.random;
-        let back = if kind == Kind::Late {
+        let back = if kind == EventKind::Late {
             // Log-uniform: many a little late, few very late.
             let span = (LATE_US.end / LATE_US.start).powf(random.random::<f64>());
             (LATE_US.start * span) as i64
@@ -297,16 +301,16 @@ impl Generator {
             Model::OrderLines(lines) => lines.write(kind, us - back, random, &mut event.key, &mut fields),
             Model::Table(table) => {
                 let change = match kind {
-                    Kind::Update => Change::Update,
-                    Kind::Delete => Change::Delete,
-                    Kind::Late => Change::Late,
-                    Kind::Broken => Change::Sample,
-                    Kind::Insert | Kind::Duplicate => Change::Insert,
+                    EventKind::Update => GeneratedChange::Update,
+                    EventKind::Delete => GeneratedChange::Delete,
+                    EventKind::Late => GeneratedChange::Late,
+                    EventKind::Broken => GeneratedChange::Sample,
+                    EventKind::Insert | EventKind::Duplicate => GeneratedChange::Insert,
                 };
                 let timing = self.timing;
                 let made = table.write(change, self.index, timing, random, &mut event.key, fields.into_text());
                 match made {
-                    Change::Insert => Kind::Insert,
+                    GeneratedChange::Insert => EventKind::Insert,
                     _ => kind,
                 }
             }
@@ -314,14 +318,14 @@ impl Generator {
                 let id = (self.settings.seed % 4096) << 40 | self.index;
                 write(id, us - back, random, &mut event.key, &mut fields);
                 fields.end();
-                if matches!(kind, Kind::Late | Kind::Broken) {
+                if matches!(kind, EventKind::Late | EventKind::Broken) {
                     kind
                 } else {
-                    Kind::Insert
+                    EventKind::Insert
                 }
             }
             Model::Rows(rows) => {
-                let again = matches!(kind, Kind::Update | Kind::Late) && rows.made > 0;
+                let again = matches!(kind, EventKind::Update | EventKind::Late) && rows.made > 0;
                 let id = if again {
                     random.random_range(0..rows.made)
                 } else {
@@ -329,23 +333,23 @@ impl Generator {
                 };
                 (rows.write)(id, self.index, us - back, random, &mut event.key, &mut fields);
                 fields.end();
-                if !again && kind != Kind::Broken {
+                if !again && kind != EventKind::Broken {
                     rows.made += 1;
                 }
                 match kind {
-                    Kind::Broken | Kind::Late => kind,
-                    Kind::Update if again => kind,
-                    _ => Kind::Insert,
+                    EventKind::Broken | EventKind::Late => kind,
+                    EventKind::Update if again => kind,
+                    _ => EventKind::Insert,
                 }
             }
         }
     }
 
-    fn remember(&mut self, event: &Event) {
+    fn remember(&mut self, event: &GeneratedEvent) {
         if self.recent.len() < RECENT {
             self.recent.push_back(event.clone());
         } else {
-            // The oldest one's memory takes the newest.
+            // The oldest event's memory is reused for the newest.
             let mut oldest = self.recent.pop_front().expect("RECENT events are not none");
             oldest.key.clone_from(&event.key);
             oldest.value.clone_from(&event.value);
@@ -355,15 +359,15 @@ impl Generator {
 }
 
 impl Iterator for Generator {
-    type Item = Event;
+    type Item = GeneratedEvent;
 
-    fn next(&mut self) -> Option<Event> {
-        let mut event = Event::default();
+    fn next(&mut self) -> Option<GeneratedEvent> {
+        let mut event = GeneratedEvent::default();
         self.next_into(&mut event).then_some(event)
     }
 }
 
-fn find(name: &str) -> Result<&'static Known, SourceError> {
+fn find(name: &str) -> Result<&'static KnownGenerator, SourceError> {
     let found = KNOWN.iter().find(|known| known.name == name);
     found.ok_or_else(|| SourceError::UnknownGenerator {
         name: name.to_string(),

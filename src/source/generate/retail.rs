@@ -1,17 +1,18 @@
-//! A wholesaler of gifts: what the retail example reads. Names and shapes follow the UCI Online Retail set.
+//! A wholesaler of gifts, the data of the retail example. Names and shapes follow the UCI Online Retail data set.
 
 use std::io::Write;
 
 use rand::RngExt;
 
-use super::table::Shape;
+use super::table::TableShape;
 use super::text::{Fields, iso_micros, seconds};
-use super::{Kind, Random};
+use super::{EventKind, Random};
 
-/// Products and customers that order lines name; their tables count up through the same numbers.
+/// How many products and customers order lines refer to. The tables of both count their ids up through the same
+/// range.
 const PRODUCTS_SOLD: u64 = 3000;
 const CUSTOMERS_BUYING: u64 = 4000;
-/// Lines that may be cancelled or sent again.
+/// How many recent lines are kept, which may be cancelled or sent again.
 const RECENT_LINES: usize = 1024;
 
 const COLOURS: [&str; 10] = [
@@ -56,21 +57,21 @@ const LAST_NAMES: [&str; 8] = [
 pub(super) const CSV_HEADER: &[u8] =
     b"InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country";
 
-pub(super) static PRODUCTS: Shape = Shape {
+pub(super) static PRODUCTS: TableShape = TableShape {
     name: "products",
     key: |id, f| f.quoted("stock_code", format_args!("{}", StockCode(id))),
     row: |id, us, random, f| {
         f.quoted("stock_code", format_args!("{}", StockCode(id)));
         f.text("description", &description(id));
         f.text("category", CATEGORIES[(id % CATEGORIES.len() as u64) as usize]);
-        // Decimals as text, as `decimal.handling.mode=string` has them.
+        // Decimals are text, as with Debezium's `decimal.handling.mode=string`.
         let cents = pence(id) * random.random_range(80..=120u64) / 100;
         f.quoted("list_price", format_args!("{}.{:02}", cents / 100, cents % 100));
         f.quoted("updated_at", format_args!("{}", iso_micros(us)));
     },
 };
 
-pub(super) static CUSTOMERS: Shape = Shape {
+pub(super) static CUSTOMERS: TableShape = TableShape {
     name: "customers",
     key: |id, f| f.plain("customer_id", format_args!("{}", customer_id(id))),
     row: |id, us, random, f| {
@@ -89,7 +90,7 @@ pub(super) static CUSTOMERS: Shape = Shape {
     },
 };
 
-pub(super) static STOCK_MOVEMENTS: Shape = Shape {
+pub(super) static STOCK_MOVEMENTS: TableShape = TableShape {
     name: "stock_movements",
     key: |id, f| f.plain("movement_id", format_args!("{id}")),
     row: |id, us, random, f| {
@@ -102,7 +103,7 @@ pub(super) static STOCK_MOVEMENTS: Shape = Shape {
             _ => quantity / 8 + 1,
         };
         f.plain("movement_id", format_args!("{id}"));
-        // By its id alone: a correction of a movement is one of the same product.
+        // The product depends only on the id, so that a correction of a movement keeps it.
         f.quoted(
             "stock_code",
             format_args!("{}", StockCode(id.wrapping_mul(7919) % PRODUCTS_SOLD)),
@@ -125,7 +126,7 @@ pub(super) fn redemption(id: u64, us: i64, random: &mut Random, key: &mut Vec<u8
 
 /// Invoices of several lines, with cancellations.
 pub(super) struct OrderLines {
-    /// The last number given to an invoice; numbers are given once.
+    /// The newest invoice number.
     last_invoice: u64,
     /// The invoice that is being written.
     open_invoice: u64,
@@ -133,7 +134,7 @@ pub(super) struct OrderLines {
     lines_left: u32,
     customer: Option<u64>,
     invoiced_us: i64,
-    recent: Vec<Line>,
+    recent: Vec<OrderLine>,
     /// Which of `recent` the next line replaces.
     oldest: usize,
 }
@@ -141,7 +142,7 @@ pub(super) struct OrderLines {
 impl Default for OrderLines {
     fn default() -> Self {
         OrderLines {
-            last_invoice: 600_000, // behind those of the UCI set, which may be in the same table
+            last_invoice: 600_000, // above the numbers of the UCI data set, which may be in the same table
             open_invoice: 0,
             line: 0,
             lines_left: 0,
@@ -154,7 +155,7 @@ impl Default for OrderLines {
 }
 
 #[derive(Clone, Copy)]
-struct Line {
+struct OrderLine {
     invoice: u64,
     line: u32,
     product: u64,
@@ -165,21 +166,28 @@ struct Line {
 }
 
 impl OrderLines {
-    /// Writes a line, and says what it became.
-    pub fn write(&mut self, kind: Kind, us: i64, random: &mut Random, key: &mut Vec<u8>, f: &mut Fields<'_>) -> Kind {
+    /// Writes a line, and returns its actual kind.
+    pub fn write(
+        &mut self,
+        kind: EventKind,
+        us: i64,
+        random: &mut Random,
+        key: &mut Vec<u8>,
+        f: &mut Fields<'_>,
+    ) -> EventKind {
         let earlier = (!self.recent.is_empty()).then(|| self.recent[random.random_range(0..self.recent.len())]);
         let (line, kind) = match (kind, earlier) {
-            (Kind::Update, Some(line)) => (
-                Line {
+            (EventKind::Update, Some(line)) => (
+                OrderLine {
                     quantity: random.random_range(1..=12),
                     ..line
                 },
                 kind,
             ),
-            (Kind::Delete, Some(line)) => {
+            (EventKind::Delete, Some(line)) => {
                 let (invoice, quantity) = (self.number(), -line.quantity);
                 (
-                    Line {
+                    OrderLine {
                         invoice,
                         line: 1,
                         quantity,
@@ -190,11 +198,11 @@ impl OrderLines {
                     kind,
                 )
             }
-            (Kind::Late | Kind::Broken, _) => {
+            (EventKind::Late | EventKind::Broken, _) => {
                 let (invoice, customer) = (self.number(), buyer(random));
                 (new_line(invoice, 1, us, customer, random), kind)
             }
-            _ => (self.next_line(us, random), Kind::Insert),
+            _ => (self.next_line(us, random), EventKind::Insert),
         };
         line.write(key, f);
         kind
@@ -205,7 +213,7 @@ impl OrderLines {
         self.last_invoice
     }
 
-    fn next_line(&mut self, us: i64, random: &mut Random) -> Line {
+    fn next_line(&mut self, us: i64, random: &mut Random) -> OrderLine {
         if self.lines_left == 0 {
             self.open_invoice = self.number();
             self.line = 0;
@@ -226,18 +234,18 @@ impl OrderLines {
     }
 }
 
-/// Three of four buyers are known.
+/// A random customer; one in four buyers is anonymous.
 fn buyer(random: &mut Random) -> Option<u64> {
     random
         .random_bool(0.75)
         .then(|| random.random_range(0..CUSTOMERS_BUYING))
 }
 
-fn new_line(invoice: u64, line: u32, us: i64, customer: Option<u64>, random: &mut Random) -> Line {
-    // The product of two uniform numbers: few products sell much, many a little.
+fn new_line(invoice: u64, line: u32, us: i64, customer: Option<u64>, random: &mut Random) -> OrderLine {
+    // The product of two uniform numbers makes few products sell much and many a little.
     let product = (random.random::<f64>() * random.random::<f64>() * PRODUCTS_SOLD as f64) as u64;
     let quantity = random.random_range(1..=24);
-    Line {
+    OrderLine {
         invoice,
         line,
         product,
@@ -248,13 +256,13 @@ fn new_line(invoice: u64, line: u32, us: i64, customer: Option<u64>, random: &mu
     }
 }
 
-impl Line {
+impl OrderLine {
     fn write(&self, key: &mut Vec<u8>, f: &mut Fields<'_>) {
         let prefix = if self.cancelled { "C" } else { "" };
         let (invoice, pence) = (self.invoice, pence(self.product));
         let (pounds, pence) = (pence / 100, pence % 100);
         write!(key, "\"{prefix}{invoice}\"").expect("writing to memory does not fail");
-        // Invoices carry the minute.
+        // Invoice times are truncated to the minute.
         let at = seconds(self.invoiced_us.div_euclid(60_000_000) * 60_000_000);
         let country = self.customer.map_or(COUNTRIES[0], country);
         let csv = f.is_csv();
@@ -273,7 +281,7 @@ impl Line {
         f.plain(name("unit_price", "UnitPrice"), format_args!("{pounds}.{pence:02}"));
         match self.customer {
             None => f.null(name("customer_id", "CustomerID")),
-            // As the UCI files have it.
+            // The UCI files write ids as floating-point numbers.
             Some(id) if csv => f.plain("CustomerID", format_args!("{}.0", customer_id(id))),
             Some(id) => f.plain("customer_id", format_args!("{}", customer_id(id))),
         }
@@ -286,7 +294,7 @@ fn customer_id(n: u64) -> u64 {
     12_346 + n
 }
 
-/// Most customers are at home.
+/// Seven of ten customers are in the home country.
 fn country(customer: u64) -> &'static str {
     match customer % 10 {
         0..=6 => COUNTRIES[0],
@@ -304,7 +312,7 @@ fn description(product: u64) -> String {
     format!("{colour} {thing}")
 }
 
-/// `20071`, `85123A`.
+/// Written as `20071` or `85123A`.
 struct StockCode(u64);
 
 impl std::fmt::Display for StockCode {

@@ -1,8 +1,8 @@
-//! A database table that changes, as Debezium's Postgres connector tells it.
+//! A database table that changes, as Debezium's Postgres connector describes it.
 //!
 //! 1. A row is a function of its id and version; the state is a list of live ids with their versions.
-//! 2. A version is the number of the event that made it. `source.lsn` is twice that, so that there is room below it for
-//!    a late version: one that is older than the row's newest, and arrives after it.
+//! 2. A version is the number of the event that made it. `source.lsn` is twice that, so that there is room below it
+//!    for a late version: one that is older than the row's newest, and arrives after it.
 
 use std::io::Write;
 
@@ -11,57 +11,57 @@ use rand::{RngExt, SeedableRng};
 use super::text::{Fields, Rendering};
 use super::{Random, Timing};
 
-/// Events at the start that tell of rows that were there already (`r`).
+/// The first events, which Debezium's snapshot (`r`) makes of rows that existed before.
 const SNAPSHOT: u64 = 50;
-/// The part of inserts that bring a deleted id back.
+/// The share of inserts that bring a deleted id back.
 const REBORN: f64 = 0.2;
 
-/// What a table is.
-pub(super) struct Shape {
+/// The definition of a table.
+pub(super) struct TableShape {
     pub name: &'static str,
     /// Writes the key's field.
     pub key: fn(id: u64, fields: &mut Fields<'_>),
-    /// Writes the row's fields, the key's too. The random source is the row's own.
+    /// Writes the row's fields, including the key. The random source is seeded for each version of a row.
     pub row: fn(id: u64, updated_us: i64, random: &mut Random, fields: &mut Fields<'_>),
 }
 
-/// What happens to a table.
+/// A kind of change to a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum GeneratedChange {
     Insert,
     Update,
     Delete,
-    /// An older version of a row.
+    /// An older version of a row arrives late.
     Late,
-    /// A row that is never there: for events that are spoilt afterwards.
+    /// A row that never exists, for events that are made undecodable afterwards.
     Sample,
 }
 
-struct Live {
+struct LiveRow {
     id: u64,
     version: u64,
 }
 
 /// A table's state.
-pub(super) struct Table {
-    shape: &'static Shape,
-    live: Vec<Live>,
+pub(super) struct GeneratedTable {
+    shape: &'static TableShape,
+    live: Vec<LiveRow>,
     /// Deleted ids.
     gone: Vec<u64>,
     next_id: u64,
 }
 
-/// A version of a row, for an image in an envelope.
+/// A version of a row, as an image in an envelope.
 #[derive(Clone, Copy)]
-struct Image {
+struct RowImage {
     id: u64,
     version: u64,
     updated_us: i64,
 }
 
-impl Table {
-    pub fn new(shape: &'static Shape) -> Self {
-        Table {
+impl GeneratedTable {
+    pub fn new(shape: &'static TableShape) -> Self {
+        GeneratedTable {
             shape,
             live: Vec::new(),
             gone: Vec::new(),
@@ -69,34 +69,36 @@ impl Table {
         }
     }
 
-    /// Names the columns.
+    /// Writes the columns' names.
     pub fn columns(&self, fields: &mut Fields<'_>) {
         (self.shape.row)(0, 0, &mut Random::seed_from_u64(0), fields);
     }
 
-    /// Writes event `index`, and says what it became: an insert where there was no row to change.
+    /// Writes event `index`, and returns its actual kind: an insert if there was no row to change.
     pub fn write(
         &mut self,
-        change: Change,
+        change: GeneratedChange,
         index: u64,
         timing: Timing,
         random: &mut Random,
         key: &mut Vec<u8>,
         value: &mut Vec<u8>,
-    ) -> Change {
+    ) -> GeneratedChange {
         let now = timing.at(index);
         let change = match change {
-            Change::Update | Change::Delete | Change::Late if self.live.is_empty() => Change::Insert,
+            GeneratedChange::Update | GeneratedChange::Delete | GeneratedChange::Late if self.live.is_empty() => {
+                GeneratedChange::Insert
+            }
             change => change,
         };
-        let image = |id, version| Image {
+        let image = |id, version| RowImage {
             id,
             version,
             updated_us: timing.at(version),
         };
         let mut lsn = index * 2;
         let (before, after, op, made_us) = match change {
-            Change::Insert => {
+            GeneratedChange::Insert => {
                 let reborn = !self.gone.is_empty() && random.random_bool(REBORN);
                 let id = if reborn {
                     self.gone.swap_remove(random.random_range(0..self.gone.len()))
@@ -104,7 +106,7 @@ impl Table {
                     self.next_id += 1;
                     self.next_id - 1
                 };
-                self.live.push(Live { id, version: index });
+                self.live.push(LiveRow { id, version: index });
                 (
                     None,
                     Some(image(id, index)),
@@ -112,25 +114,26 @@ impl Table {
                     now,
                 )
             }
-            Change::Sample => (None, Some(image(self.next_id, index)), 'c', now),
-            Change::Update => {
+            GeneratedChange::Sample => (None, Some(image(self.next_id, index)), 'c', now),
+            GeneratedChange::Update => {
                 let live = random.random_range(0..self.live.len());
                 let live = &mut self.live[live];
                 let before = image(live.id, live.version);
                 live.version = index;
                 (Some(before), Some(image(live.id, index)), 'u', now)
             }
-            Change::Delete => {
+            GeneratedChange::Delete => {
                 let live = self.live.swap_remove(random.random_range(0..self.live.len()));
                 self.gone.push(live.id);
                 (Some(image(live.id, live.version)), None, 'd', now)
             }
-            Change::Late => {
+            GeneratedChange::Late => {
                 let live = &self.live[random.random_range(0..self.live.len())];
                 let updated_us = timing.at(live.version) - 1;
                 lsn = (live.version * 2).saturating_sub(1); // by (2)
-                // Its content is that of no other version: were it taken for the newest, it would show.
-                let after = Image {
+                // Its content differs from every other version's, so that a test notices if it is taken for the
+                // newest.
+                let after = RowImage {
                     id: live.id,
                     version: u64::MAX - index,
                     updated_us,
@@ -163,7 +166,7 @@ impl Table {
         change
     }
 
-    fn write_row(&self, image: Image, value: &mut Vec<u8>) {
+    fn write_row(&self, image: RowImage, value: &mut Vec<u8>) {
         let mut own = Random::seed_from_u64(image.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ image.version);
         let mut fields = Fields::new(value, Rendering::Json);
         (self.shape.row)(image.id, image.updated_us, &mut own, &mut fields);

@@ -1,4 +1,4 @@
-//! Generators: reproducible, in the shares asked for, and what a decoder expects.
+//! Generators are reproducible, have the requested shares, and write what decoders expect.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -22,7 +22,7 @@ fn settings(generator: &str, limit: u64) -> Generate {
     }
 }
 
-fn events(settings: &Generate) -> Vec<Event> {
+fn events(settings: &Generate) -> Vec<GeneratedEvent> {
     Generator::new(settings, Rendering::Json).unwrap().collect()
 }
 
@@ -70,7 +70,7 @@ fn the_definition_knows_every_generator_and_the_formats_it_has() {
 fn kinds_come_in_the_shares_asked_for() {
     for (name, _) in GENERATORS {
         let made = events(&settings(name, 20_000));
-        let mut counts: HashMap<Kind, f64> = HashMap::new();
+        let mut counts: HashMap<EventKind, f64> = HashMap::new();
         made.iter()
             .for_each(|e| *counts.entry(e.kind).or_default() += 1.0 / 20_000.0);
         let changes = matches!(name, "retail.redemptions" | "devices.telemetry" | "logistics.tickets");
@@ -81,11 +81,11 @@ fn kinds_come_in_the_shares_asked_for() {
             "retail.stock_movements",
         ];
         let expected = [
-            (Kind::Update, if changes { 0.0 } else { 0.2 }),
-            (Kind::Delete, if deletes.contains(&name) { 0.1 } else { 0.0 }),
-            (Kind::Duplicate, 0.05),
-            (Kind::Late, 0.05),
-            (Kind::Broken, 0.02),
+            (EventKind::Update, if changes { 0.0 } else { 0.2 }),
+            (EventKind::Delete, if deletes.contains(&name) { 0.1 } else { 0.0 }),
+            (EventKind::Duplicate, 0.05),
+            (EventKind::Late, 0.05),
+            (EventKind::Broken, 0.02),
         ];
         for (kind, share) in expected {
             let got = counts.get(&kind).copied().unwrap_or(0.0);
@@ -101,7 +101,7 @@ fn broken_events_are_no_objects_and_all_others_are() {
             let object = serde_json::from_slice::<Value>(&event.value).is_ok_and(|v| v.is_object());
             assert_eq!(
                 object,
-                event.kind != Kind::Broken,
+                event.kind != EventKind::Broken,
                 "{name}: {}",
                 String::from_utf8_lossy(&event.value)
             );
@@ -112,7 +112,7 @@ fn broken_events_are_no_objects_and_all_others_are() {
 
 #[test]
 fn events_of_two_seeds_share_no_identity() {
-    // Sample files and a live feed of one input are made with two seeds: its dedup key must not take one for the other.
+    // Sample files and a live feed of one input use two seeds: their events must differ in the input's dedup key.
     for (name, key) in [
         ("devices.telemetry", "event_id"),
         ("retail.redemptions", "redemption_id"),
@@ -125,7 +125,7 @@ fn events_of_two_seeds_share_no_identity() {
                 broken: 0.0,
                 ..settings(name, 500)
             };
-            let id = |event: Event| {
+            let id = |event: GeneratedEvent| {
                 let value: Value = serde_json::from_slice(&event.value).unwrap();
                 value[key].as_u64().unwrap()
             };
@@ -142,8 +142,8 @@ fn duplicates_repeat_an_event_byte_for_byte() {
     let mut seen = HashSet::new();
     for event in events(&settings("devices.telemetry", 3000)) {
         match event.kind {
-            Kind::Duplicate => assert!(seen.contains(&event.value)),
-            Kind::Broken => {}
+            EventKind::Duplicate => assert!(seen.contains(&event.value)),
+            EventKind::Broken => {}
             _ => assert!(seen.insert(event.value.clone()), "event ids are given once"),
         }
     }
@@ -156,7 +156,7 @@ fn an_envelope_tells_a_tables_true_history() {
         let mut lsn_of: HashMap<String, i64> = HashMap::new();
         let mut late = 0;
         for event in events(&settings(name, 5000)) {
-            if matches!(event.kind, Kind::Broken | Kind::Duplicate) {
+            if matches!(event.kind, EventKind::Broken | EventKind::Duplicate) {
                 continue;
             }
             let key = String::from_utf8(event.key).unwrap();
@@ -165,7 +165,7 @@ fn an_envelope_tells_a_tables_true_history() {
             let lsn = envelope["source"]["lsn"].as_i64().unwrap();
             assert_eq!(envelope["ts_ms"].as_i64(), Some(event.ts_ms));
             let newest = lsn_of.get(&key).copied().unwrap_or(-1);
-            if event.kind == Kind::Late {
+            if event.kind == EventKind::Late {
                 late += 1;
                 assert!(lsn < newest, "{name}: a late version is older than the newest");
                 assert!(after["updated_at"].as_str() < table[&key]["updated_at"].as_str());
@@ -176,13 +176,13 @@ fn an_envelope_tells_a_tables_true_history() {
             let had = table.remove(&key).unwrap_or(Value::Null);
             assert_eq!(before, had, "{name}: the image before is the row that was there");
             let kind = match envelope["op"].as_str().unwrap() {
-                "c" | "r" => Kind::Insert,
-                "u" => Kind::Update,
-                "d" => Kind::Delete,
+                "c" | "r" => EventKind::Insert,
+                "u" => EventKind::Update,
+                "d" => EventKind::Delete,
                 other => panic!("{other}"),
             };
             assert_eq!(kind, event.kind);
-            assert_eq!(after.is_null(), kind == Kind::Delete);
+            assert_eq!(after.is_null(), kind == EventKind::Delete);
             if !after.is_null() {
                 let names: Value = serde_json::from_str(&key).unwrap();
                 names
@@ -238,7 +238,7 @@ fn order_lines_have_a_uci_form_that_reads_back() {
             assert_eq!(column(0).value(row).starts_with('C'), negative);
             assert_eq!(
                 negative,
-                event.kind == Kind::Delete || negative && event.kind == Kind::Duplicate
+                event.kind == EventKind::Delete || negative && event.kind == EventKind::Duplicate
             );
             cancelled += usize::from(negative);
             unknown += usize::from(value["customer_id"].is_null());

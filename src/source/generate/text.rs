@@ -1,4 +1,4 @@
-//! Writes generated fields as JSON or CSV, into memory that is there already.
+//! Writes generated fields as JSON or CSV, into existing buffers.
 
 use std::io::Write;
 
@@ -51,12 +51,12 @@ impl<'a> Fields<'a> {
         matches!(self.form, Form::Csv)
     }
 
-    /// The memory underneath, for what is no flat row.
+    /// The underlying buffer, for anything that is not a flat row.
     pub fn into_text(self) -> &'a mut Vec<u8> {
         self.text
     }
 
-    /// Starts a field; whether its value is to be written.
+    /// Starts a field; returns whether its value is to be written.
     fn start(&mut self, name: &str) -> bool {
         match self.form {
             Form::Json => self.text.extend_from_slice(if self.any { b",\"" } else { b"{\"" }),
@@ -84,14 +84,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Anything that needs no quotes in JSON or CSV.
+    /// Writes a value that needs no quotes in JSON or CSV.
     pub fn plain(&mut self, name: &str, value: std::fmt::Arguments<'_>) {
         if self.start(name) {
             self.text.write_fmt(value).expect("writing to memory does not fail");
         }
     }
 
-    /// Text that is made of harmless characters.
+    /// Writes text without characters that need escaping.
     pub fn quoted(&mut self, name: &str, value: std::fmt::Arguments<'_>) {
         if self.start(name) {
             let quote: &[u8] = if self.is_csv() { b"" } else { b"\"" };
@@ -114,7 +114,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Writes JSON text with its quotes.
+/// Writes a JSON string with its quotes.
 pub(super) fn json_text(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
     for byte in value.bytes() {
@@ -126,7 +126,7 @@ pub(super) fn json_text(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
 }
 
-/// Writes a CSV field, in quotes where it needs them.
+/// Writes a CSV field, in quotes if it needs them.
 pub(super) fn csv_text(out: &mut Vec<u8>, value: &str) {
     if value.bytes().any(|b| matches!(b, b'"' | b',' | b'\n' | b'\r')) {
         out.push(b'"');
@@ -142,7 +142,7 @@ pub(super) fn csv_text(out: &mut Vec<u8>, value: &str) {
     }
 }
 
-/// Makes a whole row one that no decoder can take.
+/// Damages a complete row so that no decoder accepts it.
 pub(super) fn spoil(text: &mut Vec<u8>, rendering: Rendering, random: &mut Random) {
     match (rendering, random.random_range(0..3u32)) {
         (Rendering::Csv, 0) => text.extend_from_slice(b",unexpected,fields"),
@@ -158,18 +158,18 @@ pub(super) fn spoil(text: &mut Vec<u8>, rendering: Rendering, random: &mut Rando
     }
 }
 
-/// A moment, written as a date and time.
-pub(super) struct Moment {
+/// A point in time, formatted as date and time.
+pub(super) struct FormattedTimestamp {
     us: i64,
     separator: char,
-    /// Digits behind the second.
+    /// The number of fractional digits of the second.
     digits: usize,
     zone: &'static str,
 }
 
 /// `2025-01-31 08:26:00`.
-pub(super) fn seconds(us: i64) -> Moment {
-    Moment {
+pub(super) fn seconds(us: i64) -> FormattedTimestamp {
+    FormattedTimestamp {
         us,
         separator: ' ',
         digits: 0,
@@ -178,8 +178,8 @@ pub(super) fn seconds(us: i64) -> Moment {
 }
 
 /// `2025-01-31T08:26:00.123Z`.
-pub(super) fn iso_millis(us: i64) -> Moment {
-    Moment {
+pub(super) fn iso_millis(us: i64) -> FormattedTimestamp {
+    FormattedTimestamp {
         us,
         separator: 'T',
         digits: 3,
@@ -188,8 +188,8 @@ pub(super) fn iso_millis(us: i64) -> Moment {
 }
 
 /// `2025-01-31T08:26:00.123456Z`.
-pub(super) fn iso_micros(us: i64) -> Moment {
-    Moment {
+pub(super) fn iso_micros(us: i64) -> FormattedTimestamp {
+    FormattedTimestamp {
         us,
         separator: 'T',
         digits: 6,
@@ -198,21 +198,21 @@ pub(super) fn iso_micros(us: i64) -> Moment {
 }
 
 /// `2025-01-31`.
-pub(super) struct Day(pub i64);
+pub(super) struct IsoDate(pub i64);
 
-impl std::fmt::Display for Day {
+impl std::fmt::Display for IsoDate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (year, month, day) = civil_from_days(self.0.div_euclid(86_400_000_000));
         write!(f, "{year:04}-{month:02}-{day:02}")
     }
 }
 
-impl std::fmt::Display for Moment {
+impl std::fmt::Display for FormattedTimestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let of_day = self.us.rem_euclid(86_400_000_000);
         let (second, micro) = (of_day / 1_000_000, of_day % 1_000_000);
         let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{}{}{h:02}:{m:02}:{s:02}", Day(self.us), self.separator)?;
+        write!(f, "{}{}{h:02}:{m:02}:{s:02}", IsoDate(self.us), self.separator)?;
         if self.digits > 0 {
             let width = self.digits;
             write!(f, ".{:0width$}", micro / 10i64.pow(6 - width as u32))?;

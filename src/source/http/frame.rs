@@ -1,4 +1,4 @@
-//! A request's rows as they stand in the log: all of them, or none.
+//! The encoding of a request's rows in the log: a frame, which is read whole or not at all.
 //!
 //! ```text
 //! 5f3a09c1 {"rows":2,"bytes":34,"at":1795260472387,"key":"<32 hex digits>","body":"<32 hex digits>"}
@@ -6,11 +6,11 @@
 //! {"id": 2}
 //! ```
 //!
-//! 1. A frame is a head, one line, and its rows, one a line. In front stands the CRC-32 of all that follows: a frame that a
-//!    crash cut off, or whose bytes the disk never had, is known from what it says itself.
-//! 2. What a request's key and body were stands in the head, as digests: so a key is on the disk exactly if the rows are.
-//! 3. Where bytes are damaged, the next whole frame is looked for byte by byte; what a damaged head says of a length counts
-//!    for nothing.
+//! 1. A frame consists of a head, which is one line, and the rows, one per line. In front stands the CRC-32 of all
+//!    that follows, so that a frame that a crash cut off, or that never reached the disk, is recognised by itself.
+//! 2. The head contains digests of the request's idempotency key and body, so a key is on the disk exactly if the
+//!    rows are.
+//! 3. If bytes are damaged, the next valid frame is searched byte by byte; a length in a damaged head is not trusted.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -18,13 +18,13 @@ use std::ops::Range;
 use memchr::{memchr, memchr_iter, memmem};
 use serde::{Deserialize, Serialize};
 
-/// The longest head.
+/// The longest head, in bytes.
 const HEAD: usize = 256;
-/// What is read of a file at a time.
+/// How many bytes of a file are read at once.
 const READ: usize = 1 << 20;
-/// How a head begins behind its checksum.
+/// The beginning of every head, behind the checksum.
 const BEGINNING: &[u8] = b" {\"rows\":";
-/// Digits of the checksum, and a space.
+/// The length of the checksum's digits and the space behind them.
 const SUM: usize = 9;
 
 /// The first half of a SHA-256.
@@ -32,7 +32,7 @@ const SUM: usize = 9;
 pub(super) struct Digest(pub [u8; 16]);
 
 impl Digest {
-    pub fn of(bytes: &[u8]) -> Digest {
+    pub fn half_sha256(bytes: &[u8]) -> Digest {
         let whole = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
         Digest(*whole.as_ref().first_chunk().expect("a SHA-256 has 32 bytes"))
     }
@@ -54,26 +54,26 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// What is remembered of a request with an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Keyed {
+pub(super) struct IdempotencyRecord {
     pub key: Digest,
-    /// Of what was sent, as it is before compression.
+    /// The digest of the body, after decompression.
     pub body: Digest,
 }
 
-/// What stands before the rows of a request.
+/// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
+pub(super) struct FrameHead {
     pub rows: u64,
-    /// Of the rows' lines.
+    /// The length of the rows' lines.
     pub bytes: u64,
-    /// When the request was there, in Unix milliseconds.
+    /// When the request arrived, in Unix milliseconds.
     pub at: u64,
     #[serde(flatten)]
-    pub keyed: Option<Keyed>,
+    pub keyed: Option<IdempotencyRecord>,
 }
 
-/// Appends a frame. `lines`: the rows, each ended by a line break.
-pub(super) fn write(head: &Head, lines: &[u8], out: &mut Vec<u8>) {
+/// Appends a frame to `out`. `lines` are the rows, each ended by a line break.
+pub(super) fn write(head: &FrameHead, lines: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[b' '; SUM]);
     serde_json::to_writer(&mut *out, head).expect("plain data, written to memory");
@@ -83,23 +83,23 @@ pub(super) fn write(head: &Head, lines: &[u8], out: &mut Vec<u8>) {
     out[start..start + SUM - 1].copy_from_slice(sum.as_bytes());
 }
 
-/// What bytes begin with.
+/// The result of parsing a frame at the start of some bytes.
 #[derive(Debug, PartialEq)]
-pub(super) enum Found<'a> {
-    /// A frame of so many bytes, the last of which are its rows' lines.
-    Whole(Head, &'a [u8], usize),
-    /// A frame that needs at least so many bytes.
+pub(super) enum ParsedFrame<'a> {
+    /// A valid frame: its head, the lines of its rows, and its length in bytes.
+    Whole(FrameHead, &'a [u8], usize),
+    /// Perhaps a frame, which needs at least this number of bytes.
     Short(usize),
-    /// None.
+    /// No frame.
     Broken,
 }
 
-/// Looks at what begins here.
-pub(super) fn read(bytes: &[u8]) -> Found<'_> {
+/// Parses a frame at the start of `bytes`.
+pub(super) fn read(bytes: &[u8]) -> ParsedFrame<'_> {
     let Some(end) = memchr(b'\n', &bytes[..bytes.len().min(HEAD)]) else {
         return match bytes.len() < HEAD {
-            true => Found::Short(bytes.len() + 1),
-            false => Found::Broken,
+            true => ParsedFrame::Short(bytes.len() + 1),
+            false => ParsedFrame::Broken,
         };
     };
     let head = bytes.get(SUM..end).and_then(|json| serde_json::from_slice(json).ok());
@@ -108,36 +108,37 @@ pub(super) fn read(bytes: &[u8]) -> Found<'_> {
         u32::from_str_radix(digits, 16).ok()
     });
     let (Some(head), Some(sum)) = (head, sum) else {
-        return Found::Broken;
+        return ParsedFrame::Broken;
     };
-    let head: Head = head;
+    let head: FrameHead = head;
     let Some(length) = usize::try_from(head.bytes).ok().and_then(|n| n.checked_add(end + 1)) else {
-        return Found::Broken;
+        return ParsedFrame::Broken;
     };
     match bytes.get(SUM..length) {
-        None => Found::Short(length),
-        Some(summed) if crc32fast::hash(summed) == sum => Found::Whole(head, &bytes[end + 1..length], length),
-        Some(_) => Found::Broken,
+        None => ParsedFrame::Short(length),
+        Some(summed) if crc32fast::hash(summed) == sum => ParsedFrame::Whole(head, &bytes[end + 1..length], length),
+        Some(_) => ParsedFrame::Broken,
     }
 }
 
-/// The first whole frame behind the first byte: where it begins, which need not be a line's start where a line's end was
-/// damaged. No row is taken for one: nothing in JSON puts digits, a space and an object behind one another.
+/// The offset of the first valid frame behind the first byte. It need not be at the start of a line, because a line
+/// break may be damaged. A row is never mistaken for a frame: in JSON, digits, a space and an object never follow
+/// each other.
 pub(super) fn next_whole(bytes: &[u8]) -> Option<usize> {
     let starts = memmem::find_iter(bytes, BEGINNING).filter_map(|found| found.checked_sub(SUM - 1));
     let mut starts = starts.filter(|start| *start > 0);
-    starts.find(|start| matches!(read(&bytes[*start..]), Found::Whole(..)))
+    starts.find(|start| matches!(read(&bytes[*start..]), ParsedFrame::Whole(..)))
 }
 
-/// Whether what follows the last whole frame is the beginning of one that a crash cut off. Anything else was written as a
-/// whole once, and is damaged.
+/// Whether the bytes behind the last valid frame are the beginning of a frame that a crash cut off. If not, they were
+/// written completely once, and are damaged.
 fn is_torn(rest: &[u8]) -> bool {
     let (head, rows) = match memchr(b'\n', &rest[..rest.len().min(HEAD)]) {
         Some(end) => (rest.get(SUM..end), &rest[end + 1..]),
         None => return !rest.ends_with(b"\n"),
     };
-    match head.and_then(|json| serde_json::from_slice::<Head>(json).ok()) {
-        // A length that was damaged asks for more bytes than its rows have.
+    match head.and_then(|json| serde_json::from_slice::<FrameHead>(json).ok()) {
+        // A damaged length may ask for more bytes than there are although all rows are there.
         Some(head) => {
             let has_rows = rows.ends_with(b"\n") && memchr_iter(b'\n', rows).count() as u64 >= head.rows;
             (rows.len() as u64) < head.bytes && !has_rows
@@ -146,20 +147,20 @@ fn is_torn(rest: &[u8]) -> bool {
     }
 }
 
-/// What a file of frames holds.
+/// The result of scanning a file of frames.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Scan {
-    /// Of its whole frames.
-    pub heads: Vec<Head>,
-    /// Where what was written as a whole ends: what follows is the beginning of a frame, at most.
+pub(super) struct FrameScan {
+    /// The heads of all valid frames.
+    pub heads: Vec<FrameHead>,
+    /// Where the completely written frames end; only the beginning of a torn frame can follow.
     pub end: u64,
-    /// Where bytes are that are no frames, and were once.
+    /// Byte ranges that were frames once, and are damaged.
     pub damaged: Vec<Range<u64>>,
 }
 
-/// Looks through a file of frames.
-pub(super) fn scan(mut file: impl Read) -> io::Result<Scan> {
-    let mut scan = Scan::default();
+/// Scans a file of frames.
+pub(super) fn scan(mut file: impl Read) -> io::Result<FrameScan> {
+    let mut scan = FrameScan::default();
     let (mut bytes, mut at): (Vec<u8>, usize) = (Vec::new(), 0);
     let mut wanted = READ;
     loop {
@@ -170,19 +171,19 @@ pub(super) fn scan(mut file: impl Read) -> io::Result<Scan> {
         wanted = READ;
         loop {
             match read(&bytes[at..]) {
-                Found::Whole(head, _, length) => {
+                ParsedFrame::Whole(head, _, length) => {
                     scan.heads.push(head);
                     at += length;
                     scan.end += length as u64;
                     continue;
                 }
-                Found::Short(length) if got > 0 => {
+                ParsedFrame::Short(length) if got > 0 => {
                     wanted = wanted.max(length);
                     break;
                 }
-                Found::Short(_) | Found::Broken => {}
+                ParsedFrame::Short(_) | ParsedFrame::Broken => {}
             }
-            // By (3), and a segment fits into memory.
+            // By (3), the search needs all that follows; a segment fits into memory.
             file.read_to_end(&mut bytes)?;
             let rest = &bytes[at..];
             let length = match next_whole(rest) {
@@ -201,14 +202,14 @@ pub(super) fn scan(mut file: impl Read) -> io::Result<Scan> {
 mod tests {
     use super::*;
 
-    fn head(rows: u64, lines: &[u8], key: Option<&str>) -> Head {
-        Head {
+    fn head(rows: u64, lines: &[u8], key: Option<&str>) -> FrameHead {
+        FrameHead {
             rows,
             bytes: lines.len() as u64,
             at: 1_795_260_472_387,
-            keyed: key.map(|key| Keyed {
-                key: Digest::of(key.as_bytes()),
-                body: Digest::of(lines),
+            keyed: key.map(|key| IdempotencyRecord {
+                key: Digest::half_sha256(key.as_bytes()),
+                body: Digest::half_sha256(lines),
             }),
         }
     }
@@ -221,11 +222,11 @@ mod tests {
             write(&head(2, lines, key), lines, &mut bytes);
             assert!(bytes.len() < HEAD);
             let length = bytes.len();
-            assert_eq!(read(&bytes), Found::Whole(head(2, lines, key), lines, length));
+            assert_eq!(read(&bytes), ParsedFrame::Whole(head(2, lines, key), lines, length));
             for cut in 0..length {
                 let found = read(&bytes[..cut]);
                 assert!(
-                    matches!(found, Found::Short(wanted) if wanted > cut && wanted <= length),
+                    matches!(found, ParsedFrame::Short(wanted) if wanted > cut && wanted <= length),
                     "{cut}: {found:?}"
                 );
             }
@@ -233,9 +234,9 @@ mod tests {
                 let mut wrong = bytes.clone();
                 wrong[at] ^= 1;
                 let found = read(&wrong);
-                // A length that became another may ask for more.
+                // A damaged length may ask for more bytes.
                 let harmless = at == SUM - 1; // the space
-                assert!(harmless || !matches!(found, Found::Whole(..)), "{at}: {found:?}");
+                assert!(harmless || !matches!(found, ParsedFrame::Whole(..)), "{at}: {found:?}");
             }
         }
     }
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(found.heads.iter().map(|h| h.rows).collect::<Vec<_>>(), [1, 0, 1, 1]);
     }
 
-    fn log() -> (Vec<u8>, Vec<usize>, Vec<Head>) {
+    fn log() -> (Vec<u8>, Vec<usize>, Vec<FrameHead>) {
         let (mut bytes, mut ends, mut heads) = (Vec::new(), vec![0], Vec::new());
         for (n, lines) in ["{\"id\":1}\n", "{\"id\":2}\n{\"id\":3}\n", "", "[4]\n"]
             .iter()
@@ -276,7 +277,7 @@ mod tests {
         (bytes, ends, heads)
     }
 
-    /// One flipped byte dropped every request behind it, as one that was never answered.
+    /// One flipped byte in the log dropped every request behind it, as if it had never been answered.
     #[test]
     fn a_damaged_byte_takes_its_own_frame_and_no_other() {
         let (bytes, ends, heads) = log();
@@ -287,11 +288,12 @@ mod tests {
                 wrong[at] ^= flip;
                 let found = scan(&wrong[..]).unwrap();
                 if found.damaged.is_empty() {
-                    // The space behind the sum, and digits of it that are capital letters now, say what they said.
+                    // Another byte in place of the space, or a digit of the checksum as a capital letter, leaves
+                    // the frame valid.
                     assert_eq!((found.heads.len(), found.end), (4, bytes.len() as u64), "{at} {flip}");
                     continue;
                 }
-                let others: Vec<Head> = (0..4).filter(|n| *n != frame).map(|n| heads[n]).collect();
+                let others: Vec<FrameHead> = (0..4).filter(|n| *n != frame).map(|n| heads[n]).collect();
                 assert_eq!(found.heads, others, "{at} {flip}");
                 assert_eq!(
                     found.damaged,

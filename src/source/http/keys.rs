@@ -1,25 +1,25 @@
-//! Idempotency keys that are remembered: for a time, and no more than so many.
+//! Remembers idempotency keys, for a limited time and up to a limited number.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Digest, Head, Keyed};
+use super::frame::{Digest, FrameHead, IdempotencyRecord};
 
-/// A request with a key that was taken.
+/// An accepted request that has an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct KeyedRequest {
     #[serde(flatten)]
-    pub keyed: Keyed,
+    pub keyed: IdempotencyRecord,
     pub rows: u64,
     /// Unix milliseconds.
     pub at: u64,
 }
 
-impl Entry {
-    pub fn of(head: &Head) -> Option<Entry> {
-        head.keyed.map(|keyed| Entry {
+impl KeyedRequest {
+    pub fn from_head(head: &FrameHead) -> Option<KeyedRequest> {
+        head.keyed.map(|keyed| KeyedRequest {
             keyed,
             rows: head.rows,
             at: head.at,
@@ -27,18 +27,18 @@ impl Entry {
     }
 }
 
-/// See the module's header. What was taken first is forgotten first.
-pub(super) struct Keys {
+/// See the module's header. The oldest keys are forgotten first.
+pub(super) struct IdempotencyKeys {
     keep: Duration,
     most: usize,
     known: HashMap<Digest, (Digest, u64)>,
-    /// In the order in which they came.
+    /// In the order of insertion.
     order: VecDeque<(u64, Digest)>,
 }
 
-impl Keys {
-    pub fn new(keep: Duration, most: u64) -> Keys {
-        Keys {
+impl IdempotencyKeys {
+    pub fn new(keep: Duration, most: u64) -> IdempotencyKeys {
+        IdempotencyKeys {
             keep,
             most: usize::try_from(most).unwrap_or(usize::MAX),
             known: HashMap::new(),
@@ -46,13 +46,13 @@ impl Keys {
         }
     }
 
-    /// The body's digest and the rows of the request that came with this key.
+    /// The body's digest and the number of rows of the request that had this key.
     pub fn get(&self, key: &Digest) -> Option<(Digest, u64)> {
         self.known.get(key).copied()
     }
 
-    /// Remembers one; says whether another had to go for it that should have stayed.
-    pub fn insert(&mut self, entry: &Entry) -> bool {
+    /// Remembers a request. Returns whether another was forgotten for it before its time.
+    pub fn insert(&mut self, entry: &KeyedRequest) -> bool {
         if self
             .known
             .insert(entry.keyed.key, (entry.keyed.body, entry.rows))
@@ -67,7 +67,7 @@ impl Keys {
         full
     }
 
-    /// Takes the newest away again: it was not written.
+    /// Removes the newest request, because it was not written.
     pub fn take_back(&mut self, key: &Digest) {
         if self.order.back().is_some_and(|(_, newest)| newest == key) {
             self.order.pop_back();
@@ -75,7 +75,7 @@ impl Keys {
         }
     }
 
-    /// Forgets what is too old. Says how old the rest may be: the time before which all is forgotten.
+    /// Forgets requests that are too old. Returns the time (Unix milliseconds) before which all are forgotten.
     pub fn forget_old(&mut self, now: u64) -> u64 {
         let before = self.horizon(now);
         while self.order.front().is_some_and(|(at, _)| *at < before) {
@@ -84,7 +84,7 @@ impl Keys {
         before
     }
 
-    /// Before it, nothing is remembered.
+    /// The time in Unix milliseconds before which no request is remembered.
     pub fn horizon(&self, now: u64) -> u64 {
         now.saturating_sub(u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX))
     }
@@ -100,9 +100,9 @@ impl Keys {
 mod tests {
     use super::*;
 
-    fn entry(key: u8, at: u64) -> Entry {
-        Entry {
-            keyed: Keyed {
+    fn entry(key: u8, at: u64) -> KeyedRequest {
+        KeyedRequest {
+            keyed: IdempotencyRecord {
                 key: Digest([key; 16]),
                 body: Digest([0; 16]),
             },
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn keys_are_forgotten_by_age_and_by_number_the_oldest_first() {
-        let mut keys = Keys::new(Duration::from_millis(100), 3);
-        let known = |keys: &Keys| {
+        let mut keys = IdempotencyKeys::new(Duration::from_millis(100), 3);
+        let known = |keys: &IdempotencyKeys| {
             (1..9)
                 .filter(|n| keys.get(&Digest([*n; 16])).is_some())
                 .collect::<Vec<_>>()

@@ -1,8 +1,9 @@
-//! Connections: accepted, with or without TLS, and ended in order.
+//! Accepts connections, with or without TLS, and shuts them down in order.
 //!
-//! A client has so long to shake hands, to send a request's head and to take what it is answered, and connections are
-//! bounded; who holds one without asking for anything, or reading, loses it ([`super::seats`]). When the run ends none is accepted any more, and those that are there end behind the
-//! request that is under way, or after [`DRAIN`].
+//! A client has limited time for the handshake, for sending a request's head and for reading the answer, and the
+//! number of connections is bounded. A client that holds a connection without requests, or without reading, loses it
+//! ([`super::connections`]). When the run ends, no connection is accepted any more, and the open ones close after the
+//! request in progress, or after [`DRAIN`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,18 +25,19 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::seats::{Place, Seats, Watched};
+use super::connections::{ConnectionPermit, ConnectionSlots, TimedStream};
 use super::server::Admitted;
 use crate::definition::Tls;
 
-/// What clients may take of a listener.
+/// Limits on the clients of a listener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListenerLimits {
-    /// Connections at once.
+    /// The most connections at once.
     pub connections: usize,
-    /// How long a client may take to shake hands, and to send a request's head, from the end of the last request on.
+    /// How long a client may take for the handshake, and for a request's head, counted from the end of the previous
+    /// request.
     pub head: Duration,
-    /// How long it may take nothing of what is sent to it.
+    /// How long a client may leave unread what is sent to it.
     pub unread: Duration,
 }
 
@@ -49,14 +51,14 @@ impl Default for ListenerLimits {
     }
 }
 
-/// What a request's head may take at most.
+/// The most bytes of a request's head.
 const HEAD_BYTES: usize = 64 << 10;
-/// How long requests that are under way may take when the run ends.
+/// How long requests in progress may take when the run ends.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
-/// The pause after a connection could not be accepted: too many files are open, mostly.
+/// The pause after a connection could not be accepted, usually because too many files are open.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What speaks TLS, by certificate and key.
+/// Makes a TLS acceptor from the certificate and the key.
 pub(super) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
     let certificates = CertificateDer::pem_file_iter(&tls.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -71,7 +73,7 @@ pub(super) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Accepts until it is to close, and ends when all connections have ended.
+/// Accepts connections until `closing`, and returns when all have ended, after [`DRAIN`] at the latest.
 pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -79,12 +81,12 @@ pub(super) async fn serve(
     limits: ListenerLimits,
     mut closing: watch::Receiver<bool>,
 ) {
-    let seats = Seats::new(limits.connections);
+    let slots = ConnectionSlots::new(limits.connections);
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             _ = closing.wait_for(|closing| *closing) => break,
-            accepted = accept(&listener, &seats) => accepted,
+            accepted = accept(&listener, &slots) => accepted,
         };
         while tasks.try_join_next().is_some() {}
         let Some((stream, place)) = accepted else {
@@ -93,7 +95,7 @@ pub(super) async fn serve(
         };
         let (tls, router, mut closing) = (tls.clone(), router.clone(), closing.clone());
         tasks.spawn(async move {
-            let seat = place.seat.clone();
+            let slot = place.slot.clone();
             let talked = async {
                 match tls {
                     None => talk(stream, router, &place, limits, closing).await,
@@ -110,24 +112,24 @@ pub(super) async fn serve(
             };
             tokio::select! {
                 () = talked => {}
-                () = seat.gone() => {}
+                () = slot.gone() => {}
             }
         });
     }
     drop(listener);
     let ended = async { while tasks.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(DRAIN, ended).await; // those that are left go with the set
+    let _ = tokio::time::timeout(DRAIN, ended).await; // dropping the set aborts the rest
 }
 
-async fn accept(listener: &TcpListener, seats: &Arc<Seats>) -> Option<(TcpStream, Place)> {
+async fn accept(listener: &TcpListener, slots: &Arc<ConnectionSlots>) -> Option<(TcpStream, ConnectionPermit)> {
     match listener.accept().await {
         Ok((stream, _)) => {
-            let _ = stream.set_nodelay(true); // a matter of speed alone
-            Some((stream, seats.take().await))
+            let _ = stream.set_nodelay(true); // this only affects latency
+            Some((stream, slots.acquire().await))
         }
         Err(error) => {
             tracing::debug!(%error, "could not accept a connection");
-            seats.free_one();
+            slots.free_one();
             None
         }
     }
@@ -136,7 +138,7 @@ async fn accept(listener: &TcpListener, seats: &Arc<Seats>) -> Option<(TcpStream
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
-    place: &Place,
+    place: &ConnectionPermit,
     limits: ListenerLimits,
     mut closing: watch::Receiver<bool>,
 ) {
@@ -146,7 +148,7 @@ async fn talk(
         .max_buf_size(HEAD_BYTES);
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(place.seat.clone());
+        request.extensions_mut().insert(place.slot.clone());
         let (under_way, answer) = (place.begin_request(), router.call(request));
         async move {
             let answered = answer.await;
@@ -154,13 +156,13 @@ async fn talk(
                 .as_ref()
                 .is_ok_and(|answer| answer.extensions().get::<Admitted>().is_some())
             {
-                place.seat.observe_answer();
+                place.slot.observe_answer();
             }
             drop(under_way);
             answered
         }
     });
-    let stream = Watched::new(stream, place.seat.clone(), limits.unread);
+    let stream = TimedStream::new(stream, place.slot.clone(), limits.unread);
     let connection = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -179,7 +181,7 @@ async fn talk(
     }
 }
 
-/// Listens at an address.
+/// Binds a listener to an address.
 pub(super) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }

@@ -1,4 +1,4 @@
-//! Feeds of kind `http`: rows that clients post, kept until a snapshot has them.
+//! Feeds of kind `http`: clients post rows, which are stored until a snapshot holds them.
 //!
 //! ```text
 //! client -> server: token, limits, JSON -> writer: one write and one sync for all that wait -> log on a disk
@@ -6,36 +6,37 @@
 //!   +-------- answered once it is synced ----+              reader: batch, decode -> worker <----+
 //! ```
 //!
-//! 1. A request is answered when its rows are on the disk, and they are in the next snapshots whatever happens then: the
-//!    reader's position in the log is part of each snapshot, as that of any feed.
-//! 2. A request is one frame of the log ([`frame`]): all of its rows are taken, or none. Its idempotency key stands in the
-//!    frame, so there is no moment at which one is on the disk without the other.
-//! 3. What a snapshot holds, with Bronze, is removed from the log; without Bronze the log is what an input is made of
-//!    again, and stays. Keys are kept beside it for their own time.
-//! 4. A run that ends takes no more requests, answers those under way, and reads the log to its end ([`Listening::close`],
-//!    [`Listening::is_read_out`]). What is left then is read by the next run.
+//! 1. A request is answered when its rows are on the disk. From then on the next snapshots will hold them whatever
+//!    happens, because the reader's position in the log is part of each snapshot, like that of any feed.
+//! 2. A request is one frame of the log ([`frame`]): either all of its rows are read or none. The frame contains the
+//!    idempotency key, so neither can be on the disk without the other.
+//! 3. Rows that a snapshot and Bronze hold are removed from the log. Without Bronze the log is what an input is
+//!    rebuilt from, so it stays. Keys are stored beside it and expire on their own.
+//! 4. A run that ends accepts no more requests, answers those in progress, and reads the log to its end
+//!    ([`HttpListener::close`], [`HttpListener::is_read_out`]). The next run reads what is left.
 //!
-//! **Where rows are** was decided between a log on a local disk and objects in the lake. Objects would be there for whichever
-//! process comes next, on any machine; but on a store each group of requests costs a put of 20 to 100 ms and its price, and
-//! what is removed costs as much again. A disk answers in the time of one sync, and says what a torn write is. So rows are on
-//! a disk: that of the lake where the lake is one (`_alluvium/http`), else in the folder that `[http] folder` names. The
-//! price: process 0 needs that folder wherever it starts again, as it needs the lake.
+//! **Why rows are on a disk**: the alternative to a log on a local disk was objects in the lake. Any process that
+//! starts next, on any machine, could read objects; but each group of requests would cost a put of 20 to 100 ms and
+//! its price, and as much again to delete. A disk answers within one sync, and makes torn writes recognisable. So
+//! rows are on the disk of the lake if the lake is on a disk (`_alluvium/http`), otherwise in the folder that `[http]
+//! folder` names. The price is that process 0 needs that folder wherever it starts again, as it needs the lake.
 //!
-//! **The log is not that of kind `log`**: there a line is a record, and who tears one loses one. Here what counts is the
-//! request, which may be of ten thousand rows and has a key.
+//! **Why the log is not that of kind `log`**: there a line is a record, so a torn write loses one record. Here the
+//! unit is the request, which may have ten thousand rows and a key.
 //!
-//! **In a cluster** process 0 listens, writes and reads: positions and keys have one home, and no other process must find the
-//! folder. One process decodes as many rows as two cores can be sent; rows go to their workers behind that. A lock on the
-//! folder keeps a process that was replaced, and does not know, from answering.
+//! **In a cluster**, process 0 listens, writes and reads: positions and keys have one owner, and no other process
+//! needs the folder. One process can decode as many rows as two cores can send; the rows are exchanged to their
+//! workers afterwards. A lock on the folder keeps a zombie from answering.
 //!
-//! A run that ends once it has caught up does not listen: it takes what is in the log.
+//! A run that ends once it has caught up does not listen; it reads what is in the log.
 
 mod body;
+mod connections;
+mod connector;
 mod frame;
 mod keys;
 mod listener;
 mod reader;
-mod seats;
 mod segments;
 mod server;
 mod writer;
@@ -49,53 +50,56 @@ use crossbeam_channel::{Sender, bounded};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use super::outlet::Hand;
-use super::readers::Starter;
-use super::{PartitionId, Position, Progress, SourceError};
+use super::SourceError;
+use super::feed_handle::FeedHandle;
+use super::starter::{FeedGroup, RunningFeeds, Starter};
 use crate::definition::{Http, NEEDS_FOLDER};
-use keys::Keys;
+use crate::repr::{FeedPositions, PartitionId, Position};
+use crate::runtime::{FILES, io_runtime};
+use keys::IdempotencyKeys;
 use listener::ListenerLimits;
-use reader::{Reader, Setup};
-use segments::{Extent, Segments};
-use server::{Door, Entry};
-use writer::{Committed, Writer};
+use reader::{HttpReader, HttpReaderSetup};
+use segments::{LogExtent, Segments};
+use server::{HttpInput, RequestContext};
+use writer::{Committed, SegmentWriter};
 
-/// The one partition of a feed.
+/// The only partition of a feed.
 const PARTITION: &str = "0";
 
-/// The feeds of a run that wait for requests, before it starts.
+/// The `http` feeds of a run, before it starts.
 #[derive(Default)]
-pub(crate) struct Doors(Vec<Hand>);
+pub(crate) struct HttpFeeds(Vec<FeedHandle>);
 
-/// A feed whose log is written.
-struct Way {
+/// The listener's view of one feed whose log is written.
+struct FeedLog {
     input: String,
     feed: String,
-    extent: Arc<Extent>,
+    extent: Arc<LogExtent>,
     committed: Arc<AtomicU64>,
-    tell: Sender<()>,
+    notify: Sender<()>,
     written: Arc<AtomicBool>,
 }
 
-/// What listens, until it is dropped.
-pub(crate) struct Listening {
+/// The running HTTP server, until it is dropped.
+pub(crate) struct HttpListener {
     runtime: Option<Runtime>,
-    door: std::sync::Weak<Door>,
+    context: std::sync::Weak<RequestContext>,
     closing: watch::Sender<bool>,
-    ways: Vec<Way>,
+    log_views: Vec<FeedLog>,
 }
 
-impl Doors {
-    pub fn observe_hand(&mut self, hand: Hand) {
-        self.0.push(hand);
+impl HttpFeeds {
+    pub fn observe_feed(&mut self, handle: FeedHandle) {
+        self.0.push(handle);
     }
 
-    /// Opens the logs, starts their threads, and listens.
-    pub fn start(self, starter: &mut Starter, resume: &Progress) -> Result<Option<Listening>, SourceError> {
-        let (here, elsewhere): (Vec<Hand>, Vec<Hand>) = self.0.into_iter().partition(|hand| hand.reads(PARTITION));
-        elsewhere.iter().for_each(|hand| hand.gauges.set_exhausted(true));
-        let Some(hand) = here.first() else { return Ok(None) };
-        let dataflow = hand.dataflow.clone();
+    /// Opens the logs, starts their threads, and begins to listen.
+    fn open(self, starter: &mut Starter, resume: &FeedPositions) -> Result<Option<HttpListener>, SourceError> {
+        let (here, elsewhere): (Vec<FeedHandle>, Vec<FeedHandle>) =
+            self.0.into_iter().partition(|handle| handle.reads(PARTITION));
+        elsewhere.iter().for_each(|handle| handle.gauges.set_exhausted(true));
+        let Some(handle) = here.first() else { return Ok(None) };
+        let dataflow = handle.dataflow.clone();
         let homeless = || SourceError::Requests {
             what: "know where to keep the rows",
             reason: NEEDS_FOLDER.to_string(),
@@ -103,51 +107,51 @@ impl Doors {
         let http = dataflow.http.as_ref().ok_or_else(homeless)?;
         let folder = http.folder(&dataflow.lake).ok_or_else(homeless)?;
         let listens = starter.options.takes_requests;
-        let (mut entries, mut ways) = (BTreeMap::new(), Vec::new());
-        for hand in here {
-            let next = hand
+        let (mut entries, mut log_views) = (BTreeMap::new(), Vec::new());
+        for handle in here {
+            let next = handle
                 .positions(resume)
                 .map(|(_, position)| position.next)
                 .max()
                 .unwrap_or(0);
-            let folder = folder.join(format!("{}.{}", hand.input().name, hand.feed().name));
+            let folder = folder.join(format!("{}.{}", handle.input().name, handle.feed().name));
             let unopened = |error| SourceError::RequestLog {
-                feed: hand.name(),
+                feed: handle.name(),
                 source: Arc::new(error),
             };
             let (wake, woken) = bounded(1);
             let extent = if listens {
-                let mut keys = Keys::new(http.remember, http.remember_most);
-                let removes = hand.input().bronze;
+                let mut keys = IdempotencyKeys::new(http.remember, http.remember_most);
+                let removes = handle.input().bronze;
                 let log = Segments::open(&folder, next, dataflow.durable, removes, &mut keys).map_err(unopened)?;
                 let extent = log.extent();
                 let (submissions, submitted) = bounded(server::WAITING);
-                let entry = Entry {
+                let entry = HttpInput {
                     submissions,
                     extent: extent.clone(),
-                    gauges: hand.gauges.clone(),
-                    told: server::describe(&dataflow, hand.input),
-                    max_record: hand.feed().max_record,
+                    gauges: handle.gauges.clone(),
+                    description: server::describe(&dataflow, handle.input),
+                    max_record: handle.feed().max_record,
                 };
-                entries.insert(hand.input().name.clone(), entry);
-                let (tell, told) = bounded(1);
-                let way = Way {
-                    input: hand.input().name.clone(),
-                    feed: hand.feed().name.clone(),
+                entries.insert(handle.input().name.clone(), entry);
+                let (notify, notified) = bounded(1);
+                let log_view = FeedLog {
+                    input: handle.input().name.clone(),
+                    feed: handle.feed().name.clone(),
                     extent: extent.clone(),
                     committed: Arc::default(),
-                    tell,
+                    notify,
                     written: Arc::default(),
                 };
                 let committed = Committed {
-                    next: way.committed.clone(),
-                    told,
+                    next: log_view.committed.clone(),
+                    notified,
                 };
-                let (ended, clock) = (way.written.clone(), starter.options.clock.clone());
-                ways.push(way);
-                starter.spawn(&hand, move |hand| {
-                    Writer {
-                        hand,
+                let (ended, clock) = (log_view.written.clone(), starter.options.clock.clone());
+                log_views.push(log_view);
+                starter.spawn(&handle, move |handle| {
+                    SegmentWriter {
+                        handle,
                         log,
                         keys,
                         submissions: submitted,
@@ -163,7 +167,7 @@ impl Doors {
                 Arc::new(segments::look(&folder).map_err(unopened)?)
             };
             extent.taken.store(next, Ordering::Release);
-            let setup = Setup {
+            let setup = HttpReaderSetup {
                 folder,
                 extent,
                 next,
@@ -172,19 +176,39 @@ impl Doors {
                 options: starter.options.clone(),
             };
             let decoders = starter.decoders.clone();
-            starter.spawn(&hand, move |hand| {
-                let decode = decoders(hand.input, hand.feed);
-                Reader::new(hand, decode, PARTITION.into(), setup).read()
+            starter.spawn(&handle, move |handle| {
+                let decode = decoders(handle.input, handle.feed);
+                HttpReader::new(handle, decode, PARTITION.into(), setup).read()
             })?;
         }
         match listens {
-            true => listen(http, entries, ways).map(Some),
+            true => listen(http, entries, log_views).map(Some),
             false => Ok(None),
         }
     }
 }
 
-fn listen(http: &Http, entries: BTreeMap<String, Entry>, ways: Vec<Way>) -> Result<Listening, SourceError> {
+impl FeedGroup for HttpFeeds {
+    fn start(
+        self: Box<Self>,
+        starter: &mut Starter,
+        resume: &FeedPositions,
+    ) -> Result<Option<Box<dyn RunningFeeds>>, SourceError> {
+        let listener = self.open(starter, resume)?;
+        Ok(listener.map(|listener| Box::new(listener) as Box<dyn RunningFeeds>))
+    }
+
+    /// Clients wait for answers, so the accepted rows must be handed over before the run ends.
+    fn answers_others(&self) -> bool {
+        true
+    }
+}
+
+fn listen(
+    http: &Http,
+    entries: BTreeMap<String, HttpInput>,
+    log_views: Vec<FeedLog>,
+) -> Result<HttpListener, SourceError> {
     let tls = http.tls.as_ref().map(listener::acceptor).transpose();
     let tls = tls.map_err(|reason| SourceError::Requests {
         what: "use the certificate or key of [http] tls",
@@ -194,12 +218,7 @@ fn listen(http: &Http, entries: BTreeMap<String, Entry>, ways: Vec<Way>) -> Resu
         feed: "requests".into(),
         source: Arc::new(error),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("requests")
-        .enable_all()
-        .build()
-        .map_err(spawn)?;
+    let runtime = io_runtime("requests", 2, FILES).map_err(spawn)?;
     let bound = runtime.block_on(listener::bind(http.listen));
     let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener): (SocketAddr, _) = bound.map_err(|error| SourceError::Requests {
@@ -210,56 +229,58 @@ fn listen(http: &Http, entries: BTreeMap<String, Entry>, ways: Vec<Way>) -> Resu
         ),
     })?;
     let (closing, closed) = watch::channel(false);
-    let door = Arc::new(Door::new(http, entries));
-    let weak = Arc::downgrade(&door);
+    let context = Arc::new(RequestContext::new(http, entries));
+    let weak = Arc::downgrade(&context);
     let limits = ListenerLimits::default();
-    runtime.spawn(listener::serve(listener, tls, server::router(door), limits, closed));
+    runtime.spawn(listener::serve(listener, tls, server::router(context), limits, closed));
     let tls = http.tls.is_some();
     tracing::info!(%address, tls, "listening for requests");
-    Ok(Listening {
+    Ok(HttpListener {
         runtime: Some(runtime),
-        door: weak,
+        context: weak,
         closing,
-        ways,
+        log_views,
     })
 }
 
-impl Listening {
-    /// No more requests are taken; those under way are answered.
-    pub fn close(&self) {
-        if let Some(door) = self.door.upgrade() {
-            door.close();
+impl RunningFeeds for HttpListener {
+    /// Accepts no more requests; those in progress are still answered.
+    fn close(&self) {
+        if let Some(context) = self.context.upgrade() {
+            context.close();
         }
         self.closing.send_replace(true);
     }
 
-    /// Once it is closed: whether all requests are answered.
-    pub fn is_written(&self) -> bool {
-        self.ways.iter().all(|way| way.written.load(Ordering::Acquire))
+    /// After `close`: whether all requests are answered.
+    fn is_answered(&self) -> bool {
+        self.log_views
+            .iter()
+            .all(|log_view| log_view.written.load(Ordering::Acquire))
     }
 
-    /// Whether all that is in the logs is handed over, but for what cannot be read.
-    pub fn is_read_out(&self) -> bool {
-        self.ways.iter().all(|way| way.extent.is_read_out())
+    /// Whether everything in the logs is handed over, except what cannot be read.
+    fn is_read_out(&self) -> bool {
+        self.log_views.iter().all(|log_view| log_view.extent.is_read_out())
     }
 
-    /// A snapshot holds this progress.
-    pub fn observe_committed(&self, progress: &[(PartitionId, Position)]) {
+    /// Records the progress that a snapshot holds.
+    fn observe_committed(&self, progress: &[(PartitionId, Position)]) {
         for (id, position) in progress {
-            let mut ways = self.ways.iter();
-            if let Some(way) = ways.find(|way| way.input == id.input && way.feed == id.feed) {
-                way.committed.fetch_max(position.next, Ordering::AcqRel);
-                let _ = way.tell.try_send(()); // full: it is about to look
+            let mut log_views = self.log_views.iter();
+            if let Some(log_view) = log_views.find(|log_view| log_view.input == id.input && log_view.feed == id.feed) {
+                log_view.committed.fetch_max(position.next, Ordering::AcqRel);
+                let _ = log_view.notify.try_send(()); // full: the writer will look anyway
             }
         }
     }
 }
 
-/// Who asks from now on is refused by the system; the logs' writers end.
-impl Drop for Listening {
+/// New connections are refused by the system from then on, and the logs' writers end.
+impl Drop for HttpListener {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            crate::runtime::end(runtime);
         }
     }
 }

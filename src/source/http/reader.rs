@@ -1,13 +1,14 @@
-//! The thread that reads the log of a feed's requests, and hands it over.
+//! The thread that reads the log of a feed's requests and hands the rows over.
 //!
-//! A record's offset is that of its row's first byte; `Position::next` is the one behind a row. Where a position lies within
-//! a request, the segment is read from its start, and rows before the position are passed over.
+//! The offset of a record is that of its row's first byte; `Position::next` is the offset behind a row. If a position
+//! lies within a request, the segment is read from its start, and rows before the position are skipped.
 //!
-//! Where bytes of a segment are damaged, all that stands before the next whole request becomes one record, which no decoder
-//! of JSON takes: it is a dead letter, and Bronze keeps it. The bytes are kept in a file beside the segment, too, for segments go.
+//! If bytes of a segment are damaged, everything up to the next valid request becomes one record. No JSON decoder
+//! accepts it, so it becomes a dead letter, and Bronze holds it. The bytes are also copied to a file beside the
+//! segment, because segments are removed.
 //!
-//! Where a segment cannot be read, or is gone that no snapshot holds, the feed waits ([`FeedFault`]); requests are taken on.
-//! Who makes an input again fails instead: rows would be missing.
+//! If a segment cannot be read, or is missing although no snapshot holds it, the feed waits ([`FeedFault`]) while
+//! requests are still accepted. A reader that rebuilds an input fails instead, because rows would be missing.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,29 +20,31 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, never, select};
 use memchr::memchr;
 
-use super::frame::{self, Found};
-use super::segments::{self, Extent};
+use super::frame::{self, ParsedFrame};
+use super::segments::{self, LogExtent};
 use super::writer::millis;
-use crate::source::batch::{BatchBuilder, Record};
+use crate::repr::Position;
+use crate::source::batch::{BatchBuilder, SourceRecord};
+use crate::source::error::ReaderExit;
 use crate::source::fault::FeedFault;
-use crate::source::outlet::{Ended, Hand};
-use crate::source::readers::ReaderOptions;
-use crate::source::{Decode, Position, SourceError};
+use crate::source::feed_handle::FeedHandle;
+use crate::source::options::ReaderOptions;
+use crate::source::{Decode, SourceError};
 
-/// How many bytes one read asks for; a longer request makes it more.
+/// How many bytes one read asks for, unless a request is longer.
 const READ: u64 = 1 << 20;
-/// Between two attempts to read what could not be read.
+/// The pause before a failed read is tried again.
 const UNREAD: Duration = Duration::from_secs(1);
 
-pub(super) struct Reader {
-    hand: Hand,
+pub(super) struct HttpReader {
+    handle: FeedHandle,
     decode: Decode,
     folder: PathBuf,
-    extent: Arc<Extent>,
+    extent: Arc<LogExtent>,
     partition: Arc<str>,
-    /// Behind the last row that was handed over.
+    /// The offset behind the last row that was handed over.
     next: u64,
-    /// The segment that is read: where it begins, and where its next request does.
+    /// The segment being read, by its first offset; `at` is the offset of its next request.
     segment: Option<(u64, File)>,
     at: u64,
     buffer: Vec<u8>,
@@ -51,35 +54,35 @@ pub(super) struct Reader {
     fault: FeedFault,
 }
 
-/// Why requests are not read now.
+/// Why requests cannot be read now.
 enum RequestsUnread {
-    Ended(Ended),
-    /// They can be once this is mended.
+    Ended(ReaderExit),
+    /// They can be read once this cause is repaired.
     Waits(String),
 }
 
-impl From<Ended> for RequestsUnread {
-    fn from(ended: Ended) -> Self {
+impl From<ReaderExit> for RequestsUnread {
+    fn from(ended: ReaderExit) -> Self {
         RequestsUnread::Ended(ended)
     }
 }
 
-/// How a reader is set up.
-pub(super) struct Setup {
+/// The arguments of [`HttpReader::new`].
+pub(super) struct HttpReaderSetup {
     pub folder: PathBuf,
-    pub extent: Arc<Extent>,
-    /// Where it goes on.
+    pub extent: Arc<LogExtent>,
+    /// The position where it continues.
     pub next: u64,
-    /// Told when more is there.
+    /// Receives a message when there is more to read.
     pub wake: Receiver<()>,
-    /// An input is made again: all that ever came must be there.
+    /// Whether an input is being rebuilt, so that every row that ever arrived must be there.
     pub whole: bool,
     pub options: ReaderOptions,
 }
 
-impl Reader {
-    pub fn new(hand: Hand, decode: Decode, partition: Arc<str>, setup: Setup) -> Reader {
-        let Setup {
+impl HttpReader {
+    pub fn new(handle: FeedHandle, decode: Decode, partition: Arc<str>, setup: HttpReaderSetup) -> HttpReader {
+        let HttpReaderSetup {
             folder,
             extent,
             next,
@@ -87,8 +90,8 @@ impl Reader {
             whole,
             options,
         } = setup;
-        Reader {
-            hand,
+        HttpReader {
+            handle,
             decode,
             folder,
             extent,
@@ -104,7 +107,7 @@ impl Reader {
         }
     }
 
-    pub fn read(mut self) -> Result<(), Ended> {
+    pub fn read(mut self) -> Result<(), ReaderExit> {
         if self.whole && !self.extent.is_whole() {
             let missing = format!("segments are missing in {}: restore them", self.folder.display());
             return Err(self.failed(missing));
@@ -118,48 +121,48 @@ impl Reader {
                     self.segment = None;
                     self.observe_fault(Some(cause));
                     let lasts = self.fault.lasts();
-                    self.hand.gauges.set_exhausted(lasts);
+                    self.handle.gauges.set_exhausted(lasts);
                     if lasts && self.options.stop_at_end {
                         return Ok(());
                     }
-                    self.hand.sleep(UNREAD)?;
+                    self.handle.sleep(UNREAD)?;
                     continue;
                 }
             };
             self.observe_fault(None);
-            self.hand.gauges.set_lag(0, self.extent.unread());
+            self.handle.gauges.set_lag(0, self.extent.unread());
             if took {
-                self.hand.check()?;
+                self.handle.check()?;
                 continue;
             }
-            self.hand.gauges.set_exhausted(true);
+            self.handle.gauges.set_exhausted(true);
             if self.options.stop_at_end {
                 return Ok(());
             }
             select! {
-                recv(self.hand.stop) -> _ => return Err(Ended::Stopped),
+                recv(self.handle.stop) -> _ => return Err(ReaderExit::Stopped),
                 recv(self.wake) -> woken => if woken.is_err() {
-                    self.wake = never(); // and what it wrote last is looked at once more
+                    self.wake = never(); // the writer ended: one more look for its last rows
                 },
             }
         }
     }
 
-    /// Takes in why requests are not read now. Who ends a run does not wait for what cannot be read.
+    /// Records why requests cannot be read now. A run that ends does not wait for them.
     fn observe_fault(&mut self, cause: Option<String>) {
         self.extent.is_stuck.store(cause.is_some(), Ordering::Release);
-        self.fault.observe(&self.hand, &self.options, cause);
+        self.fault.observe(&self.handle, &self.options, cause);
     }
 
-    fn failed(&self, reason: String) -> Ended {
+    fn failed(&self, reason: String) -> ReaderExit {
         SourceError::RequestLog {
-            feed: self.hand.name(),
+            feed: self.handle.name(),
             source: Arc::new(std::io::Error::other(reason)),
         }
         .into()
     }
 
-    /// Hands over some requests; says whether there were any.
+    /// Hands over some requests; returns whether there were any.
     fn turn(&mut self) -> Result<bool, RequestsUnread> {
         let Some((base, end)) = self.extent.behind(self.next) else {
             return Ok(false);
@@ -172,7 +175,7 @@ impl Reader {
                 self.next
             )));
         }
-        self.hand.gauges.set_exhausted(false);
+        self.handle.gauges.set_exhausted(false);
         if self.segment.as_ref().is_none_or(|(open, _)| *open != base) {
             let file = File::open(segments::path(&self.folder, base)).map_err(|error| self.waits(base, &error))?;
             self.segment = Some((base, file));
@@ -182,9 +185,9 @@ impl Reader {
         let damaged = loop {
             self.fill(base, ask)?;
             match frame::read(&self.buffer) {
-                Found::Whole(..) => break None,
-                Found::Short(length) if length as u64 <= end - self.at => ask = length as u64,
-                Found::Short(_) | Found::Broken => {
+                ParsedFrame::Whole(..) => break None,
+                ParsedFrame::Short(length) if length as u64 <= end - self.at => ask = length as u64,
+                ParsedFrame::Short(_) | ParsedFrame::Broken => {
                     self.fill(base, end - self.at)?;
                     break Some(frame::next_whole(&self.buffer).unwrap_or(self.buffer.len()));
                 }
@@ -195,7 +198,7 @@ impl Reader {
             None => self.hand_over(&buffer),
             Some(length) => self.hand_over_damaged(base, &buffer[..length]),
         };
-        // A request may be large, and what is damaged is read with all that follows.
+        // A buffer that grew for a large request or for damaged bytes is not kept.
         if buffer.len() as u64 <= 2 * READ {
             self.buffer = buffer;
         }
@@ -203,7 +206,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Reads so many bytes from where the reader is.
+    /// Reads this number of bytes at the reader's offset.
     fn fill(&mut self, base: u64, bytes: u64) -> Result<(), RequestsUnread> {
         let (_, file) = self.segment.as_ref().expect("a segment is opened before it is read");
         self.buffer.resize(bytes as usize, 0);
@@ -219,8 +222,8 @@ impl Reader {
         ))
     }
 
-    /// Hands over bytes that are no request, and were once, as one record.
-    fn hand_over_damaged(&mut self, base: u64, bytes: &[u8]) -> Result<(), Ended> {
+    /// Hands over damaged bytes, which were a request once, as one record.
+    fn hand_over_damaged(&mut self, base: u64, bytes: &[u8]) -> Result<(), ReaderExit> {
         let (at, behind) = (self.at, self.at + bytes.len() as u64);
         if behind > self.next {
             let segment = segments::path(&self.folder, base);
@@ -235,14 +238,14 @@ impl Reader {
                 aside.display()
             );
             let kept = kept.err().map(|error| error.to_string());
-            tracing::error!(feed = self.hand.name(), not_kept = kept, "{wrong}");
-            self.hand.gauges.set_error(wrong);
-            let mut batch = BatchBuilder::new(self.hand.limits);
-            batch.push(Record {
-                // Rows of it may have been handed over before it was damaged.
+            tracing::error!(feed = self.handle.name(), not_kept = kept, "{wrong}");
+            self.handle.gauges.set_error(wrong);
+            let mut batch = BatchBuilder::new(self.handle.limits);
+            batch.push(SourceRecord {
+                // Rows of the request may have been handed over before it was damaged.
                 offset: at.max(self.next),
                 value: Some(bytes),
-                ..Record::default()
+                ..SourceRecord::default()
             });
             self.deliver(&mut batch, behind, Instant::now())?;
         }
@@ -250,12 +253,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands over the whole requests in a buffer, which begins with one.
-    fn hand_over(&mut self, buffer: &[u8]) -> Result<(), Ended> {
-        let mut batch = BatchBuilder::new(self.hand.limits);
+    /// Hands over the complete requests at the start of `buffer`.
+    fn hand_over(&mut self, buffer: &[u8]) -> Result<(), ReaderExit> {
+        let mut batch = BatchBuilder::new(self.handle.limits);
         let mut arrived = Instant::now();
         let mut rest = buffer;
-        while let Found::Whole(head, lines, length) = frame::read(rest) {
+        while let ParsedFrame::Whole(head, lines, length) = frame::read(rest) {
             let mut offset = self.at + (length - lines.len()) as u64;
             let mut lines = lines;
             while let Some(end) = memchr(b'\n', lines) {
@@ -264,11 +267,11 @@ impl Reader {
                     if batch.is_empty() {
                         arrived = self.arrived(head.at);
                     }
-                    batch.push(Record {
+                    batch.push(SourceRecord {
                         offset,
                         value: Some(&lines[..end]),
                         ts_ms: i64::try_from(head.at).ok(),
-                        ..Record::default()
+                        ..SourceRecord::default()
                     });
                     if batch.is_full() {
                         self.deliver(&mut batch, behind, arrived)?;
@@ -283,28 +286,28 @@ impl Reader {
         if !batch.is_empty() {
             self.deliver(&mut batch, self.at, arrived)?;
         }
-        // Also over requests without rows.
+        // Requests without rows also move the position.
         self.next = self.next.max(self.at);
         self.extent.taken.store(self.next, Ordering::Release);
         Ok(())
     }
 
-    fn deliver(&mut self, batch: &mut BatchBuilder, next: u64, arrived: Instant) -> Result<(), Ended> {
+    fn deliver(&mut self, batch: &mut BatchBuilder, next: u64, arrived: Instant) -> Result<(), ReaderExit> {
         let position = Position {
             next,
             done: false,
             tag: None,
             ..Position::default()
         };
-        let raw = batch.take(None);
-        self.hand
+        let raw = batch.finish(None);
+        self.handle
             .deliver(&mut self.decode, &self.partition, raw, position, arrived)?;
         self.next = next;
         self.extent.taken.store(next, Ordering::Release);
         Ok(())
     }
 
-    /// When a request was there, by this machine's clock.
+    /// When a request arrived, by this machine's clock. `at` is in Unix milliseconds.
     fn arrived(&self, at: u64) -> Instant {
         let now = Instant::now();
         let age = Duration::from_millis(millis(&self.options.clock).saturating_sub(at));
@@ -314,22 +317,22 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::Head;
-    use super::super::keys::Keys;
+    use super::super::frame::FrameHead;
+    use super::super::keys::IdempotencyKeys;
     use super::super::segments::Segments;
     use super::*;
-    use crate::definition::{FeedKind, Format};
+    use crate::definition::{FeedKind, Format, HttpFeed};
     use crate::source::batch::{BatchLimits, nothing};
-    use crate::source::outlet::Outlet;
-    use crate::source::passage::Passage;
+    use crate::source::feed_handle::WorkerChannel;
+    use crate::source::in_flight::InFlightBudget;
     use crate::source::tests::{dataflow, input};
     use crate::source::{Delivery, Share};
 
-    /// Writes a segment of one row.
+    /// Writes a segment with one row.
     fn segment(folder: &std::path::Path, row: &str) {
-        let mut keys = Keys::new(Duration::from_secs(1000), 1000);
+        let mut keys = IdempotencyKeys::new(Duration::from_secs(1000), 1000);
         let mut log = Segments::open(folder, 0, false, false, &mut keys).unwrap();
-        let head = Head {
+        let head = FrameHead {
             rows: 1,
             bytes: row.len() as u64 + 1,
             at: 0,
@@ -341,16 +344,16 @@ mod tests {
         log.close().unwrap();
     }
 
-    /// Reads the log to its end; how many rows came, and what the feed waits for.
+    /// Reads the log to its end; returns the number of rows and the fault for which the feed waits.
     fn read(folder: &std::path::Path, next: u64) -> (usize, Option<String>) {
-        let flow = dataflow(vec![input("i", vec![("f", FeedKind::Http, Format::Json)])]);
+        let flow = dataflow(vec![input("i", vec![("f", FeedKind::Http(HttpFeed), Format::Json)])]);
         let (sender, deliveries) = crossbeam_channel::unbounded();
         let (_stop, stopped) = crossbeam_channel::bounded(0);
-        let hand = Hand {
+        let handle = FeedHandle {
             dataflow: flow.clone(),
             input: 0,
             feed: 0,
-            outlets: [Outlet {
+            channels: [WorkerChannel {
                 together: sender.clone(),
                 sender,
                 wake: Arc::new(|| {}),
@@ -358,24 +361,24 @@ mod tests {
             .into(),
             stop: stopped,
             gauges: Arc::default(),
-            line: None,
+            coordinator: None,
             limits: BatchLimits {
                 rows: 100,
                 bytes: 1000,
                 record: 1000,
             },
             patience: Duration::ZERO,
-            room: Passage::of_limit(None),
+            room: InFlightBudget::of_limit(None),
             share: Share::default(),
         };
-        let gauges = hand.gauges.clone();
+        let gauges = handle.gauges.clone();
         let decode: Decode = Box::new(move |raw| {
             let mut decoded = nothing(&flow.inputs[0], None);
             decoded.raw = raw;
             Ok(decoded)
         });
         let (_wake, woken) = crossbeam_channel::bounded(1);
-        let setup = Setup {
+        let setup = HttpReaderSetup {
             folder: folder.to_path_buf(),
             extent: Arc::new(segments::look(folder).unwrap()),
             next,
@@ -387,13 +390,13 @@ mod tests {
                 ..ReaderOptions::default()
             },
         };
-        let ended = Reader::new(hand, decode, "0".into(), setup).read();
+        let ended = HttpReader::new(handle, decode, "0".into(), setup).read();
         assert!(ended.is_ok() && gauges.exhausted(), "{ended:?}");
         let rows = |delivery: Delivery| delivery.decoded.raw.len();
         (deliveries.try_iter().map(rows).sum(), gauges.waits_for())
     }
 
-    /// A segment that was lost from the middle of the log was passed over in silence; one from its start ended the run.
+    /// A segment missing from the middle of the log was silently skipped; one missing from its start ended the run.
     #[test]
     fn a_segment_of_posted_rows_that_is_gone_makes_its_feed_wait() {
         let folder = tempfile::tempdir().unwrap();

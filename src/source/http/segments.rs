@@ -1,19 +1,26 @@
 //! The log of a feed's requests on a disk: segments of frames, named by the offset at which they begin.
 //!
 //! ```text
-//! <folder>/lock                          held by the process that takes requests
+//! <folder>/lock                          held by the process that accepts requests
 //! <folder>/00000000000000000000.log      frames; offsets count the bytes of all segments
-//! <folder>/00000000000000000000.keys     its idempotency keys, once it is full
-//! <folder>/00000000000000000123.damaged  what was found at an offset where a frame was once: kept for people
+//! <folder>/00000000000000000000.keys     the segment's idempotency keys, once it is full
+//! <folder>/00000000000000000123.damaged  damaged bytes that were a frame at this offset, kept for people to examine
 //! ```
 //!
-//! 1. Offsets never begin anew: a segment begins where the one before it ended, or behind what the newest snapshot holds,
-//!    whichever is further.
-//! 2. A segment without a file of keys is looked through when the log is opened, and cut where a torn frame begins: that was
-//!    answered to nobody. Then it gets its file of keys; a new segment begins with the next request. What is damaged was
-//!    answered once, and stays where it is, so that offsets stay: the reader hands it to the dead letters.
-//! 3. What readers see ([`Extent`]) is on the disk.
-//! 4. A segment goes when a snapshot holds all of it, and Bronze with it; its keys stay until all of them are forgotten.
+//! 1. Offsets only grow: a segment begins where the one before it ended, or at the offset up to which the newest
+//!    snapshot holds the log, whichever is greater.
+//! 2. When the log is opened, a segment without a file of keys is scanned, and truncated where a torn frame begins,
+//!    because that request was never answered. Then its file of keys is written; the next request begins a new
+//!    segment. Damaged frames were answered once, and stay in place so that offsets do not change: the reader hands
+//!    them to the dead letters.
+//! 3. Everything that readers see ([`LogExtent`]) is on the disk.
+//! 4. A segment is removed when a snapshot and Bronze hold all of it; its file of keys stays until all keys have
+//!    expired.
+//!
+//! **Why not a library for write-ahead logs**: of eight that were read (okaywal, raft-engine, commitlog, walrus-rust,
+//! nano-wal, simple_wal, sharded-log, wal) none searches for the next valid frame behind damaged bytes. They stop, fail
+//! or, like raft-engine, cut the file there, which would lose requests that were answered. And none has offsets that
+//! stay valid when the log is cut at its front, which snapshots refer to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -24,37 +31,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::frame;
-use super::keys::{Entry, Keys};
+use super::keys::{IdempotencyKeys, KeyedRequest};
 
-/// A segment that is longer is full.
+/// A segment with at least this number of bytes is full.
 const SEGMENT: u64 = 64 << 20;
-/// How long a process that ends may hold the lock.
+/// How long to wait for the lock of a process that is ending.
 const LOCKED: Duration = Duration::from_secs(5);
 
-/// What a log holds, as its readers see it.
+/// The part of a log that its readers may read.
 #[derive(Default)]
-pub(super) struct Extent {
+pub(super) struct LogExtent {
     /// By first offset, the end of each segment.
     segments: Mutex<BTreeMap<u64, u64>>,
-    /// Up to where it was handed over.
+    /// The offset up to which rows were handed over.
     pub taken: AtomicU64,
-    /// What follows cannot be read now.
+    /// Whether the rest cannot be read now.
     pub is_stuck: AtomicBool,
 }
 
-impl Extent {
+impl LogExtent {
     fn segments(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, u64>> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first segment that holds anything from an offset on: where it begins and ends.
+    /// The first segment that holds something at or behind an offset: where it begins and ends.
     pub fn behind(&self, offset: u64) -> Option<(u64, u64)> {
         let segments = self.segments();
         let mut whole = segments.iter().map(|(base, end)| (*base, *end));
         whole.find(|(_, end)| *end > offset)
     }
 
-    /// Whether nothing is missing from the very first request on.
+    /// Whether nothing is missing, from offset 0 on.
     pub fn is_whole(&self) -> bool {
         let segments = self.segments();
         let mut at = 0;
@@ -63,25 +70,25 @@ impl Extent {
             .all(|(base, end)| *base == std::mem::replace(&mut at, *end))
     }
 
-    /// Bytes that are there and not yet handed over.
+    /// How many bytes are there and not yet handed over.
     pub fn unread(&self) -> u64 {
         let taken = self.taken.load(Ordering::Acquire);
         let unread = |(base, end): (&u64, &u64)| end.saturating_sub(taken.max(*base));
         self.segments().iter().map(unread).sum()
     }
 
-    /// Whether all that can be read was handed over.
+    /// Whether everything that can be read was handed over.
     pub fn is_read_out(&self) -> bool {
         self.unread() == 0 || self.is_stuck.load(Ordering::Acquire)
     }
 }
 
-/// Where a segment's frames are.
+/// The path of a segment's file.
 pub(super) fn path(folder: &Path, base: u64) -> PathBuf {
     folder.join(format!("{base:020}.log"))
 }
 
-/// Where damaged bytes of a segment are kept, once they were found at an offset.
+/// The path of the copy of damaged bytes that were found at an offset.
 pub(super) fn damaged_path(folder: &Path, at: u64) -> PathBuf {
     folder.join(format!("{at:020}.damaged"))
 }
@@ -90,7 +97,8 @@ fn keys_path(folder: &Path, base: u64) -> PathBuf {
     folder.join(format!("{base:020}.keys"))
 }
 
-/// The first offsets of the files with an ending. What is called so and is no file (a FIFO, a folder) is never opened.
+/// The first offsets of the segments whose files have an ending. A FIFO or a folder with such a name is ignored, and
+/// never opened.
 fn bases(folder: &Path, ending: &str) -> io::Result<Vec<u64>> {
     let mut bases = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -109,9 +117,9 @@ fn bases(folder: &Path, ending: &str) -> io::Result<Vec<u64>> {
     Ok(bases)
 }
 
-/// What is there, for who reads alone: nothing is changed.
-pub(super) fn look(folder: &Path) -> io::Result<Extent> {
-    let extent = Extent::default();
+/// The extent of a log for a process that only reads; it changes nothing.
+pub(super) fn look(folder: &Path) -> io::Result<LogExtent> {
+    let extent = LogExtent::default();
     if !folder.is_dir() {
         return Ok(extent);
     }
@@ -129,37 +137,44 @@ pub(super) fn look(folder: &Path) -> io::Result<Extent> {
 /// Why rows were not written.
 #[derive(Debug)]
 pub(super) enum Unwritten {
-    /// The log is as it was.
+    /// The log is unchanged.
     Refused(io::Error),
-    /// What is on the disk is not known any more.
+    /// The state of the disk is unknown.
     Lost(io::Error),
 }
 
-/// The log, for the one who writes it.
+/// The log as its only writer sees it.
 pub(super) struct Segments {
     folder: PathBuf,
     durable: bool,
-    /// Segments that a snapshot holds may go.
+    /// Whether segments that a snapshot holds are removed.
     removes: bool,
     _lock: File,
-    extent: Arc<Extent>,
-    /// The segment that is written.
-    open: Option<Open>,
-    /// Where the next frame begins.
+    extent: Arc<LogExtent>,
+    /// The segment being written.
+    open: Option<OpenSegment>,
+    /// The offset at which the next frame begins.
     end: u64,
-    /// By segment that has a file of keys: when the newest of them came.
+    /// For each segment that has a file of keys, the time of its newest key.
     filed: BTreeMap<u64, u64>,
 }
 
-struct Open {
+struct OpenSegment {
     base: u64,
     file: File,
-    entries: Vec<Entry>,
+    entries: Vec<KeyedRequest>,
 }
 
 impl Segments {
-    /// Opens the log and remembers its keys. `next`: the newest snapshot holds what lies before it.
-    pub fn open(folder: &Path, next: u64, durable: bool, removes: bool, keys: &mut Keys) -> io::Result<Segments> {
+    /// Opens the log, and reads its keys into `keys`. `next` is the offset up to which the newest snapshot holds the
+    /// log.
+    pub fn open(
+        folder: &Path,
+        next: u64,
+        durable: bool,
+        removes: bool,
+        keys: &mut IdempotencyKeys,
+    ) -> io::Result<Segments> {
         make_folder(folder, durable)?;
         let lock = lock(&folder.join("lock"))?;
         let mut log = Segments {
@@ -180,7 +195,7 @@ impl Segments {
         for base in all {
             let entries = match filed.contains(&base) {
                 true => log.read_entries(base, segments.contains(&base))?,
-                false => log.settle(base)?,
+                false => log.close_earlier(base)?,
             };
             for entry in &entries {
                 keys.insert(entry);
@@ -190,7 +205,7 @@ impl Segments {
             if segments.contains(&base) {
                 let end = base + path(folder, base).metadata()?.len();
                 if end == base {
-                    // Begun and never written: the next segment begins here.
+                    // It was created but never written; the next segment begins at the same offset.
                     fs::remove_file(path(folder, base))?;
                     fs::remove_file(keys_path(folder, base))?;
                     log.filed.remove(&base);
@@ -205,31 +220,31 @@ impl Segments {
         Ok(log)
     }
 
-    pub fn extent(&self) -> Arc<Extent> {
+    pub fn extent(&self) -> Arc<LogExtent> {
         self.extent.clone()
     }
 
-    /// By (2): cuts off a torn frame, and files the keys.
-    fn settle(&self, base: u64) -> io::Result<Vec<Entry>> {
+    /// Truncates a torn frame, and writes the file of keys, by (2).
+    fn close_earlier(&self, base: u64) -> io::Result<Vec<KeyedRequest>> {
         let path = path(&self.folder, base);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let frame::Scan { heads, end, .. } = frame::scan(&file)?;
+        let frame::FrameScan { heads, end, .. } = frame::scan(&file)?;
         let length = file.metadata()?.len();
         if length > end {
             tracing::info!(path = %path.display(), bytes = length - end, "cut off a request that was never answered");
             file.set_len(end)?;
         }
         if self.durable {
-            file.sync_all()?; // written without, perhaps
+            file.sync_all()?; // perhaps it was written by a run without syncs
         }
-        let entries: Vec<Entry> = heads.iter().filter_map(Entry::of).collect();
+        let entries: Vec<KeyedRequest> = heads.iter().filter_map(KeyedRequest::from_head).collect();
         self.file_entries(base, &entries)?;
         Ok(entries)
     }
 
-    /// The keys that were filed of a segment. Where their file is damaged they are made anew of the segment; of one that is gone,
-    /// those that read are all there is.
-    fn read_entries(&self, base: u64, is_there: bool) -> io::Result<Vec<Entry>> {
+    /// The keys in a segment's file of keys. If that is damaged, it is rewritten from the segment; if the segment is
+    /// gone, only the readable keys remain.
+    fn read_entries(&self, base: u64, is_there: bool) -> io::Result<Vec<KeyedRequest>> {
         let path = keys_path(&self.folder, base);
         let mut entries = Vec::new();
         let mut damage = None;
@@ -243,7 +258,7 @@ impl Segments {
         if is_there {
             tracing::warn!(path = %path.display(), %error, "a file of idempotency keys is damaged: it is made anew");
             let scan = frame::scan(File::open(self::path(&self.folder, base))?)?;
-            entries = scan.heads.iter().filter_map(Entry::of).collect();
+            entries = scan.heads.iter().filter_map(KeyedRequest::from_head).collect();
         } else {
             let kept = entries.len();
             tracing::warn!(path = %path.display(), %error, kept, "a file of idempotency keys is damaged: the others are forgotten");
@@ -252,13 +267,14 @@ impl Segments {
         Ok(entries)
     }
 
-    /// Writes frames, all or none. `entries`: of those with keys. Once it returns they are on the disk, and readers see them.
-    pub fn append(&mut self, frames: &[u8], entries: &[Entry]) -> Result<(), Unwritten> {
+    /// Appends frames, all or none; `entries` are the requests among them that have keys. When it returns without an
+    /// error, the frames are on the disk and readers see them.
+    pub fn append(&mut self, frames: &[u8], entries: &[KeyedRequest]) -> Result<(), Unwritten> {
         if self.open.is_none() {
             let base = self.end;
             let opened = || {
                 let path = path(&self.folder, base);
-                // One that was made, and whose folder could not be synced, is there already.
+                // The file may exist already, if it was created but its folder could not be synced.
                 let file = OpenOptions::new()
                     .create(true)
                     .truncate(false)
@@ -271,7 +287,7 @@ impl Segments {
                 Ok(file)
             };
             let file = opened().map_err(Unwritten::Refused)?;
-            self.open = Some(Open {
+            self.open = Some(OpenSegment {
                 base,
                 file,
                 entries: vec![],
@@ -280,7 +296,7 @@ impl Segments {
         let durable = self.durable;
         let open = self.open.as_mut().expect("opened just above");
         if let Err(error) = open.file.write_all(frames) {
-            // A full disk: what was there before is still whole.
+            // If the disk is full, everything written before is still intact.
             let whole = self.end - open.base;
             let cut = open.file.set_len(whole);
             cut.and_then(|()| open.file.seek(SeekFrom::Start(whole)))
@@ -288,7 +304,7 @@ impl Segments {
             return Err(Unwritten::Refused(error));
         }
         if durable {
-            // A disk that failed to sync may say later that all is well.
+            // After a failed sync, a later sync may report success although data is lost.
             open.file.sync_data().map_err(Unwritten::Lost)?;
         }
         open.entries.extend_from_slice(entries);
@@ -297,17 +313,18 @@ impl Segments {
         if self.end - open.base >= SEGMENT
             && let Err(error) = self.close()
         {
-            // The frames are on the disk; it stays open, and is closed behind the next ones.
+            // The frames are on the disk; the segment stays open, and closing is tried again after the next
+            // append.
             tracing::warn!(folder = %self.folder.display(), %error, "a segment of the log of requests could not be closed");
         }
         Ok(())
     }
 
-    /// The open segment is full, or the last of this run.
+    /// Closes the open segment, because it is full or the run ends.
     pub fn close(&mut self) -> io::Result<()> {
         let Some(open) = &self.open else { return Ok(()) };
         if self.end == open.base {
-            fs::remove_file(path(&self.folder, open.base))?; // nothing was written
+            fs::remove_file(path(&self.folder, open.base))?; // the segment is empty
         } else {
             self.file_entries(open.base, &open.entries)?;
             let newest = open.entries.iter().map(|entry| entry.at).max();
@@ -317,7 +334,7 @@ impl Segments {
         Ok(())
     }
 
-    /// A snapshot holds what lies before an offset.
+    /// Removes segments that lie wholly before an offset up to which a snapshot holds the log.
     pub fn remove_until(&mut self, next: u64) -> io::Result<()> {
         if !self.removes {
             return Ok(());
@@ -335,7 +352,7 @@ impl Segments {
         Ok(())
     }
 
-    /// Removes keys that are all forgotten, by file. Of a segment that is still there an empty file stays, by (2).
+    /// Removes files whose keys have all expired. If the segment still exists, an empty file stays, by (2).
     pub fn forget(&mut self, before: u64) -> io::Result<()> {
         let segments = self.extent.segments();
         let old = self.filed.iter().filter(|(_, newest)| **newest < before);
@@ -353,7 +370,7 @@ impl Segments {
         Ok(())
     }
 
-    fn file_entries(&self, base: u64, entries: &[Entry]) -> io::Result<()> {
+    fn file_entries(&self, base: u64, entries: &[KeyedRequest]) -> io::Result<()> {
         let path = keys_path(&self.folder, base);
         let unfinished = path.with_extension("keys.unfinished");
         let mut file = BufWriter::new(File::create(&unfinished)?);
@@ -377,7 +394,7 @@ impl Segments {
     }
 }
 
-/// Makes a folder and those above it, each known to the one above it.
+/// Creates a folder and its parents, and syncs each parent so that the new entry is durable.
 fn make_folder(folder: &Path, durable: bool) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -420,36 +437,36 @@ fn lock(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{Digest, Found, Head, Keyed};
+    use super::super::frame::{Digest, FrameHead, IdempotencyRecord, ParsedFrame};
     use super::*;
 
-    fn keys() -> Keys {
-        Keys::new(Duration::from_secs(1 << 30), 1000)
+    fn keys() -> IdempotencyKeys {
+        IdempotencyKeys::new(Duration::from_secs(1 << 30), 1000)
     }
 
-    fn framed(text: &str, key: Option<u8>, at: u64) -> (Vec<u8>, Vec<Entry>) {
-        let head = Head {
+    fn framed(text: &str, key: Option<u8>, at: u64) -> (Vec<u8>, Vec<KeyedRequest>) {
+        let head = FrameHead {
             rows: 1,
             bytes: text.len() as u64 + 1,
             at,
-            keyed: key.map(|key| Keyed {
+            keyed: key.map(|key| IdempotencyRecord {
                 key: Digest([key; 16]),
                 body: Digest([0; 16]),
             }),
         };
         let mut bytes = Vec::new();
         frame::write(&head, format!("{text}\n").as_bytes(), &mut bytes);
-        (bytes, Entry::of(&head).into_iter().collect())
+        (bytes, KeyedRequest::from_head(&head).into_iter().collect())
     }
 
-    fn rows(folder: &Path, extent: &Extent) -> Vec<String> {
+    fn rows(folder: &Path, extent: &LogExtent) -> Vec<String> {
         let mut rows = Vec::new();
         let mut at = 0;
         while let Some((base, end)) = extent.behind(at) {
             let bytes = fs::read(path(folder, base)).unwrap();
             let mut rest = &bytes[..(end - base) as usize];
             while !rest.is_empty() {
-                let Found::Whole(_, lines, length) = frame::read(rest) else {
+                let ParsedFrame::Whole(_, lines, length) = frame::read(rest) else {
                     panic!("{base}")
                 };
                 rows.extend(std::str::from_utf8(lines).unwrap().lines().map(String::from));
@@ -470,7 +487,7 @@ mod tests {
         let (two, _) = framed("2", None, 5);
         log.append(&two, &[]).unwrap();
         let end = log.end;
-        drop(log); // as a kill would
+        drop(log); // as after a kill
         for tail in [&framed("3", Some(3), 5).0[..30], &[0; 4096], b"x"] {
             let mut file = OpenOptions::new().append(true).open(path(folder, 0)).unwrap();
             fs::remove_file(keys_path(folder, 0)).ok();
@@ -517,7 +534,7 @@ mod tests {
         log.forget(12).unwrap();
         drop(log);
         let mut remembered = keys();
-        // Nothing is left of the log, and offsets go on.
+        // All of the log is gone, and offsets continue.
         let mut log = Segments::open(folder, ends[2] + 7, false, true, &mut remembered).unwrap();
         assert!(rows(folder, &log.extent).is_empty());
         assert_eq!(remembered.get(&Digest([1; 16])), None);
@@ -546,7 +563,7 @@ mod tests {
         assert!(!look(&folder).unwrap().is_whole());
     }
 
-    /// Who asked was told that nothing was taken, posted again, and had the rows twice.
+    /// The client was told that nothing was taken, posted again, and its rows came twice.
     #[test]
     fn a_segment_that_cannot_be_closed_has_taken_what_is_in_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -565,7 +582,7 @@ mod tests {
         assert_eq!(rows(folder.path(), &log.extent), [&large, "2", "3", "4"]);
     }
 
-    /// No start came behind a damaged file of keys, and rows that were answered were out of reach.
+    /// With a damaged file of keys no start succeeded, and rows that had been answered were out of reach.
     #[test]
     fn damaged_keys_are_made_anew_of_their_segment() {
         let folder = tempfile::tempdir().unwrap();
@@ -593,7 +610,7 @@ mod tests {
             assert_eq!(known(0), (vec![1, 2, 3], all.clone()));
             assert_eq!(fs::read(keys_path(folder, 0)).unwrap(), filed);
         }
-        // Behind a snapshot that holds the segment it is gone, and its keys are not.
+        // After a snapshot holds the segment, the segment is gone but its keys are not.
         known(end);
         fs::write(keys_path(folder, 0), &filed[..filed.len() - 20]).unwrap();
         assert_eq!(known(end), (vec![1, 2], vec![]));

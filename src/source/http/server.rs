@@ -1,11 +1,11 @@
-//! What is asked and answered: rows posted to an input, the inputs there are, and whether the process is there.
+//! The HTTP API: rows are posted to an input, inputs are listed, and a health check answers.
 //!
-//! 1. Every answer is JSON. One that refuses says why, under `error`, and what to do.
-//! 2. Memory is bounded: a request reserves twice what came of its body as it comes, more as a compressed body grows, and as much again
-//!    for its rows; it is put off where too much is reserved already. What a client promises to send reserves nothing, so
-//!    that who sends slowly holds little.
-//! 3. Nothing waits for what is full: a log that is too far ahead of its readers, or too many requests that wait for the
-//!    disk, are answered with 429 and when to come again.
+//! 1. Every answer is JSON. A refusal states the reason, under `error`, and what to do.
+//! 2. Memory is bounded: as a body arrives, a request reserves twice the bytes received so far, more while a
+//!    compressed body is decompressed, and as much again for its rows. A request for which there is no room is put
+//!    off. The length that a client announces reserves nothing, so that a slow sender holds little.
+//! 3. No request waits for a full queue: if the log is too far ahead of its readers, or too many requests wait for
+//!    the disk, the answer is 429 with the time to try again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,70 +27,71 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
-use super::body::{self, Refusal};
-use super::frame::{Digest, Keyed};
-use super::seats::Seat;
-use super::segments::Extent;
-use super::writer::{Answer, Submission};
+use super::body::{self, BodyError};
+use super::connections::ConnectionSlot;
+use super::frame::{Digest, IdempotencyRecord};
+use super::segments::LogExtent;
+use super::writer::{Submission, SubmissionOutcome};
 use crate::definition::{Dataflow, Http};
-use crate::source::outlet::Gauges;
+use crate::source::feed_handle::Gauges;
 
-/// Requests of one input that wait for the disk, at most.
+/// The most requests of one input that may wait for the disk.
 pub(super) const WAITING: usize = 1024;
-/// What all bodies may take at least, of memory.
+/// The least memory budget, in bytes, for all bodies together.
 const MEMORY: u64 = 256 << 20;
-/// What is read, and for how long, of a body that is refused: a client that is still sending would not see why.
+/// How many bytes of a refused body are read, and for how long: a client that is still sending would not see the
+/// reason.
 const REFUSED: (u64, Duration) = (1 << 20, Duration::from_secs(1));
-/// What is reserved for a body that begins to come, at least; then twice what came.
+/// The least reservation, in bytes, for a body that begins to arrive.
 const RESERVED: u64 = 1 << 10;
-/// The longest idempotency key.
+/// The longest idempotency key, in bytes.
 const KEY: usize = 255;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// An input that takes requests.
-pub(super) struct Entry {
+/// An input to which rows can be posted.
+pub(super) struct HttpInput {
     pub submissions: Sender<Submission>,
-    pub extent: Arc<Extent>,
+    pub extent: Arc<LogExtent>,
     pub gauges: Arc<Gauges>,
-    /// What is told of it.
-    pub told: Value,
-    /// Bytes of its longest row.
+    /// The description of the input that is shown to clients.
+    pub description: Value,
+    /// The most bytes of a row.
     pub max_record: u64,
 }
 
-/// What is told of an input.
+/// The description of an input that is shown to clients.
 pub(super) fn describe(dataflow: &Dataflow, input: usize) -> Value {
     let input = &dataflow.inputs[input];
     let columns = input
         .columns
         .iter()
         .map(|column| json!({"name": column.name, "type": column.sql_type.to_string(), "nullable": column.nullable}));
-    let mut told = json!({"name": input.name, "columns": columns.collect::<Vec<_>>()});
+    let mut description = json!({"name": input.name, "columns": columns.collect::<Vec<_>>()});
     if !input.key.is_empty() {
-        told["key"] = json!(input.key);
+        description["key"] = json!(input.key);
     }
-    told
+    description
 }
 
-/// What requests are answered from.
-pub(super) struct Door {
-    inputs: BTreeMap<String, Entry>,
+/// The shared state of all request handlers.
+pub(super) struct RequestContext {
+    inputs: BTreeMap<String, HttpInput>,
     /// SHA-256 of each token.
     tokens: Vec<[u8; 32]>,
     max_body: u64,
     max_waiting: u64,
     timeout: Duration,
-    /// In KiB, what bodies may take; by (2).
+    /// The memory for bodies, in KiB; by (2).
     memory: Arc<Semaphore>,
     closing: AtomicBool,
 }
 
-impl Door {
-    pub fn new(http: &Http, inputs: BTreeMap<String, Entry>) -> Door {
+impl RequestContext {
+    pub fn new(http: &Http, inputs: BTreeMap<String, HttpInput>) -> RequestContext {
         let memory = (4 * http.max_body).max(MEMORY) / 1024;
-        Door {
+        RequestContext {
             inputs,
             tokens: http.tokens.iter().map(|token| sha256(token.as_bytes())).collect(),
             max_body: http.max_body,
@@ -101,7 +102,7 @@ impl Door {
         }
     }
 
-    /// From now on nothing more is taken.
+    /// Makes all further requests be refused.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
@@ -111,23 +112,23 @@ impl Door {
     }
 }
 
-/// Stands in the answer to a request that its client may make.
+/// An extension that marks the answer to an admitted request.
 #[derive(Clone, Copy)]
 pub(super) struct Admitted;
 
-/// All that can be asked.
-pub(super) fn router(door: Arc<Door>) -> Router {
+/// All routes.
+pub(super) fn router(context: Arc<RequestContext>) -> Router {
     Router::new()
         .route("/healthz", get(health))
         .route("/v1/inputs", get(inputs))
         .route("/v1/inputs/{name}", post(take))
         .fallback(unknown)
         .method_not_allowed_fallback(not_so)
-        .with_state(door)
+        .with_state(context)
 }
 
-fn answer(status: StatusCode, told: &Value) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], format!("{told}\n")).into_response()
+fn answer(status: StatusCode, body: &Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 
 fn refuse(status: StatusCode, reason: impl Into<String>) -> Response {
@@ -138,7 +139,7 @@ fn no_room() -> Box<Response> {
     put_off(StatusCode::TOO_MANY_REQUESTS, "too many large requests at once").into()
 }
 
-/// To come again.
+/// A refusal that asks the client to try again.
 fn put_off(status: StatusCode, reason: &str) -> Response {
     let mut response = refuse(status, reason);
     response
@@ -147,18 +148,18 @@ fn put_off(status: StatusCode, reason: &str) -> Response {
     response
 }
 
-async fn health(State(door): State<Arc<Door>>) -> Response {
-    match door.closing.load(Ordering::Acquire) {
+async fn health(State(context): State<Arc<RequestContext>>) -> Response {
+    match context.closing.load(Ordering::Acquire) {
         false => answer(StatusCode::OK, &json!({"status": "ok"})),
         true => put_off(StatusCode::SERVICE_UNAVAILABLE, "the run ends"),
     }
 }
 
-async fn inputs(State(door): State<Arc<Door>>, request: Request) -> Response {
-    if let Err(refused) = admit(&door, &request.into_parts().0) {
+async fn inputs(State(context): State<Arc<RequestContext>>, request: Request) -> Response {
+    if let Err(refused) = admit(&context, &request.into_parts().0) {
         return *refused;
     }
-    let told: Vec<&Value> = door.inputs.values().map(|entry| &entry.told).collect();
+    let told: Vec<&Value> = context.inputs.values().map(|entry| &entry.description).collect();
     admitted(answer(StatusCode::OK, &json!({"inputs": told})))
 }
 
@@ -167,16 +168,16 @@ fn admitted(mut answer: Response) -> Response {
     answer
 }
 
-async fn unknown(State(door): State<Arc<Door>>, request: Request) -> Response {
+async fn unknown(State(context): State<Arc<RequestContext>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let response = match admit(&door, &parts) {
+    let response = match admit(&context, &parts) {
         Err(refused) => *refused,
         Ok(()) => refuse(
             StatusCode::NOT_FOUND,
             format!(
                 "there is no {}; rows are posted to /v1/inputs/<name>, inputs are {}",
                 parts.uri.path(),
-                door.names()
+                context.names()
             ),
         ),
     };
@@ -193,14 +194,18 @@ async fn not_so(request: Request) -> Response {
     )
 }
 
-async fn take(State(door): State<Arc<Door>>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
-    let name = name.map_or_else(|_| String::new(), |Path(name)| name); // no text: no input
+async fn take(
+    State(context): State<Arc<RequestContext>>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let name = name.map_or_else(|_| String::new(), |Path(name)| name); // a name that is not UTF-8 names no input
     let (parts, body) = request.into_parts();
-    let Some(entry) = door.inputs.get(&name).filter(|_| admit(&door, &parts).is_ok()) else {
-        let refused = admit(&door, &parts).err().map(|refused| *refused);
+    let Some(entry) = context.inputs.get(&name).filter(|_| admit(&context, &parts).is_ok()) else {
+        let refused = admit(&context, &parts).err().map(|refused| *refused);
         pass_over(body).await;
         return refused.unwrap_or_else(|| {
-            let names = door.names();
+            let names = context.names();
             refuse(
                 StatusCode::NOT_FOUND,
                 format!("no input {name:?} takes requests; those that do are {names}"),
@@ -208,7 +213,7 @@ async fn take(State(door): State<Arc<Door>>, name: Result<Path<String>, PathReje
         });
     };
     let mut body = Some(body);
-    let taken = door.take(entry, &parts.headers, &mut body).await;
+    let taken = context.take(entry, &parts.headers, &mut body).await;
     let counter = match &taken {
         Ok(_) => &entry.gauges.requests,
         Err(_) => &entry.gauges.refused,
@@ -220,9 +225,9 @@ async fn take(State(door): State<Arc<Door>>, name: Result<Path<String>, PathReje
     admitted(taken.unwrap_or_else(|refused| *refused))
 }
 
-/// Whether who asks may. A token that is known proves its connection.
-fn admit(door: &Door, head: &Parts) -> Result<(), Box<Response>> {
-    if door.tokens.is_empty() {
+/// Checks the request's token, if tokens are configured. A known token also proves the connection.
+fn admit(context: &RequestContext, head: &Parts) -> Result<(), Box<Response>> {
+    if context.tokens.is_empty() {
         return Ok(());
     }
     let said = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -232,10 +237,10 @@ fn admit(door: &Door, head: &Parts) -> Result<(), Box<Response>> {
     });
     let digest = sha256(token.unwrap_or_default().as_bytes());
     let known = |known: &[u8; 32]| verify_slices_are_equal(known, &digest).is_ok();
-    // Each is compared, whichever fits.
-    if door.tokens.iter().filter(|token| known(token)).count() > 0 && token.is_some() {
-        if let Some(seat) = head.extensions.get::<Arc<Seat>>() {
-            seat.observe_token();
+    // All tokens are compared, so that the time does not depend on which one matches.
+    if context.tokens.iter().filter(|token| known(token)).count() > 0 && token.is_some() {
+        if let Some(slot) = head.extensions.get::<Arc<ConnectionSlot>>() {
+            slot.observe_token();
         }
         return Ok(());
     }
@@ -254,11 +259,11 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest.as_ref().try_into().expect("a SHA-256 has 32 bytes")
 }
 
-impl Door {
-    /// Takes the rows of a request. `body` is none once it was read.
+impl RequestContext {
+    /// Accepts the rows of a request. `body` is taken out once it is read.
     async fn take(
         &self,
-        entry: &Entry,
+        entry: &HttpInput,
         headers: &HeaderMap,
         body: &mut Option<Body>,
     ) -> Result<Response, Box<Response>> {
@@ -294,12 +299,12 @@ impl Door {
         let gathered = gather(body, told, self.max_body, &mut reserve);
         let sent = match tokio::time::timeout(self.timeout, gathered).await {
             Ok(Ok(sent)) => sent,
-            Ok(Err(Ungathered::Broken(error))) => {
+            Ok(Err(UnreadBody::Broken(error))) => {
                 let reason = format!("the body broke off: {error}");
                 return Err(refuse(StatusCode::BAD_REQUEST, reason).into());
             }
-            Ok(Err(Ungathered::TooLarge)) => return Err(self.too_large()),
-            Ok(Err(Ungathered::NoRoom)) => return Err(no_room()),
+            Ok(Err(UnreadBody::TooLarge)) => return Err(self.too_large()),
+            Ok(Err(UnreadBody::NoRoom)) => return Err(no_room()),
             Err(_) => {
                 let timeout = humantime::format_duration(self.timeout);
                 let reason = format!("the request did not come within {timeout}");
@@ -308,18 +313,18 @@ impl Door {
         };
         let rows = body::uncompressed(sent, coding, self.max_body, &mut reserve).and_then(|plain| {
             if !reserve(plain.len() as u64) {
-                return Err(Refusal::NoRoom);
+                return Err(BodyError::NoRoom);
             }
             let (lines, rows) = body::rows(&plain, shape, entry.max_record)?;
-            let keyed = key.map(|key| Keyed {
-                key: Digest::of(key.as_bytes()),
-                body: Digest::of(&plain),
+            let keyed = key.map(|key| IdempotencyRecord {
+                key: Digest::half_sha256(key.as_bytes()),
+                body: Digest::half_sha256(&plain),
             });
             Ok((lines, rows, keyed))
         });
         let (lines, rows, keyed) = rows.map_err(|refused| match refused {
-            Refusal::TooLarge => self.too_large(),
-            Refusal::NoRoom => no_room(),
+            BodyError::TooLarge => self.too_large(),
+            BodyError::NoRoom => no_room(),
             other => refusal(other),
         })?;
         let (sender, answered) = oneshot::channel();
@@ -337,7 +342,7 @@ impl Door {
             Err(TrySendError::Disconnected(_)) => return Err(self.ended()),
         }
         match answered.await {
-            Ok(Answer::Taken { rows, again }) => {
+            Ok(SubmissionOutcome::Taken { rows, again }) => {
                 let mut response = answer(StatusCode::OK, &json!({"accepted": rows}));
                 if again {
                     response
@@ -346,12 +351,12 @@ impl Door {
                 }
                 Ok(response)
             }
-            Ok(Answer::OtherBody) => Err(refuse(
+            Ok(SubmissionOutcome::OtherBody) => Err(refuse(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "this Idempotency-Key came with another body before; nothing was taken: use a new key for new rows",
             )
             .into()),
-            Ok(Answer::Unwritten(reason)) => {
+            Ok(SubmissionOutcome::Unwritten(reason)) => {
                 let reason = format!("the rows could not be written, and none was taken: {reason}");
                 Err(put_off(StatusCode::SERVICE_UNAVAILABLE, &reason).into())
             }
@@ -372,7 +377,7 @@ impl Door {
         .into()
     }
 
-    /// The writer is gone: whether the rows are on the disk is not known.
+    /// The answer if the writer has ended, so that it is unknown whether the rows are on the disk.
     fn ended(&self) -> Box<Response> {
         put_off(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -382,20 +387,20 @@ impl Door {
     }
 }
 
-fn refusal(refusal: Refusal) -> Box<Response> {
+fn refusal(refusal: BodyError) -> Box<Response> {
     let response = match refusal {
-        Refusal::Unsupported(reason) => refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason),
-        Refusal::Malformed(Some(line), reason) => answer(
+        BodyError::Unsupported(reason) => refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason),
+        BodyError::Malformed(Some(line), reason) => answer(
             StatusCode::BAD_REQUEST,
             &json!({"error": format!("line {line} is not JSON: {reason}; nothing was taken"), "line": line, "reason": reason}),
         ),
-        Refusal::Malformed(None, reason) => refuse(StatusCode::BAD_REQUEST, format!("{reason}; nothing was taken")),
-        Refusal::RowTooLong(row, bytes) => refuse(
+        BodyError::Malformed(None, reason) => refuse(StatusCode::BAD_REQUEST, format!("{reason}; nothing was taken")),
+        BodyError::RowTooLong(row, bytes) => refuse(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("row {row} has {bytes} bytes, more than max_record allows; nothing was taken: send smaller rows"),
         ),
-        Refusal::NoRoom => *no_room(),
-        Refusal::TooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+        BodyError::NoRoom => *no_room(),
+        BodyError::TooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
     };
     response.into()
 }
@@ -414,31 +419,32 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, Box<Response>> {
     }
 }
 
-/// Why a body's bytes are not to be had.
-enum Ungathered {
+/// Why a body could not be read.
+enum UnreadBody {
     Broken(axum::Error),
     TooLarge,
     NoRoom,
 }
 
-/// The bytes of a body, `most` at most. `told`: how many there are, if that was said. `reserve` asks for memory as they come.
+/// Reads a body of at most `most` bytes. `told` is the length that the client announced, if any. `reserve` claims
+/// memory as bytes arrive.
 async fn gather(
     body: Body,
     told: Option<u64>,
     most: u64,
     reserve: &mut impl FnMut(u64) -> bool,
-) -> Result<Vec<u8>, Ungathered> {
+) -> Result<Vec<u8>, UnreadBody> {
     let mut chunks = body.into_data_stream();
-    // What a request says is not yet there: room is taken as it comes, and so that what came is copied seldom.
+    // The buffer grows as bytes arrive, not by the announced length, and in steps that make copies rare.
     let (mut bytes, mut reserved) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(Ungathered::Broken)?;
+        let chunk = chunk.map_err(UnreadBody::Broken)?;
         let length = (bytes.len() + chunk.len()) as u64;
         let wanted = (2 * length).max(RESERVED).min(told.unwrap_or(most)).max(length);
         let refused = if length > most {
-            Some(Ungathered::TooLarge)
+            Some(UnreadBody::TooLarge)
         } else if length > reserved && !reserve(wanted - reserved) {
-            Some(Ungathered::NoRoom)
+            Some(UnreadBody::NoRoom)
         } else {
             None
         };
@@ -455,7 +461,7 @@ async fn gather(
     Ok(bytes)
 }
 
-/// Reads some of a body that nobody wants.
+/// Reads some of a body that was refused; see [`REFUSED`].
 async fn pass_over(body: Body) {
     let mut left = REFUSED.0;
     let mut chunks = body.into_data_stream();
@@ -476,7 +482,7 @@ mod tests {
 
     use super::*;
 
-    /// Some hundred connections that said 16 MB and sent one byte took all the room that a limit of address space left.
+    /// Some hundred connections that announced 16 MB and sent one byte used up a limited address space.
     #[tokio::test]
     async fn a_length_that_is_only_said_takes_no_room() {
         let mut reserved = 0_u64;
@@ -511,6 +517,6 @@ mod tests {
             assert!(times < 12, "{times}");
         }
         let most = gather(Body::from(vec![b' '; 2000]), None, 1999, &mut |_| true).await;
-        assert!(matches!(most, Err(Ungathered::TooLarge)));
+        assert!(matches!(most, Err(UnreadBody::TooLarge)));
     }
 }

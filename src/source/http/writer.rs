@@ -1,9 +1,10 @@
-//! The thread that puts requests of one feed on the disk.
+//! The thread that writes the requests of one feed to the disk.
 //!
-//! 1. Whatever waits is written at once and synced once: the longer a sync takes, the more requests share the next one.
-//! 2. One thread decides about keys, in the order in which requests are written: of two with one key the second finds the
-//!    first, also where both wait. It is answered when the first is on the disk.
-//! 3. Ends when nobody can submit any more, with everything that was submitted written and answered.
+//! 1. All waiting requests are written together and synced once: the longer a sync takes, the more requests share the
+//!    next one.
+//! 2. One thread checks keys, in the order in which requests are written. Of two requests with one key, the second
+//!    finds the first even if both are waiting, and is answered when the first is on the disk.
+//! 3. The thread ends when no more requests can be submitted, after it has written and answered all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,66 +13,67 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, never, select};
 use tokio::sync::oneshot;
 
-use super::frame::{self, Head, Keyed};
-use super::keys::{Entry, Keys};
+use super::frame::{self, FrameHead, IdempotencyRecord};
+use super::keys::{IdempotencyKeys, KeyedRequest};
 use super::segments::{Segments, Unwritten};
 use crate::source::SourceError;
-use crate::source::outlet::{Ended, Hand};
-use crate::source::readers::Clock;
+use crate::source::error::ReaderExit;
+use crate::source::feed_handle::FeedHandle;
+use crate::source::options::WallClock;
 
-/// Bytes that are written at once, but for the last request among them.
+/// How many bytes are written at once; the last request may exceed it.
 const BATCH: usize = 4 << 20;
-/// How often it is said that keys are forgotten early.
+/// The least interval between two warnings that keys are forgotten early.
 const SAY: Duration = Duration::from_secs(60);
 
-/// A request whose rows are to be kept.
+/// A request whose rows are to be written.
 pub(super) struct Submission {
-    /// One a line.
+    /// One row per line.
     pub lines: Vec<u8>,
     pub rows: u64,
-    pub keyed: Option<Keyed>,
-    pub answer: oneshot::Sender<Answer>,
+    pub keyed: Option<IdempotencyRecord>,
+    pub answer: oneshot::Sender<SubmissionOutcome>,
 }
 
-/// What becomes of it.
+/// The result of a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// Its rows are on the disk. `again`: since an earlier request with this key.
+pub(super) enum SubmissionOutcome {
+    /// Its rows are on the disk. `again` means that an earlier request with this key wrote them.
     Taken { rows: u64, again: bool },
-    /// Its key came with another body.
+    /// Its key was used before with another body.
     OtherBody,
-    /// Nothing of it was taken.
+    /// Nothing of it was written.
     Unwritten(String),
 }
 
-/// What a snapshot holds of the log, told by others.
+/// How far snapshots hold the log; others update it.
 #[derive(Clone)]
 pub(super) struct Committed {
     pub next: Arc<AtomicU64>,
-    pub told: Receiver<()>,
+    pub notified: Receiver<()>,
 }
 
-pub(super) struct Writer {
-    pub hand: Hand,
+pub(super) struct SegmentWriter {
+    pub handle: FeedHandle,
     pub log: Segments,
-    pub keys: Keys,
+    pub keys: IdempotencyKeys,
     pub submissions: Receiver<Submission>,
     pub committed: Committed,
-    /// Wakes the reader.
+    /// Wakes the log's reader.
     pub wake: Sender<()>,
-    /// Set when all is written that ever will be.
+    /// Set once nothing more will be written.
     pub ended: Arc<AtomicBool>,
-    pub clock: Clock,
+    pub clock: WallClock,
 }
 
 /// Unix milliseconds.
-pub(super) fn millis(clock: &Clock) -> u64 {
+pub(super) fn millis(clock: &WallClock) -> u64 {
     let since = clock().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-impl Writer {
-    pub fn write(mut self) -> Result<(), Ended> {
+impl SegmentWriter {
+    pub fn write(mut self) -> Result<(), ReaderExit> {
         let mut said: Option<Instant> = None;
         let mut frames = Vec::new();
         loop {
@@ -80,9 +82,9 @@ impl Writer {
                     Ok(first) => self.take(first, &mut frames, &mut said)?,
                     Err(_) => break,
                 },
-                recv(self.committed.told) -> told => match told {
+                recv(self.committed.notified) -> notified => match notified {
                     Ok(()) => self.clean(),
-                    Err(_) => self.committed.told = never(),
+                    Err(_) => self.committed.notified = never(),
                 },
             }
         }
@@ -93,18 +95,18 @@ impl Writer {
 
     fn failed(&self, error: std::io::Error) -> SourceError {
         SourceError::RequestLog {
-            feed: self.hand.name(),
+            feed: self.handle.name(),
             source: Arc::new(error),
         }
     }
 
-    /// Writes a request and those that wait behind it, and answers them.
-    fn take(&mut self, first: Submission, frames: &mut Vec<u8>, said: &mut Option<Instant>) -> Result<(), Ended> {
+    /// Writes a request together with those that wait behind it, and answers them.
+    fn take(&mut self, first: Submission, frames: &mut Vec<u8>, said: &mut Option<Instant>) -> Result<(), ReaderExit> {
         frames.clear();
         let now = millis(&self.clock);
         self.keys.forget_old(now);
-        let mut answers: Vec<(oneshot::Sender<Answer>, Answer)> = Vec::new();
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut answers: Vec<(oneshot::Sender<SubmissionOutcome>, SubmissionOutcome)> = Vec::new();
+        let mut entries: Vec<KeyedRequest> = Vec::new();
         let mut evicted = false;
         let mut next = Some(first);
         while let Some(Submission {
@@ -117,19 +119,19 @@ impl Writer {
             let known =
                 keyed.and_then(|keyed| self.keys.get(&keyed.key).map(|(body, rows)| (body == keyed.body, rows)));
             let decided = match known {
-                Some((true, rows)) => Answer::Taken { rows, again: true },
-                Some((false, _)) => Answer::OtherBody,
-                None => Answer::Taken { rows, again: false },
+                Some((true, rows)) => SubmissionOutcome::Taken { rows, again: true },
+                Some((false, _)) => SubmissionOutcome::OtherBody,
+                None => SubmissionOutcome::Taken { rows, again: false },
             };
             if known.is_none() && (rows > 0 || keyed.is_some()) {
-                let head = Head {
+                let head = FrameHead {
                     rows,
                     bytes: lines.len() as u64,
                     at: now,
                     keyed,
                 };
                 frame::write(&head, &lines, frames);
-                if let Some(entry) = Entry::of(&head) {
+                if let Some(entry) = KeyedRequest::from_head(&head) {
                     evicted |= self.keys.insert(&entry);
                     entries.push(entry);
                 }
@@ -143,7 +145,7 @@ impl Writer {
         if evicted && said.is_none_or(|said| said.elapsed() >= SAY) {
             *said = Some(Instant::now());
             tracing::warn!(
-                feed = self.hand.name(),
+                feed = self.handle.name(),
                 "more idempotency keys came than [http] remember_most keeps: the oldest are forgotten early"
             );
         }
@@ -154,11 +156,11 @@ impl Writer {
         let failure = match written {
             Ok(()) => {
                 if !frames.is_empty() {
-                    self.hand.gauges.set_exhausted(false);
-                    let _ = self.wake.try_send(()); // full: it is awake
+                    self.handle.gauges.set_exhausted(false);
+                    let _ = self.wake.try_send(()); // full: the reader will look anyway
                 }
                 for (answer, decided) in answers {
-                    let _ = answer.send(decided); // who asked may have gone
+                    let _ = answer.send(decided); // the client may be gone
                 }
                 return Ok(());
             }
@@ -168,16 +170,17 @@ impl Writer {
             self.keys.take_back(&entry.keyed.key);
         }
         match failure {
-            // Some may be on the disk whole, and are taken by the next run: who asked is told that it is not known.
+            // Some requests may be complete on the disk, and the next run reads them. Their clients are told that
+            // the outcome is unknown.
             Unwritten::Lost(error) => Err(self.failed(error).into()),
             Unwritten::Refused(error) => {
                 let reason = error.to_string();
                 for (answer, _) in answers {
-                    let _ = answer.send(Answer::Unwritten(reason.clone()));
+                    let _ = answer.send(SubmissionOutcome::Unwritten(reason.clone()));
                 }
-                let feed = self.hand.name();
+                let feed = self.handle.name();
                 tracing::error!(feed, %error, "requests could not be written, and were refused");
-                self.hand
+                self.handle
                     .gauges
                     .set_error(format!("requests could not be written: {reason}"));
                 Ok(())
@@ -185,13 +188,13 @@ impl Writer {
         }
     }
 
-    /// Removes what a snapshot holds, and what is forgotten.
+    /// Removes segments that a snapshot holds, and expired keys.
     fn clean(&mut self) {
         let removed = self.log.remove_until(self.committed.next.load(Ordering::Acquire));
         let before = self.keys.horizon(millis(&self.clock));
         if let Err(error) = removed.and_then(|()| self.log.forget(before)) {
-            // Tried again behind the next snapshot.
-            tracing::warn!(feed = self.hand.name(), %error, "could not remove what snapshots hold of the log of requests");
+            // The next snapshot triggers another attempt.
+            tracing::warn!(feed = self.handle.name(), %error, "could not remove what snapshots hold of the log of requests");
         }
     }
 }

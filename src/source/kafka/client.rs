@@ -1,4 +1,4 @@
-//! librdkafka as this feed uses it: its settings, and what it says while it runs.
+//! Configures librdkafka clients, and receives their logs, errors and statistics.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,67 +11,67 @@ use rdkafka::statistics::Statistics;
 
 use crate::definition::{Kafka, KafkaClient};
 use crate::source::SourceError;
-use crate::source::outlet::{Gauges, Hand};
+use crate::source::feed_handle::{FeedHandle, Gauges};
 
-/// What librdkafka may hold of one partition, in KiB, beside the response that filled it.
+/// How much librdkafka may queue per partition, in KiB, not counting the response that filled the queue.
 pub const QUEUE_KIB: u32 = 8 * 1024;
 
-/// How often the same trouble is said again.
+/// The least interval between two logs of the same error.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// A consumer with what it says.
+/// A consumer with our context.
 pub type Consumer = BaseConsumer<Context>;
 
-/// What a client says while it runs.
+/// Receives the events of a consumer.
 pub struct Context {
     feed: String,
     gauges: Arc<Gauges>,
-    said: Mutex<Said>,
+    state: Mutex<ConsumerState>,
 }
 
 #[derive(Default)]
-struct Said {
+struct ConsumerState {
     statistics: Option<Statistics>,
-    /// The newest trouble, and when it was logged last.
+    /// The newest error, and when it was logged last.
     trouble: Option<(String, Instant)>,
-    /// Why brokers cannot be reached, as far as the client knows.
-    why: Option<String>,
-    /// Since when no broker answers.
+    /// The newest known reason why brokers cannot be reached.
+    unreachable: Option<String>,
+    /// Since when no broker has answered.
     down: Option<Instant>,
 }
 
 impl Context {
-    fn said(&self) -> std::sync::MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> std::sync::MutexGuard<'_, ConsumerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Statistics that were not taken yet.
+    /// The newest statistics, unless they were taken already.
     pub fn take_statistics(&self) -> Option<Statistics> {
-        self.said().statistics.take()
+        self.state().statistics.take()
     }
 
-    /// Something went wrong that may pass.
-    pub fn trouble(&self, text: String) {
-        let mut said = self.said();
+    /// Records an error that may pass.
+    pub fn report_trouble(&self, text: String) {
+        let mut state = self.state();
         self.gauges.set_error(text.clone());
         let now = Instant::now();
         let known = |(before, at): &(String, Instant)| *before == text && now.duration_since(*at) < REMIND;
-        if !said.trouble.as_ref().is_some_and(known) {
+        if !state.trouble.as_ref().is_some_and(known) {
             tracing::warn!(feed = self.feed, "{text}");
-            said.trouble = Some((text, now));
+            state.trouble = Some((text, now));
         }
     }
 
-    /// Why brokers cannot be reached, as far as the client knows.
-    pub fn why(&self) -> Option<String> {
-        self.said().why.clone()
+    /// The newest known reason why brokers cannot be reached.
+    pub fn unreachable_reason(&self) -> Option<String> {
+        self.state().unreachable.clone()
     }
 
-    /// Brokers answer.
-    pub fn well(&self) {
-        let mut said = self.said();
-        (said.trouble, said.why) = (None, None);
-        if let Some(since) = said.down.take() {
+    /// Records that brokers answer.
+    pub fn observe_answer(&self) {
+        let mut state = self.state();
+        (state.trouble, state.unreachable) = (None, None);
+        if let Some(since) = state.down.take() {
             let after = humantime::format_duration(Duration::from_secs(since.elapsed().as_secs()));
             tracing::info!(feed = self.feed, %after, "brokers answer again");
         }
@@ -80,31 +80,31 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        // What matters comes as an error too; the rest is for those who ask.
+        // Important messages also arrive as errors; the rest is for debugging.
         tracing::debug!(feed = self.feed, ?level, fac, "{message}");
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.said().statistics = Some(statistics);
+        self.state().statistics = Some(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let text = format!("{reason} ({})", describe(&error));
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::PartitionEOF) => return,
-            // A consequence: why was said before.
+            // This only follows from errors that were reported before with the actual reason.
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.said().down.get_or_insert_with(Instant::now);
+                self.state().down.get_or_insert_with(Instant::now);
             }
-            _ => self.said().why = Some(text.clone()),
+            _ => self.state().unreachable = Some(text.clone()),
         }
-        self.trouble(text);
+        self.report_trouble(text);
     }
 }
 
 impl ConsumerContext for Context {}
 
-/// What an error says, without the client's words around it.
+/// The text of an error, without the wrapping that rdkafka adds.
 pub fn describe(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(code) => code.to_string(),
@@ -112,7 +112,7 @@ pub fn describe(error: &KafkaError) -> String {
     }
 }
 
-/// Sets what every client of these brokers has: the user's options, and the brokers.
+/// Sets what every client of these brokers needs: the user's options, and the brokers.
 pub fn configure(config: &mut ClientConfig, client: &KafkaClient) {
     config.set("client.id", "alluvium");
     for (name, value) in &client.options.0 {
@@ -121,21 +121,21 @@ pub fn configure(config: &mut ClientConfig, client: &KafkaClient) {
     config.set("bootstrap.servers", &client.brokers);
 }
 
-/// The group that offsets are published to.
+/// The consumer group to which offsets are published.
 pub fn group(dataflow: &str, kafka: &Kafka) -> String {
     kafka.group.clone().unwrap_or_else(|| format!("alluvium-{dataflow}"))
 }
 
-/// A consumer without partitions.
-pub fn consumer(hand: &Hand, kafka: &Kafka) -> Result<Consumer, SourceError> {
+/// A consumer that has no partitions assigned yet.
+pub fn consumer(handle: &FeedHandle, kafka: &Kafka) -> Result<Consumer, SourceError> {
     let mut config = ClientConfig::new();
-    // What a user may set otherwise.
+    // Defaults that the user's options may override.
     config
         .set("queued.max.messages.kbytes", QUEUE_KIB.to_string())
         .set("fetch.queue.backoff.ms", "5");
     configure(&mut config, &kafka.client);
     config
-        .set("group.id", group(&hand.dataflow.name, kafka))
+        .set("group.id", group(&handle.dataflow.name, kafka))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
@@ -143,17 +143,17 @@ pub fn consumer(hand: &Hand, kafka: &Kafka) -> Result<Consumer, SourceError> {
         .set("isolation.level", "read_committed")
         .set("statistics.interval.ms", "1000");
     let context = Context {
-        feed: hand.name(),
-        gauges: hand.gauges.clone(),
-        said: Mutex::default(),
+        feed: handle.name(),
+        gauges: handle.gauges.clone(),
+        state: Mutex::default(),
     };
     BaseConsumer::from_config_and_context(&config, context).map_err(|error| SourceError::KafkaOptions {
-        feed: hand.name(),
+        feed: handle.name(),
         reason: reason(error),
     })
 }
 
-/// Why a client cannot be made. A value is not repeated: it may be a secret.
+/// Why a client could not be created. The value of an option is not repeated, because it may be a secret.
 pub fn reason(error: KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, reason, name, _) => format!("option {name:?}: {reason}"),

@@ -1,10 +1,11 @@
-//! Tells a consumer group how far its topics are read, so that other tools can show a lag.
+//! Publishes how far topics are read to a consumer group, so that other tools can show a lag.
 //!
-//! Nothing is ever read back: offsets are part of snapshots. What is told is what a snapshot holds, at most once a second,
-//! by one process for all; what brokers do not take is dropped, for newer offsets follow. Nobody waits for it.
+//! The offsets are never read back, because snapshots contain them. Published is the progress of the newest snapshot,
+//! at most once a second, by one process for all. A commit that brokers refuse is dropped, because newer offsets
+//! follow. Nothing waits for it.
 //!
-//! A thread for each feed, which waits for the brokers' answer: librdkafka tells nobody how a commit ended that was not
-//! waited for, unless a callback is set in a way that rdkafka does not offer.
+//! Each feed has a thread that commits synchronously: for an asynchronous commit librdkafka reports the result only
+//! to a callback, which rdkafka offers no way to set.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,50 +22,53 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
 
 use super::client::{configure, describe, group, reason};
-use crate::definition::{Dataflow, FeedKind, split_partition};
-use crate::source::{PartitionId, Position, SourceError};
+use crate::definition::{Dataflow, Kafka, split_partition};
+use crate::repr::{PartitionId, Position};
+use crate::source::SourceError;
 
-/// How often offsets are told, at most.
+/// The least interval between two commits of offsets.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long all brokers may take to answer the last of them.
+/// How long to wait at the end for the brokers' answers to the last commits.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a group's coordinator is waited for.
+/// How long to wait for a group's coordinator.
 const COORDINATOR: Duration = Duration::from_secs(6);
 
-/// The offsets that a feed's group is still to be told.
-type Pending = Arc<Mutex<BTreeMap<String, u64>>>;
+/// The offsets that are still to be published for a feed, by partition.
+type PendingOffsets = Arc<Mutex<BTreeMap<String, u64>>>;
 
-/// Tells groups how far feeds are read.
+/// Publishes the offsets of all feeds.
 pub struct OffsetPublisher {
-    feeds: Vec<Told>,
+    feeds: Vec<PublishedFeed>,
     /// Dropped to stop.
     stop: Option<Sender<Infallible>>,
 }
 
-/// A feed whose offsets are told.
-struct Told {
+/// A feed whose offsets are published.
+struct PublishedFeed {
     input: String,
     feed: String,
-    pending: Pending,
+    pending: PendingOffsets,
     thread: JoinHandle<()>,
 }
 
-/// What tells them.
-struct Teller {
+/// The state of a feed's publishing thread.
+struct PublishingThread {
     input: String,
     feed: String,
-    consumer: BaseConsumer<Quiet>,
-    pending: Pending,
+    consumer: BaseConsumer<DebugLogContext>,
+    pending: PendingOffsets,
     stopped: Receiver<Infallible>,
 }
 
-/// Starts to publish, if the dataflow reads topics.
+/// Starts to publish offsets, if the dataflow reads topics.
 pub fn publish_offsets(dataflow: &Dataflow) -> Result<Option<OffsetPublisher>, SourceError> {
     let (stop, stopped) = bounded(0);
     let mut feeds = Vec::new();
     for input in &dataflow.inputs {
         for feed in &input.feeds {
-            let FeedKind::Kafka(kafka) = &feed.kind else { continue };
+            let Some(kafka) = feed.kind.settings_of::<Kafka>() else {
+                continue;
+            };
             let name = format!("{}.{}", input.name, feed.name);
             let mut config = ClientConfig::new();
             configure(&mut config, &kafka.client);
@@ -73,13 +77,13 @@ pub fn publish_offsets(dataflow: &Dataflow) -> Result<Option<OffsetPublisher>, S
                 .set("enable.auto.commit", "false")
                 .set("session.timeout.ms", COORDINATOR.as_millis().to_string());
             let consumer = config
-                .create_with_context(Quiet)
+                .create_with_context(DebugLogContext)
                 .map_err(|error| SourceError::KafkaOptions {
                     feed: name.clone(),
                     reason: reason(error),
                 })?;
-            let pending = Pending::default();
-            let teller = Teller {
+            let pending = PendingOffsets::default();
+            let publishing = PublishingThread {
                 input: input.name.clone(),
                 feed: feed.name.clone(),
                 consumer,
@@ -88,12 +92,12 @@ pub fn publish_offsets(dataflow: &Dataflow) -> Result<Option<OffsetPublisher>, S
             };
             let thread = std::thread::Builder::new()
                 .name("offsets".into())
-                .spawn(move || teller.tell())
+                .spawn(move || publishing.publish_until_stopped())
                 .map_err(|error| SourceError::Spawn {
                     feed: name,
                     source: Arc::new(error),
                 })?;
-            feeds.push(Told {
+            feeds.push(PublishedFeed {
                 input: input.name.clone(),
                 feed: feed.name.clone(),
                 pending,
@@ -109,39 +113,39 @@ pub fn publish_offsets(dataflow: &Dataflow) -> Result<Option<OffsetPublisher>, S
 }
 
 impl OffsetPublisher {
-    /// A snapshot holds this progress.
+    /// Publishes the progress that a snapshot holds.
     pub fn publish(&self, progress: &[(PartitionId, Position)]) {
-        for told in &self.feeds {
+        for published in &self.feeds {
             let of_feed = progress
                 .iter()
-                .filter(|(id, _)| id.input == told.input && id.feed == told.feed)
+                .filter(|(id, _)| id.input == published.input && id.feed == published.feed)
                 .map(|(id, position)| (id.partition.clone(), position.next));
-            let mut pending = told.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pending = published.pending.lock().unwrap_or_else(PoisonError::into_inner);
             pending.extend(of_feed);
         }
     }
 }
 
-/// Tells what is pending, and ends.
+/// Publishes what is pending, and ends the threads.
 impl Drop for OffsetPublisher {
     fn drop(&mut self) {
         drop(self.stop.take());
         let asked = Instant::now();
-        while asked.elapsed() < PATIENCE && self.feeds.iter().any(|told| !told.thread.is_finished()) {
+        while asked.elapsed() < PATIENCE && self.feeds.iter().any(|published| !published.thread.is_finished()) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        for told in self.feeds.drain(..) {
-            // One that still waits for brokers ends by itself.
-            if told.thread.is_finished() && told.thread.join().is_err() {
+        for published in self.feeds.drain(..) {
+            // A thread that still waits for brokers ends by itself.
+            if published.thread.is_finished() && published.thread.join().is_err() {
                 tracing::warn!("a thread that publishes offsets panicked; no offset that counts was lost");
             }
         }
     }
 }
 
-impl Teller {
-    fn tell(self) {
-        // Whether brokers did not take the last.
+impl PublishingThread {
+    fn publish_until_stopped(self) {
+        // Whether brokers refused the previous commit.
         let mut refused = false;
         loop {
             let stop = !matches!(self.stopped.recv_timeout(PERIOD), Err(RecvTimeoutError::Timeout));
@@ -149,7 +153,7 @@ impl Teller {
             let mut offsets = TopicPartitionList::new();
             for (partition, next) in &pending {
                 if let Some((topic, number)) = split_partition(partition) {
-                    // Fails for no offset that was read.
+                    // An offset that was read is always valid here.
                     let _ = offsets.add_partition_offset(topic, number, Offset::Offset(*next as i64));
                 }
             }
@@ -164,7 +168,7 @@ impl Teller {
                 }
                 refused = answer.is_err();
             }
-            // What librdkafka says beside it; nothing is read.
+            // Polling serves librdkafka's other events; there is nothing to read.
             drop(self.consumer.poll(Duration::ZERO));
             if stop {
                 return;
@@ -173,10 +177,10 @@ impl Teller {
     }
 }
 
-/// Says what it has to say to those who ask.
-struct Quiet;
+/// Logs librdkafka's messages at debug level only.
+struct DebugLogContext;
 
-impl ClientContext for Quiet {
+impl ClientContext for DebugLogContext {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         tracing::debug!(?level, fac, "{message}");
     }
@@ -186,4 +190,4 @@ impl ClientContext for Quiet {
     }
 }
 
-impl ConsumerContext for Quiet {}
+impl ConsumerContext for DebugLogContext {}

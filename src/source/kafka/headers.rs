@@ -1,17 +1,18 @@
-//! A record's headers as one JSON object, so that Bronze and dead letters keep them.
+//! Encodes a record's headers as one JSON object, so that Bronze and dead letters can store them.
 //!
-//! A value that is UTF-8 is a string, any other `{"base64": ...}`, one that is missing null. A name that comes again
-//! has a list of its values, in their order. Of JSON that somebody wrote, whatever else a value is goes out as its text.
+//! A value that is UTF-8 becomes a string, any other `{"base64": ...}`, and a missing one null. A name that occurs
+//! repeatedly has a list of its values in their order. In the other direction, other JSON values are written as their
+//! JSON text.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rdkafka::message::{BorrowedHeaders, Headers};
 use serde_json::{Map, Value, json};
 
-/// Headers in their order, by name; a value may be missing.
+/// Headers in their order; a value may be missing.
 pub type RecordHeaders = Vec<(String, Option<Vec<u8>>)>;
 
-/// The headers of such a JSON object; of no object none.
+/// The headers in a JSON object of this form; none if `json` is not an object.
 pub fn headers_of_json(json: &[u8]) -> RecordHeaders {
     let object: Map<String, Value> = serde_json::from_slice(json).unwrap_or_default();
     let mut headers = Vec::with_capacity(object.len());
@@ -36,7 +37,7 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-/// The JSON of the headers; none where there is none.
+/// The JSON object of the headers, or none if there are none.
 pub fn to_json(headers: Option<&BorrowedHeaders>) -> Option<String> {
     let headers = headers.filter(|headers| headers.count() > 0)?;
     object(headers.iter().map(|header| (header.key, header.value)))

@@ -1,4 +1,4 @@
-//! A reader thread: the partitions of the workers that are its own.
+//! A reader thread, which reads the partitions of some of the process's workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,146 +15,150 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::Offset;
 
 use super::client::{Consumer, Context, describe};
+use super::error::{BrokerError, TopicFault};
 use super::headers::to_json;
-use super::place::{Found, Place, place};
+use super::start_offset::{PartitionOffsets, StartOffset, place};
 use super::topics::{TopicPartition, Topics};
-use super::trouble::{TopicFault, Trouble};
-use crate::definition::{Format, Kafka, OnMissing, Start};
-use crate::source::batch::{BatchBuilder, Record};
+use crate::backoff::Backoff;
+use crate::definition::{Format, Kafka, KafkaStart, OnMissing};
+use crate::repr::Position;
+use crate::source::batch::{BatchBuilder, SourceRecord};
+use crate::source::error::ReaderExit;
 use crate::source::fault::FeedFault;
-use crate::source::outlet::{Ended, Hand};
-use crate::source::readers::ReaderOptions;
-use crate::source::transactions::{Look, Opened};
-use crate::source::{Decode, PartitionLag, Position, SourceError};
+use crate::source::feed_handle::FeedHandle;
+use crate::source::options::ReaderOptions;
+use crate::source::transactions::{EndObservation, OpenedPartition};
+use crate::source::{Decode, PartitionLag, SourceError};
 
-/// How long brokers are waited for when something is asked of them.
+/// How long to wait for an answer of the brokers.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same when a partition's end is asked for, while others are to be read; and how long one that did not answer is not
-/// asked again.
-const GLANCE: Duration = Duration::from_secs(1);
-const DEAF: Duration = Duration::from_secs(5);
-/// The longest pause between two looks at what librdkafka says beside records.
+/// `END_PATIENCE` is how long to wait for a partition's end offset while other partitions are to be read. A partition
+/// that did not answer is not asked again for `RETRY_PAUSE`.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause between two polls of librdkafka's events other than records.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The same while a partition waits for others.
-const SHORT: Duration = Duration::from_millis(5);
-/// How often nothing must come before nothing more is asked for, between two turns.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
+/// Between two turns, polling ends after this number of polls in a row that returned nothing.
 const QUIET: usize = 3;
 
-/// What a reader is made of.
-pub struct Setup {
+/// The arguments of [`KafkaReader::new`].
+pub struct KafkaReaderSetup {
     pub kafka: Kafka,
-    /// The next record to read, by partition, of all that a snapshot knows.
+    /// The next record to read of every partition that the newest snapshot knows.
     pub known: BTreeMap<String, u64>,
-    /// The partitions that the first of the feed's readers found. All others are new, and read from their first record,
+    /// The partitions that the feed's first discovery found. Later ones are new, and read from their first record
     /// whatever `start` says.
     pub first: Arc<OnceLock<BTreeSet<TopicPartition>>>,
-    /// Whether it reads a transaction topic, for its keeper.
+    /// Whether it reads a transaction topic for a coordinator.
     pub markers: bool,
-    /// Which of the feed's readers it is.
+    /// The number of this reader within the feed.
     pub index: usize,
     pub readers: usize,
-    /// Where its lags are told.
+    /// The index under which its lags are reported in the gauges.
     pub slot: usize,
     pub options: ReaderOptions,
 }
 
 /// See the module's header.
-pub struct Reader {
-    hand: Hand,
-    setup: Setup,
+pub struct KafkaReader {
+    handle: FeedHandle,
+    setup: KafkaReaderSetup,
     topics: Topics,
     consumer: Arc<Consumer>,
     decode: Decode,
     partitions: BTreeMap<TopicPartition, Partition>,
-    /// Absent topics that were named already.
+    /// Missing topics that were reported already.
     absent: Vec<String>,
-    /// Partitions of ours that are not read yet, for nobody answers for them.
+    /// Partitions of this reader that are not read yet because they have no leader.
     leaderless: BTreeSet<TopicPartition>,
-    /// Partitions of ours that are not read, for what is to be read of them is not there, as of the newest look.
+    /// Partitions of this reader that the newest discovery found to lack the records that are to be read next.
     unreadable: BTreeMap<TopicPartition, TopicFault>,
-    /// Partitions of ours that are not read on in this run.
+    /// Partitions of this reader that are not read any more in this run.
     damaged: BTreeMap<TopicPartition, TopicFault>,
-    /// Why the newest look found nothing out.
-    unseen: Option<TopicFault>,
+    /// Why the newest discovery failed.
+    discovery_fault: Option<TopicFault>,
     fault: FeedFault,
-    /// What a queue that is no longer empty says.
+    /// Sends a message when a partition's queue becomes non-empty.
     wake: Sender<()>,
     woken: Receiver<()>,
-    /// What times of [`Partition::filled`] count from.
+    /// The origin of the times in [`Partition::filled`].
     base: Instant,
-    /// A partition is not read on, for others of its source's transactions are behind.
+    /// Whether a partition waits because other partitions of its source's transactions are behind.
     waits_for_others: bool,
 }
 
-/// A partition that is read.
+/// A partition being read.
 struct Partition {
     name: Arc<str>,
     queue: PartitionQueue<Context>,
-    reading: Reading,
-    /// When its queue was filled after being empty, in microseconds from [`Reader::base`]; 0: not since it was looked at.
+    reading: ReadState,
+    /// When its queue last became non-empty, in microseconds from [`KafkaReader::base`]; 0 if not since the last
+    /// look.
     filled: Arc<AtomicU64>,
-    /// When it was seen empty last.
+    /// When its queue was last seen empty.
     empty: Instant,
-    /// The offset behind the last record there is, as far as is known.
+    /// The newest known end offset, which is behind the last record.
     end: u64,
-    /// The same when it was found; none: all that was there then is handed over.
+    /// The end offset at discovery; none once everything before it was handed over.
     first_end: Option<u64>,
-    looks: Looks,
+    end_questions: EndQuestions,
 }
 
-/// What a keeper asked of a partition's end.
+/// The state of a coordinator's questions for a partition's end offset.
 #[derive(Default)]
-struct Looks {
+struct EndQuestions {
     /// The newest question for which brokers were asked.
     asked: Option<Instant>,
-    /// The oldest question that is not answered wholly, and the end that was seen then: all before it is to be read.
-    until: Option<(Instant, u64)>,
-    /// Not asked for again before this.
-    deaf: Option<Instant>,
+    /// The oldest question that is still open, and the end offset as of then, up to which the partition must be read.
+    open: Option<(Instant, u64)>,
+    /// The brokers are not asked again before this time.
+    not_before: Option<Instant>,
 }
 
-/// How far a partition is read.
-struct Reading {
+/// The progress of reading a partition.
+struct ReadState {
     batch: BatchBuilder,
     /// The offset of the next record to read.
     next: u64,
-    /// All that exists was handed over.
+    /// Whether all existing records were handed over.
     at_end: bool,
-    /// The newest record's time, Unix milliseconds.
+    /// The timestamp of the newest record, in Unix milliseconds.
     newest_ms: Option<i64>,
     blank: BlankValues,
 }
 
-/// Values without any text, which are no rows.
+/// Values that are empty or white space, which are no rows.
 #[derive(Default)]
 struct BlankValues {
-    /// How many the batch has.
+    /// Their number in the current batch.
     count: u64,
     /// The offset of the first of them.
     first: u64,
-    /// That there are any was told.
-    told: bool,
+    /// Whether they were reported.
+    reported: bool,
 }
 
-impl Reader {
-    pub fn new(hand: Hand, setup: Setup, mut consumer: Consumer, decode: Decode) -> Self {
+impl KafkaReader {
+    pub fn new(handle: FeedHandle, setup: KafkaReaderSetup, mut consumer: Consumer, decode: Decode) -> Self {
         let (wake, woken) = bounded(1);
         let waker = wake.clone();
-        // A full channel says it already.
+        // If the channel is full, a wake-up is pending already.
         consumer.set_nonempty_callback(move || {
             let _ = waker.try_send(());
         });
-        Reader {
-            topics: Topics::of(&setup.kafka),
+        KafkaReader {
+            topics: Topics::of_feed(&setup.kafka),
             consumer: Arc::new(consumer),
-            hand,
+            handle,
             decode,
             partitions: BTreeMap::new(),
             absent: Vec::new(),
             leaderless: BTreeSet::new(),
             unreadable: BTreeMap::new(),
             damaged: BTreeMap::new(),
-            unseen: None,
+            discovery_fault: None,
             fault: FeedFault::of_reader(setup.slot),
             wake,
             woken,
@@ -164,32 +168,32 @@ impl Reader {
         }
     }
 
-    /// Reads until readers are to stop, or everything is read and that is wanted.
-    pub fn read(mut self) -> Result<(), Ended> {
-        if !self.reach()? {
+    /// Reads until readers are to stop, or, if the run ends at the end of its data, until everything is read.
+    pub fn read(mut self) -> Result<(), ReaderExit> {
+        if !self.discover_first()? {
             return Ok(());
         }
-        if let Some(line) = &self.hand.line {
-            line.found(&self.hand)?;
+        if let Some(coordinator) = &self.handle.coordinator {
+            coordinator.partitions_found(&self.handle)?;
         }
         let mut looked = Instant::now();
         loop {
-            self.serve(QUIET)?;
+            self.poll_events(QUIET)?;
             let mut took = 0;
             self.waits_for_others = false;
             let names: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
             for name in &names {
-                took += self.turn(name)?;
+                took += self.hand_over_batch(name)?;
             }
             self.observe_statistics()?;
-            self.look_at_ends()?;
+            self.answer_end_questions()?;
             if looked.elapsed() >= self.setup.options.topics_poll {
                 looked = Instant::now();
-                self.look()?;
+                self.discover_again()?;
             }
             self.observe_caught()?;
-            // A keeper says when all is caught up.
-            let is_kept = self.hand.line.is_some();
+            // With a coordinator, the coordinator decides when all is caught up.
+            let is_kept = self.handle.coordinator.is_some();
             self.observe_fault();
             let is_whole = self.leaderless.is_empty() && self.is_at_rest();
             let mut partitions = self.partitions.values();
@@ -198,124 +202,127 @@ impl Reader {
                 && is_whole
                 && partitions.all(|partition| partition.first_end.is_none())
             {
-                self.hand.gauges.set_reader_exhausted(self.setup.index, true);
+                self.handle.gauges.set_reader_exhausted(self.setup.index, true);
                 return Ok(());
             }
             if took > 0 {
-                self.hand.check()?;
+                self.handle.check()?;
                 continue;
             }
             if !is_kept {
                 let exhausted = is_whole && self.partitions.values().all(|partition| partition.reading.at_end);
-                self.hand.gauges.set_reader_exhausted(self.setup.index, exhausted);
+                self.handle.gauges.set_reader_exhausted(self.setup.index, exhausted);
             }
-            // Who is full is not told when it is no more.
-            let pause = if self.waits_for_others { SHORT } else { PAUSE };
+            // The coordinator does not notify a reader when there is room again, so the reader polls.
+            let pause = if self.waits_for_others { SHORT_PAUSE } else { PAUSE };
             self.wait(self.setup.options.topics_poll.min(pause))?;
         }
     }
 
-    /// Waits for something to do.
-    fn wait(&self, pause: Duration) -> Result<(), Ended> {
+    /// Waits until there may be something to do.
+    fn wait(&self, pause: Duration) -> Result<(), ReaderExit> {
         select! {
-            recv(self.hand.stop) -> _ => Err(Ended::Stopped),
+            recv(self.handle.stop) -> _ => Err(ReaderExit::Stopped),
             recv(self.woken) -> _ => Ok(()),
             default(pause) => Ok(()),
         }
     }
 
-    fn trouble(&self, error: &KafkaError) {
+    fn report_unanswered(&self, error: &KafkaError) {
         let brokers = &self.setup.kafka.client.brokers;
         self.consumer
             .context()
-            .trouble(format!("could not ask brokers {brokers}: {}", describe(error)));
+            .report_trouble(format!("could not ask brokers {brokers}: {}", describe(error)));
     }
 
-    /// Finds the partitions for the first time, by (5) of the module. Says whether they are to be read: a run that ends once
-    /// all is caught up does not wait for ever.
-    fn reach(&mut self) -> Result<bool, Ended> {
-        let mut pause = self.setup.options.back_off;
+    /// Discovers partitions for the first time, by (5) of the module. Returns false if the run does not wait for that
+    /// any longer.
+    fn discover_first(&mut self) -> Result<bool, ReaderExit> {
+        let mut backoff = Backoff::new(self.setup.options.back_off, Duration::from_secs(10));
         loop {
-            let fault = match self.find() {
+            let fault = match self.discover() {
                 Ok(()) => {
-                    self.hand.gauges.set_reader_exhausted(self.setup.index, false);
+                    self.handle.gauges.set_reader_exhausted(self.setup.index, false);
                     return Ok(true);
                 }
-                Err(Trouble::Ends(ended)) => return Err(ended),
-                Err(Trouble::Waits(fault)) => fault,
-                Err(Trouble::Passes(error)) => {
-                    // With statistics of all the while before what was said.
-                    self.serve(64)?;
+                Err(BrokerError::Ends(ended)) => return Err(ended),
+                Err(BrokerError::Waits(fault)) => fault,
+                Err(BrokerError::Passes(error)) => {
+                    // Statistics may have piled up before the message that is wanted.
+                    self.poll_events(64)?;
                     TopicFault::Unreached {
                         brokers: self.setup.kafka.client.brokers.clone(),
-                        // What librdkafka said of its connections tells more than that nobody answered.
-                        reason: self.consumer.context().why().unwrap_or_else(|| describe(&error)),
+                        // librdkafka's connection error says more than that no broker answered.
+                        reason: self
+                            .consumer
+                            .context()
+                            .unreachable_reason()
+                            .unwrap_or_else(|| describe(&error)),
                     }
                 }
             };
-            self.unseen = Some(fault);
+            self.discovery_fault = Some(fault);
             self.observe_fault();
-            // A keeper says when all is caught up.
-            if self.hand.line.is_none() {
+            // With a coordinator, the coordinator decides when all is caught up.
+            if self.handle.coordinator.is_none() {
                 let rests = self.is_at_rest();
-                self.hand.gauges.set_reader_exhausted(self.setup.index, rests);
+                self.handle.gauges.set_reader_exhausted(self.setup.index, rests);
                 if rests && self.setup.options.stop_at_end {
                     return Ok(false);
                 }
             }
-            self.hand.sleep(pause)?;
-            pause = (pause * 2).min(Duration::from_secs(10));
+            self.handle.sleep(backoff.pause())?;
         }
     }
 
-    /// Takes in what keeps the feed from reading all that is its own.
+    /// Records the fault that keeps this reader from reading all of its partitions.
     fn observe_fault(&mut self) {
         let partitions = self.damaged.values().chain(self.unreadable.values());
-        match self.unseen.iter().chain(partitions).next() {
+        match self.discovery_fault.iter().chain(partitions).next() {
             Some(fault @ TopicFault::Unreached { .. }) => {
                 let cause = Some(fault.to_string());
-                self.fault.observe(&self.hand, &self.setup.options, cause);
+                self.fault.observe(&self.handle, &self.setup.options, cause);
             }
-            Some(fault) => self.fault.observe_lasting(&self.hand, fault.to_string()),
-            None => self.fault.observe(&self.hand, &self.setup.options, None),
+            Some(fault) => self.fault.observe_lasting(&self.handle, fault.to_string()),
+            None => self.fault.observe(&self.handle, &self.setup.options, None),
         }
     }
 
-    /// Whether nothing keeps the feed from reading, or what does will last.
+    /// Whether the reader has no fault, or one that counts as lasting.
     fn is_at_rest(&self) -> bool {
         !self.fault.is_there() || self.fault.lasts()
     }
 
-    /// Whether a partition is this reader's.
-    fn is_ours(&self, name: &str) -> bool {
-        self.hand.reads(name) && self.hand.worker(name) % self.setup.readers == self.setup.index
+    /// Whether a partition belongs to this reader.
+    fn is_assigned_here(&self, name: &str) -> bool {
+        self.handle.reads(name) && self.handle.worker(name) % self.setup.readers == self.setup.index
     }
 
-    /// Finds what is new; brokers that do not answer are asked again later.
-    fn look(&mut self) -> Result<(), Ended> {
-        match self.find() {
+    /// Discovers new partitions; if brokers do not answer, a later look tries again.
+    fn discover_again(&mut self) -> Result<(), ReaderExit> {
+        match self.discover() {
             Ok(()) => Ok(()),
-            Err(Trouble::Passes(error)) => {
-                self.trouble(&error);
+            Err(BrokerError::Passes(error)) => {
+                self.report_unanswered(&error);
                 Ok(())
             }
-            Err(Trouble::Waits(fault)) => {
-                self.unseen = Some(fault);
+            Err(BrokerError::Waits(fault)) => {
+                self.discovery_fault = Some(fault);
                 Ok(())
             }
-            Err(Trouble::Ends(ended)) => Err(ended),
+            Err(BrokerError::Ends(ended)) => Err(ended),
         }
     }
 
-    /// Looks for partitions that are new, and starts to read them.
-    fn find(&mut self) -> Result<(), Trouble> {
-        let found = self.topics.find(&self.consumer, PATIENCE)?;
-        self.consumer.context().well();
+    /// Discovers new partitions, and starts to read them.
+    fn discover(&mut self) -> Result<(), BrokerError> {
+        let found = self.topics.discover(&self.consumer, PATIENCE)?;
+        self.consumer.context().observe_answer();
         self.setup.first.get_or_init(|| found.partitions.clone());
         for topic in &found.absent {
             if !self.absent.contains(topic) && self.setup.index == 0 {
                 let text = format!("topic {topic:?} does not exist (yet); it is looked for again");
-                self.consumer.context().trouble(text);
+                self.consumer.context().report_trouble(text);
             }
         }
         self.absent = found.absent;
@@ -326,17 +333,18 @@ impl Reader {
             };
             return Err(several.into());
         }
-        self.unseen = None;
+        self.discovery_fault = None;
         let new: Vec<TopicPartition> = found
             .partitions
             .into_iter()
             .filter(|partition| !self.partitions.contains_key(partition) && !self.damaged.contains_key(partition))
-            .filter(|partition| self.is_ours(&partition.name()))
+            .filter(|partition| self.is_assigned_here(&partition.name()))
             .collect();
-        // Told of before anything is asked: it waits for nobody, and what is kept waits for all of them.
-        if let Some(line) = &self.hand.line {
+        // Partitions are announced before the brokers are asked anything: announcing blocks on nothing, and
+        // transactions must wait for all partitions.
+        if let Some(coordinator) = &self.handle.coordinator {
             new.iter()
-                .try_for_each(|partition| line.announce(&self.hand, &partition.name().into()))?;
+                .try_for_each(|partition| coordinator.announce(&self.handle, &partition.name().into()))?;
         }
         let (leaderless, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|p| found.leaderless.contains(p));
         for partition in leaderless
@@ -344,7 +352,7 @@ impl Reader {
             .filter(|partition| !self.leaderless.contains(partition))
         {
             let text = format!("partition {} has no leader; it is looked for again", partition.name());
-            self.consumer.context().trouble(text);
+            self.consumer.context().report_trouble(text);
         }
         self.leaderless = leaderless.into_iter().collect();
         let mut starts = Vec::with_capacity(new.len());
@@ -352,21 +360,21 @@ impl Reader {
         for partition in new {
             let (at, end) = match self.start_of(&partition) {
                 Ok(start) => start,
-                // The others are read.
-                Err(Trouble::Waits(fault)) => {
+                // This partition waits, while the others are read.
+                Err(BrokerError::Waits(fault)) => {
                     unreadable.insert(partition, fault);
                     continue;
                 }
                 Err(trouble) => return Err(trouble),
             };
-            if let Some(line) = &self.hand.line {
+            if let Some(coordinator) = &self.handle.coordinator {
                 let name = partition.name();
-                let opened = Opened {
+                let opened = OpenedPartition {
                     from: at,
                     end,
                     known: self.setup.known.contains_key(&name),
                 };
-                line.open(&self.hand, &name.into(), opened)?;
+                coordinator.open(&self.handle, &name.into(), opened)?;
             }
             starts.push((partition, at, end));
         }
@@ -398,13 +406,13 @@ impl Reader {
             let _ = mark.compare_exchange(0, micros.max(1), Ordering::AcqRel, Ordering::Acquire);
             let _ = wake.try_send(());
         });
-        // What came before the queue had its callback.
+        // Records may have arrived before the queue had its callback.
         let _ = self.wake.try_send(());
         Partition {
             name: partition.name().into(),
             queue,
-            reading: Reading {
-                batch: BatchBuilder::new(self.hand.limits),
+            reading: ReadState {
+                batch: BatchBuilder::new(self.handle.limits),
                 next,
                 at_end: false,
                 newest_ms: None,
@@ -414,46 +422,46 @@ impl Reader {
             empty: Instant::now(),
             end,
             first_end: Some(end),
-            looks: Looks::default(),
+            end_questions: EndQuestions::default(),
         }
     }
 
-    /// Where a partition is read from, and where it ends as of now.
-    fn start_of(&self, partition: &TopicPartition) -> Result<(u64, u64), Trouble> {
+    /// The start offset of a partition, and its end offset as of now.
+    fn start_of(&self, partition: &TopicPartition) -> Result<(u64, u64), BrokerError> {
         let name = partition.name();
         let next = self.setup.known.get(&name).copied();
         let (first, end) = self
             .consumer
             .fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
-        let found = Found {
+        let found = PartitionOffsets {
             next,
             first: first as u64,
             end: end as u64,
         };
         let at = match place(found, self.setup.kafka.on_missing) {
-            Place::At(next) => next,
-            Place::Start => {
-                let young =
+            StartOffset::At(next) => next,
+            StartOffset::Start => {
+                let is_first_found =
                     self.setup.known.is_empty() && self.setup.first.get().is_some_and(|f| f.contains(partition));
-                let at = if young {
+                let at = if is_first_found {
                     self.first_start(partition, found)?
                 } else {
                     found.first
                 };
-                self.tell(&name.into(), at, None)?;
+                self.hand_over_position(&name.into(), at, None)?;
                 at
             }
-            Place::Behind(at, missing) => {
-                self.hand.gauges.missing.fetch_add(missing, Ordering::Relaxed);
+            StartOffset::Behind(at, missing) => {
+                self.handle.gauges.missing.fetch_add(missing, Ordering::Relaxed);
                 let (from, to) = (at - missing, at - 1);
                 let reason = format!(
                     "records {from} to {to} of partition {name} are gone from the topic: retention removed them before \
                      they were read; bring them back from elsewhere with backfill"
                 );
-                self.tell(&name.into(), at, Some(reason))?;
+                self.hand_over_position(&name.into(), at, Some(reason))?;
                 at
             }
-            Place::Missing(_) => {
+            StartOffset::Missing(_) => {
                 let missing = TopicFault::Missing {
                     partition: name,
                     next: next.unwrap_or_default(),
@@ -461,7 +469,7 @@ impl Reader {
                 };
                 return Err(missing.into());
             }
-            Place::Ends => {
+            StartOffset::Ends => {
                 let ends = TopicFault::Ends {
                     partition: name,
                     next: next.unwrap_or_default(),
@@ -473,14 +481,14 @@ impl Reader {
         Ok((at, found.end))
     }
 
-    /// Where a partition of a feed that was never read starts.
-    fn first_start(&self, partition: &TopicPartition, found: Found) -> Result<u64, Trouble> {
+    /// The start offset of a partition in a feed that was never read.
+    fn first_start(&self, partition: &TopicPartition, found: PartitionOffsets) -> Result<u64, BrokerError> {
         let at = match &self.setup.kafka.start {
-            Start::Earliest => found.first,
-            Start::Latest => found.end,
-            Start::Offsets(offsets) => match offsets.get(&partition.name()).copied() {
+            KafkaStart::Earliest => found.first,
+            KafkaStart::Latest => found.end,
+            KafkaStart::Offsets(offsets) => match offsets.get(&partition.name()).copied() {
                 None => found.first,
-                // What is asked for by number is missed like what a snapshot asks for.
+                // Records that the user asked for by offset are missed like those after a snapshot's position.
                 Some(at) if at < found.first && self.setup.kafka.on_missing == OnMissing::Stop => {
                     return Err(TopicFault::Missing {
                         partition: partition.name(),
@@ -491,7 +499,7 @@ impl Reader {
                 }
                 Some(at) => at.clamp(found.first, found.end),
             },
-            Start::Time(ms) => {
+            KafkaStart::Time(ms) => {
                 let mut wanted = TopicPartitionList::new();
                 wanted.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*ms))?;
                 let offsets = self.consumer.offsets_for_times(wanted, PATIENCE)?;
@@ -509,15 +517,18 @@ impl Reader {
         Ok(at)
     }
 
-    /// Tells where a partition starts, and what it has no more.
-    fn tell(&self, name: &Arc<str>, next: u64, lost: Option<String>) -> Result<(), Ended> {
-        self.hand.conclude(name, Position::at(next), lost, Instant::now())
+    /// Hands over a partition's position, with a rejection for records that are lost.
+    fn hand_over_position(&self, name: &Arc<str>, next: u64, lost: Option<String>) -> Result<(), ReaderExit> {
+        self.handle.conclude(name, Position::at(next), lost, Instant::now())
     }
 
-    /// What comes outside the partitions' queues: errors, statistics, and the first records of a partition, fetched between
-    /// its assignment and the making of its queue. Those are before all that its queue holds.
-    /// Ends when nothing came for so many times: an event for the context alone, of statistics say, is nothing here.
-    fn serve(&mut self, times: usize) -> Result<(), Ended> {
+    /// Processes what arrives outside the partitions' queues: errors, statistics, and the first records of a
+    /// partition, which were fetched between its assignment and the creation of its queue, and precede all records in
+    /// the queue.
+    ///
+    /// It ends after this number of polls in a row that returned nothing. Events that only the context handles, such
+    /// as statistics, also count as nothing.
+    fn poll_events(&mut self, times: usize) -> Result<(), ReaderExit> {
         let consumer = self.consumer.clone();
         let mut quiet = 0;
         while quiet < times {
@@ -538,10 +549,10 @@ impl Reader {
                         .expect("only what was assigned is fetched");
                     partition.reading.push(&message);
                     if partition.reading.batch.is_full() {
-                        self.turn(&name)?;
+                        self.hand_over_batch(&name)?;
                     }
                 }
-                // Of which topic it does not say; statistics will.
+                // The event does not name the topic; the next statistics will show it.
                 Err(KafkaError::PartitionEOF(_)) => {}
                 Err(error) => self.observe_error(error)?,
             }
@@ -549,80 +560,83 @@ impl Reader {
         Ok(())
     }
 
-    /// Notes which partitions have handed over what was there when they were found. That a partition's end is reached is
-    /// not enough: of one that is written to it is told only where nothing comes for a moment.
-    fn observe_caught(&mut self) -> Result<(), Ended> {
+    /// Marks the partitions that have handed over what existed at discovery. The end-of-partition event is not
+    /// enough, because a partition that is being written to raises it only in pauses.
+    fn observe_caught(&mut self) -> Result<(), ReaderExit> {
         for partition in self.partitions.values_mut() {
             let reading = &partition.reading;
             let is_caught = |end| reading.batch.is_empty() && (reading.at_end || reading.next >= end);
             if partition.first_end.is_some_and(is_caught) {
                 partition.first_end = None;
-                if let Some(line) = &self.hand.line {
-                    line.caught(&self.hand, &partition.name)?;
+                if let Some(coordinator) = &self.handle.coordinator {
+                    coordinator.caught(&self.handle, &partition.name)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Answers a keeper that asks where partitions end. Brokers are asked, for what was fetched last may be old.
-    fn look_at_ends(&mut self) -> Result<(), Ended> {
-        let Some(line) = self.hand.line.clone() else {
+    /// Answers a coordinator that asks for the partitions' end offsets. It asks the brokers, because the known ends
+    /// may be old.
+    fn answer_end_questions(&mut self) -> Result<(), ReaderExit> {
+        let Some(coordinator) = self.handle.coordinator.clone() else {
             return Ok(());
         };
-        let asked = line.asked();
+        let asked = coordinator.asked();
         for (of, partition) in &mut self.partitions {
-            let looks = &mut partition.looks;
-            let is_deaf = looks.deaf.is_some_and(|until| Instant::now() < until);
-            // Where there is more to read, as far as is known, there is nothing to say; unless that is not read.
-            let is_behind = partition.reading.next < partition.end && !line.is_full(&self.hand, &partition.name);
-            if let Some(asked) = asked.filter(|asked| Some(*asked) > looks.asked && !is_deaf && !is_behind) {
-                match self.consumer.fetch_watermarks(&of.topic, of.number, GLANCE) {
+            let end_questions = &mut partition.end_questions;
+            let is_silent = end_questions.not_before.is_some_and(|until| Instant::now() < until);
+            // A partition known to have unread records needs no answer yet, unless it is not read because it is
+            // full.
+            let is_behind =
+                partition.reading.next < partition.end && !coordinator.is_full(&self.handle, &partition.name);
+            if let Some(asked) = asked.filter(|asked| Some(*asked) > end_questions.asked && !is_silent && !is_behind) {
+                match self.consumer.fetch_watermarks(&of.topic, of.number, END_PATIENCE) {
                     Ok((_, end)) => {
                         let end = end as u64;
-                        looks.asked = Some(asked);
-                        looks.until.get_or_insert((asked, end));
+                        end_questions.asked = Some(asked);
+                        end_questions.open.get_or_insert((asked, end));
                         let read = false;
-                        line.look(&self.hand, &partition.name, Look { asked, end, read })?;
+                        coordinator.observe_end(&self.handle, &partition.name, EndObservation { asked, end, read })?;
                     }
                     Err(error) => {
-                        looks.deaf = Some(Instant::now() + DEAF);
+                        end_questions.not_before = Some(Instant::now() + RETRY_PAUSE);
                         let name = &partition.name;
                         let text = format!("could not ask where partition {name} ends: {}", describe(&error));
-                        self.consumer.context().trouble(text);
+                        self.consumer.context().report_trouble(text);
                     }
                 }
             }
-            // What follows the last record, and is none, was passed by what statistics say.
-            if let Some((asked, end)) = looks.until
+            // Transaction markers behind the last record are passed when statistics show them.
+            if let Some((asked, end)) = end_questions.open
                 && partition.reading.next >= end
                 && partition.reading.batch.is_empty()
             {
-                looks.until = None;
+                end_questions.open = None;
                 let read = true;
-                line.look(&self.hand, &partition.name, Look { asked, end, read })?;
+                coordinator.observe_end(&self.handle, &partition.name, EndObservation { asked, end, read })?;
             }
         }
         Ok(())
     }
 
-    fn observe_error(&self, error: KafkaError) -> Result<(), Ended> {
+    fn observe_error(&self, error: KafkaError) -> Result<(), ReaderExit> {
         if let KafkaError::MessageConsumptionFatal(code) = error {
             return Err(SourceError::KafkaFatal {
-                feed: self.hand.name(),
+                feed: self.handle.name(),
                 reason: code.to_string(),
             }
             .into());
         }
-        self.consumer.context().trouble(describe(&error));
+        self.consumer.context().report_trouble(describe(&error));
         Ok(())
     }
 
-    /// Hands over one batch of a partition; answers how many records that were.
-    fn turn(&mut self, name: &TopicPartition) -> Result<usize, Ended> {
+    /// Hands over one batch of a partition; returns its number of records.
+    fn hand_over_batch(&mut self, name: &TopicPartition) -> Result<usize, ReaderExit> {
         let mut partition = self.partitions.remove(name).expect("named from the map's own keys");
-        if let Some(line) = &self.hand.line
-            && line.is_full(&self.hand, &partition.name)
+        if let Some(coordinator) = &self.handle.coordinator
+            && coordinator.is_full(&self.handle, &partition.name)
         {
             self.waits_for_others = true;
             self.partitions.insert(name.clone(), partition);
@@ -631,36 +645,37 @@ impl Reader {
         let was_at_end = partition.reading.at_end;
         let taken = partition.take(self.base);
         if taken.records > 0 {
-            if self.hand.line.is_none() {
-                self.hand.gauges.set_reader_exhausted(self.setup.index, false);
+            if self.handle.coordinator.is_none() {
+                self.handle.gauges.set_reader_exhausted(self.setup.index, false);
             }
-            let raw = partition.reading.batch.take(None);
+            let raw = partition.reading.batch.finish(None);
             let (of, position) = (partition.name.clone(), Position::at(partition.reading.next));
-            if !self.hand.has_room(&of) {
-                // Nobody looks at statistics while this waits.
+            if !self.handle.has_room(&of) {
+                // While delivery waits, nobody processes statistics, so the lags are reported first.
                 self.partitions.insert(name.clone(), partition);
-                self.tell_lags();
+                self.report_lags();
                 partition = self.partitions.remove(name).expect("it was put there just now");
             }
-            self.hand.deliver(&mut self.decode, &of, raw, position, taken.arrived)?;
-            self.tell_blank(&mut partition);
+            self.handle
+                .deliver(&mut self.decode, &of, raw, position, taken.arrived)?;
+            self.report_blank_values(&mut partition);
         }
-        if let Some(line) = &self.hand.line
+        if let Some(coordinator) = &self.handle.coordinator
             && partition.reading.at_end
             && (!was_at_end || taken.records > 0)
         {
-            line.at_end(&self.hand, &partition.name)?;
+            coordinator.at_end(&self.handle, &partition.name)?;
         }
         match taken.error {
             None => {}
             Some(error) if is_out_of_range(&error) => {
-                // Judged anew, by what the topic has now.
+                // Discovery decides anew where to start, by what the topic holds now.
                 self.setup.known.insert(name.name(), partition.reading.next);
                 self.give_back(name, partition);
-                self.look()?;
+                self.discover_again()?;
                 return Ok(taken.records);
             }
-            // The client goes on behind it: what it holds would be missing in silence.
+            // librdkafka would continue behind the damaged batch, which would then be missing silently.
             Some(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadMessage) => {
                 let damaged = TopicFault::Damaged {
                     partition: partition.name.to_string(),
@@ -676,13 +691,13 @@ impl Reader {
         Ok(taken.records)
     }
 
-    /// Says of a partition once that it has values without any text, where those are passed over.
-    fn tell_blank(&self, partition: &mut Partition) {
+    /// Reports once per partition that it has blank values, if the format skips these.
+    fn report_blank_values(&self, partition: &mut Partition) {
         let blank = &mut partition.reading.blank;
         let count = std::mem::take(&mut blank.count);
-        let format = self.hand.feed().format;
+        let format = self.handle.feed().format;
         let is_passed_over = matches!(format, Format::Json | Format::Ndjson | Format::JsonSchema | Format::Csv);
-        if count == 0 || !is_passed_over || std::mem::replace(&mut blank.told, true) {
+        if count == 0 || !is_passed_over || std::mem::replace(&mut blank.reported, true) {
             return;
         }
         let text = format!(
@@ -690,33 +705,33 @@ impl Reader {
              and are counted; a record that deletes its key's row has the value null",
             partition.name, blank.first
         );
-        tracing::warn!(feed = self.hand.name(), "{text}");
-        self.hand.gauges.set_error(text);
+        tracing::warn!(feed = self.handle.name(), "{text}");
+        self.handle.gauges.set_error(text);
     }
 
-    /// Reads a partition no more, which may be found again.
+    /// Stops reading a partition; discovery may find it again.
     fn give_back(&self, name: &TopicPartition, partition: Partition) {
         let mut list = TopicPartitionList::new();
         list.add_partition(&name.topic, name.number);
         drop(partition);
-        // One that cannot be given back is not read either.
+        // If this fails, the partition is not read either, because its queue is gone.
         let _ = self.consumer.incremental_unassign(&list);
     }
 
-    /// What librdkafka says of its partitions: lags, and by (4) of the module positions behind what is no record.
-    fn observe_statistics(&mut self) -> Result<(), Ended> {
+    /// Processes librdkafka's statistics: lags, and by (4) of the module positions behind transaction markers.
+    fn observe_statistics(&mut self) -> Result<(), ReaderExit> {
         let Some(statistics) = self.consumer.context().take_statistics() else {
             return Ok(());
         };
         let (mut moved, mut ended) = (Vec::new(), Vec::new());
         for (name, partition) in &mut self.partitions {
-            if let Some(told) = of_partition(&statistics, name) {
-                partition.end = told.end.unwrap_or(partition.end).max(partition.reading.next);
-                if let Some(next) = told.taken.filter(|taken| *taken > partition.reading.next) {
+            if let Some(reported) = partition_statistics(&statistics, name) {
+                partition.end = reported.end.unwrap_or(partition.end).max(partition.reading.next);
+                if let Some(next) = reported.taken.filter(|taken| *taken > partition.reading.next) {
                     partition.reading.next = next;
                     moved.push((partition.name.clone(), next));
                 }
-                if told.reached == Some(partition.reading.next)
+                if reported.reached == Some(partition.reading.next)
                     && !partition.reading.at_end
                     && partition.reading.batch.is_empty()
                 {
@@ -726,17 +741,19 @@ impl Reader {
             }
         }
         for (name, next) in moved {
-            self.tell(&name, next, None)?;
+            self.hand_over_position(&name, next, None)?;
         }
-        if let Some(line) = &self.hand.line {
-            ended.iter().try_for_each(|name| line.at_end(&self.hand, name))?;
+        if let Some(coordinator) = &self.handle.coordinator {
+            ended
+                .iter()
+                .try_for_each(|name| coordinator.at_end(&self.handle, name))?;
         }
-        self.tell_lags();
+        self.report_lags();
         Ok(())
     }
 
-    /// Tells how far partitions lag, by what is known.
-    fn tell_lags(&self) {
+    /// Reports the partitions' lags, as far as they are known.
+    fn report_lags(&self) {
         let now = (self.setup.options.clock)();
         let now = now
             .duration_since(std::time::UNIX_EPOCH)
@@ -752,21 +769,21 @@ impl Reader {
                 .filter(|_| partition.end > partition.reading.next)
                 .map(|newest| now.saturating_sub(newest).max(0) as u64),
         });
-        self.hand.gauges.set_partitions(self.setup.slot, lags.collect());
+        self.handle.gauges.set_partitions(self.setup.slot, lags.collect());
     }
 }
 
-/// What was taken of a partition's queue.
-struct Taken {
+/// The outcome of taking records from a partition's queue.
+struct TakenRecords {
     records: usize,
     arrived: Instant,
     error: Option<KafkaError>,
 }
 
 impl Partition {
-    /// Takes what waits into the batch, up to its limits.
-    fn take(&mut self, base: Instant) -> Taken {
-        let mut taken = Taken {
+    /// Takes waiting records into the batch, up to its limits.
+    fn take(&mut self, base: Instant) -> TakenRecords {
+        let mut taken = TakenRecords {
             records: self.reading.batch.len(),
             arrived: self.empty,
             error: None,
@@ -799,7 +816,7 @@ impl Partition {
     }
 }
 
-impl Reading {
+impl ReadState {
     fn push(&mut self, message: &BorrowedMessage<'_>) {
         let headers = to_json(message.headers());
         self.at_end = false;
@@ -811,18 +828,18 @@ impl Reading {
             }
             self.blank.count += 1;
         }
-        self.batch.push(Record {
+        self.batch.push(SourceRecord {
             offset: message.offset() as u64,
             key: message.key(),
             value: message.payload(),
             headers: headers.as_deref(),
             ts_ms: message.timestamp().to_millis(),
-            ..Record::default()
+            ..SourceRecord::default()
         });
     }
 }
 
-/// Whether what was asked for is not in the topic.
+/// Whether the requested offset does not exist in the topic.
 fn is_out_of_range(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -830,22 +847,22 @@ fn is_out_of_range(error: &KafkaError) -> bool {
     )
 }
 
-/// What statistics say of a partition.
+/// What statistics report about a partition.
 #[derive(Clone, Copy, Debug, Default)]
-struct Told {
+struct PartitionStatistics {
     /// The offset behind the last committed record.
     end: Option<u64>,
-    /// Where this thread, which alone takes from its queue, was when they were made: behind the last record, or behind the
-    /// marks that follow it where the partition's end was reached.
+    /// The offset up to which this thread had consumed the queue when the statistics were made: behind the last
+    /// record, or, if the partition's end was reached, behind the markers that follow it.
     taken: Option<u64>,
-    /// Where the partition's end was reached last.
+    /// The offset at which the partition's end was last reached.
     reached: Option<u64>,
 }
 
-fn of_partition(statistics: &Statistics, name: &TopicPartition) -> Option<Told> {
+fn partition_statistics(statistics: &Statistics, name: &TopicPartition) -> Option<PartitionStatistics> {
     let partition = statistics.topics.get(&*name.topic)?.partitions.get(&name.number)?;
     let known = |offset: i64| u64::try_from(offset).ok();
-    Some(Told {
+    Some(PartitionStatistics {
         end: known(partition.ls_offset).or(known(partition.hi_offset)),
         taken: known(partition.app_offset),
         reached: known(partition.eof_offset),

@@ -1,4 +1,4 @@
-//! Which partitions there are: the topics of a feed, by name and by pattern.
+//! Discovers the partitions of a feed's topics, which are given by name or pattern.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,33 +20,33 @@ pub struct TopicPartition {
 }
 
 impl TopicPartition {
-    /// See [`split_partition`](crate::definition::split_partition).
+    /// The partition's name; see [`split_partition`](crate::definition::split_partition).
     pub fn name(&self) -> String {
         format!("{}-{}", self.topic, self.number)
     }
 }
 
-/// The topics of a feed.
+/// The topics that a feed reads.
 pub struct Topics {
     names: BTreeSet<String>,
     patterns: Vec<Regex>,
-    /// What tells of its transactions, which a pattern may match: it is no data.
+    /// The transaction topic, which a pattern may match although it is no data.
     markers: Option<String>,
 }
 
-/// What was found.
+/// The result of a discovery.
 #[derive(Debug, Default, PartialEq)]
-pub struct Found {
+pub struct TopicDiscovery {
     pub partitions: BTreeSet<TopicPartition>,
-    /// Those of them that have no leader now, so that nobody answers for them.
+    /// Those of them that have no leader now, so that they cannot be read.
     pub leaderless: BTreeSet<TopicPartition>,
     /// Topics that are named and do not exist.
     pub absent: Vec<String>,
 }
 
 impl Topics {
-    /// Of a definition, which checked that patterns parse.
-    pub fn of(kafka: &Kafka) -> Self {
+    /// The topics of a feed; its definition has checked that the patterns are valid.
+    pub fn of_feed(kafka: &Kafka) -> Self {
         let topics = kafka.topics.iter();
         let (patterns, names): (Vec<&String>, Vec<&String>) = topics.partition(|topic| topic.starts_with('^'));
         Topics {
@@ -62,36 +62,36 @@ impl Topics {
         }
     }
 
-    /// Whether a topic is one of them.
-    pub fn read(&self, topic: &str) -> bool {
-        // Kafka's own topics are no data, unless they are asked for by name.
+    /// Whether the feed reads a topic.
+    pub fn reads(&self, topic: &str) -> bool {
+        // Kafka's internal topics are no data, unless they are configured by name.
         let matches = || !topic.starts_with("__") && self.patterns.iter().any(|pattern| pattern.is_match(topic));
         self.markers.as_deref() != Some(topic) && (self.names.contains(topic) || matches())
     }
 
-    /// Asks the brokers.
-    pub fn find(&self, consumer: &Consumer, patience: Duration) -> KafkaResult<Found> {
+    /// Asks the brokers for partitions.
+    pub fn discover(&self, consumer: &Consumer, patience: Duration) -> KafkaResult<TopicDiscovery> {
         if !self.patterns.is_empty() {
             let metadata = consumer.fetch_metadata(None, patience)?;
-            return self.select(&described(&metadata));
+            return self.select(&describe_topics(&metadata));
         }
         let mut topics = Vec::new();
         for name in &self.names {
-            topics.extend(described(&consumer.fetch_metadata(Some(name), patience)?));
+            topics.extend(describe_topics(&consumer.fetch_metadata(Some(name), patience)?));
         }
         self.select(&topics)
     }
 
-    /// Those of the topics there are that the feed reads.
-    fn select(&self, there: &[Described]) -> KafkaResult<Found> {
-        let mut found = Found::default();
+    /// Selects the topics that the feed reads.
+    fn select(&self, there: &[DescribedTopic]) -> KafkaResult<TopicDiscovery> {
+        let mut found = TopicDiscovery::default();
         for name in &self.names {
             if !there.iter().any(|topic| topic.name == *name && topic.error.is_none()) {
                 found.absent.push(name.clone());
             }
         }
         for topic in there {
-            if self.read(&topic.name) {
+            if self.reads(&topic.name) {
                 match &topic.error {
                     Some(error) if !is_absent(error) => return Err(error.clone()),
                     _ => {}
@@ -114,15 +114,15 @@ impl Topics {
 }
 
 /// A topic as brokers describe it.
-struct Described {
+struct DescribedTopic {
     name: String,
-    /// Each with whether it has a leader.
+    /// The partitions' numbers, each with whether it has a leader.
     partitions: Vec<(i32, bool)>,
     error: Option<KafkaError>,
 }
 
-fn described(metadata: &Metadata) -> Vec<Described> {
-    let topics = metadata.topics().iter().map(|topic| Described {
+fn describe_topics(metadata: &Metadata) -> Vec<DescribedTopic> {
+    let topics = metadata.topics().iter().map(|topic| DescribedTopic {
         name: topic.name().to_string(),
         partitions: topic.partitions().iter().map(|p| (p.id(), p.leader() >= 0)).collect(),
         error: topic.error().map(|error| KafkaError::MetadataFetch(error.into())),
@@ -141,7 +141,7 @@ fn is_absent(error: &KafkaError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition::{ClientOptions, KafkaClient, OnMissing, Start, Transactions};
+    use crate::definition::{ClientOptions, KafkaClient, KafkaStart, OnMissing, TransactionSettings};
     use rdkafka::types::RDKafkaErrorCode as Code;
 
     fn kafka(topics: &[&str], markers: Option<&str>) -> Kafka {
@@ -151,18 +151,18 @@ mod tests {
                 options: ClientOptions::default(),
             },
             topics: topics.iter().map(|topic| topic.to_string()).collect(),
-            start: Start::Earliest,
+            start: KafkaStart::Earliest,
             on_missing: OnMissing::Stop,
             group: None,
-            transactions: markers.map(|topic| Transactions {
+            transactions: markers.map(|topic| TransactionSettings {
                 topic: topic.into(),
                 wait: Duration::ZERO,
             }),
         }
     }
 
-    fn topic(name: &str, partitions: i32, error: Option<Code>) -> Described {
-        Described {
+    fn topic(name: &str, partitions: i32, error: Option<Code>) -> DescribedTopic {
+        DescribedTopic {
             name: name.into(),
             partitions: (0..partitions).map(|number| (number, number != 7)).collect(),
             error: error.map(KafkaError::MetadataFetch),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn topics_are_taken_by_name_and_pattern_and_kafkas_own_only_by_name() {
-        let topics = Topics::of(&kafka(&["orders", "later", "^shop\\.", "^_"], Some("shop.transaction")));
+        let topics = Topics::of_feed(&kafka(&["orders", "later", "^shop\\.", "^_"], Some("shop.transaction")));
         let there = [
             topic("orders", 2, None),
             topic("orders2", 1, None),
@@ -184,7 +184,7 @@ mod tests {
         let names: Vec<String> = found.partitions.iter().map(TopicPartition::name).collect();
         assert_eq!(names, ["orders-0", "orders-1", "shop.lines-0"]);
         assert_eq!(found.absent, ["later"]);
-        let own = Topics::of(&kafka(&["__consumer_offsets"], None));
+        let own = Topics::of_feed(&kafka(&["__consumer_offsets"], None));
         let own = own.select(&there).expect("brokers answered");
         assert_eq!((own.partitions.len(), own.leaderless.len()), (50, 1));
         let refused = [topic("orders", 0, Some(Code::TopicAuthorizationFailed))];

@@ -1,7 +1,7 @@
-//! Writes records to a topic: for `generate`, `produce` and whoever else fills one.
+//! Writes records to a topic, for `generate`, `produce` and others.
 //!
-//! Records are batched by librdkafka and kept in order (an idempotent producer); [`TopicWriter::flush`] says whether brokers
-//! took them all.
+//! librdkafka batches the records and keeps their order (an idempotent producer). [`TopicWriter::flush`] reports
+//! whether brokers accepted them all.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,44 +14,44 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use thiserror::Error;
 
 use super::client::{configure, describe, reason};
-use crate::definition::Kafka;
+use crate::definition::KafkaClient;
 
-/// How long a full queue is waited for at once.
+/// How long to wait between two attempts while the queue is full.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why records could not be written.
 #[derive(Debug, Error)]
 pub enum TopicError {
-    /// A client that cannot be made of its settings.
+    /// The settings do not give a valid client.
     #[error("could not set up a Kafka producer for {brokers}: {reason}; correct brokers or options")]
     Options {
-        /// Where.
+        /// The brokers' addresses.
         brokers: String,
-        /// What librdkafka says.
+        /// librdkafka's message.
         reason: String,
     },
-    /// A record that brokers did not take.
+    /// Brokers refused a record.
     #[error("could not write to topic {topic:?}: {reason}; what came before it is written")]
     Refused {
         /// The topic.
         topic: String,
-        /// What they say.
+        /// The reason for the refusal.
         reason: String,
     },
-    /// Brokers that do not answer.
+    /// Brokers do not answer.
     #[error(
         "brokers {brokers} did not take all records of topic {topic:?} within {waited:?}: {waiting} wait still{trouble}"
     )]
     Silent {
-        /// Where.
+        /// The brokers' addresses.
         brokers: String,
         /// The topic.
         topic: String,
-        /// How long.
+        /// The time waited.
         waited: Duration,
-        /// How many.
+        /// The number of records that brokers have not accepted yet.
         waiting: i32,
-        /// What the client said last.
+        /// The client's newest error.
         trouble: String,
     },
 }
@@ -59,19 +59,19 @@ pub enum TopicError {
 /// A record to write.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TopicRecord<'a> {
-    /// None: the one of its key.
+    /// The partition; if none, the key decides.
     pub partition: Option<i32>,
-    /// Bytes; none: no key.
+    /// The key's bytes, if it has a key.
     pub key: Option<&'a [u8]>,
-    /// Bytes; none is a tombstone.
+    /// The value's bytes; none is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Unix milliseconds; none: now.
+    /// Unix milliseconds; if none, the time of sending.
     pub ts_ms: Option<i64>,
     /// In their order.
     pub headers: &'a [(String, Option<Vec<u8>>)],
 }
 
-/// Puts a record into a producer's queue; waits while that is full, as long as it gets shorter within `patience`.
+/// Adds a record to a producer's queue. While that is full it waits, as long as the queue shrinks within `patience`.
 pub fn put<C: ProducerContext<DeliveryOpaque = ()>>(
     producer: &BaseProducer<C>,
     topic: &str,
@@ -91,7 +91,7 @@ pub fn put<C: ProducerContext<DeliveryOpaque = ()>>(
         }
         message.headers = Some(headers);
     }
-    let mut queue = Queue::default();
+    let mut queue = ProducerQueue::default();
     loop {
         message = match producer.send(message) {
             Ok(()) => return Ok(()),
@@ -107,23 +107,23 @@ pub fn put<C: ProducerContext<DeliveryOpaque = ()>>(
     }
 }
 
-/// How many records wait for brokers, and since when that has not become less.
-pub struct Queue {
+/// Tracks the least number of records waiting for brokers, and since when it has not decreased.
+pub struct ProducerQueue {
     least: i32,
     since: Instant,
 }
 
-impl Default for Queue {
+impl Default for ProducerQueue {
     fn default() -> Self {
-        Queue {
+        ProducerQueue {
             least: i32::MAX,
             since: Instant::now(),
         }
     }
 }
 
-impl Queue {
-    /// So many wait now: whether there were no fewer for longer than `patience`.
+impl ProducerQueue {
+    /// Records the current number; returns whether it has not decreased for longer than `patience`.
     pub fn stands_still(&mut self, waiting: i32, patience: Duration) -> bool {
         if waiting < self.least {
             (self.least, self.since) = (waiting, Instant::now());
@@ -136,17 +136,17 @@ impl Queue {
 pub struct TopicWriter {
     brokers: String,
     topic: String,
-    producer: BaseProducer<Outcome>,
+    producer: BaseProducer<DeliveryErrors>,
 }
 
 #[derive(Default)]
-struct Outcome {
-    /// Why the first record that was refused was.
+struct DeliveryErrors {
+    /// Why the first refused record was refused.
     refused: Mutex<Option<String>>,
     trouble: Mutex<Option<String>>,
 }
 
-impl ClientContext for Outcome {
+impl ClientContext for DeliveryErrors {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         tracing::debug!(?level, fac, "{message}");
     }
@@ -157,7 +157,7 @@ impl ClientContext for Outcome {
     }
 }
 
-impl ProducerContext for Outcome {
+impl ProducerContext for DeliveryErrors {
     type DeliveryOpaque = ();
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
@@ -169,35 +169,35 @@ impl ProducerContext for Outcome {
 }
 
 impl TopicWriter {
-    /// Nothing is sent yet.
-    pub fn open(kafka: &Kafka, topic: &str) -> Result<Self, TopicError> {
+    /// Creates a writer; nothing is sent yet.
+    pub fn open(client: &KafkaClient, topic: &str) -> Result<Self, TopicError> {
         let mut config = ClientConfig::new();
         config.set("linger.ms", "5").set("enable.idempotence", "true");
-        configure(&mut config, &kafka.client);
-        let producer = config.create_with_context(Outcome::default());
+        configure(&mut config, client);
+        let producer = config.create_with_context(DeliveryErrors::default());
         Ok(TopicWriter {
-            brokers: kafka.client.brokers.clone(),
+            brokers: client.brokers.clone(),
             topic: topic.to_string(),
             producer: producer.map_err(|error| TopicError::Options {
-                brokers: kafka.client.brokers.clone(),
+                brokers: client.brokers.clone(),
                 reason: reason(error),
             })?,
         })
     }
 
-    /// Puts a record into the queue; waits while that is full.
+    /// Adds a record to the queue; waits while that is full.
     pub fn send(&self, record: TopicRecord<'_>) -> Result<(), TopicError> {
         put(&self.producer, &self.topic, record, Duration::MAX).map_err(|error| self.refused(describe(&error)))?;
         self.producer.poll(Duration::ZERO);
-        self.outcome()
+        self.check_delivery()
     }
 
-    /// Waits until brokers have taken every record.
+    /// Waits until brokers have accepted every record.
     pub fn flush(&self, patience: Duration) -> Result<(), TopicError> {
         let started = Instant::now();
-        // Errors are in the outcome, and a queue that is not empty says the rest.
+        // Errors are recorded in the outcome, and a queue that is not empty shows the rest.
         let _ = self.producer.flush(patience);
-        self.outcome()?;
+        self.check_delivery()?;
         let waiting = self.producer.in_flight_count();
         if waiting == 0 {
             return Ok(());
@@ -218,7 +218,7 @@ impl TopicWriter {
         })
     }
 
-    fn outcome(&self) -> Result<(), TopicError> {
+    fn check_delivery(&self) -> Result<(), TopicError> {
         let refused = self
             .producer
             .context()

@@ -1,28 +1,30 @@
-//! Takes a line of the embedded log apart: finds where `key` and `value` lie, without building anything.
+//! Splits a line of the embedded log: finds where `key` and `value` lie, without building a tree.
 //!
-//! The scan follows JSON's structure (strings, escapes, nesting), not its whole grammar: that a value is well formed
-//! is its decoder's to say.
+//! The scan follows only JSON's structure (strings, escapes, nesting). Whether a value is well-formed JSON is left to
+//! its decoder.
 
 use memchr::memchr2;
 
-/// The parts of a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}`, as they are written.
+/// The parts of a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}`, unparsed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Envelope<'a> {
-    /// JSON text; none where it is left out or null.
+pub(crate) struct LogEnvelope<'a> {
+    /// JSON text; none if it is missing or null.
     pub key: Option<&'a [u8]>,
     /// JSON text; none for a tombstone.
     pub value: Option<&'a [u8]>,
-    /// JSON text; none where they are left out or null.
+    /// JSON text; none if it is missing or null.
     pub headers: Option<&'a [u8]>,
-    /// Unix milliseconds, where it is a whole number.
+    /// Unix milliseconds; none unless it is an integer.
     pub ts_ms: Option<i64>,
 }
 
-/// Takes a line apart. None: the line is no object with a `value`, or it has a field that no record has, so that `value`
-/// is a field of its own.
-pub(crate) fn parse(line: &[u8]) -> Option<Envelope<'_>> {
+/// Splits a line. Returns none if the line is no object with a `value`, or has a field that no record has, because
+/// then `value` is an ordinary field of a row. A byte order mark is skipped, since some writers begin a file with
+/// one.
+pub(crate) fn parse(line: &[u8]) -> Option<LogEnvelope<'_>> {
+    let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
     let mut scan = Scan { line, at: 0 };
-    let mut envelope = Envelope::default();
+    let mut envelope = LogEnvelope::default();
     let mut has_value = false;
     scan.expect(b'{')?;
     if scan.peek()? == b'}' {
@@ -80,7 +82,7 @@ impl<'a> Scan<'a> {
         (self.next()? == byte).then_some(())
     }
 
-    /// The text of the value that starts here.
+    /// The text of the value that starts here; moves behind it.
     fn value(&mut self) -> Option<&'a [u8]> {
         let first = self.peek()?;
         let start = self.at;
@@ -101,7 +103,7 @@ impl<'a> Scan<'a> {
         Some(&self.line[start..self.at])
     }
 
-    /// Past the string that starts here.
+    /// Moves behind the string that starts here.
     fn string(&mut self) -> Option<()> {
         self.at += 1;
         loop {
@@ -114,7 +116,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Past the object or array that starts here.
+    /// Moves behind the object or array that starts here.
     fn nested(&mut self) -> Option<()> {
         let mut depth = 0usize;
         while let Some(byte) = self.line.get(self.at) {
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn the_parts_are_found_as_written_whatever_their_order() {
         let line = br#" { "headers" : {"a": [1, "}"]}, "value": {"q": "a \"b\" \\", "n": [1, {}]} , "ts_ms":17,"key": "k\"1" } "#;
-        let expected = Envelope {
+        let expected = LogEnvelope {
             key: Some(br#""k\"1""#),
             value: Some(br#"{"q": "a \"b\" \\", "n": [1, {}]}"#),
             headers: Some(br#"{"a": [1, "}"]}"#),
@@ -158,6 +160,13 @@ mod tests {
         assert_eq!(parse(br#"{"value":1,"ts_ms":"late"}"#).unwrap().ts_ms, None);
     }
 
+    /// The first line of a log with a byte order mark became a dead letter, because its `value` was taken for a row's
+    /// field.
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        assert_eq!(value("\u{feff}{\"value\": {\"id\": 1}}"), Some("{\"id\": 1}"));
+    }
+
     #[test]
     fn a_null_value_is_a_tombstone_and_a_missing_one_is_no_record() {
         assert_eq!(value(r#"{"key": 1, "value": null}"#), Some("(tombstone)"));
@@ -165,7 +174,7 @@ mod tests {
         assert_eq!(value("{}"), None);
     }
 
-    /// Of `{"sensor": 1, "value": {...}}` the sensor was lost: its own field `value` was taken for the whole of it.
+    /// `{"sensor": 1, "value": {...}}` lost its sensor, because its own field `value` was taken for the whole row.
     #[test]
     fn an_object_with_fields_that_no_record_has_is_no_record() {
         assert_eq!(value(r#"{"sensor":1,"value":{"a":1}}"#), None);

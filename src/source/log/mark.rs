@@ -1,27 +1,20 @@
-//! What a log held as far as it was read: enough to tell it from one that was written anew, however long that is.
+//! A fingerprint of the part of a log that was read, which tells whether a file is still the same log, whatever its
+//! length.
 //!
-//! A log only grows, so the first and the last bytes that were read stay where they were. Both are short: a look at a log
-//! takes two short reads, whatever its length.
+//! A log only grows, so the first and the last bytes that were read must stay where they were. Both ranges are short,
+//! so a check takes two short reads.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
-/// How many of the first bytes that were read are kept, and of the last. Positions in lakes are made with these.
+use crate::repr::LogMark;
+
+/// How many of the first and of the last bytes that were read are hashed. Stored positions depend on these sizes.
 const HEAD_BYTES: usize = 1 << 10;
 const TAIL_BYTES: usize = 256;
-
-/// What identifies a log that was read up to a byte.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogMark {
-    /// XXH3 of 64 bits, hexadecimal, of the first up to 1024 bytes of what was read.
-    pub head: String,
-    /// The same of the last up to 256 bytes.
-    pub tail: String,
-}
 
 /// The first and the last bytes of what was read of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,11 +24,11 @@ pub(super) struct HeldBytes {
 }
 
 impl HeldBytes {
-    /// Of a file's first `read` bytes.
+    /// Those of a file's first `read` bytes.
     ///
     /// # Errors
-    /// Of the file; `UnexpectedEof` where it is shorter.
-    pub fn of(file: &File, read: u64) -> io::Result<HeldBytes> {
+    /// Those of the file; `UnexpectedEof` if it is shorter.
+    pub fn read_from(file: &File, read: u64) -> io::Result<HeldBytes> {
         let kept = |most: usize| vec![0; usize::try_from(read).map_or(most, |read| read.min(most))];
         let (mut head, mut tail) = (kept(HEAD_BYTES), kept(TAIL_BYTES));
         file.read_exact_at(&mut head, 0)?;
@@ -44,7 +37,7 @@ impl HeldBytes {
         Ok(HeldBytes { head, tail })
     }
 
-    /// These bytes were read behind the others.
+    /// Adds bytes that were read behind the others.
     pub fn observe(&mut self, bytes: &[u8]) {
         let missing = HEAD_BYTES - self.head.len();
         self.head.extend_from_slice(&bytes[..bytes.len().min(missing)]);
@@ -54,7 +47,7 @@ impl HeldBytes {
         self.tail.extend_from_slice(last);
     }
 
-    /// None: nothing was read.
+    /// The hashes to store in a position; none if nothing was read.
     pub fn mark(&self) -> Option<LogMark> {
         let hash = |bytes: &[u8]| format!("{:016x}", XxHash3_64::oneshot(bytes));
         (!self.head.is_empty()).then(|| LogMark {
@@ -64,9 +57,9 @@ impl HeldBytes {
     }
 }
 
-/// Whether a file begins with the bytes of which `mark` was made.
+/// Whether a file's first `read` bytes match `mark`.
 pub(super) fn begins_with(file: &File, read: u64, mark: &LogMark) -> bool {
-    HeldBytes::of(file, read).is_ok_and(|held| held.mark().as_ref() == Some(mark))
+    HeldBytes::read_from(file, read).is_ok_and(|held| held.mark().as_ref() == Some(mark))
 }
 
 #[cfg(test)]
@@ -85,12 +78,12 @@ mod tests {
             for bytes in bytes.chunks(piece) {
                 held.observe(bytes);
                 read += bytes.len() as u64;
-                assert_eq!(held, HeldBytes::of(&file, read).expect("read"), "{piece} {read}");
+                assert_eq!(held, HeldBytes::read_from(&file, read).expect("read"), "{piece} {read}");
             }
             assert!(begins_with(&file, read, &held.mark().expect("a mark")));
             assert!(!begins_with(&file, read - 1, &held.mark().expect("a mark")));
             assert!(!begins_with(&file, read + 1, &held.mark().expect("a mark")));
         }
-        assert_eq!(HeldBytes::of(&file, 0).expect("nothing is read").mark(), None);
+        assert_eq!(HeldBytes::read_from(&file, 0).expect("nothing is read").mark(), None);
     }
 }

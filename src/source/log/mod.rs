@@ -1,37 +1,39 @@
 //! The `log` feed: follows a folder with one append-only NDJSON file per partition.
 //!
-//! 1. A record's offset is the byte where its line starts; `Position::next` is the byte behind the last whole line
-//!    that was handed over. A line without its end is waited for.
-//! 2. Partitions take turns, a batch each, so that one with a backlog does not keep the others waiting.
-//! 3. A line that is no record (broken, or an object without `value`) is handed on whole, as a value: its decoder
-//!    takes it or rejects it with its bytes. `verify`, which sees payloads alone, then judges as the run did.
-//! 4. What reading stopped at must still be there. A partition that lost bytes, was written anew or is gone is not read on
-//!    until what was read of it is back, nor is one that cannot be read; the others are, and the feed waits ([`FeedFault`]).
-//!    A file that another one was put in place of is opened anew, and held to the same. With `on_missing = "earliest"` what
-//!    is there is read from its beginning instead: its offsets go on where those before ended ([`Position::base`](super::Position::base)), and a
-//!    dead letter tells of it. Whether a log is the one that was read is told by its length, and by the first and last bytes
-//!    that were read of it ([`mark`]): when it is opened, when it changed without growing, and behind each read.
-//! 5. A log is text. Of formats whose records may be none, keys and values are JSON strings of base64; what is no such
-//!    string is taken as it is written.
+//! 1. A record's offset is the byte where its line starts; `Position::next` is the byte behind the last complete line
+//!    that was handed over. A line without a line end is not read yet.
+//! 2. Partitions take turns, one batch each, so that one with a backlog does not keep the others waiting.
+//! 3. A line that is no record (broken, or an object without `value`) is handed over whole, as a value: its decoder
+//!    accepts it or rejects it with its bytes. So `verify`, which sees only payloads, decides as the run did.
+//! 4. The part that was read must still be there. A partition that lost bytes, was rewritten or is gone is not read
+//!    until that part is restored, nor is one that cannot be read; other partitions are read, and the feed waits
+//!    ([`FeedFault`]). A file that replaces another is opened, and checked in the same way. With `on_missing =
+//!    "earliest"` the present file is read from its beginning instead: its offsets continue where the earlier ones
+//!    ended ([`Position::base`](super::Position::base)), and a dead letter reports it. A log is recognised by its
+//!    length and by the first and last bytes that were read ([`mark`]). This is checked when it is opened, when it
+//!    changed without growing, and after each read.
+//! 5. A log is text. If a format's records may be binary, keys and values are JSON strings of base64; anything else
+//!    is taken literally.
+//! 6. Only regular files are opened, and links may lead out of the folder only if the feed allows it. Files that are
+//!    left out are reported, whatever the reason.
+//! 7. A line above `max_record` is a dead letter with its first bytes. It is skipped in pieces and never buffered as
+//!    a whole.
 //!
-//! 6. What is no regular file is not opened, and links lead out of the folder only where the feed allows it. That is said,
-//!    as is what of the folder is not taken otherwise.
-//! 7. A line above `max_record` is a dead letter with its first bytes. It is passed over piece by piece and never held.
+//! One thread per feed polls the size of every partition: often while records arrive, less often while none do.
 //!
-//! One thread per feed looks at every partition's size: often while records come, less often while none do.
-//!
-//! When a record arrived, only its writer knows. A look finds that bytes came since the look before; the file's own time
-//! is that of the last write. So a line that came alone arrived at the file's time, and of several that came between
-//! two looks each counts from the look before: latencies are overstated by at most the time between looks (5 ms while
-//! records come, up to 50 ms after a pause), and never understated.
+//! Only the writer knows when a record arrived. A poll shows that bytes were added since the poll before, and the
+//! file's modification time is that of the last write. So a line that arrived alone counts from the modification
+//! time, and several lines that arrived between two polls count from the earlier poll: latencies are overstated by at
+//! most the interval of polls (5 ms while records arrive, up to 50 ms after a pause), and never understated.
 
+mod connector;
 mod envelope;
 mod mark;
 mod partition;
 mod renamed;
 mod writer;
 
-pub use mark::LogMark;
+pub use crate::repr::LogMark;
 pub use writer::{LogRecord, LogWriter};
 
 use std::borrow::Cow;
@@ -46,25 +48,27 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::{memchr, memrchr};
 
-use super::batch::{BatchBuilder, Record};
+use super::Decode;
+use super::batch::{BatchBuilder, SourceRecord};
+use super::error::ReaderExit;
 use super::fault::FeedFault;
+use super::feed_handle::FeedHandle;
 use super::files::what_is_in;
 use super::guard::open_regular;
 use super::kept_open::KeptOpen;
 use super::names::partition_of;
-use super::outlet::{Ended, Hand};
-use super::readers::{ReaderOptions, Starter};
-use super::{Decode, Position, Progress, SourceError};
+use super::options::ReaderOptions;
 use crate::decode::FIRST_BYTES;
 use crate::definition::{LogRules, OnMissing};
+use crate::repr::Position;
 use crate::shown::shown_path;
-use envelope::Envelope;
+use envelope::LogEnvelope;
 use mark::HeldBytes;
 use partition::Partition;
 
-/// Takes a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}` apart. None: it is no such object.
+/// Splits a line `{"key": ..., "value": ..., "ts_ms": ..., "headers": {...}}`. Returns none if it is no such object.
 pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
-    let Envelope {
+    let LogEnvelope {
         key,
         value,
         headers,
@@ -78,53 +82,19 @@ pub fn parse_record(line: &[u8]) -> Option<LogRecord<'_>> {
     })
 }
 
-/// How many bytes one read asks for, at first; a longer line makes it grow.
+/// How many bytes one read asks for at first; longer lines make it grow.
 const READ_BYTES: usize = 1 << 20;
-/// Bytes of a line above `max_record` that are passed over before another partition has its turn.
+/// How many bytes of a line above `max_record` are skipped before another partition has its turn.
 const PASSED_BYTES: u64 = 8 << 20;
-/// How long a last line may be without its end before that is said.
+/// How long a last line may lack its end before that is reported.
 const TORN_PATIENCE: Duration = Duration::from_secs(10);
-/// What to do about a log that holds no more what was read of it.
+/// The advice for a log that no longer holds what was read.
 const RESTORE: &str =
     "restore it, or set on_missing = \"earliest\" in the feed, which reads what it holds now from its beginning";
-/// The longest pause of a feed that waits.
+/// The longest pause between two attempts of a feed that waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Starts the feed's thread.
-pub(crate) fn start(
-    starter: &mut Starter,
-    hand: Hand,
-    (folder, rules): (&Path, LogRules),
-    resume: &Progress,
-) -> Result<(), SourceError> {
-    let positions = hand
-        .positions(resume)
-        .filter(|(name, _)| hand.reads(name))
-        .map(|(name, position)| (name.to_string(), LogPlace::of(position)))
-        .collect();
-    let (options, decoders) = (starter.options.clone(), starter.decoders.clone());
-    let folder = folder.to_path_buf();
-    starter.spawn(&hand, move |hand| {
-        let decode = decoders(hand.input, hand.feed);
-        Follower {
-            hand,
-            options,
-            folder,
-            rules,
-            decode,
-            positions,
-            partitions: BTreeMap::new(),
-            buffer: Vec::new(),
-            fault: FeedFault::default(),
-            unseen: None,
-            said: LogSayings::default(),
-            has_claimed: false,
-        }
-        .follow()
-    })
-}
-
-/// The bytes that stand as base64 in a JSON string, or what is written.
+/// The decoded bytes of a JSON string of base64, or else the text itself.
 fn bytes_of(written: &[u8]) -> Cow<'_, [u8]> {
     let quoted = written.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
     let decoded = quoted.and_then(|text| STANDARD.decode(text).ok());
@@ -138,17 +108,17 @@ fn plain(written: &[u8], is_binary: bool) -> Cow<'_, [u8]> {
     }
 }
 
-/// Why something of the log is not read now.
+/// Why a part of the log is not read now.
 enum LogUnread {
-    Ended(Ended),
-    /// It can be once this is mended.
+    Ended(ReaderExit),
+    /// It can be read once this cause is repaired.
     Waits(String),
-    /// What was read of a log is not in it.
+    /// The log no longer holds what was read.
     Lost(String),
 }
 
-impl From<Ended> for LogUnread {
-    fn from(ended: Ended) -> Self {
+impl From<ReaderExit> for LogUnread {
+    fn from(ended: ReaderExit) -> Self {
         LogUnread::Ended(ended)
     }
 }
@@ -157,7 +127,7 @@ fn waits(path: &Path, error: std::io::Error) -> LogUnread {
     LogUnread::Waits(format!("could not read {}: {error}", shown_path(path)))
 }
 
-/// A log that ends before what was read of it.
+/// The error for a log that ends before the position up to which it was read.
 fn shrank(path: &Path, size: u64, next: u64) -> LogUnread {
     LogUnread::Lost(format!(
         "log {} is {size} bytes long, but was read up to byte {next}, and a log must only grow",
@@ -170,14 +140,14 @@ fn shrank(path: &Path, size: u64, next: u64) -> LogUnread {
 struct LogPlace {
     /// The next byte to read.
     next: u64,
-    /// The number of the file's first one.
+    /// The offset of the file's first byte.
     base: u64,
-    /// None: nothing was read of the file, or a lake has its position from before there were marks.
+    /// None if nothing of the file was read, or if the position was stored before marks were introduced.
     mark: Option<LogMark>,
 }
 
 impl LogPlace {
-    fn of(position: &Position) -> LogPlace {
+    fn from_position(position: &Position) -> LogPlace {
         LogPlace {
             next: position.next,
             base: position.base,
@@ -194,41 +164,55 @@ impl LogPlace {
     }
 }
 
-/// The partition that a file of the folder is called for. None: it is called like no partition.
+/// The partition of a file in the folder; none if its name is not that of a partition.
 fn partition_file(path: &Path) -> Option<Arc<str>> {
     let stem = path.file_name()?.as_bytes().strip_suffix(b".ndjson")?;
     (!matches!(stem.first(), Some(b'.' | b'_'))).then(|| partition_of(stem))
 }
 
-/// What was said already.
+/// Whether a file's name would be a log's in another case of letters, or without a compression suffix.
+fn is_nearly_log(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_ascii_lowercase();
+    let packed = [".gz", ".zst", ".bz2", ".xz"]
+        .iter()
+        .find_map(|ending| name.strip_suffix(ending));
+    !name.starts_with(['.', '_']) && packed.unwrap_or(&name).ends_with(".ndjson")
+}
+
+/// What was reported already.
 #[derive(Default)]
-struct LogSayings {
-    /// Of files that are left out.
+struct ReportedNotices {
+    /// The files reported as left out.
     left_out: BTreeSet<PathBuf>,
-    of_hidden: bool,
-    of_nothing: bool,
+    hidden: bool,
+    nearly: bool,
+    nothing: bool,
 }
 
 struct Follower {
-    hand: Hand,
+    handle: FeedHandle,
     options: ReaderOptions,
     folder: PathBuf,
     rules: LogRules,
     decode: Decode,
-    /// Of partitions not yet opened.
+    /// The positions of partitions that are not open yet.
     positions: BTreeMap<String, LogPlace>,
     partitions: BTreeMap<Arc<str>, Partition>,
     buffer: Vec<u8>,
     fault: FeedFault,
-    /// Why the last look into the folder did not show all that is there.
+    /// Why the newest look into the folder did not show everything.
     unseen: Option<String>,
-    said: LogSayings,
-    /// A renamed log was found, and is to be opened.
+    reported: ReportedNotices,
+    /// Whether a renamed log was found and still has to be opened.
     has_claimed: bool,
 }
 
 impl Follower {
-    fn follow(mut self) -> Result<(), Ended> {
+    fn follow(mut self) -> Result<(), ReaderExit> {
         self.look_into_folder()?;
         let mut pause = self.options.log_poll;
         let mut looked = Instant::now();
@@ -236,7 +220,7 @@ impl Follower {
             let (mut took, mut unread) = (0, None);
             let names: Vec<Arc<str>> = self.partitions.keys().cloned().collect();
             for name in &names {
-                match self.turn(name) {
+                match self.hand_over_batch(name) {
                     Ok(bytes) => took += bytes,
                     Err(LogUnread::Ended(ended)) => return Err(ended),
                     Err(LogUnread::Waits(cause) | LogUnread::Lost(cause)) => unread = unread.or(Some(cause)),
@@ -245,7 +229,7 @@ impl Follower {
             self.report_lag();
             if took > 0 {
                 pause = self.options.log_poll;
-                self.hand.check()?;
+                self.handle.check()?;
                 continue;
             }
             if std::mem::take(&mut self.has_claimed) || looked.elapsed() >= self.options.log_idle_poll {
@@ -255,15 +239,15 @@ impl Follower {
                 }
             }
             let cause = self.unseen.clone().or(unread);
-            self.fault.observe(&self.hand, &self.options, cause);
+            self.fault.observe(&self.handle, &self.options, cause);
             let exhausted = !self.fault.is_there() || self.fault.lasts();
-            self.hand.gauges.set_exhausted(exhausted);
+            self.handle.gauges.set_exhausted(exhausted);
             let ends = exhausted && self.options.stop_at_end;
-            self.tell_torn(if ends { Duration::ZERO } else { TORN_PATIENCE });
+            self.warn_torn(if ends { Duration::ZERO } else { TORN_PATIENCE });
             if ends {
                 return Ok(());
             }
-            self.hand.sleep(pause)?;
+            self.handle.sleep(pause)?;
             let longest = match self.fault.is_there() {
                 true => LONGEST_WAIT,
                 false => self.options.log_idle_poll.max(self.options.log_poll),
@@ -272,8 +256,8 @@ impl Follower {
         }
     }
 
-    /// Opens partitions that are new; says whether there were any.
-    fn look_into_folder(&mut self) -> Result<bool, Ended> {
+    /// Opens new partitions; returns whether there were any.
+    fn look_into_folder(&mut self) -> Result<bool, ReaderExit> {
         match self.find_partitions() {
             Ok(found) => {
                 self.unseen = None;
@@ -287,11 +271,11 @@ impl Follower {
         }
     }
 
-    /// A folder that is not there yet has no partitions.
+    /// Opens new partitions. A folder that does not exist yet has none.
     fn find_partitions(&mut self) -> Result<bool, LogUnread> {
         let entries = match std::fs::read_dir(&self.folder) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                self.tell_nothing("does not exist; what comes there is read");
+                self.warn_nothing("does not exist; what comes there is read");
                 return match self.was_read() {
                     false => Ok(false),
                     true => Err(LogUnread::Waits(format!(
@@ -303,12 +287,13 @@ impl Follower {
             entries => entries.map_err(|e| waits(&self.folder, e))?,
         };
         let (mut found, mut waiting, mut hidden) = (false, None, 0);
-        let mut files = Vec::new();
+        let (mut files, mut nearly) = (Vec::new(), Vec::new());
         for entry in entries {
             let path = entry.map_err(|e| waits(&self.folder, e))?.path();
             match partition_file(&path) {
-                Some(name) if self.partitions.contains_key(&name) || !self.hand.reads(&name) => {}
+                Some(name) if self.partitions.contains_key(&name) || !self.handle.reads(&name) => {}
                 Some(name) => files.push((name, path)),
+                None if is_nearly_log(&path) => nearly.push(path),
                 None => hidden += usize::from(path.extension().is_some_and(|ending| ending == "ndjson")),
             }
         }
@@ -330,7 +315,7 @@ impl Follower {
             }
             match self.open(&name, &path) {
                 Ok(Some(partition)) => {
-                    self.said.left_out.remove(&path);
+                    self.reported.left_out.remove(&path);
                     self.positions.remove(&*name);
                     self.partitions.insert(name, partition);
                     found = true;
@@ -340,11 +325,12 @@ impl Follower {
                 Err(ended) => return Err(ended),
             }
         }
-        self.tell_hidden(hidden);
+        self.warn_hidden(hidden);
+        self.warn_nearly(nearly);
         if let Some(cause) = waiting {
             return Err(LogUnread::Waits(cause));
         }
-        // By (4), progress without a file.
+        // By (4), a position whose file is missing.
         let waits = self.rules.on_missing == OnMissing::Stop;
         let is_read = |place: &LogPlace| place.next > place.base;
         if let Some((name, place)) = self.positions.iter().find(|(_, place)| waits && is_read(place)) {
@@ -357,7 +343,7 @@ impl Follower {
         }
         if self.partitions.is_empty() {
             let there = what_is_in(&self.folder);
-            self.tell_nothing(&format!("has no <partition>.ndjson: it {there}"));
+            self.warn_nothing(&format!("has no <partition>.ndjson: it {there}"));
         }
         Ok(found)
     }
@@ -366,16 +352,16 @@ impl Follower {
         !self.partitions.is_empty() || self.positions.values().any(|place| place.next > place.base)
     }
 
-    /// Opens a partition; none: it is left out, and that is said.
+    /// Opens a partition; none if it is left out, which is reported.
     fn open(&mut self, name: &Arc<str>, path: &Path) -> Result<Option<Partition>, LogUnread> {
         let within = self.within()?;
-        let kept = KeptOpen::take().map_err(|error| waits(path, error))?;
+        let kept = KeptOpen::acquire().map_err(|error| waits(path, error))?;
         let file = match open_regular(path, within.as_deref()) {
             Ok(file) => file,
             Err(error) if is_left_out(&error) && !self.positions.contains_key(&**name) => {
-                if self.said.left_out.insert(path.to_path_buf()) {
+                if self.reported.left_out.insert(path.to_path_buf()) {
                     let path = shown_path(path);
-                    tracing::warn!(feed = self.hand.name(), "{path} is left out of the log: {error}");
+                    tracing::warn!(feed = self.handle.name(), "{path} is left out of the log: {error}");
                 }
                 return Ok(None);
             }
@@ -387,16 +373,16 @@ impl Follower {
         match check_read(&mut partition, place.mark.as_ref()) {
             Ok(()) if place.mark.is_none() && place.next > place.base => {
                 let position = partition.position(partition.next);
-                self.hand.conclude(name, position, None, Instant::now())?;
+                self.handle.conclude(name, position, None, Instant::now())?;
             }
             Ok(()) => {}
-            Err(unread) => self.settle_lost(&mut partition, place.mark, unread)?,
+            Err(unread) => self.handle_lost(&mut partition, place.mark, unread)?,
         }
         Ok(Some(partition))
     }
 
-    /// What becomes of a partition that lost what was read of it, by (4).
-    fn settle_lost(
+    /// Handles a partition that lost what was read of it, by (4).
+    fn handle_lost(
         &mut self,
         partition: &mut Partition,
         mark: Option<LogMark>,
@@ -410,7 +396,7 @@ impl Follower {
                 partition.begin_anew();
                 let reason = format!("{what}: what it holds now is read from its beginning");
                 let position = partition.position(partition.next);
-                self.hand
+                self.handle
                     .conclude(&partition.name, position, Some(reason), Instant::now())?;
                 Ok(())
             }
@@ -430,25 +416,39 @@ impl Follower {
         }
     }
 
-    fn tell_nothing(&mut self, what: &str) {
-        if !std::mem::replace(&mut self.said.of_nothing, true) {
-            tracing::warn!(feed = self.hand.name(), "folder {} {what}", shown_path(&self.folder));
+    fn warn_nothing(&mut self, what: &str) {
+        if !std::mem::replace(&mut self.reported.nothing, true) {
+            tracing::warn!(feed = self.handle.name(), "folder {} {what}", shown_path(&self.folder));
         }
     }
 
-    fn tell_hidden(&mut self, count: usize) {
-        if count > 0 && !std::mem::replace(&mut self.said.of_hidden, true) {
+    fn warn_hidden(&mut self, count: usize) {
+        if count > 0 && !std::mem::replace(&mut self.reported.hidden, true) {
             let folder = shown_path(&self.folder);
             tracing::warn!(
-                feed = self.hand.name(),
+                feed = self.handle.name(),
                 "{count} files of {folder} begin with _ or . and are left out of the log; rename what is to be read"
             );
         }
     }
 
-    /// Says of last lines that they have had no end for so long.
-    fn tell_torn(&mut self, patience: Duration) {
-        let feed = self.hand.name();
+    fn warn_nearly(&mut self, nearly: Vec<PathBuf>) {
+        let count = nearly.len();
+        if let Some(first) = nearly.into_iter().min()
+            && !std::mem::replace(&mut self.reported.nearly, true)
+        {
+            tracing::warn!(
+                feed = self.handle.name(),
+                "{count} of the files differ from <partition>.ndjson in the case of letters, or are packed, and are left out of the \
+                 log, such as {}; rename or unpack what is to be read",
+                shown_path(&first)
+            );
+        }
+    }
+
+    /// Reports last lines that have lacked their end for this long.
+    fn warn_torn(&mut self, patience: Duration) {
+        let feed = self.handle.name();
         for partition in self.partitions.values_mut() {
             if let Some(since) = partition.observe_patience(patience) {
                 let (path, bytes) = (shown_path(&partition.path), partition.torn - partition.next);
@@ -464,11 +464,11 @@ impl Follower {
 
     fn report_lag(&self) {
         let lag = self.partitions.values().map(|p| p.size - p.next).sum();
-        self.hand.gauges.set_lag(0, lag);
+        self.handle.gauges.set_lag(0, lag);
     }
 
-    /// Hands over one batch of a partition, if whole lines are there; returns how many bytes it took.
-    fn turn(&mut self, name: &Arc<str>) -> Result<u64, LogUnread> {
+    /// Hands over one batch of a partition, if it has complete lines; returns how many bytes the batch covers.
+    fn hand_over_batch(&mut self, name: &Arc<str>) -> Result<u64, LogUnread> {
         let mut partition = self.partitions.remove(name).expect("named from the map's own keys");
         let took = self.take_batch(&mut partition);
         self.partitions.insert(name.clone(), partition);
@@ -476,14 +476,14 @@ impl Follower {
     }
 
     fn take_batch(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
-        // By the bytes of the last look, before a new one moves `seen`.
+        // Bytes known from the newest look are read first, because a new look would move `seen` forward.
         if partition.is_doubtful || partition.size == partition.torn.max(partition.next) {
-            self.look(partition)?;
+            self.check_file(partition)?;
             if partition.size == partition.torn.max(partition.next) {
                 return Ok(0);
             }
         }
-        self.hand.gauges.set_exhausted(false);
+        self.handle.gauges.set_exhausted(false);
         if partition.passed > partition.next {
             return self.pass_over(partition);
         }
@@ -497,43 +497,43 @@ impl Follower {
             if let Some(end) = memrchr(b'\n', &self.buffer) {
                 break end + 1;
             }
-            if length > self.hand.limits.record {
+            if length > self.handle.limits.record {
                 return self.pass_over(partition);
             }
             if partition.next + length as u64 == partition.size {
                 partition.observe_torn(); // by (1)
                 return Ok(0);
             }
-            ask = (ask * 4).min(self.hand.limits.record.saturating_add(1));
+            ask = (ask * 4).min(self.handle.limits.record.saturating_add(1));
         };
         if !partition.holds_what_was_read() {
-            return self.doubt(partition);
+            return self.recheck(partition);
         }
         let (mut at, start, mut observed) = (0, partition.next, 0);
         let arrived = partition.arrived(&self.buffer[..lines]);
-        let mut batch = BatchBuilder::new(self.hand.limits);
-        let is_binary = self.hand.feed().format.is_binary();
+        let mut batch = BatchBuilder::new(self.handle.limits);
+        let is_binary = self.handle.feed().format.is_binary();
         while at < lines {
             let length = memchr(b'\n', &self.buffer[at..lines]).expect("by the loop above a line's end is last");
             let line = self.buffer[at..at + length].trim_ascii();
-            if length > self.hand.limits.record {
+            if length > self.handle.limits.record {
                 batch.push(cut(start + at as u64, &self.buffer[at..at + length], length as u64));
             } else if !line.is_empty() {
                 let parsed = envelope::parse(line);
                 let is_binary = is_binary && parsed.is_some(); // by (3) and (5)
-                let e = parsed.unwrap_or(Envelope {
+                let e = parsed.unwrap_or(LogEnvelope {
                     value: Some(line),
-                    ..Envelope::default()
+                    ..LogEnvelope::default()
                 });
                 let key = e.key.map(|key| plain(key, is_binary));
                 let value = e.value.map(|value| plain(value, is_binary));
-                batch.push(Record {
+                batch.push(SourceRecord {
                     offset: start + at as u64,
                     key: key.as_deref(),
                     value: value.as_deref(),
                     headers: e.headers.and_then(|headers| std::str::from_utf8(headers).ok()),
                     ts_ms: e.ts_ms,
-                    ..Record::default()
+                    ..SourceRecord::default()
                 });
             }
             at += length + 1;
@@ -541,8 +541,8 @@ impl Follower {
                 partition.held.observe(&self.buffer[observed..at]);
                 observed = at;
                 let position = partition.position(start + at as u64);
-                let (name, raw) = (&partition.name, batch.take(None));
-                self.hand.deliver(&mut self.decode, name, raw, position, arrived)?;
+                let (name, raw) = (&partition.name, batch.finish(None));
+                self.handle.deliver(&mut self.decode, name, raw, position, arrived)?;
             }
         }
         partition.held.observe(&self.buffer[observed..lines]);
@@ -551,7 +551,7 @@ impl Follower {
         Ok(lines as u64)
     }
 
-    /// Passes over a line above the limit, by (7), and hands over its first bytes once its end is found.
+    /// Skips a line above the limit, by (7), and hands over its first bytes once its end is found.
     fn pass_over(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
         let start = partition.next;
         let first = FIRST_BYTES.min((partition.size - start) as usize);
@@ -562,7 +562,7 @@ impl Follower {
         let from = partition.passed.max(start);
         let mut at = from;
         loop {
-            self.hand.check()?;
+            self.handle.check()?;
             partition.passed = at;
             if at - from >= PASSED_BYTES {
                 return Ok(at - from); // by (2)
@@ -581,15 +581,15 @@ impl Follower {
             };
             let end = at + end as u64;
             if !partition.holds_what_was_read() {
-                return self.doubt(partition);
+                return self.recheck(partition);
             }
-            let held = HeldBytes::of(&partition.file, end + 1 - partition.base);
+            let held = HeldBytes::read_from(&partition.file, end + 1 - partition.base);
             partition.held = held.map_err(|e| waits(&partition.path, e))?;
-            let mut batch = BatchBuilder::new(self.hand.limits);
+            let mut batch = BatchBuilder::new(self.handle.limits);
             batch.push(cut(start, &first, end - start));
             let (name, position) = (&partition.name, partition.position(end + 1));
-            let raw = batch.take(None);
-            self.hand
+            let raw = batch.finish(None);
+            self.handle
                 .deliver(&mut self.decode, name, raw, position, Instant::now())?;
             partition.next = end + 1;
             partition.torn = partition.next;
@@ -598,23 +598,23 @@ impl Follower {
         }
     }
 
-    /// A read that failed: perhaps the file is shorter than it was when it was looked at.
+    /// Handles a failed read: perhaps the file is shorter than at the last look.
     fn observe_unread(&mut self, partition: &mut Partition, error: std::io::Error) -> Result<u64, LogUnread> {
         match error.kind() {
-            ErrorKind::UnexpectedEof => self.look(partition).map(|()| 0),
+            ErrorKind::UnexpectedEof => self.check_file(partition).map(|()| 0),
             _ => Err(waits(&partition.path, error)),
         }
     }
 
-    /// What was read is not in the file any more: tells whether there is something else to read.
-    fn doubt(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
+    /// Handles a file that no longer holds what was read; returns 1 if there is more to read now, and 0 otherwise.
+    fn recheck(&mut self, partition: &mut Partition) -> Result<u64, LogUnread> {
         partition.is_doubtful = true;
-        self.look(partition)?;
+        self.check_file(partition)?;
         Ok(u64::from(partition.size > partition.next))
     }
 
-    /// Looks how long a partition's file is, and when it was written last; by (4) whether it is the one that was read.
-    fn look(&mut self, partition: &mut Partition) -> Result<(), LogUnread> {
+    /// Checks a partition's length and modification time, and by (4) whether it is still the log that was read.
+    fn check_file(&mut self, partition: &mut Partition) -> Result<(), LogUnread> {
         let mut metadata = match std::fs::metadata(&partition.path) {
             Err(e) if e.kind() == ErrorKind::NotFound && self.folder.is_dir() => None,
             metadata => Some(metadata.map_err(|e| waits(&partition.path, e))?),
@@ -625,7 +625,7 @@ impl Follower {
                 partition.is_doubtful = true;
                 let lost = shrank(&partition.path, 0, read);
                 let mark = partition.held.mark();
-                self.settle_lost(partition, mark, lost)?;
+                self.handle_lost(partition, mark, lost)?;
             }
             None => {}
             Some(looked_at) => {
@@ -639,10 +639,10 @@ impl Follower {
                     }
                     let mark = partition.held.mark();
                     if let Err(unread) = check_read(partition, mark.as_ref()) {
-                        self.settle_lost(partition, mark, unread)?;
+                        self.handle_lost(partition, mark, unread)?;
                     }
                     partition.is_doubtful = false;
-                    // As of the check.
+                    // The metadata as of the check.
                     let checked = partition.file.metadata();
                     metadata = Some(checked.map_err(|e| waits(&partition.path, e))?);
                 }
@@ -655,8 +655,8 @@ impl Follower {
     }
 }
 
-/// Whether a partition's file still has what was read of it, by (4), and a line's end where reading stopped. Without a mark
-/// it is taken as the one that was read.
+/// Checks by (4) that a partition's file still holds what was read, and has a line end where reading stopped. Without
+/// a mark it is assumed to be the same log.
 fn check_read(partition: &mut Partition, mark: Option<&LogMark>) -> Result<(), LogUnread> {
     let (path, next) = (partition.path.clone(), partition.next - partition.base);
     let size = partition.file.metadata().map_err(|e| waits(&path, e))?.len();
@@ -675,7 +675,7 @@ fn check_read(partition: &mut Partition, mark: Option<&LogMark>) -> Result<(), L
             )));
         }
     }
-    let held = HeldBytes::of(&partition.file, next).map_err(|e| waits(&path, e))?;
+    let held = HeldBytes::read_from(&partition.file, next).map_err(|e| waits(&path, e))?;
     if mark.is_some() && held.mark().as_ref() != mark {
         return Err(LogUnread::Lost(format!(
             "log {} holds other bytes than were read of it, up to byte {next}, so it was written anew",
@@ -686,17 +686,17 @@ fn check_read(partition: &mut Partition, mark: Option<&LogMark>) -> Result<(), L
     Ok(())
 }
 
-/// A record of which only the first bytes are taken, for it has so many.
-fn cut(offset: u64, first: &[u8], length: u64) -> Record<'_> {
-    Record {
+/// A record of which only the first bytes are kept, because its length exceeds the limit.
+fn cut(offset: u64, first: &[u8], length: u64) -> SourceRecord<'_> {
+    SourceRecord {
         offset,
         value: Some(&first[..first.len().min(FIRST_BYTES)]),
         cut_from: Some(length),
-        ..Record::default()
+        ..SourceRecord::default()
     }
 }
 
-/// Whether a file that could not be opened so is none of the log's.
+/// Whether a file that could not be opened, for this reason, does not belong to the log.
 fn is_left_out(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::ELOOP)
         || matches!(

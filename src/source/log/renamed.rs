@@ -1,29 +1,30 @@
 //! Logs that were renamed within their folder, as rotation does (`0.ndjson` to `0-20261129.ndjson`).
 //!
-//! A file that no position is known of, and that begins with what was read of a partition that has it no more, is that
-//! partition's file with another name. It is not read again: where the feed begins lost logs anew, it is read on behind
-//! what was read; elsewhere it waits as the partition does.
+//! A file without a known position that begins with what was read of a partition, while that partition's own file no
+//! longer does, is that partition's file under another name. It is not read again: with `on_missing = "earliest"` it
+//! is read behind what was read, otherwise it waits as the partition does.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::mark::{LogMark, begins_with};
+use super::mark::begins_with;
 use super::{Follower, LogPlace, LogUnread, RESTORE, partition_file, waits};
 use crate::definition::OnMissing;
+use crate::repr::LogMark;
 use crate::shown::shown_path;
 use crate::source::guard::open_regular;
 
-/// A partition whose file holds no more what was read of it.
+/// A partition whose file no longer holds what was read of it.
 pub(super) struct LostLog {
     path: PathBuf,
-    /// How many bytes of it were read.
+    /// How many bytes of the file were read.
     read: u64,
     mark: LogMark,
 }
 
 impl Follower {
-    /// The partitions that lost what was read of them, as of now.
+    /// The partitions that have lost what was read of them, as of now.
     pub(super) fn lost(&self) -> Result<Vec<LostLog>, LogUnread> {
         let within = self.within()?;
         let open = self.partitions.values().map(|partition| {
@@ -43,7 +44,7 @@ impl Follower {
         Ok(lost.collect())
     }
 
-    /// Why a file of which nothing was read is not read now: it is one of these, renamed. None: it is not.
+    /// If a file of which nothing was read is one of the `lost` logs under another name: why it is not read now.
     pub(super) fn renamed(&self, path: &Path, lost: &[LostLog]) -> Result<Option<String>, LogUnread> {
         let Some(within) = (!lost.is_empty()).then(|| self.within()).transpose()? else {
             return Ok(None);
@@ -61,7 +62,8 @@ impl Follower {
         }))
     }
 
-    /// A partition lost what was read of it, and begins anew: where its file has another name now, that is read on.
+    /// Called when a partition lost what was read and begins anew: if its file now has another name, reading
+    /// continues there.
     pub(super) fn claim_renamed(&mut self, name: &str, read: u64, mark: &LogMark) -> Result<(), LogUnread> {
         let within = self.within()?;
         let entries = std::fs::read_dir(&self.folder).map_err(|e| waits(&self.folder, e))?;
@@ -71,7 +73,7 @@ impl Follower {
                 continue;
             };
             let is_known = self.partitions.contains_key(&renamed) || self.positions.contains_key(&*renamed);
-            if is_known || !self.hand.reads(&renamed) {
+            if is_known || !self.handle.reads(&renamed) {
                 continue;
             }
             let file = open_regular(&path, within.as_deref());
@@ -79,7 +81,7 @@ impl Follower {
                 continue;
             }
             tracing::warn!(
-                feed = self.hand.name(),
+                feed = self.handle.name(),
                 "{} begins with what was read of partition {name}, so it is that log, renamed: it is read on from byte {read}",
                 shown_path(&path)
             );
@@ -88,7 +90,7 @@ impl Follower {
                 base: 0,
                 mark: Some(mark.clone()),
             };
-            self.hand.conclude(&renamed, place.position(), None, Instant::now())?;
+            self.handle.conclude(&renamed, place.position(), None, Instant::now())?;
             self.positions.insert(renamed.to_string(), place);
             self.has_claimed = true;
             return Ok(());
@@ -96,7 +98,7 @@ impl Follower {
         Ok(())
     }
 
-    /// The same of partitions whose files are gone.
+    /// The same for partitions whose files are gone.
     pub(super) fn claim_gone(&mut self) -> Result<(), LogUnread> {
         if self.rules.on_missing != OnMissing::Earliest {
             return Ok(());
@@ -116,7 +118,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Sorts files that were read from in front of new ones. Once the former are opened it is known which logs are gone, and
+    /// Sorts files with a known position before new ones. Once those are opened, it is known which logs are gone, and
     /// so which of the new files may be one of them under another name.
     pub(super) fn order(&self, files: &mut [(Arc<str>, PathBuf)]) {
         files.sort_by_key(|(name, _)| !self.positions.contains_key(&**name));

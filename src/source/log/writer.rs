@@ -1,7 +1,7 @@
 //! Appends records to the embedded log.
 //!
-//! A batch of records of a partition is one write of whole lines, so a reader sees a line torn only if the system
-//! tears the write; a reader waits for its end then. One process writes a partition at a time.
+//! All records of a batch for one partition are one write of complete lines. So a reader sees an incomplete line only
+//! if the system splits the write, and then waits for its end. Only one process may write to a partition at a time.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct LogRecord<'a> {
     /// JSON text without line breaks.
     pub key: Option<&'a [u8]>,
-    /// JSON text without line breaks; none is a tombstone. It is not checked: a broken value makes a broken line.
+    /// JSON text without line breaks; none is a tombstone. It is not validated: a broken value makes a broken line.
     pub value: Option<&'a [u8]>,
     /// A JSON object without line breaks.
     pub headers: Option<&'a [u8]>,
@@ -30,8 +30,8 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens the log in `folder`, which is made if there is none. `durable`: an append returns once its bytes are on
-    /// the disk.
+    /// Opens the log in `folder`, which is created if it does not exist. With `durable`, an append returns once its
+    /// bytes are on the disk.
     pub fn open(folder: impl Into<PathBuf>, durable: bool) -> io::Result<Self> {
         let folder = folder.into();
         std::fs::create_dir_all(&folder)?;
@@ -74,8 +74,8 @@ impl LogWriter {
     }
 }
 
-/// Opens a partition for appending. A line that an earlier writer left torn is ended first, so that it spoils itself
-/// alone and not the record behind it.
+/// Opens a partition for appending. If an earlier writer left an incomplete line, a line end is added first, so that
+/// only that line is lost and not the record behind it.
 fn open_partition(path: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
     if file.seek(SeekFrom::End(0))? > 0 {

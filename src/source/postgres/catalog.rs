@@ -1,109 +1,115 @@
-//! What a database says of the tables, the publication and the slot of feeds, and whether they fit.
+//! Reads what a database's catalogs say about the tables, publications and slot of feeds, and checks whether they
+//! fit.
 
 use hashbrown::HashMap;
 
-use super::client::{Client, Texts, Tick, literal, quoted};
+use super::client::{PostgresClient, TextRow, WaitCheck, literal, quoted};
+use super::error::PostgresError;
 use super::lsn::Lsn;
-use super::trouble::Trouble;
-use super::types::{Made, TYPES, Types};
+use super::types::{DerivedType, TYPES, Types};
 use crate::definition::{FirstRows, Input, Postgres, PostgresUrl};
 
 /// The first version whose publications may hold generated columns.
 const GENERATED_SINCE: u32 = 180_000;
 
-/// What is asked for.
+/// What to look up.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct CatalogRequest {
     pub slot: String,
     pub publications: Vec<String>,
     /// `schema.table`.
     pub tables: Vec<String>,
-    /// Tables that may be called otherwise now.
+    /// OIDs of tables that may have been renamed.
     pub oids: Vec<u32>,
 }
 
-/// What there is of it.
+/// The result of the look-up.
 #[derive(Debug)]
 pub struct Catalog {
     pub system: String,
     pub database: String,
-    /// Behind what the log holds.
+    /// The end of the write-ahead log.
     pub end: Lsn,
     pub wal_level: String,
-    pub tables: Vec<Table>,
-    /// By publication: what it leaves out of `insert, update, delete, truncate`.
+    pub tables: Vec<CatalogTable>,
+    /// For each publication, which of `insert, update, delete, truncate` it leaves out.
     pub publications: HashMap<String, Vec<&'static str>>,
-    pub slot: Option<Slot>,
+    pub slot: Option<ReplicationSlot>,
 }
 
 /// A table.
 #[derive(Debug)]
-pub struct Table {
+pub struct CatalogTable {
     pub oid: u32,
     pub schema: String,
     pub table: String,
-    /// PostgreSQL's kind of relation.
+    /// `pg_class.relkind`.
     pub kind: String,
-    /// PostgreSQL's kind of replica identity.
+    /// `pg_class.relreplident`.
     pub identity: String,
     pub readable: bool,
-    /// Policies hide rows of it from the user.
+    /// Whether row security policies hide rows from the user.
     pub hides: bool,
-    /// PostgreSQL lets rows be updated and deleted once the table is published.
+    /// Whether the table has a replica identity; without one PostgreSQL refuses updates and deletes once it is
+    /// published.
     pub has_identity: bool,
-    pub columns: Vec<Column>,
-    /// None: no publication that is asked for has it.
-    pub published: Option<Published>,
+    pub columns: Vec<CatalogColumn>,
+    /// None if none of the requested publications contains it.
+    pub published: Option<PublishedTable>,
 }
 
 /// A column.
 #[derive(Debug)]
-pub struct Column {
+pub struct CatalogColumn {
     pub name: String,
     pub generated: bool,
-    /// Whether updates and deletes tell its value before.
+    /// Whether it belongs to the replica identity, so that updates and deletes contain its old value.
     pub identifies: bool,
 }
 
-/// How a publication has a table.
+/// How a publication publishes a table.
 #[derive(Clone, Debug)]
-pub struct Published {
-    /// Which columns, in their order.
+pub struct PublishedTable {
+    /// The published columns, in their order.
     pub columns: Vec<String>,
-    /// Which rows; none: all.
+    /// The row filter; none: all rows.
     pub filter: Option<String>,
 }
 
 /// A replication slot.
 #[derive(Debug)]
-pub struct Slot {
+pub struct ReplicationSlot {
     pub plugin: String,
     pub database: String,
-    /// What is before it is never given again.
+    /// The server never sends again what lies before this.
     pub confirmed: Option<Lsn>,
     /// Why it can no longer be read.
     pub lost: Option<String>,
 }
 
-impl Table {
+impl CatalogTable {
     /// `schema.table`.
     pub fn name(&self) -> String {
         format!("{}.{}", self.schema, self.table)
     }
 
-    /// Its name in SQL.
+    /// Its name, quoted for SQL.
     pub fn quoted(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.table))
     }
 
-    /// Whether updates and deletes tell a column's value before.
+    /// Whether a column belongs to the replica identity.
     fn identifies(&self, column: &str) -> bool {
         self.columns.iter().any(|own| own.name == column && own.identifies)
     }
 }
 
-/// Asks for all of it.
-pub fn survey(client: &mut Client, wanted: &Wanted, tick: Tick<'_>) -> Result<Catalog, Trouble> {
+/// Queries the whole catalog.
+pub fn survey(
+    client: &mut PostgresClient,
+    wanted: &CatalogRequest,
+    tick: WaitCheck<'_>,
+) -> Result<Catalog, PostgresError> {
     let identified = one(client.query("IDENTIFY_SYSTEM", tick)?)?;
     let settings = one(client.query(
         "SELECT current_setting('wal_level'), current_setting('server_version_num'), current_database()",
@@ -122,10 +128,10 @@ pub fn survey(client: &mut Client, wanted: &Wanted, tick: Tick<'_>) -> Result<Ca
     })
 }
 
-/// Types that columns may have beside those that PostgreSQL has of itself.
-pub fn types(client: &mut Client, tick: Tick<'_>) -> Result<Types, Trouble> {
-    let made = |row: Texts| {
-        let made = Made {
+/// The types that columns may have besides PostgreSQL's built-in ones.
+pub fn types(client: &mut PostgresClient, tick: WaitCheck<'_>) -> Result<Types, PostgresError> {
+    let made = |row: TextRow| {
+        let made = DerivedType {
             of: text(&row, 1).parse().ok()?,
             is_array: text(&row, 2) == "t",
             delimiter: *text(&row, 3).as_bytes().first()?,
@@ -136,19 +142,19 @@ pub fn types(client: &mut Client, tick: Tick<'_>) -> Result<Types, Trouble> {
     Ok(Types(rows.into_iter().filter_map(made).collect()))
 }
 
-/// Where the server's log ends.
-pub fn end(client: &mut Client, tick: Tick<'_>) -> Result<Lsn, Trouble> {
+/// The end of the server's log.
+pub fn end(client: &mut PostgresClient, tick: WaitCheck<'_>) -> Result<Lsn, PostgresError> {
     let row = one(client.query("IDENTIFY_SYSTEM", tick)?)?;
-    lsn(&row, 2).ok_or_else(|| Trouble::Wrong("the server does not say where its log ends".into()))
+    lsn(&row, 2).ok_or_else(|| PostgresError::Wrong("the server does not say where its log ends".into()))
 }
 
-/// Which of these tables publications hold.
+/// Which of these tables the publications contain.
 pub fn published(
-    client: &mut Client,
+    client: &mut PostgresClient,
     publications: &[String],
     oids: &[u32],
-    tick: Tick<'_>,
-) -> Result<Vec<u32>, Trouble> {
+    tick: WaitCheck<'_>,
+) -> Result<Vec<u32>, PostgresError> {
     let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
     let rows = client.query(
         &format!(
@@ -164,16 +170,16 @@ pub fn published(
     Ok(rows.iter().filter_map(|row| text(row, 0).parse().ok()).collect())
 }
 
-fn one(rows: Vec<Texts>) -> Result<Texts, Trouble> {
+fn one(rows: Vec<TextRow>) -> Result<TextRow, PostgresError> {
     let first = rows.into_iter().next();
-    first.ok_or_else(|| Trouble::Wrong("the server's answer has no row".into()))
+    first.ok_or_else(|| PostgresError::Wrong("the server's answer has no row".into()))
 }
 
-fn text(row: &Texts, at: usize) -> &str {
+fn text(row: &TextRow, at: usize) -> &str {
     row.get(at).and_then(Option::as_deref).unwrap_or_default()
 }
 
-fn lsn(row: &Texts, at: usize) -> Option<Lsn> {
+fn lsn(row: &TextRow, at: usize) -> Option<Lsn> {
     text(row, at).parse().ok()
 }
 
@@ -182,7 +188,12 @@ fn literals(texts: &[String]) -> String {
     literals.join(", ")
 }
 
-fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) -> Result<Vec<Table>, Trouble> {
+fn tables(
+    client: &mut PostgresClient,
+    wanted: &CatalogRequest,
+    version: u32,
+    tick: WaitCheck<'_>,
+) -> Result<Vec<CatalogTable>, PostgresError> {
     let names = wanted.tables.iter().filter_map(|name| name.split_once('.'));
     let mut wants: Vec<String> = names
         .map(|(schema, table)| format!("(n.nspname = {} AND c.relname = {})", literal(schema), literal(table)))
@@ -200,9 +211,9 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
         ),
         tick,
     )?;
-    let mut tables: Vec<Table> = rows
+    let mut tables: Vec<CatalogTable> = rows
         .iter()
-        .map(|row| Table {
+        .map(|row| CatalogTable {
             oid: text(row, 0).parse().unwrap_or(0),
             schema: text(row, 1).into(),
             table: text(row, 2).into(),
@@ -215,7 +226,8 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
             published: None,
         })
         .collect();
-    // Asked as JSON: what a version does not know yet is null.
+    // The row is converted to JSON, because there a column that the server's version lacks is null and not an
+    // error.
     let rows = client.query(
         &format!(
             "SELECT c.oid, a.attname, to_jsonb(a)->>'attgenerated', CASE c.relreplident WHEN 'f' THEN true \
@@ -229,7 +241,7 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
     )?;
     for row in &rows {
         if let Some(table) = tables.iter_mut().find(|table| table.oid.to_string() == text(row, 0)) {
-            table.columns.push(Column {
+            table.columns.push(CatalogColumn {
                 name: text(row, 1).into(),
                 generated: !text(row, 2).is_empty(),
                 identifies: text(row, 3) == "t",
@@ -250,7 +262,7 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
             .find(|t| t.schema == text(row, 1) && t.table == text(row, 2));
         let Some(table) = found else { continue };
         let named: Option<Vec<String>> = serde_json::from_str(text(row, 3)).ok();
-        let is_published = |column: &&Column| {
+        let is_published = |column: &&CatalogColumn| {
             let named = named.as_ref().is_none_or(|named| named.contains(&column.name));
             named && (!column.generated || version >= GENERATED_SINCE)
         };
@@ -259,7 +271,7 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
             .iter()
             .filter(is_published)
             .map(|column| column.name.clone());
-        table.published = Some(Published {
+        table.published = Some(PublishedTable {
             columns: columns.collect(),
             filter: row.get(4).cloned().flatten(),
         });
@@ -267,7 +279,7 @@ fn tables(client: &mut Client, wanted: &Wanted, version: u32, tick: Tick<'_>) ->
     Ok(tables)
 }
 
-/// Whether updates and deletes of a relation can tell which row they mean, in SQL.
+/// An SQL condition: whether a relation has a replica identity, so that its updates and deletes identify the row.
 fn identified(relation: &str) -> String {
     format!(
         "({relation}.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = {relation}.oid \
@@ -277,10 +289,10 @@ fn identified(relation: &str) -> String {
 }
 
 fn publications(
-    client: &mut Client,
-    wanted: &Wanted,
-    tick: Tick<'_>,
-) -> Result<HashMap<String, Vec<&'static str>>, Trouble> {
+    client: &mut PostgresClient,
+    wanted: &CatalogRequest,
+    tick: WaitCheck<'_>,
+) -> Result<HashMap<String, Vec<&'static str>>, PostgresError> {
     let rows = client.query(
         &format!(
             "SELECT pubname, pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_catalog.pg_publication \
@@ -289,7 +301,7 @@ fn publications(
         ),
         tick,
     )?;
-    let lacks = |row: &Texts| {
+    let lacks = |row: &TextRow| {
         let operations = ["insert", "update", "delete", "truncate"].into_iter().enumerate();
         let lacks = operations.filter(|(at, _)| text(row, at + 1) != "t");
         lacks.map(|(_, operation)| operation).collect()
@@ -297,7 +309,11 @@ fn publications(
     Ok(rows.iter().map(|row| (text(row, 0).to_string(), lacks(row))).collect())
 }
 
-fn slot(client: &mut Client, name: &str, tick: Tick<'_>) -> Result<Option<Slot>, Trouble> {
+fn slot(
+    client: &mut PostgresClient,
+    name: &str,
+    tick: WaitCheck<'_>,
+) -> Result<Option<ReplicationSlot>, PostgresError> {
     let rows = client.query(
         &format!(
             "SELECT s.plugin, s.database, s.confirmed_flush_lsn, to_jsonb(s)->>'wal_status', \
@@ -309,7 +325,7 @@ fn slot(client: &mut Client, name: &str, tick: Tick<'_>) -> Result<Option<Slot>,
     Ok(rows.first().map(|row| {
         let reason = Some(text(row, 4)).filter(|reason| !reason.is_empty());
         let removed = (text(row, 3) == "lost").then_some("wal_removed");
-        Slot {
+        ReplicationSlot {
             plugin: text(row, 0).into(),
             database: text(row, 1).into(),
             confirmed: lsn(row, 2),
@@ -318,25 +334,25 @@ fn slot(client: &mut Client, name: &str, tick: Tick<'_>) -> Result<Option<Slot>,
     }))
 }
 
-/// Something that does not fit.
+/// A way in which a database does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
+pub struct CatalogMisfit {
     pub message: String,
     /// What to do.
     pub help: String,
-    /// Whether the feed cannot be read; else it may be meant so.
+    /// Whether it prevents the feed from being read; otherwise it may be intended.
     pub refuses: bool,
 }
 
-fn refuses(message: impl Into<String>, help: impl Into<String>) -> Misfit {
-    Misfit {
+fn refuses(message: impl Into<String>, help: impl Into<String>) -> CatalogMisfit {
+    CatalogMisfit {
         message: message.into(),
         help: help.into(),
         refuses: true,
     }
 }
 
-/// What makes a publication of tables.
+/// The SQL that creates a publication of tables.
 pub fn create_publication(name: &str, tables: &[String]) -> String {
     let tables = tables.join(", ");
     format!(
@@ -346,13 +362,13 @@ pub fn create_publication(name: &str, tables: &[String]) -> String {
 }
 
 impl Catalog {
-    /// The table of this name.
-    pub fn table(&self, name: &str) -> Option<&Table> {
+    /// The table with this name.
+    pub fn table(&self, name: &str) -> Option<&CatalogTable> {
         self.tables.iter().find(|table| table.name() == name)
     }
 
-    /// What does not fit of the server.
-    pub fn misfits(&self, url: &PostgresUrl, wanted: &Wanted) -> Vec<Misfit> {
+    /// The misfits of the server and the slot.
+    pub fn misfits(&self, url: &PostgresUrl, wanted: &CatalogRequest) -> Vec<CatalogMisfit> {
         let mut found = Vec::new();
         if self.wal_level != "logical" {
             found.push(refuses(
@@ -374,8 +390,8 @@ impl Catalog {
         found
     }
 
-    /// What does not fit of a feed's tables, but for their publication.
-    pub fn misfits_of_feed(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<Misfit> {
+    /// The misfits of a feed's tables, apart from their publication.
+    pub fn misfits_of_feed(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<CatalogMisfit> {
         let mut found = Vec::new();
         for name in &postgres.tables {
             let Some(table) = self.table(name) else {
@@ -428,7 +444,7 @@ impl Catalog {
                         .iter()
                         .find(|from| table.columns.iter().any(|own| own.name == **from));
                     if let Some(column) = own.filter(|column| !table.identifies(column)) {
-                        found.push(Misfit {
+                        found.push(CatalogMisfit {
                             message: format!(
                                 "deletes of table {name} do not tell column {column:?}, by which input {} orders: a delete loses \
                                  against the row",
@@ -440,7 +456,7 @@ impl Catalog {
                     }
                 }
             } else if table.identity != "f" {
-                found.push(Misfit {
+                found.push(CatalogMisfit {
                     message: format!(
                         "input {} has no key, and updates and deletes of table {name} do not tell the row before: they would \
                          become dead letters",
@@ -454,11 +470,11 @@ impl Catalog {
         found
     }
 
-    /// Tables that are not published yet, and must not be: PostgreSQL would refuse their updates to everybody.
-    pub fn misfits_of_identity(&self, tables: &[String]) -> Vec<Misfit> {
+    /// The misfits of tables that are not published yet and must not be: PostgreSQL would refuse everybody's updates.
+    pub fn misfits_of_identity(&self, tables: &[String]) -> Vec<CatalogMisfit> {
         let known = tables.iter().filter_map(|table| self.table(table));
         let mute = known.filter(|table| table.published.is_none() && !table.has_identity);
-        let misfit = |table: &Table| {
+        let misfit = |table: &CatalogTable| {
             let (what, help) = match table.kind.as_str() {
                 "p" => (
                     "a partition of table",
@@ -484,14 +500,14 @@ impl Catalog {
         mute.map(misfit).collect()
     }
 
-    /// What does not fit of a publication that there is.
-    pub fn misfits_of_publication(&self, name: &str, tables: &[String]) -> Vec<Misfit> {
+    /// The misfits of an existing publication.
+    pub fn misfits_of_publication(&self, name: &str, tables: &[String]) -> Vec<CatalogMisfit> {
         let Some(lacks) = self.publications.get(name) else {
             return Vec::new();
         };
         let known = tables.iter().filter_map(|table| self.table(table));
         let absent = known.filter(|table| table.published.is_none());
-        let mut found: Vec<Misfit> = absent
+        let mut found: Vec<CatalogMisfit> = absent
             .map(|table| {
                 refuses(
                     format!("publication {name:?} does not hold table {}", table.name()),
@@ -500,7 +516,7 @@ impl Catalog {
             })
             .collect();
         if !lacks.is_empty() {
-            found.push(Misfit {
+            found.push(CatalogMisfit {
                 message: format!("publication {name:?} leaves out every {}", lacks.join(" and ")),
                 help: format!(
                     "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')",
@@ -512,8 +528,8 @@ impl Catalog {
         found
     }
 
-    /// Columns of an input that no published column fills.
-    pub fn misfits_of_columns(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<Misfit> {
+    /// The misfits of an input's columns that no published column fills.
+    pub fn misfits_of_columns(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<CatalogMisfit> {
         let mut found = Vec::new();
         for table in postgres.tables.iter().filter_map(|name| self.table(name)) {
             let told = |from: &String| {
@@ -543,7 +559,7 @@ impl Catalog {
                 } else {
                     "no column of this name is published"
                 };
-                found.push(Misfit {
+                found.push(CatalogMisfit {
                     message: format!("table {} does not bring column {:?}: {why}", table.name(), column.name),
                     help: match input.key.contains(&column.name) {
                         true => "correct the column's `from`; a column of the key is never null".into(),
@@ -557,11 +573,11 @@ impl Catalog {
     }
 }
 
-/// The columns of the source that the input's key takes; `has`: whether there is such a column.
+/// The source columns from which the input's key is taken; `has` tells whether a source column exists.
 pub fn taken_by_key<'i>(input: &'i Input, feed: usize, has: &dyn Fn(&str) -> bool) -> Vec<&'i str> {
     let positions = input.positions(&input.key).into_iter();
     let taken = positions.filter_map(|position| {
-        // The first that is there is taken, whole or by a path into it.
+        // The first one that exists is taken, either whole or by a path into it.
         let from = input.feeds[feed].columns[position].from.iter();
         let columns = from.map(|from| match has(from) {
             true => from.as_str(),
@@ -572,8 +588,8 @@ pub fn taken_by_key<'i>(input: &'i Input, feed: usize, has: &dyn Fn(&str) -> boo
     taken.collect()
 }
 
-/// A column of the source that the input's key takes, and of which updates and deletes do not tell the value before.
-/// `identifies` answers for a column; none: there is no such column.
+/// A source column that the input's key needs but that is not in the replica identity. `identifies` tells whether a
+/// column is in it; none: the column does not exist.
 pub fn unidentified<'i>(input: &'i Input, feed: usize, identifies: &dyn Fn(&str) -> Option<bool>) -> Option<&'i str> {
     let taken = taken_by_key(input, feed, &|column| identifies(column).is_some());
     taken.into_iter().find(|column| identifies(column) == Some(false))

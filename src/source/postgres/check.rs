@@ -1,57 +1,43 @@
-//! Whether databases fit a dataflow's feeds, for `check`: nothing is made or changed.
+//! Checks for the command `check` whether a database fits a feed, without creating or changing anything.
 
 use std::time::Duration;
 
-use super::catalog::{self, Misfit, Wanted};
-use super::client::Client;
-use super::trouble::Trouble;
-use crate::definition::{Dataflow, FeedKind, Postgres};
+use super::catalog::{self, CatalogMisfit, CatalogRequest};
+use super::client::PostgresClient;
+use super::error::PostgresError;
+use crate::definition::{Dataflow, Postgres};
+use crate::source::connector::FeedMisfit;
 
-/// Something that does not fit, and where.
-#[derive(Clone, Debug)]
-pub struct Misplaced {
-    /// Index into `Dataflow::inputs`.
-    pub input: usize,
-    /// Index into `Input::feeds`.
-    pub feed: usize,
-    pub message: String,
-    /// What to do; none: it could not be looked at.
-    pub help: Option<String>,
-    /// Whether the feed cannot be read.
-    pub refuses: bool,
-}
-
-/// Asks each database. One that does not answer within `patience` is told of, and passed over.
-pub fn check(dataflow: &Dataflow, patience: Duration) -> Vec<Misplaced> {
-    let mut found = Vec::new();
-    for (i, input) in dataflow.inputs.iter().enumerate() {
-        for (f, feed) in input.feeds.iter().enumerate() {
-            let FeedKind::Postgres(postgres) = &feed.kind else {
-                continue;
+/// Queries the database of a feed. A database that does not answer within `patience` is reported.
+pub(super) fn check(
+    dataflow: &Dataflow,
+    (input, feed): (usize, usize),
+    postgres: &Postgres,
+    patience: Duration,
+) -> Vec<FeedMisfit> {
+    let place = |message: String, help, refuses| FeedMisfit {
+        input,
+        feed,
+        message,
+        help,
+        refuses,
+    };
+    match misfits(dataflow, (input, feed), postgres, patience) {
+        Ok(misfits) => {
+            let placed = misfits.into_iter().map(|m| place(m.message, Some(m.help), m.refuses));
+            placed.collect()
+        }
+        Err(trouble) => {
+            let refuses = !trouble.passes() && !matches!(trouble, PostgresError::Ended(_));
+            let reason = match trouble {
+                PostgresError::Ended(_) => "it does not answer in time".to_string(),
+                trouble => trouble.to_string(),
             };
-            let place = |message: String, help, refuses| Misplaced {
-                input: i,
-                feed: f,
-                message,
-                help,
-                refuses,
-            };
-            match misfits(dataflow, (i, f), postgres, patience) {
-                Ok(misfits) => found.extend(misfits.into_iter().map(|m| place(m.message, Some(m.help), m.refuses))),
-                Err(trouble) => {
-                    let refuses = !trouble.passes() && !matches!(trouble, Trouble::Ended(_));
-                    let reason = match trouble {
-                        Trouble::Ended(_) => "it does not answer in time".to_string(),
-                        trouble => trouble.to_string(),
-                    };
-                    let message = format!("{} could not be asked: {reason}", postgres.url);
-                    let help = refuses.then(|| "the user needs REPLICATION, and CONNECT to the database".to_string());
-                    found.push(place(message, help, refuses));
-                }
-            }
+            let message = format!("{} could not be asked: {reason}", postgres.url);
+            let help = refuses.then(|| "the user needs REPLICATION, and CONNECT to the database".to_string());
+            vec![place(message, help, refuses)]
         }
     }
-    found
 }
 
 fn misfits(
@@ -59,20 +45,20 @@ fn misfits(
     (input, feed): (usize, usize),
     postgres: &Postgres,
     patience: Duration,
-) -> Result<Vec<Misfit>, Trouble> {
+) -> Result<Vec<CatalogMisfit>, PostgresError> {
     let until = std::time::Instant::now() + patience;
     let mut tick = || match std::time::Instant::now() < until {
         true => Ok(()),
-        false => Err(crate::source::outlet::Ended::Stopped),
+        false => Err(crate::source::error::ReaderExit::Stopped),
     };
     let publication = postgres.publication(&dataflow.name);
-    let wanted = Wanted {
+    let wanted = CatalogRequest {
         slot: postgres.slot(&dataflow.name),
         publications: vec![publication.clone()],
         tables: postgres.tables.clone(),
         oids: Vec::new(),
     };
-    let mut client = Client::connect(&postgres.url, &mut tick)?;
+    let mut client = PostgresClient::connect(&postgres.url, &mut tick)?;
     let catalog = catalog::survey(&mut client, &wanted, &mut tick)?;
     let input = &dataflow.inputs[input];
     let mut found = catalog.misfits(&postgres.url, &wanted);
@@ -85,9 +71,9 @@ fn misfits(
             .tables
             .iter()
             .filter_map(|name| catalog.table(name))
-            .map(catalog::Table::quoted)
+            .map(catalog::CatalogTable::quoted)
             .collect();
-        found.push(Misfit {
+        found.push(CatalogMisfit {
             message: format!("publication {publication:?} does not exist yet; a run makes it where the user may"),
             help: catalog::create_publication(&publication, &tables),
             refuses: false,

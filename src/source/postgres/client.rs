@@ -1,11 +1,11 @@
-//! A connection to PostgreSQL, as its replication needs one: SQL by the simple protocol, rows that are taken as they come,
-//! and the stream that follows START_REPLICATION.
+//! A connection to PostgreSQL as replication needs it: SQL by the simple query protocol, rows processed as they
+//! arrive, and the stream that follows START_REPLICATION.
 //!
-//! 1. Blocking, in the thread that uses it. Waiting for bytes ends every [`TICK`], so that a request to stop is seen and
-//!    the server is answered; nothing spins.
-//! 2. What is held is one message and what one read of the socket brought.
-//! 3. Messages and logins are `postgres-protocol`'s, but for the one that opens a stream in both directions and what goes
-//!    over it, which it does not know.
+//! 1. The client blocks, in the thread that uses it. A wait for bytes ends after at most [`TICK`], so that a request
+//!    to stop is noticed and the server's keepalives are answered; nothing spins.
+//! 2. It buffers at most one message and the bytes of one read.
+//! 3. `postgres-protocol` parses messages and does logins. It does not know CopyBothResponse, nor the messages within
+//!    that stream, which are parsed here.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -21,31 +21,31 @@ use postgres_protocol::message::frontend;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::error::PostgresError;
 use super::lsn::Lsn;
 use super::tls;
-use super::trouble::Trouble;
 use crate::definition::{PostgresUrl, SslMode};
-use crate::source::outlet::Ended;
+use crate::source::error::ReaderExit;
 
-/// The longest wait for bytes without a look at what else there is to do.
+/// The longest wait for bytes before other duties are checked.
 pub const TICK: Duration = Duration::from_millis(200);
-/// How long a server may take to accept a connection, and to take what is sent.
+/// How long a server may take to accept a connection, and to receive what is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// By which a host that vanished is noticed where only it would speak.
+/// Detects a host that has vanished, on a connection on which only the host would send.
 const KEEP_ALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10));
-/// Bytes that are asked of the socket at once.
+/// How many bytes one read of the socket asks for.
 const CHUNK: usize = 128 * 1024;
-/// The longest message; PostgreSQL makes none of more.
+/// The longest message; PostgreSQL never sends a longer one.
 const MESSAGE: i32 = 1 << 30;
-/// The tag of the message that opens a stream in both directions.
+/// The tag of CopyBothResponse, which opens a stream in both directions.
 const COPY_BOTH: u8 = b'W';
-/// Between Unix's beginning of time and PostgreSQL's, in microseconds.
+/// From the Unix epoch to PostgreSQL's, in microseconds.
 pub const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-/// Called while something is waited for; its error ends the wait.
-pub type Tick<'a> = &'a mut dyn FnMut() -> Result<(), Ended>;
+/// Called while the client waits; an error ends the wait.
+pub type WaitCheck<'a> = &'a mut dyn FnMut() -> Result<(), ReaderExit>;
 
 enum Stream {
     Plain(TcpStream),
@@ -77,48 +77,48 @@ impl Write for Stream {
     }
 }
 
-/// A row of an answer: its values as texts.
-pub type Texts = Vec<Option<String>>;
+/// A row of a result, with its values as text.
+pub type TextRow = Vec<Option<String>>;
 
-/// What the replication stream brings.
+/// A message of the replication stream.
 pub enum Streamed {
-    /// What the output plugin says.
+    /// A message of the output plugin.
     Data(Bytes),
-    /// Everything before this was sent; whether an answer is asked for.
+    /// A keepalive: everything before `end` was sent. `answer` tells whether the server wants a reply.
     Alive { end: Lsn, answer: bool },
 }
 
 /// See the module's header.
-pub struct Client {
+pub struct PostgresClient {
     stream: Stream,
     inbox: BytesMut,
     out: BytesMut,
-    /// When bytes came last.
+    /// When bytes last arrived.
     heard: Instant,
 }
 
-/// Ends the session, so that the server gives the slot free at once.
-impl Drop for Client {
+/// Ends the session, so that the server releases the slot at once.
+impl Drop for PostgresClient {
     fn drop(&mut self) {
         self.out.clear();
         frontend::terminate(&mut self.out);
-        // A connection that broke has ended already.
+        // If the connection is broken, the session has ended anyway.
         let _ = self.flush();
     }
 }
 
-impl Client {
-    /// Connects for replication: SQL is taken too.
-    pub fn connect(url: &PostgresUrl, tick: Tick<'_>) -> Result<Client, Trouble> {
-        let mut client = Client::open(url, tick)?;
+impl PostgresClient {
+    /// Connects for replication; such a connection also accepts SQL.
+    pub fn connect(url: &PostgresUrl, tick: WaitCheck<'_>) -> Result<PostgresClient, PostgresError> {
+        let mut client = PostgresClient::open(url, tick)?;
         let parameters = [
             ("user", url.user.as_str()),
             ("database", &url.database),
             ("replication", "database"),
             ("application_name", "alluvium"),
             ("client_encoding", "UTF8"),
-            // What values look like, and how long things may take, does not depend on how the server is set up. Rows that a
-            // policy hides are an error, not absent.
+            // These make the format of values and the timeouts independent of the server's configuration, and make
+            // it an error if a policy hides rows.
             (
                 "options",
                 "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c timezone=UTC -c bytea_output=hex \
@@ -132,19 +132,19 @@ impl Client {
         Ok(client)
     }
 
-    fn open(url: &PostgresUrl, tick: Tick<'_>) -> Result<Client, Trouble> {
+    fn open(url: &PostgresUrl, tick: WaitCheck<'_>) -> Result<PostgresClient, PostgresError> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "its name stands for no address");
         for address in (url.host.as_str(), url.port).to_socket_addrs()? {
             tick()?;
             match TcpStream::connect_timeout(&address, PATIENCE) {
-                Ok(stream) => return Client::secured(stream, url),
+                Ok(stream) => return PostgresClient::secured(stream, url),
                 Err(error) => last = error,
             }
         }
         Err(last.into())
     }
 
-    fn secured(mut stream: TcpStream, url: &PostgresUrl) -> Result<Client, Trouble> {
+    fn secured(mut stream: TcpStream, url: &PostgresUrl) -> Result<PostgresClient, PostgresError> {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&KEEP_ALIVE)?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -158,7 +158,7 @@ impl Client {
             stream.read_exact(&mut answer)?;
             encrypted = answer[0] == b'S';
             if !encrypted && url.tls != SslMode::Prefer {
-                return Err(Trouble::Wrong(
+                return Err(PostgresError::Wrong(
                     "the server offers no TLS, and sslmode asks for it".into(),
                 ));
             }
@@ -169,13 +169,13 @@ impl Client {
                 Stream::Plain(stream)
             }
             true => {
-                let mut connection = tls::connection(url).map_err(Trouble::Wrong)?;
+                let mut connection = tls::connection(url).map_err(PostgresError::Wrong)?;
                 while connection.is_handshaking() {
-                    // Certificates do not get better by trying again.
+                    // A certificate error does not pass with retries.
                     connection
                         .complete_io(&mut stream)
                         .map_err(|error| match error.kind() {
-                            io::ErrorKind::InvalidData => Trouble::Wrong(format!("TLS: {error}")),
+                            io::ErrorKind::InvalidData => PostgresError::Wrong(format!("TLS: {error}")),
                             _ => error.into(),
                         })?;
                 }
@@ -183,7 +183,7 @@ impl Client {
                 Stream::Encrypted(Box::new(StreamOwned::new(connection, stream)))
             }
         };
-        Ok(Client {
+        Ok(PostgresClient {
             stream,
             inbox: BytesMut::new(),
             out: BytesMut::new(),
@@ -191,21 +191,22 @@ impl Client {
         })
     }
 
-    fn authenticate(&mut self, url: &PostgresUrl, tick: Tick<'_>) -> Result<(), Trouble> {
+    fn authenticate(&mut self, url: &PostgresUrl, tick: WaitCheck<'_>) -> Result<(), PostgresError> {
         let password = || {
             let password = url.password.as_deref();
-            password.ok_or_else(|| Trouble::Wrong("the server asks for a password, and the address has none".into()))
+            password
+                .ok_or_else(|| PostgresError::Wrong("the server asks for a password, and the address has none".into()))
         };
         let mut scram: Option<ScramSha256> = None;
-        let failed = |error: io::Error| Trouble::Wrong(format!("the login failed: {error}"));
+        let failed = |error: io::Error| PostgresError::Wrong(format!("the login failed: {error}"));
         let started = Instant::now();
         let mut in_time = || match started.elapsed() < PATIENCE {
             true => tick(),
-            false => Err(Ended::Stopped),
+            false => Err(ReaderExit::Stopped),
         };
         loop {
             let message = match self.message(&mut in_time) {
-                Err(Trouble::Ended(_)) if started.elapsed() >= PATIENCE => {
+                Err(PostgresError::Ended(_)) if started.elapsed() >= PATIENCE => {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "the server lets nobody in").into());
                 }
                 other => other?,
@@ -215,7 +216,7 @@ impl Client {
                 Message::ReadyForQuery(_) => return Ok(()),
                 Message::AuthenticationCleartextPassword if matches!(self.stream, Stream::Plain(_)) => {
                     let what = "the server asks for the password itself over a connection that is not encrypted; set sslmode=require";
-                    return Err(Trouble::Wrong(what.into()));
+                    return Err(PostgresError::Wrong(what.into()));
                 }
                 Message::AuthenticationCleartextPassword => {
                     frontend::password_message(password()?.as_bytes(), &mut self.out)?;
@@ -241,7 +242,7 @@ impl Client {
                     scram.update(body.data()).map_err(failed)?;
                     frontend::sasl_response(scram.message(), &mut self.out)?;
                 }
-                // It proves that the server knows the password too.
+                // The server's signature proves that it knows the password, too.
                 Message::AuthenticationSaslFinal(body) => {
                     let scram = scram.as_mut().ok_or_else(out_of_turn)?;
                     scram.finish(body.data()).map_err(failed)?;
@@ -250,7 +251,7 @@ impl Client {
                 | Message::AuthenticationGss
                 | Message::AuthenticationSspi
                 | Message::AuthenticationScmCredential => return Err(unknown_login()),
-                _ => continue, // that we are let in, the server's parameters, notices
+                _ => continue, // AuthenticationOk, server parameters, notices
             }
             self.flush()?;
         }
@@ -262,7 +263,7 @@ impl Client {
         self.stream.flush()
     }
 
-    /// Takes what the socket has; false: nothing for now, by (1).
+    /// Reads what the socket has; false if there is nothing now, by (1).
     fn fill(&mut self) -> io::Result<bool> {
         self.inbox.reserve(CHUNK);
         let before = self.inbox.len();
@@ -284,37 +285,39 @@ impl Client {
         }
     }
 
-    /// When bytes came last.
+    /// When bytes last arrived.
     pub fn heard(&self) -> Instant {
         self.heard
     }
 
-    /// How long nothing has come.
+    /// How long no bytes have arrived.
     pub fn silence(&self) -> Duration {
         self.heard.elapsed()
     }
 
-    /// What the next message is, if all of it is here.
-    fn whole(&self) -> Result<Option<Header>, Trouble> {
-        let Some(header) = Header::parse(&self.inbox).map_err(Trouble::unread)? else {
+    /// The header of the next message, if the message has arrived completely.
+    fn whole(&self) -> Result<Option<Header>, PostgresError> {
+        let Some(header) = Header::parse(&self.inbox).map_err(PostgresError::unread)? else {
             return Ok(None);
         };
         match header.len() {
-            length if length > MESSAGE => Err(Trouble::Wrong(format!("the server sent a message of {length} bytes"))),
+            length if length > MESSAGE => Err(PostgresError::Wrong(format!(
+                "the server sent a message of {length} bytes"
+            ))),
             length => Ok((self.inbox.len() > length as usize).then_some(header)),
         }
     }
 
-    /// The next message, if all of it is here.
-    fn take(&mut self) -> Result<Option<Message>, Trouble> {
+    /// The next message, if it has arrived completely.
+    fn take(&mut self) -> Result<Option<Message>, PostgresError> {
         match self.whole()? {
             None => Ok(None),
-            Some(_) => Message::parse(&mut self.inbox).map_err(Trouble::unread),
+            Some(_) => Message::parse(&mut self.inbox).map_err(PostgresError::unread),
         }
     }
 
-    /// The next message, waited for.
-    fn message(&mut self, tick: Tick<'_>) -> Result<Message, Trouble> {
+    /// Waits for the next message.
+    fn message(&mut self, tick: WaitCheck<'_>) -> Result<Message, PostgresError> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(message);
@@ -325,13 +328,13 @@ impl Client {
         }
     }
 
-    /// Runs SQL, each row of whose answers is taken as it comes, behind its columns' names and types.
+    /// Runs SQL, and calls `row` for each row as it arrives, with the columns' names and type OIDs.
     pub fn query_each(
         &mut self,
         sql: &str,
-        tick: Tick<'_>,
-        mut row: impl FnMut(&[(String, u32)], &Row) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+        tick: WaitCheck<'_>,
+        mut row: impl FnMut(&[(String, u32)], &QueryRow) -> Result<(), PostgresError>,
+    ) -> Result<(), PostgresError> {
         frontend::query(sql, &mut self.out)?;
         self.flush()?;
         let (mut refused, mut columns) = (None, Vec::new());
@@ -339,9 +342,9 @@ impl Client {
             match self.message(tick)? {
                 Message::RowDescription(body) => {
                     let named = |field: backend::Field<'_>| Ok((field.name().to_string(), field.type_oid()));
-                    columns = body.fields().map(named).collect().map_err(Trouble::unread)?;
+                    columns = body.fields().map(named).collect().map_err(PostgresError::unread)?;
                 }
-                Message::DataRow(body) => row(&columns, &Row::new(body).map_err(Trouble::unread)?)?,
+                Message::DataRow(body) => row(&columns, &QueryRow::new(body).map_err(PostgresError::unread)?)?,
                 Message::ErrorResponse(body) => refused = Some((&body).into()),
                 Message::ReadyForQuery(_) => return refused.map_or(Ok(()), Err),
                 _ => {}
@@ -349,8 +352,8 @@ impl Client {
         }
     }
 
-    /// Runs SQL; the rows of its answers.
-    pub fn query(&mut self, sql: &str, tick: Tick<'_>) -> Result<Vec<Texts>, Trouble> {
+    /// Runs SQL, and returns the rows of its results.
+    pub fn query(&mut self, sql: &str, tick: WaitCheck<'_>) -> Result<Vec<TextRow>, PostgresError> {
         let mut rows = Vec::new();
         self.query_each(sql, tick, |_, row| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -360,14 +363,14 @@ impl Client {
         Ok(rows)
     }
 
-    /// Starts the stream of a slot, at the first transaction that commits at `from` or later.
+    /// Starts to stream a slot, with the first transaction that commits at `from` or later.
     pub fn start_replication(
         &mut self,
         slot: &str,
         from: Lsn,
         publications: &[String],
-        tick: Tick<'_>,
-    ) -> Result<(), Trouble> {
+        tick: WaitCheck<'_>,
+    ) -> Result<(), PostgresError> {
         let names: Vec<String> = publications.iter().map(|name| quoted(name)).collect();
         let sql = format!(
             "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {})",
@@ -396,8 +399,8 @@ impl Client {
         }
     }
 
-    /// What the stream brings next; none: nothing within [`TICK`].
-    pub fn next_streamed(&mut self) -> Result<Option<Streamed>, Trouble> {
+    /// The next message of the stream; none if none arrives within [`TICK`].
+    pub fn next_streamed(&mut self) -> Result<Option<Streamed>, PostgresError> {
         loop {
             let Some(message) = self.take()? else {
                 match self.fill()? {
@@ -417,13 +420,13 @@ impl Client {
         }
     }
 
-    /// Whether something of the stream is here already.
+    /// Whether a message of the stream has already arrived.
     pub fn has_more(&self) -> bool {
         matches!(self.whole(), Ok(Some(_)) | Err(_))
     }
 
-    /// Tells the server how far the stream is taken, and how far it is never asked for again.
-    pub fn confirm(&mut self, taken: Lsn, kept: Lsn, answer: bool) -> Result<(), Trouble> {
+    /// Reports to the server how far the stream was received, and up to where the slot may forget it.
+    pub fn confirm(&mut self, taken: Lsn, kept: Lsn, answer: bool) -> Result<(), PostgresError> {
         let micros = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_micros() as i64);
@@ -439,10 +442,10 @@ impl Client {
     }
 }
 
-fn streamed(mut bytes: Bytes) -> Result<Streamed, Trouble> {
+fn streamed(mut bytes: Bytes) -> Result<Streamed, PostgresError> {
     match bytes.first() {
         Some(b'w') if bytes.len() >= 25 => {
-            bytes.advance(25); // where this is in the log, where that ends, and when it was sent
+            bytes.advance(25); // the message's LSN, the log's end, and the time of sending
             Ok(Streamed::Data(bytes))
         }
         Some(b'k') if bytes.len() >= 18 => {
@@ -452,43 +455,43 @@ fn streamed(mut bytes: Bytes) -> Result<Streamed, Trouble> {
             let answer = bytes[0] == 1;
             Ok(Streamed::Alive { end, answer })
         }
-        _ => Err(Trouble::Wrong(
+        _ => Err(PostgresError::Wrong(
             "the stream brought something that is neither data nor a sign of life".into(),
         )),
     }
 }
 
-/// A row of an answer, which was looked through when it was read.
-pub struct Row(DataRowBody);
+/// A row of a result, whose structure was validated when it was received.
+pub struct QueryRow(DataRowBody);
 
-impl Row {
-    fn new(body: DataRowBody) -> io::Result<Row> {
+impl QueryRow {
+    fn new(body: DataRowBody) -> io::Result<QueryRow> {
         body.ranges().for_each(|_| Ok(()))?;
-        Ok(Row(body))
+        Ok(QueryRow(body))
     }
 
-    /// Its values, as PostgreSQL prints them.
+    /// Its values, in PostgreSQL's text format.
     pub fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
         let ranges = self.0.ranges().iterator();
         ranges.map(|range| Some(&self.0.buffer()[range.expect("it was looked through when it was read")?]))
     }
 }
 
-fn unknown_login() -> Trouble {
+fn unknown_login() -> PostgresError {
     let what = "the server asks for a way to log in that is not known here; known are SCRAM-SHA-256, md5, and passwords over TLS";
-    Trouble::Wrong(what.into())
+    PostgresError::Wrong(what.into())
 }
 
-fn out_of_turn() -> Trouble {
-    Trouble::Wrong("the server answered out of turn".into())
+fn out_of_turn() -> PostgresError {
+    PostgresError::Wrong("the server answered out of turn".into())
 }
 
-/// A name in SQL.
+/// Quotes an identifier for SQL.
 pub fn quoted(name: &str) -> String {
     escape_identifier(name)
 }
 
-/// A text in SQL.
+/// Quotes a string literal for SQL.
 pub fn literal(text: &str) -> String {
     escape_literal(text)
 }

@@ -1,4 +1,5 @@
-//! Changes as records: the envelope that Debezium writes, so that Bronze, rebuilds and decoding are the same for both.
+//! Writes changes as Debezium envelopes, so that Bronze, rebuilds and decoding are the same as for Debezium's
+//! records.
 //!
 //! ```text
 //! {"op":"u","before":{"id":1},"after":{"id":2,"name":"x"},
@@ -6,25 +7,27 @@
 //!  "transaction":{"id":"745:26498416","total_order":3}}
 //! ```
 //!
-//! 1. `source.lsn` is where the transaction's commit is, the same for all of its changes: it grows from transaction to
-//!    transaction, which the places of single changes do not. Of first rows it is the place that they are read at.
-//! 2. Of a row before, only columns are written that PostgreSQL tells: with the default replica identity those of the key.
-//! 3. A change that cannot be applied says so in `refused`, and its record becomes a dead letter.
+//! 1. `source.lsn` is the LSN of the transaction's commit, the same for all of its changes: it grows from transaction
+//!    to transaction, whereas the LSNs of single changes do not. For rows of the initial copy it is the LSN of the
+//!    copy's snapshot.
+//! 2. The old row is written with the columns that PostgreSQL sends: with the default replica identity, those of the
+//!    key.
+//! 3. A change that cannot be applied has the reason in `refused`, and its record becomes a dead letter.
 
 use std::io::Write as _;
 
 use super::lsn::Lsn;
-use super::output::{Old, Relation, Tuple, Value};
-use super::types::{Kind, Types, write, write_text};
+use super::output::{OldTuple, Relation, Tuple, TupleValue};
+use super::types::{TextKind, Types, write, write_text};
 
-/// What a value reads that an update has not changed and PostgreSQL does not tell.
+/// Debezium's placeholder for a value that an update did not change and that PostgreSQL did not send.
 const UNAVAILABLE: &[u8] = b"\"__debezium_unavailable_value\"";
 
-/// A table whose changes are written.
+/// Writes the changes of one table.
 #[derive(Debug)]
-pub struct Table {
+pub struct TableEnvelope {
     columns: Vec<Column>,
-    /// The part of `source` that is the same for all of its changes.
+    /// The part of `source` that is the same for all changes of the table.
     source: Vec<u8>,
 }
 
@@ -33,48 +36,49 @@ struct Column {
     name: String,
     /// Its name as a JSON key, with the colon.
     key: Vec<u8>,
-    kind: Kind,
+    kind: TextKind,
     identifies: bool,
 }
 
 /// Where a change comes from.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub struct ChangeOrigin {
     /// See (1).
     pub lsn: Lsn,
-    /// The transaction, when it was committed in Unix milliseconds, and the change's number in it; none: it is a first row.
+    /// The transaction's id, its commit time in Unix milliseconds, and the change's number in it; none for a row of
+    /// the initial copy.
     pub transaction: Option<(u32, i64, u64)>,
 }
 
-/// What happened.
+/// A change to pass on.
 #[derive(Clone, Debug)]
-pub enum Change<'a> {
+pub enum RowChange<'a> {
     Insert(Tuple<'a>),
-    Update(Option<Old<'a>>, Tuple<'a>),
-    Delete(Old<'a>),
+    Update(Option<OldTuple<'a>>, Tuple<'a>),
+    Delete(OldTuple<'a>),
     Truncate,
 }
 
-impl Table {
-    /// Of a database, as a message tells it.
-    pub fn new(database: &str, relation: &Relation<'_>, types: &Types) -> Table {
+impl TableEnvelope {
+    /// For a table as a Relation message describes it.
+    pub fn new(database: &str, relation: &Relation<'_>, types: &Types) -> TableEnvelope {
         let columns = relation.columns.iter();
         let columns = columns.map(|column| (column.name, types.kind(column.kind), column.identifies));
-        Table::of_columns(database, (relation.schema, relation.table), columns)
+        TableEnvelope::of_columns(database, (relation.schema, relation.table), columns)
     }
 
-    /// Of columns by name and kind, and whether they identify a row.
+    /// For columns given by name, kind, and whether they belong to the replica identity.
     pub fn of_columns<'c>(
         database: &str,
         (schema, table): (&str, &str),
-        columns: impl Iterator<Item = (&'c str, Kind, bool)>,
-    ) -> Table {
+        columns: impl Iterator<Item = (&'c str, TextKind, bool)>,
+    ) -> TableEnvelope {
         let mut source = b",\"source\":{\"connector\":\"postgresql\",\"db\":".to_vec();
         for (text, then) in [(database, ",\"schema\":"), (schema, ",\"table\":"), (table, "")] {
             write_text(text.as_bytes(), &mut source);
             source.extend_from_slice(then.as_bytes());
         }
-        let column = |(name, kind, identifies): (&str, Kind, bool)| {
+        let column = |(name, kind, identifies): (&str, TextKind, bool)| {
             let mut key = Vec::new();
             write_text(name.as_bytes(), &mut key);
             key.push(b':');
@@ -85,13 +89,13 @@ impl Table {
                 identifies,
             }
         };
-        Table {
+        TableEnvelope {
             columns: columns.map(column).collect(),
             source,
         }
     }
 
-    /// Whether updates and deletes tell the value before of a column.
+    /// Whether a column belongs to the replica identity.
     pub fn identifies(&self, column: &str) -> bool {
         self.columns.iter().any(|own| own.identifies && own.name == column)
     }
@@ -101,37 +105,37 @@ impl Table {
         self.columns.iter().any(|own| own.name == column)
     }
 
-    /// Writes a change. `refused`: why it cannot be applied.
-    pub fn write(&self, change: &Change<'_>, origin: Origin, refused: Option<&str>, out: &mut Vec<u8>) {
+    /// Writes a change. `refused` is the reason why it cannot be applied.
+    pub fn write(&self, change: &RowChange<'_>, origin: ChangeOrigin, refused: Option<&str>, out: &mut Vec<u8>) {
         let op = match change {
-            Change::Insert(_) if origin.transaction.is_none() => "r",
-            Change::Insert(_) => "c",
-            Change::Update(..) => "u",
-            Change::Delete(_) => "d",
-            Change::Truncate => "t",
+            RowChange::Insert(_) if origin.transaction.is_none() => "r",
+            RowChange::Insert(_) => "c",
+            RowChange::Update(..) => "u",
+            RowChange::Delete(_) => "d",
+            RowChange::Truncate => "t",
         };
         self.begin(op, refused, out);
         match change {
-            Change::Insert(new) => self.write_after(new, out),
-            Change::Update(old, new) => {
+            RowChange::Insert(new) => self.write_after(new, out),
+            RowChange::Update(old, new) => {
                 if let Some(old) = old {
                     self.write_before(old, out);
                 }
                 self.write_after(new, out);
             }
-            Change::Delete(old) => self.write_before(old, out),
-            Change::Truncate => {}
+            RowChange::Delete(old) => self.write_before(old, out),
+            RowChange::Truncate => {}
         }
         self.end(origin, out);
     }
 
-    /// Writes a first row, whose values come in the order of the columns.
+    /// Writes a row of the initial copy, whose values are in the order of the columns.
     pub fn write_row<'v>(&self, values: impl Iterator<Item = Option<&'v [u8]>>, at: Lsn, out: &mut Vec<u8>) {
         self.begin("r", None, out);
         out.extend_from_slice(b",\"after\":{");
-        let values = values.map(|value| value.map_or(Value::Null, Value::Text));
+        let values = values.map(|value| value.map_or(TupleValue::Null, TupleValue::Text));
         self.write_values(values, false, out);
-        let origin = Origin {
+        let origin = ChangeOrigin {
             lsn: at,
             transaction: None,
         };
@@ -148,7 +152,7 @@ impl Table {
         }
     }
 
-    fn end(&self, origin: Origin, out: &mut Vec<u8>) {
+    fn end(&self, origin: ChangeOrigin, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.source);
         let lsn = origin.lsn.0;
         let written = match origin.transaction {
@@ -161,10 +165,10 @@ impl Table {
         written.expect("memory takes what is written");
     }
 
-    fn write_before(&self, old: &Old<'_>, out: &mut Vec<u8>) {
+    fn write_before(&self, old: &OldTuple<'_>, out: &mut Vec<u8>) {
         let (tuple, key_alone) = match old {
-            Old::Key(tuple) => (tuple, true),
-            Old::Row(tuple) => (tuple, false),
+            OldTuple::Key(tuple) => (tuple, true),
+            OldTuple::Row(tuple) => (tuple, false),
         };
         out.extend_from_slice(b",\"before\":{");
         self.write_values(tuple.values(), key_alone, out);
@@ -175,8 +179,8 @@ impl Table {
         self.write_values(new.values(), false, out);
     }
 
-    /// Writes values and the brace behind them.
-    fn write_values<'v>(&self, values: impl Iterator<Item = Value<'v>>, key_alone: bool, out: &mut Vec<u8>) {
+    /// Writes values and the closing brace.
+    fn write_values<'v>(&self, values: impl Iterator<Item = TupleValue<'v>>, key_alone: bool, out: &mut Vec<u8>) {
         let mut first = true;
         for (column, value) in self.columns.iter().zip(values) {
             if key_alone && !column.identifies {
@@ -187,9 +191,9 @@ impl Table {
             }
             out.extend_from_slice(&column.key);
             match value {
-                Value::Null => out.extend_from_slice(b"null"),
-                Value::Unchanged => out.extend_from_slice(UNAVAILABLE),
-                Value::Text(text) => write(&column.kind, text, out),
+                TupleValue::Null => out.extend_from_slice(b"null"),
+                TupleValue::Unchanged => out.extend_from_slice(UNAVAILABLE),
+                TupleValue::Text(text) => write(&column.kind, text, out),
             }
         }
         out.push(b'}');

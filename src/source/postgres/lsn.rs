@@ -1,13 +1,13 @@
-//! Places in PostgreSQL's log, and how far a feed has come.
+//! Positions in PostgreSQL's write-ahead log, and how far a feed was read.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::source::Position;
+use crate::repr::Position;
 
-/// A place in the write-ahead log: a byte from its beginning.
+/// A log sequence number: an offset in bytes in the write-ahead log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Lsn(pub u64);
@@ -42,28 +42,28 @@ impl FromStr for Lsn {
     }
 }
 
-/// How far a feed has come, of which server, and with which tables. It is the tag of its [`Position`], whose number counts
-/// the feed's records: places in the log do not tell records apart, nor do they grow from record to record.
+/// How far a feed was read, from which server, and which tables. It is stored as the tag of the feed's [`Position`],
+/// whose number counts the feed's records: LSNs neither distinguish records nor grow from record to record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reached {
-    /// Transactions that commit before it are taken.
+pub struct SlotPosition {
+    /// All transactions that commit before this were read.
     pub lsn: Lsn,
     /// The server's system identifier.
     pub system: String,
-    /// The tables whose first rows are taken: what identifies each, and its name then.
+    /// The tables whose initial copy was read, by OID and name as of then.
     pub tables: Vec<(u32, String)>,
-    /// Tables that were read before, and were taken out of the feed since.
+    /// Tables that were read before and were removed from the feed since.
     pub left: Vec<(u32, String)>,
 }
 
-impl Reached {
-    /// As a position's tag.
+impl SlotPosition {
+    /// The tag of a position.
     pub fn tag(&self) -> String {
         serde_json::to_string(self).expect("texts and numbers are JSON")
     }
 
-    /// What a position's tag says.
-    pub fn of(position: &Position) -> Option<Reached> {
+    /// Parses a position's tag.
+    pub fn from_position(position: &Position) -> Option<SlotPosition> {
         serde_json::from_str(position.tag.as_deref()?).ok()
     }
 }
@@ -79,7 +79,7 @@ mod tests {
         for bad in ["", "1", "1/", "x/1", "1/100000000"] {
             assert_eq!(bad.parse::<Lsn>(), Err(()), "{bad}");
         }
-        let reached = Reached {
+        let reached = SlotPosition {
             lsn: Lsn(77),
             system: "7412345678901234567".into(),
             tables: vec![(7, "public.two words".into())],
@@ -89,7 +89,7 @@ mod tests {
             tag: Some(reached.tag()),
             ..Position::default()
         };
-        assert_eq!(Reached::of(&position), Some(reached));
-        assert_eq!(Reached::of(&Position::default()), None);
+        assert_eq!(SlotPosition::from_position(&position), Some(reached));
+        assert_eq!(SlotPosition::from_position(&Position::default()), None);
     }
 }

@@ -1,31 +1,31 @@
-//! What `pgoutput` says: PostgreSQL's messages of logical replication, in their first version (a transaction is told whole,
-//! once it is committed).
+//! Parses the messages of `pgoutput`, PostgreSQL's logical replication, in protocol version 1: a transaction is sent
+//! whole, once it is committed.
 //!
-//! A message borrows its bytes. Whatever the bytes are, reading them ends with a message or the reason why it is none, and
-//! takes no memory by what they claim of lengths.
+//! A message borrows its bytes. For any bytes, parsing returns a message or the reason why they are none, and it does
+//! not allocate by lengths that they claim.
 
 use super::lsn::Lsn;
 
 /// A message.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Message<'a> {
+pub enum ReplicationMessage<'a> {
     /// A transaction begins.
     Begin {
-        /// Where its commit is.
+        /// The LSN of its commit.
         commit: Lsn,
-        /// When it was committed, in microseconds of PostgreSQL's time.
+        /// Its commit time, in microseconds since PostgreSQL's epoch.
         micros: i64,
-        /// Its number.
+        /// Its transaction id.
         xid: u32,
     },
-    /// It ends.
+    /// A transaction ends.
     Commit {
-        /// As its Begin says.
+        /// The same as in its Begin.
         commit: Lsn,
-        /// Behind its commit.
+        /// The LSN behind its commit.
         end: Lsn,
     },
-    /// What a table is now; told before its first change, and again once it is another.
+    /// A table's definition; sent before its first change, and again after it has changed.
     Relation(Relation<'a>),
     Insert {
         relation: u32,
@@ -33,49 +33,49 @@ pub enum Message<'a> {
     },
     Update {
         relation: u32,
-        old: Option<Old<'a>>,
+        old: Option<OldTuple<'a>>,
         new: Tuple<'a>,
     },
     Delete {
         relation: u32,
-        old: Old<'a>,
+        old: OldTuple<'a>,
     },
     Truncate {
         relations: Vec<u32>,
     },
-    /// Types, origins, messages.
+    /// Types, origins, and logical messages, which are ignored.
     Other,
 }
 
-/// What a table is.
+/// A table's definition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relation<'a> {
     pub oid: u32,
     pub schema: &'a str,
     pub table: &'a str,
-    pub columns: Vec<Column<'a>>,
+    pub columns: Vec<RelationColumn<'a>>,
 }
 
 /// A column of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Column<'a> {
+pub struct RelationColumn<'a> {
     pub name: &'a str,
     /// The type's OID.
     pub kind: u32,
-    /// Whether updates and deletes tell its value before.
+    /// Whether it belongs to the replica identity, so that updates and deletes contain its old value.
     pub identifies: bool,
 }
 
-/// The row before.
+/// The old row.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Old<'a> {
-    /// Of the columns that identify it alone; the others are null.
+pub enum OldTuple<'a> {
+    /// Only the columns of the replica identity; the others are null.
     Key(Tuple<'a>),
-    /// All of it.
+    /// All columns.
     Row(Tuple<'a>),
 }
 
-/// A row, which was looked through when it was read.
+/// A row, whose structure was validated when it was parsed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tuple<'a> {
     bytes: &'a [u8],
@@ -84,23 +84,23 @@ pub struct Tuple<'a> {
 
 /// A value of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
+pub enum TupleValue<'a> {
     Null,
-    /// A long value, stored apart, that the update has not changed.
+    /// An unchanged value that is stored out of line (TOAST) and is therefore not sent.
     Unchanged,
-    /// As PostgreSQL prints it.
+    /// The value in PostgreSQL's text format.
     Text(&'a [u8]),
 }
 
 impl<'a> Tuple<'a> {
     /// Its values in the order of the columns.
-    pub fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+    pub fn values(&self) -> impl Iterator<Item = TupleValue<'a>> + use<'a> {
         let mut bytes = Bytes(self.bytes);
         (0..self.columns).map(move |_| bytes.value().expect("it was looked through when it was read"))
     }
 }
 
-/// Bytes that are read from the front.
+/// Consumes bytes from the front.
 struct Bytes<'a>(&'a [u8]);
 
 type Read<T> = Result<T, &'static str>;
@@ -141,13 +141,13 @@ impl<'a> Bytes<'a> {
         Ok(name)
     }
 
-    fn value(&mut self) -> Read<Value<'a>> {
+    fn value(&mut self) -> Read<TupleValue<'a>> {
         match self.u8()? {
-            b'n' => Ok(Value::Null),
-            b'u' => Ok(Value::Unchanged),
+            b'n' => Ok(TupleValue::Null),
+            b'u' => Ok(TupleValue::Unchanged),
             b't' => {
                 let length = self.u32()? as usize;
-                self.take(length).map(Value::Text)
+                self.take(length).map(TupleValue::Text)
             }
             b'b' => Err("a value is in binary, which was not asked for"),
             _ => Err("a value is of no known kind"),
@@ -167,20 +167,20 @@ impl<'a> Bytes<'a> {
         })
     }
 
-    fn old(&mut self, kind: u8) -> Read<Option<Old<'a>>> {
+    fn old(&mut self, kind: u8) -> Read<Option<OldTuple<'a>>> {
         match kind {
-            b'K' => self.tuple().map(|tuple| Some(Old::Key(tuple))),
-            b'O' => self.tuple().map(|tuple| Some(Old::Row(tuple))),
+            b'K' => self.tuple().map(|tuple| Some(OldTuple::Key(tuple))),
+            b'O' => self.tuple().map(|tuple| Some(OldTuple::Row(tuple))),
             _ => Ok(None),
         }
     }
 }
 
-/// Reads a message. The error: why it is none.
-pub fn read(bytes: &[u8]) -> Result<Message<'_>, &'static str> {
+/// Parses a message; the error is the reason why it is invalid.
+pub fn read(bytes: &[u8]) -> Result<ReplicationMessage<'_>, &'static str> {
     let mut bytes = Bytes(bytes);
     let message = match bytes.u8()? {
-        b'B' => Message::Begin {
+        b'B' => ReplicationMessage::Begin {
             commit: Lsn(bytes.u64()?),
             micros: bytes.u64()? as i64,
             xid: bytes.u32()?,
@@ -188,22 +188,22 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, &'static str> {
         b'C' => {
             bytes.u8()?; // no flags yet
             let (commit, end) = (Lsn(bytes.u64()?), Lsn(bytes.u64()?));
-            bytes.u64()?; // when, as its Begin says
-            Message::Commit { commit, end }
+            bytes.u64()?; // the commit time, which the Begin has, too
+            ReplicationMessage::Commit { commit, end }
         }
         b'R' => {
             let (oid, schema, table) = (bytes.u32()?, bytes.name()?, bytes.name()?);
-            bytes.u8()?; // the replica identity, which the columns' flags tell too
+            bytes.u8()?; // the replica identity, which the columns' flags show, too
             let mut columns = Vec::new();
             for _ in 0..bytes.u16()? {
                 let identifies = bytes.u8()? & 1 == 1;
                 let (name, kind) = (bytes.name()?, bytes.u32()?);
                 bytes.u32()?; // the type's modifier
-                columns.push(Column { name, kind, identifies });
+                columns.push(RelationColumn { name, kind, identifies });
             }
-            // What it writes for `pg_catalog`.
+            // The server writes `pg_catalog` as an empty name.
             let schema = if schema.is_empty() { "pg_catalog" } else { schema };
-            Message::Relation(Relation {
+            ReplicationMessage::Relation(Relation {
                 oid,
                 schema,
                 table,
@@ -215,7 +215,7 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, &'static str> {
             if bytes.u8()? != b'N' {
                 return Err("an insert has no new row");
             }
-            Message::Insert {
+            ReplicationMessage::Insert {
                 relation,
                 new: bytes.tuple()?,
             }
@@ -230,7 +230,7 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, &'static str> {
             if kind != b'N' {
                 return Err("an update has no new row");
             }
-            Message::Update {
+            ReplicationMessage::Update {
                 relation,
                 old,
                 new: bytes.tuple()?,
@@ -240,18 +240,18 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, &'static str> {
             let relation = bytes.u32()?;
             let kind = bytes.u8()?;
             let old = bytes.old(kind)?.ok_or("a delete does not say of what")?;
-            Message::Delete { relation, old }
+            ReplicationMessage::Delete { relation, old }
         }
         b'T' => {
             let count = bytes.u32()?;
-            bytes.u8()?; // CASCADE and RESTART IDENTITY
+            bytes.u8()?; // flags for CASCADE and RESTART IDENTITY
             let mut relations = Vec::new();
             for _ in 0..count {
                 relations.push(bytes.u32()?);
             }
-            Message::Truncate { relations }
+            ReplicationMessage::Truncate { relations }
         }
-        b'O' | b'Y' | b'M' => return Ok(Message::Other),
+        b'O' | b'Y' | b'M' => return Ok(ReplicationMessage::Other),
         _ => return Err("it is of no known kind"),
     };
     match bytes.0 {
@@ -266,8 +266,8 @@ mod tests {
 
     use super::*;
 
-    /// Messages as PostgreSQL 15 sent them, of `INSERT`, `UPDATE` of a key, `UPDATE` with a long value unchanged, `DELETE`
-    /// and `TRUNCATE`.
+    /// Messages that PostgreSQL 15 sent for `INSERT`, `UPDATE` of a key, `UPDATE` with an unchanged long value,
+    /// `DELETE` and `TRUNCATE`.
     fn recorded() -> Vec<Vec<u8>> {
         let lines = include_str!("recorded.txt").lines().filter(|line| !line.is_empty());
         let bytes = |line: &str| {
@@ -282,38 +282,44 @@ mod tests {
     #[test]
     fn what_postgresql_sent_is_read() {
         let recorded = recorded();
-        let messages: Vec<Message<'_>> = recorded.iter().map(|bytes| read(bytes).unwrap()).collect();
+        let messages: Vec<ReplicationMessage<'_>> = recorded.iter().map(|bytes| read(bytes).unwrap()).collect();
         let kinds: String = messages
             .iter()
             .map(|message| match message {
-                Message::Begin { .. } => 'B',
-                Message::Commit { .. } => 'C',
-                Message::Relation(_) => 'R',
-                Message::Insert { .. } => 'I',
-                Message::Update { old: None, .. } => 'u',
-                Message::Update {
-                    old: Some(Old::Key(_)), ..
+                ReplicationMessage::Begin { .. } => 'B',
+                ReplicationMessage::Commit { .. } => 'C',
+                ReplicationMessage::Relation(_) => 'R',
+                ReplicationMessage::Insert { .. } => 'I',
+                ReplicationMessage::Update { old: None, .. } => 'u',
+                ReplicationMessage::Update {
+                    old: Some(OldTuple::Key(_)),
+                    ..
                 } => 'K',
-                Message::Update {
-                    old: Some(Old::Row(_)), ..
+                ReplicationMessage::Update {
+                    old: Some(OldTuple::Row(_)),
+                    ..
                 } => 'O',
-                Message::Delete { old: Old::Key(_), .. } => 'd',
-                Message::Delete { old: Old::Row(_), .. } => 'D',
-                Message::Truncate { .. } => 'T',
-                Message::Other => '.',
+                ReplicationMessage::Delete {
+                    old: OldTuple::Key(_), ..
+                } => 'd',
+                ReplicationMessage::Delete {
+                    old: OldTuple::Row(_), ..
+                } => 'D',
+                ReplicationMessage::Truncate { .. } => 'T',
+                ReplicationMessage::Other => '.',
             })
             .collect();
         assert_eq!(kinds, "BRIICBuKCBdCBRTCBRICBRODC");
         let [
-            Message::Begin { commit, .. },
-            Message::Relation(relation),
-            Message::Insert { new, .. },
+            ReplicationMessage::Begin { commit, .. },
+            ReplicationMessage::Relation(relation),
+            ReplicationMessage::Insert { new, .. },
             ..,
         ] = &messages[..]
         else {
             panic!("{messages:?}")
         };
-        let Message::Commit { commit: same, end } = messages[4] else {
+        let ReplicationMessage::Commit { commit: same, end } = messages[4] else {
             panic!("{:?}", messages[4])
         };
         assert!(*commit == same && end > same);
@@ -332,26 +338,26 @@ mod tests {
                 ("long", 25, false)
             ]
         );
-        let values: Vec<Value<'_>> = new.values().collect();
+        let values: Vec<TupleValue<'_>> = new.values().collect();
         assert_eq!(
             values[..3],
             [
-                Value::Text(b"1"),
-                Value::Text("\u{e4}\"x".as_bytes()),
-                Value::Text(b"12.50")
+                TupleValue::Text(b"1"),
+                TupleValue::Text("\u{e4}\"x".as_bytes()),
+                TupleValue::Text(b"12.50")
             ]
         );
-        let Message::Update { new, .. } = &messages[6] else {
+        let ReplicationMessage::Update { new, .. } = &messages[6] else {
             panic!("{:?}", messages[6])
         };
-        assert_eq!(new.values().last(), Some(Value::Unchanged));
+        assert_eq!(new.values().last(), Some(TupleValue::Unchanged));
     }
 
-    /// How many bytes a message takes beside those that it borrows, at most.
-    fn taken(message: &Message<'_>) -> usize {
+    /// The most memory, in bytes, that a message allocates besides the bytes it borrows.
+    fn taken(message: &ReplicationMessage<'_>) -> usize {
         match message {
-            Message::Relation(relation) => relation.columns.capacity() * size_of::<Column<'_>>(),
-            Message::Truncate { relations } => relations.capacity() * size_of::<u32>(),
+            ReplicationMessage::Relation(relation) => relation.columns.capacity() * size_of::<RelationColumn<'_>>(),
+            ReplicationMessage::Truncate { relations } => relations.capacity() * size_of::<u32>(),
             _ => 0,
         }
     }
@@ -375,7 +381,7 @@ mod tests {
             }
             if let Ok(message) = read(&bytes) {
                 prop_assert!(taken(&message) <= 16 * bytes.len() + 256, "{message:?}");
-                if let Message::Insert { new, .. } | Message::Update { new, .. } = &message {
+                if let ReplicationMessage::Insert { new, .. } | ReplicationMessage::Update { new, .. } = &message {
                     prop_assert_eq!(new.values().count(), usize::from(new.columns));
                 }
             }

@@ -1,4 +1,4 @@
-//! Encryption of a connection, by rustls, with libpq's meanings of `sslmode`.
+//! Encrypts a connection with rustls, with libpq's meanings of `sslmode`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedSt
 
 use crate::definition::{PostgresUrl, SslMode};
 
-/// The client's end of an encrypted connection. The error: why it cannot be made.
+/// The client side of a TLS connection; the error is the reason why it cannot be set up.
 pub fn connection(url: &PostgresUrl) -> Result<ClientConnection, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -19,7 +19,7 @@ pub fn connection(url: &PostgresUrl) -> Result<ClientConnection, String> {
         .map_err(|error| error.to_string())?;
     let checked = match url.tls {
         SslMode::Disable | SslMode::Prefer => Checked::Nothing,
-        // As libpq has it: who names roots wants them looked at.
+        // As in libpq, naming root certificates makes `require` verify the chain.
         SslMode::Require if url.root_certificates.is_none() => Checked::Nothing,
         SslMode::Require | SslMode::VerifyCa => Checked::Chain,
         SslMode::VerifyFull => Checked::All,
@@ -43,7 +43,7 @@ pub fn connection(url: &PostgresUrl) -> Result<ClientConnection, String> {
     ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())
 }
 
-/// Who is trusted.
+/// The root certificates that are trusted.
 fn roots(url: &PostgresUrl) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     match &url.root_certificates {
@@ -56,7 +56,7 @@ fn roots(url: &PostgresUrl) -> Result<RootCertStore, String> {
             }
         }
         None => {
-            // Some of a system's certificates may be of kinds that rustls does not know.
+            // rustls may not support all kinds of certificates that a system has.
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }
@@ -66,22 +66,22 @@ fn roots(url: &PostgresUrl) -> Result<RootCertStore, String> {
     Ok(store)
 }
 
-/// What is looked at of a server's certificate.
+/// What is verified of a server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Checked {
     Nothing,
-    /// Who signed it.
+    /// The chain up to a trusted root.
     Chain,
-    /// And for whom.
+    /// The chain and the host name.
     All,
 }
 
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// None: any certificate is taken.
+    /// None if any certificate is accepted.
     inner: Option<Arc<WebPkiServerVerifier>>,
-    /// Whether it must be for the host.
+    /// Whether the host name must match.
     all: bool,
 }
 
@@ -98,7 +98,7 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         };
         match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // Looked at last, behind who signed it.
+            // The host name is verified last, so the chain is already known to be good.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.all => Ok(ServerCertVerified::assertion()),

@@ -1,4 +1,5 @@
-//! How PostgreSQL's texts become JSON, by type: as Debezium writes them, so that a value means the same however it came.
+//! Converts PostgreSQL's text format to JSON, by type, in the way Debezium does, so that a value means the same from
+//! either.
 //!
 //! | type | JSON |
 //! |---|---|
@@ -13,101 +14,101 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hashbrown::HashMap;
 
-/// What a type's texts become.
+/// How the text of a type's values becomes JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TextKind {
     Boolean,
     Number,
     Text,
     Bytes,
     Timestamp,
     TimestampTz,
-    /// Of items of a kind, between which this byte stands.
-    Array(Box<Kind>, u8),
+    /// An array of items of a kind, with the delimiter between them.
+    Array(Box<TextKind>, u8),
 }
 
-/// A type that PostgreSQL does not have of itself, or one whose meaning is another type's.
+/// A type that is not built in, or that is derived from another type.
 #[derive(Clone, Copy, Debug)]
-pub struct Made {
-    /// Of an array its items' type, of a domain its base; 0: none.
+pub struct DerivedType {
+    /// For an array the type of its items, for a domain its base type; 0: none.
     pub of: u32,
     pub is_array: bool,
-    /// Between items.
+    /// The delimiter between items.
     pub delimiter: u8,
 }
 
 /// Types by OID.
 #[derive(Debug, Default)]
-pub struct Types(pub HashMap<u32, Made>);
+pub struct Types(pub HashMap<u32, DerivedType>);
 
-/// The query that [`Types`] are made of: OID, what it is of, whether it is an array, its items' delimiter.
+/// The query for [`Types`]: OID, item or base type, whether it is an array, and the items' delimiter.
 pub const TYPES: &str = "SELECT t.oid, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END, t.typtype <> 'd', \
                          COALESCE(e.typdelim, ',') FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem \
                          WHERE t.typtype = 'd' OR (t.typcategory = 'A' AND t.typelem <> 0 AND t.oid NOT IN (22, 30))";
 
 impl Types {
-    /// What a type's texts become.
-    pub fn kind(&self, oid: u32) -> Kind {
+    /// How the text of a type's values becomes JSON.
+    pub fn kind(&self, oid: u32) -> TextKind {
         self.nested(oid, 0)
     }
 
-    /// Domains of domains end; a catalog that says otherwise is not followed.
-    fn nested(&self, oid: u32, depth: u32) -> Kind {
+    /// Follows domains and arrays to a limited depth, so that a catalog with a cycle does no harm.
+    fn nested(&self, oid: u32, depth: u32) -> TextKind {
         match (oid, self.0.get(&oid)) {
-            (16, _) => Kind::Boolean,
-            (20 | 21 | 23 | 26 | 700 | 701 | 1700, _) => Kind::Number,
-            (17, _) => Kind::Bytes,
-            (1114, _) => Kind::Timestamp,
-            (1184, _) => Kind::TimestampTz,
+            (16, _) => TextKind::Boolean,
+            (20 | 21 | 23 | 26 | 700 | 701 | 1700, _) => TextKind::Number,
+            (17, _) => TextKind::Bytes,
+            (1114, _) => TextKind::Timestamp,
+            (1184, _) => TextKind::TimestampTz,
             (_, Some(made)) if depth < 8 => match (made.is_array, self.nested(made.of, depth + 1)) {
-                (true, item) => Kind::Array(Box::new(item), made.delimiter),
+                (true, item) => TextKind::Array(Box::new(item), made.delimiter),
                 (false, base) => base,
             },
-            _ => Kind::Text,
+            _ => TextKind::Text,
         }
     }
 }
 
 /// Writes a value as JSON.
-pub fn write(kind: &Kind, text: &[u8], out: &mut Vec<u8>) {
+pub fn write(kind: &TextKind, text: &[u8], out: &mut Vec<u8>) {
     match kind {
-        Kind::Boolean => out.extend_from_slice(if text == b"t" { b"true" } else { b"false" }),
-        Kind::Number if is_number(text) => out.extend_from_slice(text),
-        Kind::Bytes => match text.strip_prefix(b"\\x") {
+        TextKind::Boolean => out.extend_from_slice(if text == b"t" { b"true" } else { b"false" }),
+        TextKind::Number if is_number(text) => out.extend_from_slice(text),
+        TextKind::Bytes => match text.strip_prefix(b"\\x") {
             Some(digits) => write_base64(digits, out),
             None => write_text(text, out),
         },
-        Kind::Timestamp | Kind::TimestampTz if begins_with_date(text) => {
+        TextKind::Timestamp | TextKind::TimestampTz if begins_with_date(text) => {
             let text = match kind {
-                Kind::TimestampTz => text.strip_suffix(b"+00").unwrap_or(text),
+                TextKind::TimestampTz => text.strip_suffix(b"+00").unwrap_or(text),
                 _ => text,
             };
             let start = out.len();
             write_text(text, out);
             out[start + 11] = b'T';
-            if *kind == Kind::TimestampTz {
+            if *kind == TextKind::TimestampTz {
                 out.pop();
                 out.extend_from_slice(b"Z\"");
             }
         }
-        Kind::Array(item, delimiter) => write_array(item, *delimiter, text, out),
+        TextKind::Array(item, delimiter) => write_array(item, *delimiter, text, out),
         _ => write_text(text, out),
     }
 }
 
-/// Whether a text is a day of four-digit years and a time.
+/// Whether a text begins with a date of a four-digit year, and a time follows.
 fn begins_with_date(text: &[u8]) -> bool {
     let of_date = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
     text.get(10) == Some(&b' ') && text[..10].iter().all(of_date)
 }
 
-/// Whether a number is one of JSON's: digits, not NaN or an infinity.
+/// Whether a number is valid in JSON: digits, not NaN or an infinity.
 fn is_number(text: &[u8]) -> bool {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     digits.first().is_some_and(u8::is_ascii_digit)
 }
 
-/// Writes text as a JSON string. What is no UTF-8 stays as it is, and is refused with its record.
+/// Writes text as a JSON string. Bytes that are not UTF-8 are kept, so that the decoder refuses the record.
 pub fn write_text(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
@@ -144,10 +145,10 @@ fn write_base64(digits: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Writes an array from PostgreSQL's text of it; what is none is written as text.
-fn write_array(item: &Kind, delimiter: u8, text: &[u8], out: &mut Vec<u8>) {
+/// Writes an array from PostgreSQL's text format; a text that is no array is written as text.
+fn write_array(item: &TextKind, delimiter: u8, text: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
-    // Its bounds, where they are not the usual ones: `[0:1]={5,6}`.
+    // Unusual bounds precede the array, as in `[0:1]={5,6}`.
     let body = match text.first() {
         Some(b'[') => memchr::memchr(b'=', text).map_or(text, |at| &text[at + 1..]),
         _ => text,
@@ -166,11 +167,11 @@ fn write_array(item: &Kind, delimiter: u8, text: &[u8], out: &mut Vec<u8>) {
 }
 
 struct Array<'a> {
-    item: &'a Kind,
+    item: &'a TextKind,
     delimiter: u8,
     text: &'a [u8],
     at: usize,
-    /// An item without its quotes.
+    /// A buffer for an item without its quotes.
     scratch: Vec<u8>,
 }
 
@@ -181,7 +182,7 @@ impl Array<'_> {
         Some(byte)
     }
 
-    /// A list from its brace on; none: it is none. PostgreSQL has at most six dimensions.
+    /// Converts a list from its opening brace on; none if it is malformed. PostgreSQL allows at most six dimensions.
     fn list(&mut self, out: &mut Vec<u8>, depth: u32) -> Option<()> {
         if depth > 6 || self.next()? != b'{' {
             return None;
@@ -244,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    fn json(kind: &Kind, text: &str) -> String {
+    fn json(kind: &TextKind, text: &str) -> String {
         let mut out = Vec::new();
         write(kind, text.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
@@ -252,7 +253,7 @@ mod tests {
 
     #[test]
     fn texts_of_every_type_become_json() {
-        let made = |of, is_array, delimiter| Made {
+        let made = |of, is_array, delimiter| DerivedType {
             of,
             is_array,
             delimiter,
@@ -306,7 +307,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_of_any_type_is_json(text in "[{}\\[\\]0-9,;\"\\\\a-cNUL =:+.-]{0,40}", oid in 0usize..4) {
-            let types = Types(HashMap::from([(1007, Made { of: 1184, is_array: true, delimiter: b',' })]));
+            let types = Types(HashMap::from([(1007, DerivedType { of: 1184, is_array: true, delimiter: b',' })]));
             let kind = types.kind([17, 25, 1114, 1007][oid]);
             let json = json(&kind, &text);
             prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");

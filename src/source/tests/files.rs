@@ -1,4 +1,4 @@
-//! Files: each once, whole, in order; unreadable ones to the dead letters.
+//! Files are read once, completely and in order; unreadable ones become dead letters.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn existing_files_come_by_name_then_new_ones_as_they_appear_and_each_once() {
     let flow = files(folder.path(), "*.csv*", Format::Csv);
     let run = run(
         &flow,
-        &Progress::new(),
+        &FeedPositions::new(),
         1,
         100,
         ReaderOptions {
@@ -30,7 +30,7 @@ fn existing_files_come_by_name_then_new_ones_as_they_appear_and_each_once() {
     assert_eq!(values(&first[0].decoded.raw), [(0, "1".into()), (1, "2".into())]);
     assert_eq!(first[0].decoded.raw.header.as_deref(), Some("a"));
     assert!(first[0].position.done && first[0].position.next == 2);
-    // New: one under a passing name first, one that grows.
+    // New files: one that first has a temporary name, and one that grows.
     std::fs::write(folder.path().join("d.csv.tmp"), "a\n5\n").unwrap();
     std::fs::rename(folder.path().join("d.csv.tmp"), folder.path().join("d.csv")).unwrap();
     let delivery = run.next();
@@ -54,7 +54,13 @@ fn a_file_that_is_being_written_is_not_read_half() {
     let folder = tempfile::tempdir().unwrap();
     let flow = files(folder.path(), "*.csv", Format::Csv);
     let settle = Duration::from_millis(800);
-    let run = run(&flow, &Progress::new(), 1, 100, ReaderOptions { settle, ..options() });
+    let run = run(
+        &flow,
+        &FeedPositions::new(),
+        1,
+        100,
+        ReaderOptions { settle, ..options() },
+    );
     let mut file = std::fs::File::create(folder.path().join("a.csv")).unwrap();
     file.write_all(b"a\n").unwrap();
     for n in 0..8 {
@@ -86,7 +92,7 @@ fn an_unreadable_file_gives_its_good_rows_and_a_dead_letter_and_the_rest_goes_on
     let flow = files(folder.path(), "*.ndjson*", Format::Ndjson);
     let run = run(
         &flow,
-        &Progress::new(),
+        &FeedPositions::new(),
         1,
         100_000,
         ReaderOptions {
@@ -119,7 +125,7 @@ fn an_unreadable_file_gives_its_good_rows_and_a_dead_letter_and_the_rest_goes_on
     run.readers.stop().unwrap();
 }
 
-/// Files that were written in parts, with pauses longer than it takes to count as whole, were given up for good.
+/// Files that were written in parts, with pauses longer than `settle`, were given up for good.
 #[test]
 fn a_file_that_ends_where_more_must_come_waits_for_its_rest() {
     let folder = tempfile::tempdir().unwrap();
@@ -134,7 +140,7 @@ fn a_file_that_ends_where_more_must_come_waits_for_its_rest() {
         retries: 13,
         ..options()
     };
-    let run = run(&flow, &Progress::new(), 1, 100_000, slow);
+    let run = run(&flow, &FeedPositions::new(), 1, 100_000, slow);
     let add = |name: &str, bytes: &[u8]| {
         let file = std::fs::OpenOptions::new()
             .create(true)
@@ -165,7 +171,7 @@ fn a_file_that_ends_where_more_must_come_waits_for_its_rest() {
     for name in ["torn.csv.gz", "quote.csv", "header.csv", "line.csv"] {
         assert_eq!(came[name].rejects, Vec::<String>::new(), "{name}");
     }
-    // Nothing more comes for long.
+    // The rest of this file does not come for long.
     assert_eq!(records(&came["lost.csv"]), ["6"]);
     assert!(
         came["lost.csv"].rejects[0].contains("that begins on line 3 is never closed"),
@@ -174,13 +180,38 @@ fn a_file_that_ends_where_more_must_come_waits_for_its_rest() {
     );
 }
 
+/// If a file's modification time lay in the future, its last record was delayed until then.
+#[test]
+fn a_file_of_the_future_is_read_to_its_end_once_it_was_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    put(path.clone(), "a\n4\n5");
+    let next_year = SystemTime::now() + Duration::from_secs(365 * 86_400);
+    std::fs::File::open(path).unwrap().set_modified(next_year).unwrap();
+    let slow = ReaderOptions {
+        settle: Duration::from_millis(50),
+        retries: 13,
+        ..options()
+    };
+    let run = run(
+        &files(folder.path(), "*.csv", Format::Csv),
+        &FeedPositions::new(),
+        1,
+        100,
+        slow,
+    );
+    let came = run.drain();
+    assert_eq!(records(&came["a.csv"]), ["4", "5"]);
+    assert_eq!(came["a.csv"].rejects, Vec::<String>::new());
+}
+
 #[test]
 fn reading_goes_on_in_the_middle_of_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let rows: Vec<String> = (0..10).map(|n| format!("{n},\"x\ny\"")).collect();
     put(folder.path().join("a.csv"), format!("a,b\n{}\n", rows.join("\n")));
     let flow = files(folder.path(), "*.csv", Format::Csv);
-    let first = run(&flow, &Progress::new(), 1, 100, options());
+    let first = run(&flow, &FeedPositions::new(), 1, 100, options());
     let position = first.next().position;
     assert_eq!((position.next, position.done), (4, false));
     first.readers.stop().unwrap();
@@ -191,7 +222,7 @@ fn reading_goes_on_in_the_middle_of_a_file() {
     let done = came.position.unwrap();
     assert!(done.done && done.next == 10);
     second.readers.stop().unwrap();
-    // Done is done; a change is told, once.
+    // A file that is done is not read again; a change is reported once.
     let third = run(&flow, &progress("a.csv", &done), 1, 100, options());
     assert!(third.drain().is_empty());
     put(folder.path().join("a.csv"), "a,b\nother");
@@ -242,7 +273,7 @@ fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
                 ..Position::default()
             };
             let resume = if from == 0 {
-                Progress::new()
+                FeedPositions::new()
             } else {
                 progress(&name, &position)
             };
@@ -268,7 +299,7 @@ fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
                     assert!(path.ends_with(&name) && path.starts_with('/'));
                     match batch.column(0).as_any().downcast_ref::<Int64Array>() {
                         Some(column) => taken.extend(column.values().iter().map(|v| *v as u64)),
-                        // Small numbers of Avro are a byte of twice the number.
+                        // Avro encodes a small number n as the byte 2n.
                         None => taken.extend(
                             batch
                                 .column(0)
@@ -296,7 +327,8 @@ fn parquet_and_avro_come_as_columns_and_go_on_in_the_middle() {
     }
 }
 
-/// Corrections of columnar files were refused; and whoever reads one from its middle must count from its own first row.
+/// Corrections of columnar files were refused. A reader that starts in the middle must count from the file's own
+/// first row.
 #[test]
 fn a_correction_of_columns_goes_on_where_a_run_ended() {
     use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -310,11 +342,11 @@ fn a_correction_of_columns_goes_on_where_a_run_ended() {
         put(folder.path().join("a.parquet"), writer.into_inner().unwrap());
     };
     let mut flow = (*files(folder.path(), "*.parquet", Format::Parquet)).clone();
-    if let FeedKind::Files { rules, .. } = &mut flow.inputs[0].feeds[0].kind {
+    if let FeedKind::Files(FileFeed { rules, .. }) = &mut flow.inputs[0].feeds[0].kind {
         rules.changed = Changed::Correct;
     }
     let flow = Arc::new(flow);
-    let read = |resume: &Progress| {
+    let read = |resume: &FeedPositions| {
         let run = run(&flow, resume, 1, 100, options());
         let (mut records, mut offsets) = (Vec::new(), Vec::new());
         let position = loop {
@@ -333,7 +365,7 @@ fn a_correction_of_columns_goes_on_where_a_run_ended() {
         (offsets, records, position)
     };
     write(10..13);
-    let (offsets, records, first) = read(&Progress::new());
+    let (offsets, records, first) = read(&FeedPositions::new());
     assert_eq!((offsets, records), (vec![0, 1, 2], vec![10, 11, 12]));
     write(20..25);
     let (offsets, records, second) = read(&progress("a.parquet", &first));
@@ -347,7 +379,7 @@ fn a_correction_of_columns_goes_on_where_a_run_ended() {
     let (offsets, records, again) = read(&progress("a.parquet", &amid));
     assert_eq!((offsets, records), ((5..8).collect(), (22..25).collect()));
     assert_eq!(again, second);
-    // The same bytes, written at another time.
+    // The same bytes, rewritten at another time, are no change.
     write(20..25);
     let (offsets, _, third) = read(&progress("a.parquet", &second));
     assert_eq!((offsets, third.next), (vec![], 8));

@@ -1,4 +1,4 @@
-//! Generators as feeds: each event once, at its rate.
+//! Generators as feeds deliver each event once, at the configured rate.
 
 use super::*;
 
@@ -24,11 +24,11 @@ fn generate(rate: Option<f64>, limit: Option<u64>, partitions: u32) -> Arc<Dataf
 #[test]
 fn a_generator_hands_over_each_event_once_over_a_restart() {
     let flow = generate(None, Some(1000), 3);
-    let whole = run(&flow, &Progress::new(), 1, 10_000, options()).drain();
+    let whole = run(&flow, &FeedPositions::new(), 1, 10_000, options()).drain();
     assert_eq!(whole.values().map(|c| c.records.len()).sum::<usize>(), 1000);
     assert_eq!(whole.len(), 3);
-    // The snapshot between holds one partition further than the others.
-    let resume: Progress = [("0", 300), ("1", 304)]
+    // The snapshot in between holds one partition further than the others.
+    let resume: FeedPositions = [("0", 300), ("1", 304)]
         .into_iter()
         .flat_map(|(name, next)| {
             progress(
@@ -60,7 +60,7 @@ fn a_paced_generator_keeps_its_rate_and_a_slow_worker_shows_as_lateness() {
     let start = Instant::now();
     let run = run(
         &flow,
-        &Progress::new(),
+        &FeedPositions::new(),
         1,
         1,
         ReaderOptions {
@@ -79,7 +79,7 @@ fn a_paced_generator_keeps_its_rate_and_a_slow_worker_shows_as_lateness() {
         lateness = lateness.max(now - delivery.arrived);
         last = delivery.arrived;
         records += delivery.decoded.raw.len();
-        // Due by its number, however late it came.
+        // The due time depends only on the number, however late the event was delivered.
         let due = Duration::from_secs_f64(delivery.decoded.raw.offsets[0] as f64 / 2000.0);
         let off = (delivery.arrived - first.arrived).abs_diff(due);
         assert!(off < Duration::from_millis(2), "{off:?}");

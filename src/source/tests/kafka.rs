@@ -1,5 +1,5 @@
-//! Topics of librdkafka's own mock cluster: real sockets and the real protocol, without a server. What it does not do
-//! (transactions, retention) is tested against Kafka itself in `tests/it`.
+//! Reads from librdkafka's own mock cluster: real sockets and the real protocol, without a server. What the mock
+//! lacks (transactions, retention) is tested against Kafka itself in `tests/it`.
 
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -7,7 +7,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 
 use super::*;
-use crate::definition::{ClientOptions, Kafka, KafkaClient, Start};
+use crate::definition::{ClientOptions, Kafka, KafkaClient, KafkaStart};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -30,7 +30,7 @@ fn kafka(cluster: &Cluster, topics: &[&str]) -> Kafka {
     Kafka {
         client: client(cluster.bootstrap_servers()),
         topics: topics.iter().map(|topic| topic.to_string()).collect(),
-        start: Start::Earliest,
+        start: KafkaStart::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
         transactions: None,
@@ -75,11 +75,16 @@ impl Writer {
     }
 }
 
-/// Takes deliveries until there are so many records.
-fn until(run: &Run, records: usize) -> BTreeMap<String, Came> {
+/// Takes deliveries until there are this many records.
+fn until(run: &Run, records: usize) -> BTreeMap<String, PartitionArrivals> {
     let start = Instant::now();
     let mut came = BTreeMap::new();
-    while came.values().map(|c: &Came| c.records.len()).sum::<usize>() < records {
+    while came
+        .values()
+        .map(|c: &PartitionArrivals| c.records.len())
+        .sum::<usize>()
+        < records
+    {
         for delivery in run.deliveries.iter().flat_map(|d| d.try_iter()) {
             take(&mut came, delivery);
         }
@@ -93,12 +98,18 @@ fn until(run: &Run, records: usize) -> BTreeMap<String, Came> {
     came
 }
 
-/// Values of no text were no rows, and nobody was told.
+/// Blank values were silently skipped.
 #[test]
 fn values_without_text_are_told_once_a_partition() {
     let cluster = cluster(&[("orders", 1)]);
     Writer::of(&cluster).send("orders", 0, &["{}", "", " ", "{}"]);
-    let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 100, quick());
+    let run = run(
+        &flow(kafka(&cluster, &["orders"])),
+        &FeedPositions::new(),
+        1,
+        100,
+        quick(),
+    );
     until(&run, 4);
     let told = run.within_a_while("it is told", |run| run.readers.statuses()[0].last_error.clone());
     assert!(told.contains("partition orders-0 has values that are empty"), "{told}");
@@ -123,8 +134,14 @@ fn records_come_with_keys_headers_and_times_and_tombstones_have_no_value() {
     let tombstone: BaseRecord<'_, str, str> = BaseRecord::to("orders").key("k").timestamp(78);
     writer.0.send(tombstone).map_err(|(error, _)| error).expect("room");
     writer.flush();
-    let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 100, quick());
-    // First where the partition starts, then its records, in one delivery or two.
+    let run = run(
+        &flow(kafka(&cluster, &["orders"])),
+        &FeedPositions::new(),
+        1,
+        100,
+        quick(),
+    );
+    // The partition's start comes first, then its records, in one delivery or two.
     let first = run.next();
     assert_eq!(
         (&*first.partition, first.position.next, first.decoded.raw.len()),
@@ -173,10 +190,10 @@ fn partitions_and_topics_are_found_while_running_and_read_from_their_first_recor
     writer.send("shop.orders", 1, &["old"]);
     writer.send("other", 0, &["not ours"]);
     let latest = Kafka {
-        start: Start::Latest,
+        start: KafkaStart::Latest,
         ..kafka(&cluster, &["^shop\\."])
     };
-    let run = run(&flow(latest), &Progress::new(), 2, 100, quick());
+    let run = run(&flow(latest), &FeedPositions::new(), 2, 100, quick());
     assert!(run.drain().values().all(|came| came.records.is_empty()));
     cluster.create_topic("shop.lines", 1, 1).expect("a topic");
     writer.send("shop.lines", 0, &["first of a new topic"]);
@@ -194,7 +211,7 @@ fn a_restart_goes_on_at_its_offsets_whatever_start_says() {
     writer.send("orders", 0, &["0", "1", "2"]);
     writer.send("orders", 1, &["a"]);
     let latest = flow(Kafka {
-        start: Start::Latest,
+        start: KafkaStart::Latest,
         ..kafka(&cluster, &["orders"])
     });
     let position = Position {
@@ -223,10 +240,10 @@ fn a_feed_starts_at_a_time_or_at_offsets() {
     writer.send("orders", 1, &["a"]);
     let offsets = BTreeMap::from([("orders-0".to_string(), 1)]);
     let started = Kafka {
-        start: Start::Offsets(offsets),
+        start: KafkaStart::Offsets(offsets),
         ..kafka(&cluster, &["orders"])
     };
-    let run = run(&flow(started), &Progress::new(), 1, 100, quick());
+    let run = run(&flow(started), &FeedPositions::new(), 1, 100, quick());
     let came = until(&run, 3);
     assert_eq!(records(&came["orders-0"]), ["1", "2"]);
     assert_eq!(records(&came["orders-1"]), ["a"]);
@@ -249,7 +266,7 @@ fn a_topic_that_ends_before_what_was_read_is_another_topic() {
     run.readers.stop().expect("nothing failed");
 }
 
-/// One partition of a topic lacked records, and the run ended, and every one after it.
+/// If one partition of a topic lacked records, the run ended, and so did every later one.
 #[test]
 fn a_partition_that_lacks_records_waits_while_the_others_are_read() {
     let cluster = cluster(&[("orders", 2)]);
@@ -278,7 +295,13 @@ fn brokers_that_go_away_are_waited_for() {
     let cluster = cluster(&[("orders", 1)]);
     let writer = Writer::of(&cluster);
     writer.send("orders", 0, &["before"]);
-    let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 100, quick());
+    let run = run(
+        &flow(kafka(&cluster, &["orders"])),
+        &FeedPositions::new(),
+        1,
+        100,
+        quick(),
+    );
     assert_eq!(records(&until(&run, 1)["orders-0"]), ["before"]);
     cluster.broker_down(-1).expect("the mock's brokers go down");
     let start = Instant::now();
@@ -292,19 +315,19 @@ fn brokers_that_go_away_are_waited_for() {
     run.readers.stop().expect("nothing failed");
 }
 
-/// A dataflow whose broker was away at its start did not read its other feeds either.
+/// If a dataflow's broker was unreachable at the start, its other feeds were not read either.
 #[test]
 fn brokers_that_never_answer_are_named_and_the_feed_waits() {
     let nobody = Kafka {
         client: client("127.0.0.1:1".into()),
         topics: vec!["orders".into()],
-        start: Start::Earliest,
+        start: KafkaStart::Earliest,
         on_missing: OnMissing::Stop,
         group: None,
         transactions: None,
     };
     let options = ReaderOptions { retries: 0, ..quick() };
-    let run = run(&flow(nobody), &Progress::new(), 1, 100, options);
+    let run = run(&flow(nobody), &FeedPositions::new(), 1, 100, options);
     let cause = run.waits_for();
     assert!(cause.contains("127.0.0.1:1"), "{cause}");
     run.drain();
@@ -316,7 +339,7 @@ fn an_option_that_librdkafka_does_not_know_is_told_before_anything_runs() {
     let cluster = cluster(&[("orders", 1)]);
     let mut wrong = kafka(&cluster, &["orders"]);
     wrong.client.options.0.insert("sasl.mechanisn".into(), "PLAIN".into());
-    let Err(error) = try_run(&flow(wrong), &Progress::new(), 1, 100, quick()) else {
+    let Err(error) = try_run(&flow(wrong), &FeedPositions::new(), 1, 100, quick()) else {
         panic!("it started")
     };
     assert!(error.to_string().contains("sasl.mechanisn"), "{error}");
@@ -329,9 +352,15 @@ fn a_full_queue_stops_reading_and_nothing_is_lost() {
     let values: Vec<String> = (0..400).map(|n| n.to_string()).collect();
     let texts: Vec<&str> = values.iter().map(String::as_str).collect();
     writer.send("orders", 0, &texts);
-    let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 1, quick());
+    let run = run(
+        &flow(kafka(&cluster, &["orders"])),
+        &FeedPositions::new(),
+        1,
+        1,
+        quick(),
+    );
     std::thread::sleep(Duration::from_millis(500));
-    // One delivery in the queue, one that waits to be put there: of four records each.
+    // One delivery is in the queue and one waits to be sent, of four records each.
     assert!(
         run.decoded.load(Ordering::Relaxed) <= 8,
         "{}",
@@ -351,7 +380,7 @@ fn a_full_queue_stops_reading_and_nothing_is_lost() {
     run.readers.stop().expect("nothing failed");
 }
 
-/// One partition had no leader for a while, and the whole feed failed, though the others answered.
+/// If one partition had no leader for a while, the whole feed failed although the others answered.
 #[test]
 fn a_partition_without_a_leader_is_waited_for_while_the_others_are_read() {
     let cluster = cluster(&[("orders", 2)]);
@@ -364,7 +393,13 @@ fn a_partition_without_a_leader_is_waited_for_while_the_others_are_read() {
         stop_at_end: true,
         ..quick()
     };
-    let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 100, options);
+    let run = run(
+        &flow(kafka(&cluster, &["orders"])),
+        &FeedPositions::new(),
+        1,
+        100,
+        options,
+    );
     assert_eq!(records(&until(&run, 1)["orders-0"]), ["0"]);
     std::thread::sleep(Duration::from_millis(300));
     assert!(!run.readers.exhausted(), "it is not caught up without it");
@@ -373,7 +408,7 @@ fn a_partition_without_a_leader_is_waited_for_while_the_others_are_read() {
     run.readers.stop().expect("nothing failed");
 }
 
-/// Where the only partition was written to all the while, its end was never reached: a scheduled run did not end.
+/// If the only partition was written to all the time, its end was never reached, and a scheduled run did not end.
 #[test]
 fn a_run_that_ends_does_so_on_a_topic_that_is_written_to() {
     let cluster = cluster(&[("orders", 2)]);
@@ -391,10 +426,16 @@ fn a_run_that_ends_does_so_on_a_topic_that_is_written_to() {
                 writer.send("orders", 1, &["more"]);
             }
         });
-        let run = run(&flow(kafka(&cluster, &["orders"])), &Progress::new(), 1, 100, options);
+        let run = run(
+            &flow(kafka(&cluster, &["orders"])),
+            &FeedPositions::new(),
+            1,
+            100,
+            options,
+        );
         let came = run.drain();
         assert_eq!(records(&came["orders-0"])[0], "first");
-        // It is over for good.
+        // The run does not read on afterwards.
         drop(came);
         std::thread::sleep(Duration::from_millis(100));
         assert!(run.readers.exhausted() && run.drain().is_empty());

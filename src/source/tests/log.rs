@@ -1,4 +1,4 @@
-//! The embedded log: followed, resumed, and held to what was read.
+//! The embedded log is followed, resumed, and checked against what was read.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn a_log_is_followed_a_torn_line_waits_and_new_partitions_are_found() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let flow = log(&path);
-    let run = run(&flow, &Progress::new(), 1, 100, options());
+    let run = run(&flow, &FeedPositions::new(), 1, 100, options());
     assert!(run.drain().is_empty(), "a folder that is not there is an empty log");
     let mut writer = LogWriter::open(&path, false).unwrap();
     let record = |value| LogRecord {
@@ -36,14 +36,14 @@ fn a_log_is_followed_a_torn_line_waits_and_new_partitions_are_found() {
         [(0, "{\"a\":1}".into()), (38, "(null)".into())]
     );
     assert_eq!((delivery.position.next, &*delivery.partition), (end, "0"));
-    // Torn, whatever it looks like.
+    // A line without its end is torn, even if it looks complete.
     let mut file = std::fs::OpenOptions::new().append(true).open(writer.path("0")).unwrap();
     file.write_all(b"{\"value\":{\"a\":2}}").unwrap();
     std::thread::sleep(Duration::from_millis(60));
     assert!(run.deliveries[0].is_empty() && run.readers.exhausted());
     file.write_all(b"\n\nbroken\n").unwrap();
     let mut came = BTreeMap::new();
-    while came.get("0").is_none_or(|c: &Came| c.records.len() < 2) {
+    while came.get("0").is_none_or(|c: &PartitionArrivals| c.records.len() < 2) {
         take(&mut came, run.next());
     }
     assert_eq!(
@@ -73,7 +73,7 @@ fn a_log_goes_on_in_the_middle() {
             .unwrap();
     }
     let flow = log(folder.path());
-    let first = run(&flow, &Progress::new(), 1, 100, options());
+    let first = run(&flow, &FeedPositions::new(), 1, 100, options());
     let position = first.next().position;
     first.readers.stop().unwrap();
     let second = run(
@@ -91,7 +91,8 @@ fn a_log_goes_on_in_the_middle() {
     second.readers.stop().unwrap();
 }
 
-/// A log that was cut off, replaced or removed ended the run, and every restart, whatever other feeds had to bring.
+/// A log that was truncated, replaced or removed ended the run and every restart, whatever other feeds had to
+/// deliver.
 #[test]
 fn a_log_that_lost_what_was_read_waits_and_goes_on_once_it_is_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -101,14 +102,14 @@ fn a_log_that_lost_what_was_read_waits_and_goes_on_once_it_is_back() {
     std::fs::write(&path, all).unwrap();
     std::fs::write(&other, "").unwrap();
     let flow = log(folder.path());
-    let first = run(&flow, &Progress::new(), 1, 100, options());
+    let first = run(&flow, &FeedPositions::new(), 1, 100, options());
     let position = first.next().position;
     assert_eq!(position.next, all.len() as u64);
     let resume = progress("0", &position);
     let anew = b"{\"value\":8}\n{\"value\":9}\n";
     let longer = [anew, &b"{\"value\":10}\n"[..]].concat();
     let overwrite = |bytes: &[u8]| {
-        // A file's time is that of a clock tick.
+        // Modification times have the resolution of a clock tick.
         std::thread::sleep(Duration::from_millis(20));
         let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all(bytes).unwrap();
@@ -187,7 +188,7 @@ fn a_log_that_lost_what_was_read_waits_and_goes_on_once_it_is_back() {
             assert!(told.contains(cause) && told.contains("restore it"), "{what}: {told}");
             until_other(&run);
             std::fs::write(&path, all).unwrap();
-            run.goes_on();
+            run.wait_until_resumed();
             append(&path, "{\"value\":3}\n");
             let delivery = run.within_a_while("a record", |run| {
                 run.deliveries[0]
@@ -201,13 +202,14 @@ fn a_log_that_lost_what_was_read_waits_and_goes_on_once_it_is_back() {
     }
 }
 
-/// Whoever restored a log by renaming a copy into its place was not heard: the removed file was read on.
+/// If a log was restored by renaming a copy into its place, that went unnoticed, and the removed file was read
+/// further.
 #[test]
 fn a_log_that_is_replaced_by_a_longer_copy_of_itself_is_read_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("0.ndjson");
     std::fs::write(&path, "{\"value\":1}\n").unwrap();
-    let run = run(&log(folder.path()), &Progress::new(), 1, 100, options());
+    let run = run(&log(folder.path()), &FeedPositions::new(), 1, 100, options());
     run.next();
     let aside = folder.path().join("aside");
     std::fs::write(&aside, "{\"value\":1}\n{\"value\":2}\n").unwrap();
@@ -220,8 +222,8 @@ fn lines(values: std::ops::Range<u32>) -> String {
     values.map(|n| format!("{{\"value\":{n}}}\n")).collect()
 }
 
-/// Reads all that is there, in one run; where it ends is added to `resume`.
-fn read_to_end(flow: &Arc<Dataflow>, resume: &mut Progress) -> BTreeMap<String, Came> {
+/// Reads all that exists, in one run, and adds the positions reached to `resume`.
+fn read_to_end(flow: &Arc<Dataflow>, resume: &mut FeedPositions) -> BTreeMap<String, PartitionArrivals> {
     let ends = ReaderOptions {
         stop_at_end: true,
         ..options()
@@ -235,7 +237,8 @@ fn read_to_end(flow: &Arc<Dataflow>, resume: &mut Progress) -> BTreeMap<String, 
     came
 }
 
-/// What was written anew and at least as long was read on from the old offset: its first records were lost without a word.
+/// A log that was rewritten and at least as long was read from the old offset on: its first records were silently
+/// lost.
 #[test]
 fn a_log_that_was_written_anew_and_longer_is_read_from_its_beginning_where_its_feed_says_so() {
     for is_live in [false, true] {
@@ -244,12 +247,12 @@ fn a_log_that_was_written_anew_and_longer_is_read_from_its_beginning_where_its_f
             let (path, aside) = (folder.path().join("0.ndjson"), folder.path().join("aside"));
             let flow = log_with(folder.path(), OnMissing::Earliest);
             std::fs::write(&path, lines(100..110)).unwrap();
-            let mut resume = Progress::new();
+            let mut resume = FeedPositions::new();
             let mut came = BTreeMap::new();
             let live = is_live.then(|| run(&flow, &resume, 1, 100, options()));
             match &live {
                 Some(run) => {
-                    while came.get("0").is_none_or(|c: &Came| c.records.len() < 10) {
+                    while came.get("0").is_none_or(|c: &PartitionArrivals| c.records.len() < 10) {
                         take(&mut came, run.next());
                     }
                 }
@@ -303,7 +306,7 @@ fn a_position_from_before_there_were_marks_is_read_on_and_gets_one() {
     assert!(came.position.unwrap().log.is_some());
 }
 
-/// Rotation within the folder brought every row twice: the file with its new name was a partition that nobody had read.
+/// Rotation within the folder delivered every row twice: the file with its new name counted as a new partition.
 #[test]
 fn a_log_that_is_renamed_within_its_folder_is_not_read_twice() {
     for is_live in [false, true] {
@@ -312,12 +315,12 @@ fn a_log_that_is_renamed_within_its_folder_is_not_read_twice() {
             let (path, rotated) = (folder.path().join("0.ndjson"), folder.path().join("0-old.ndjson"));
             let flow = log_with(folder.path(), OnMissing::Earliest);
             std::fs::write(&path, lines(0..5)).unwrap();
-            let mut resume = Progress::new();
+            let mut resume = FeedPositions::new();
             let mut came = BTreeMap::new();
             let live = is_live.then(|| run(&flow, &resume, 1, 100, options()));
             match &live {
                 Some(run) => {
-                    while came.get("0").is_none_or(|c: &Came| c.records.len() < 5) {
+                    while came.get("0").is_none_or(|c: &PartitionArrivals| c.records.len() < 5) {
                         take(&mut came, run.next());
                     }
                 }
@@ -330,7 +333,7 @@ fn a_log_that_is_renamed_within_its_folder_is_not_read_twice() {
                 std::fs::write(&path, lines(6..8)).unwrap();
             }
             let wanted = if is_followed { 8 } else { 6 };
-            let records_of = |came: &BTreeMap<String, Came>| {
+            let records_of = |came: &BTreeMap<String, PartitionArrivals>| {
                 let mut all: Vec<u32> = came
                     .values()
                     .flat_map(|c| &c.records)
@@ -370,7 +373,7 @@ fn a_log_that_is_renamed_is_not_read_where_its_feed_waits_and_others_are() {
     let (path, rotated) = (folder.path().join("0.ndjson"), folder.path().join("0-old.ndjson"));
     std::fs::write(&path, lines(0..5)).unwrap();
     let flow = log(folder.path());
-    let mut resume = Progress::new();
+    let mut resume = FeedPositions::new();
     read_to_end(&flow, &mut resume);
     std::fs::rename(&path, &rotated).unwrap();
     let run = run(&flow, &resume, 1, 100, options());
@@ -378,11 +381,11 @@ fn a_log_that_is_renamed_is_not_read_where_its_feed_waits_and_others_are() {
     assert!(told.contains("so it is that log, renamed"), "{told}");
     assert!(run.deliveries[0].is_empty());
     std::fs::rename(&rotated, &path).unwrap();
-    run.goes_on();
-    // One that begins as another does is its own, while that is there.
+    run.wait_until_resumed();
+    // A file that begins like another log is a log of its own while that other log exists.
     std::fs::write(folder.path().join("1.ndjson"), lines(0..6)).unwrap();
     let mut came = BTreeMap::new();
-    while came.get("1").is_none_or(|c: &Came| c.records.len() < 6) {
+    while came.get("1").is_none_or(|c: &PartitionArrivals| c.records.len() < 6) {
         take(&mut came, run.next());
     }
     run.readers.stop().unwrap();
@@ -394,7 +397,7 @@ fn a_line_with_fields_that_no_record_has_is_a_value_itself() {
     let folder = tempfile::tempdir().unwrap();
     let all = "{\"sensor\":1,\"value\":{\"a\":7}}\n{\"sensor\":2,\"value\":null}\n{\"value\":{\"a\":1}}\n";
     std::fs::write(folder.path().join("0.ndjson"), all).unwrap();
-    let came = read_to_end(&log(folder.path()), &mut Progress::new())
+    let came = read_to_end(&log(folder.path()), &mut FeedPositions::new())
         .remove("0")
         .unwrap();
     let expected = [

@@ -1,4 +1,5 @@
-//! Feeds from end to end: real threads, real files, a decoder that only passes records on. Here is what the rooms share.
+//! Feeds from end to end: real threads, real files, and a decoder that only passes records on. This module has the
+//! shared helpers.
 
 mod files;
 mod generate;
@@ -19,8 +20,10 @@ use crossbeam_channel::Receiver;
 use super::batch::nothing;
 use super::*;
 use crate::decode::{Payloads, Raw};
-use crate::definition::{Changed, Column, Dataflow, Feed, FeedKind, Format, Generate, Input, LogRules, OnMissing};
-use crate::repr::SqlType;
+use crate::definition::{
+    Changed, Column, Dataflow, Feed, FeedKind, FileFeed, Format, Generate, Input, LogFeed, LogRules, OnMissing,
+};
+use crate::repr::{FeedPositions, PartitionId, SqlType};
 
 pub(in crate::source) fn input(name: &str, feeds: Vec<(&str, FeedKind, Format)>) -> Input {
     let column = Column {
@@ -81,10 +84,10 @@ fn files(folder: &Path, glob: &str, format: Format) -> Arc<Dataflow> {
         "i",
         vec![(
             "f",
-            FeedKind::Files {
+            FeedKind::Files(FileFeed {
                 path,
                 rules: Default::default(),
-            },
+            }),
             format,
         )],
     )])
@@ -99,21 +102,21 @@ fn log_with(folder: &Path, on_missing: OnMissing) -> Arc<Dataflow> {
         "i",
         vec![(
             "f",
-            FeedKind::Log {
+            FeedKind::Log(LogFeed {
                 path: folder.into(),
                 rules: LogRules {
                     on_missing,
                     ..LogRules::default()
                 },
-            },
+            }),
             Format::Json,
         )],
     )])
 }
 
-/// Old enough to be whole at first sight.
+/// Writes a file that is old enough to count as complete at first sight.
 fn put(path: PathBuf, bytes: impl AsRef<[u8]>) {
-    // By a rename: a reader must not see it young first, that would be another file to it.
+    // It is renamed into place, because a reader that sees it young first would take it for another version.
     let aside = path.with_extension("aside");
     std::fs::write(&aside, bytes).unwrap();
     age(&aside);
@@ -151,22 +154,22 @@ struct Run {
 }
 
 /// Starts readers whose decoder passes records on.
-fn run(dataflow: &Arc<Dataflow>, resume: &Progress, workers: usize, queue: usize, options: ReaderOptions) -> Run {
+fn run(dataflow: &Arc<Dataflow>, resume: &FeedPositions, workers: usize, queue: usize, options: ReaderOptions) -> Run {
     try_run(dataflow, resume, workers, queue, options).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn try_run(
     dataflow: &Arc<Dataflow>,
-    resume: &Progress,
+    resume: &FeedPositions,
     workers: usize,
     queue: usize,
     options: ReaderOptions,
 ) -> Result<Run, SourceError> {
     let (decoded, wakes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (senders, deliveries): (Vec<_>, Vec<_>) = (0..workers).map(|_| crossbeam_channel::bounded(queue)).unzip();
-    let outlets = senders.into_iter().map(|sender| {
+    let channels = senders.into_iter().map(|sender| {
         let wakes = wakes.clone();
-        Outlet {
+        WorkerChannel {
             together: sender.clone(),
             sender,
             wake: Arc::new(move || {
@@ -184,7 +187,7 @@ fn try_run(
             Ok(decoded)
         })
     });
-    let readers = start(dataflow.clone(), resume, decoders, outlets.collect(), options)?;
+    let readers = start(dataflow.clone(), resume, decoders, channels.collect(), options)?;
     Ok(Run {
         readers,
         deliveries,
@@ -193,9 +196,9 @@ fn try_run(
     })
 }
 
-/// What came of a partition.
+/// What arrived from a partition.
 #[derive(Debug, Default, Clone, PartialEq)]
-struct Came {
+struct PartitionArrivals {
     records: Vec<(u64, String)>,
     position: Option<Position>,
     rejects: Vec<String>,
@@ -209,7 +212,7 @@ impl Run {
     }
 
     /// Takes deliveries until every feed is exhausted and nothing is left.
-    fn drain(&self) -> BTreeMap<String, Came> {
+    fn drain(&self) -> BTreeMap<String, PartitionArrivals> {
         let start = Instant::now();
         let mut came = BTreeMap::new();
         loop {
@@ -232,13 +235,13 @@ impl Run {
         }
     }
 
-    /// What the feed waits for, once it does.
+    /// The cause for which the feed waits, once it waits.
     fn waits_for(&self) -> String {
         self.within_a_while("the feed waits", |run| run.readers.statuses()[0].waits_for.clone())
     }
 
-    /// Waits until the feed waits no more.
-    fn goes_on(&self) {
+    /// Waits until the feed no longer waits.
+    fn wait_until_resumed(&self) {
         self.within_a_while("the feed goes on", |run| {
             run.readers.statuses()[0].waits_for.is_none().then_some(())
         });
@@ -266,7 +269,7 @@ fn values(raw: &Raw) -> Vec<(u64, String)> {
     raw.offsets.iter().copied().zip(values.iter().map(text)).collect()
 }
 
-fn take(came: &mut BTreeMap<String, Came>, delivery: Delivery) {
+fn take(came: &mut BTreeMap<String, PartitionArrivals>, delivery: Delivery) {
     let came = came.entry(delivery.partition.to_string()).or_default();
     assert!(
         came.position
@@ -281,15 +284,15 @@ fn take(came: &mut BTreeMap<String, Came>, delivery: Delivery) {
     came.position = Some(delivery.position);
 }
 
-fn records(came: &Came) -> Vec<&str> {
+fn records(came: &PartitionArrivals) -> Vec<&str> {
     came.records.iter().map(|(_, value)| value.as_str()).collect()
 }
 
-fn progress(partition: &str, position: &Position) -> Progress {
+fn progress(partition: &str, position: &Position) -> FeedPositions {
     let id = PartitionId {
         input: "i".into(),
         feed: "f".into(),
         partition: partition.into(),
     };
-    Progress::from([(id, position.clone())])
+    FeedPositions::from([(id, position.clone())])
 }

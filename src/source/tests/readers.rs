@@ -1,4 +1,4 @@
-//! Threads: back-pressure, stopping, spreading, failing.
+//! Threads of readers: back-pressure, stopping, distribution over workers, failures.
 
 use super::*;
 
@@ -8,10 +8,10 @@ fn a_full_queue_stops_the_readers() {
     let text: String = (0..40_000).map(|n| format!("{{\"a\":{n}}}\n")).collect();
     put(folder.path().join("a.ndjson"), &text);
     let flow = files(folder.path(), "*.ndjson", Format::Ndjson);
-    let run = run(&flow, &Progress::new(), 1, 2, options());
+    let run = run(&flow, &FeedPositions::new(), 1, 2, options());
     run.next();
     std::thread::sleep(Duration::from_millis(200));
-    // One was taken, two are in the queue, one is in the reader's hands; four records each.
+    // One delivery was taken, two are in the queue, and the reader holds one; each has four records.
     assert_eq!(run.decoded.load(Ordering::Relaxed), 16);
     assert!(!run.readers.exhausted());
     assert_eq!(run.readers.statuses()[0].lag_files, 1);
@@ -26,7 +26,7 @@ fn stopping_does_not_wait_for_a_worker_that_takes_nothing() {
     put(folder.path().join("a.ndjson"), "1\n".repeat(1000));
     let run = run(
         &files(folder.path(), "*", Format::Ndjson),
-        &Progress::new(),
+        &FeedPositions::new(),
         1,
         1,
         options(),
@@ -47,7 +47,7 @@ fn partitions_are_spread_over_workers_and_each_has_one() {
     let flow = files(folder.path(), "*.ndjson", Format::Ndjson);
     let run = run(
         &flow,
-        &Progress::new(),
+        &FeedPositions::new(),
         2,
         1000,
         ReaderOptions {
@@ -76,7 +76,7 @@ fn a_reader_that_panics_or_loses_its_worker_is_reported() {
     put(folder.path().join("a.ndjson"), "1\n");
     let flow = files(folder.path(), "*.ndjson", Format::Ndjson);
     let (sender, receiver) = crossbeam_channel::bounded(1);
-    let outlet = || Outlet {
+    let channel = || WorkerChannel {
         sender: sender.clone(),
         together: sender.clone(),
         wake: Arc::new(|| {}),
@@ -92,15 +92,15 @@ fn a_reader_that_panics_or_loses_its_worker_is_reported() {
     let panicking: Decoders = Arc::new(|_, _| Box::new(|_| panic!("on purpose")));
     let readers = start(
         flow.clone(),
-        &Progress::new(),
+        &FeedPositions::new(),
         panicking.clone(),
-        vec![outlet()],
+        vec![channel()],
         options(),
     )
     .unwrap();
     assert!(wait(readers).to_string().contains("panicked: on purpose"));
     put(folder.path().join("a.ndjson"), "");
     drop(receiver);
-    let readers = start(flow, &Progress::new(), panicking, vec![outlet()], options()).unwrap();
+    let readers = start(flow, &FeedPositions::new(), panicking, vec![channel()], options()).unwrap();
     assert!(matches!(wait(readers), SourceError::Disconnected { worker: 0, .. }));
 }

@@ -1,4 +1,4 @@
-//! Real drops, as readers see them.
+//! Real files, as readers see them.
 
 use super::*;
 use crate::testing::real_data;
@@ -14,7 +14,7 @@ fn every_record_of_a_year_of_invoices_comes_once() {
         ..ReaderOptions::default()
     };
     let start = Instant::now();
-    let run = run(&flow, &Progress::new(), 2, 16, options);
+    let run = run(&flow, &FeedPositions::new(), 2, 16, options);
     let (mut files, mut records, mut bytes) = (0, 0, 0);
     loop {
         let exhausted = run.readers.exhausted();
@@ -52,7 +52,7 @@ fn event_hubs_captures_are_read_as_containers() {
     let flow = files(&captured, "*/*", Format::Avro);
     let run = run(
         &flow,
-        &Progress::new(),
+        &FeedPositions::new(),
         1,
         1000,
         ReaderOptions {

@@ -1,7 +1,7 @@
-//! What the transaction topic says: BEGIN and END, with how many events each table has.
+//! Decodes the transaction topic: BEGIN and END markers, which state how many events each table has.
 //!
-//! Markers are read like records of any input, so they may be written as records are: JSON with or without its schema, or
-//! Avro.
+//! Markers are read like records of any input, so they may be in the same formats: JSON with or without its schema,
+//! or Avro.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use arrow::array::{Array, AsArray};
 use serde::Deserialize;
 
 use crate::decode::{DecodeError, Decoded, Decoder};
-use crate::definition::{Column, Feed, Input, Registry, Wire};
+use crate::definition::{Column, Feed, Input, RegistrySettings, Wire};
 use crate::registry::Registries;
 use crate::repr::SqlType;
 
@@ -17,14 +17,14 @@ const STATUS: usize = 0;
 const ID: usize = 1;
 const TABLES: usize = 2;
 
-/// What a marker says.
+/// A decoded marker.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Marker {
-    /// A transaction begins, or goes on after its connector was restarted.
+    /// A transaction begins, or continues after its connector was restarted.
     Begin(String),
-    /// A transaction is told to its end: by table, how many events.
+    /// A transaction is complete, with this number of events by table.
     End { id: String, tables: Vec<(String, u64)> },
-    /// Anything else.
+    /// Any other message.
     Other,
 }
 
@@ -34,7 +34,7 @@ struct Table {
     event_count: u64,
 }
 
-/// A decoder of markers that are written as a feed's records are.
+/// A decoder for markers that have the same format as a feed's records.
 pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, DecodeError> {
     let column = |name: &str, sql_type| Column {
         name: name.into(),
@@ -55,8 +55,8 @@ pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, D
         format: feed.format.of_markers(),
         columns: columns.clone(),
         wire: Wire {
-            // Its schemas are those that its records name.
-            registry: feed.wire.registry.clone().map(|registry| Registry {
+            // Each marker names its own schema, so the feed's subject and version do not apply.
+            registry: feed.wire.registry.clone().map(|registry| RegistrySettings {
                 subject: None,
                 version: None,
                 ..registry
@@ -81,10 +81,10 @@ pub(crate) fn decoder(feed: &Feed, registries: &Registries) -> Result<Decoder, D
     Decoder::new(&input, &feed, registries)
 }
 
-/// The markers that could be read, by record.
+/// The markers that could be decoded, each with its record's index.
 pub fn markers(decoded: &Decoded) -> Vec<(usize, Marker)> {
     if decoded.record.is_empty() {
-        return vec![]; // progress alone, which has no columns of markers
+        return vec![]; // progress without records has no columns of markers
     }
     let text = |column: usize, row: usize| {
         let column = decoded.rows.column(column).as_string::<i32>();
@@ -107,9 +107,9 @@ pub fn markers(decoded: &Decoded) -> Vec<(usize, Marker)> {
         .collect()
 }
 
-/// What names a transaction, of an id that an event, a BEGIN or an END has. PostgreSQL's connector writes
-/// `<transaction>:<LSN of this event>`, which differs from event to event; the other connectors' ids are not of this form
-/// (`<uuid>:<number>`, `<domain>-<server>-<sequence>`, `<hex>:<hex>:<hex>`).
+/// The transaction's name in the id of an event, a BEGIN or an END. PostgreSQL's connector writes `<transaction>:<LSN
+/// of this event>`, which differs between events; other connectors' ids do not have this form (`<uuid>:<number>`,
+/// `<domain>-<server>-<sequence>`, `<hex>:<hex>:<hex>`).
 pub fn transaction_of(id: &str) -> &str {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match id.split_once(':') {

@@ -1,52 +1,55 @@
-//! Source transactions stay whole: feeds whose records are in transactions of one source wait here, until what a
-//! transaction has in all of them is there, and go on to the workers in one epoch.
+//! Keeps source transactions whole: feeds whose records belong to transactions of one source wait here until all
+//! records of a transaction are there, which then go to the workers in one epoch.
 //!
 //! ```text
-//! readers of orders, lines, ...  --Delivery-->            stash per partition
-//!                                              keeper  <                       --Delivery{epoch}--> workers
-//! reader of the transaction topic --BEGIN, END-->         gate: what may go on
+//! readers of orders, lines, ...  --Delivery-->                 backlog per partition
+//!                                              coordinator  <                       --Delivery{epoch}--> workers
+//! reader of the transaction topic --BEGIN, END-->              queue: what may go on
 //! ```
 //!
-//! 1. All feeds that name one transaction topic share a keeper, in one process (process 0, which opens epochs): what is
-//!    kept together must be seen together.
-//! 2. What goes on is decided by [`gate::Gate`]; it goes into the epoch that is open then, which stays open until workers
-//!    have taken all of it ([`Together`]). A snapshot is of a closed epoch, so it holds all or nothing.
-//! 3. What waits is not read as far as snapshots know: a restart reads it again, and the ENDs that it waits for.
-//!    The marker topic's position is kept under the name of one of the feeds, whichever it is: the newest one counts.
-//! 4. A partition that keeps much waiting is not read on until less waits, nor is the marker topic; the others are. What
-//!    may wait in all is bounded, whatever is read first.
-//! 5. A release that has begun is handed over to its end, even if readers are to stop. One that goes on as it comes cannot
-//!    be: then the run fails rather than commit half of it.
-//! 6. While workers take a release, nobody hears what readers have to say. That time is no part of any wait. Nothing is
-//!    given up for where a partition ended at some earlier time: readers are asked when it matters, and who does not answer
-//!    (its broker is away, or a record waits for its schema) has something to say still.
-//! 7. A run until all is caught up ends once all that was there when its partitions were found has gone on, as far as it
-//!    has an END, or all is read that is there and no END waits. What has no END then is named.
-//! 8. An epoch is given [`EPOCH_ROWS`] records beside those of a transaction that has begun in it, then the next is waited
-//!    for.
-//! 9. The marker topic has one partition, else ENDs would have no order; no feed of the group reads it as data.
+//! 1. All feeds that name the same transaction topic share a coordinator, in one process (process 0, which opens
+//!    epochs), because it must see all records of a transaction.
+//! 2. [`queue::TransactionQueue`] decides what is released. A release goes into the epoch that is open then, which
+//!    stays open until workers have taken all of it ([`OpenEpochDeliveries`]). A snapshot is taken of a closed epoch,
+//!    so it holds all of it or nothing.
+//! 3. Waiting records are not part of any snapshot's progress: a restart reads them again, and the ENDs for which
+//!    they wait. The transaction topic's position is stored under the name of one of the feeds, whichever; the newest
+//!    one counts.
+//! 4. A partition with too much waiting is not read until less waits, nor is the transaction topic; other partitions
+//!    are. So the total amount that waits is bounded, in whatever order partitions are read.
+//! 5. A release that was begun is handed over completely, even if readers are to stop. One that is streamed in parts
+//!    cannot be: then the run fails rather than commit half of a transaction.
+//! 6. While workers take a release, the coordinator receives no messages. That time does not count towards any wait.
+//!    No transaction is given up because of an earlier state of a partition's end: readers are asked when it matters,
+//!    and a reader that does not answer (its broker is unreachable, or a record waits for its schema) may still have
+//!    records.
+//! 7. A run until all is caught up ends once everything that existed when its partitions were found and has an END is
+//!    released, or once everything is read and no END waits. Transactions without an END are then reported.
+//! 8. An epoch is given [`EPOCH_ROWS`] records, and the rest of a transaction that began in it; then the coordinator
+//!    waits for the next epoch.
+//! 9. The transaction topic has one partition, because otherwise ENDs would have no order; no feed of the group reads
+//!    it as data.
 //!
-//! The wait costs what a transaction's last event comes later than its first, no more: nothing is held for a time.
+//! A transaction is delayed only until its last event arrives; there is no fixed delay.
 
-mod gate;
-mod groups;
-mod keeper;
-mod line;
+mod coordinator;
+mod handle;
 mod marker;
+mod queue;
 #[cfg(test)]
 mod tests;
 mod together;
 
-pub(crate) use gate::Look;
-pub(crate) use groups::Groups;
-pub(crate) use line::Line;
-pub(crate) use line::Opened;
-pub(crate) use together::{EPOCH_ROWS, Given};
-pub use together::{OpenEpoch, Together};
+pub(crate) use coordinator::{SourceFeeds, run as run_coordinator};
+pub(crate) use handle::{CoordinatedReader, CoordinatorHandle, CoordinatorInbox, OpenedPartition, coordinator_channel};
+pub(crate) use marker::decoder as marker_decoder;
+pub(crate) use queue::{EndObservation, ReadsTopic, SourceTopics, TransactionQueue};
+pub(crate) use together::{EPOCH_ROWS, EpochShare};
+pub use together::{OpenEpoch, OpenEpochDeliveries};
 
-/// What may wait, by (4): of each partition as many records, of all together as many bytes of payload (decoded they are
-/// about three times as many), and markers.
-const LIMITS: gate::Limits = gate::Limits {
+/// Limits on what may wait, by (4): records of each partition, payload bytes of all partitions together (decoded they
+/// take about three times as much), and markers.
+pub(crate) const LIMITS: queue::QueueLimits = queue::QueueLimits {
     records: 64 * 1024,
     bytes: 256 << 20,
     markers: 64 * 1024,

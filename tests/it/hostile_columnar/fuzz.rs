@@ -1,7 +1,7 @@
-//! Random damage, by a seed: truncations, flipped and inserted bytes of valid samples, and plain noise.
+//! Random damage from a seed: truncated samples, flipped and inserted bytes, and plain noise.
 //!
-//! Each test takes about a second, or `ALLUVIUM_FUZZ_SECONDS`; `ALLUVIUM_FUZZ_SEED` begins elsewhere. What fails names its
-//! seed. There is no folder of fuzz targets beside these: with an hour of seconds they are what such targets would be.
+//! Each test takes about a second, or `ALLUVIUM_FUZZ_SECONDS`; `ALLUVIUM_FUZZ_SEED` sets the first seed. A failure
+//! names its seed. There are no separate fuzz targets: with an hour of seconds, these tests do the same.
 
 use std::io::Write;
 use std::process::Command;
@@ -16,13 +16,13 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
 use super::samples::{avro_block, avro_header, parquet_file};
+use crate::avro_bytes::{long, text};
 use crate::commands::{exits, text as output_text};
-use crate::formats::{long, text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::registry::Mock;
 use crate::support::Folder;
 
-/// How long a batch of records, or a run over damaged files, may take.
+/// The most time for a batch of records, or for a run over damaged files.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn number(name: &str) -> Option<u64> {
@@ -30,7 +30,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Calls `round` with a seed after the other until the time is over.
+/// Calls `round` with one seed after another until the time is over.
 fn rounds(mut round: impl FnMut(u64)) {
     let started = Instant::now();
     let time = Duration::from_secs(number("ALLUVIUM_FUZZ_SECONDS").unwrap_or(1));
@@ -43,7 +43,7 @@ fn rounds(mut round: impl FnMut(u64)) {
     }
 }
 
-/// One way to damage a sample.
+/// Damages a sample in a random way.
 fn damaged(sample: &[u8], random: &mut StdRng) -> Vec<u8> {
     let mut bytes = sample.to_vec();
     match random.random_range(0..10) {
@@ -64,7 +64,7 @@ fn damaged(sample: &[u8], random: &mut StdRng) -> Vec<u8> {
             bytes.drain(from..to);
         }
         5 => {
-            // The greatest numbers, where a length or a count may be.
+            // 0xff bytes make the greatest numbers, where a length or a count may be.
             let at = random.random_range(0..sample.len());
             let end = (at + random.random_range(1..9)).min(sample.len());
             bytes[at..end].fill(0xff);
@@ -94,7 +94,7 @@ fn raw(records: &[Vec<u8>]) -> Raw {
     }
 }
 
-/// What the records of one input and feed come to.
+/// Decodes the records of one input and feed.
 struct Decoding {
     dataflow: Dataflow,
     decoder: Decoder,
@@ -125,7 +125,7 @@ fn of_records(format: &str, more: &str) -> Folder {
     )
 }
 
-/// Batches of damaged records between good ones, and a good one by itself.
+/// Decodes batches of damaged records between good ones, and good ones alone for comparison.
 fn fuzz_records(folder: &Folder, samples: &[Vec<u8>]) {
     let mut decoding = Decoding::new(folder);
     let alone: Vec<Decoded> = samples
@@ -309,14 +309,14 @@ fn damaged_protobuf_records_take_no_others_with_them() {
     ]
     .concat();
     let registry = format!("registry = {{ url = {:?} }}", mock.url);
-    // The first message of the schema.
+    // The zero selects the schema's first message.
     fuzz_records(
         &of_records("protobuf", &registry),
         &[behind(id, &[&[0], &row[..]].concat())],
     );
 }
 
-/// Files of each format, whole and damaged, in one drop folder of each.
+/// Files of one format, intact and damaged, for one drop folder.
 struct FileFuzz {
     name: &'static str,
     format: &'static str,
@@ -387,7 +387,8 @@ fn file_formats() -> Vec<FileFuzz> {
     ]
 }
 
-/// A run over damaged files ends in time, in bounded memory and without a word of a panic; whole files among them are read.
+/// A run over damaged files must end in time, with bounded memory and without a panic, and read the intact files among
+/// them.
 #[test]
 fn damaged_files_of_every_format_take_no_others_with_them() {
     rounds(|seed| {
@@ -415,7 +416,7 @@ fn damaged_files_of_every_format_take_no_others_with_them() {
             }
         }
         let started = Instant::now();
-        // 8 GiB of addresses: what is not asked for by a claim stays far below.
+        // The address space is limited to 8 GiB, so that memory is not requested according to a damaged length.
         let command = format!(
             "ulimit -v 8388608; exec timeout {} {} run . --until-caught-up -w 2 --lake lakes/lake",
             PATIENCE.as_secs() * 6,

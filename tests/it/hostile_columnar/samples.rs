@@ -1,4 +1,4 @@
-//! Files that tests damage: small, and made here.
+//! Small generated files, which tests damage.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 
-use crate::formats::{long, text};
+use crate::avro_bytes::{long, text};
 
 const MARKER: &[u8] = b"0123456789abcdef";
 
-/// The header of an object container.
+/// The header of an Avro object container.
 pub fn avro_header(schema: &str, codec: &str) -> Vec<u8> {
     let entries = [text("avro.schema"), text(schema), text("avro.codec"), text(codec)].concat();
     [b"Obj\x01", &long(2)[..], &entries, &long(0), MARKER].concat()
 }
 
-/// A block of so many records.
+/// An Avro block that claims `count` records.
 pub fn avro_block(count: i64, records: &[u8]) -> Vec<u8> {
     [&long(count)[..], &long(records.len() as i64), records, MARKER].concat()
 }
@@ -44,7 +44,7 @@ fn written(batch: &RecordBatch) -> Vec<u8> {
     writer.into_inner().expect("the file is written")
 }
 
-/// Numbers `id`, and few `name`s, so that they have a dictionary, in groups of 25 rows.
+/// Rows of numbers `id` and texts `name`, with few distinct names so that a dictionary is used, in groups of 25 rows.
 pub fn parquet_file(ids: Range<i64>) -> Vec<u8> {
     let names: StringArray = ids
         .clone()
@@ -57,7 +57,7 @@ pub fn parquet_file(ids: Range<i64>) -> Vec<u8> {
     )
 }
 
-/// A file of one column, of values with their levels.
+/// A file with one column, from values with their definition and repetition levels.
 fn one_column<T: Data>(column: Type, values: &[T::T], levels: &[i16], repeated: Option<&[i16]>) -> Vec<u8> {
     let schema = Type::group_type_builder("schema")
         .with_fields(vec![Arc::new(column)])
@@ -78,7 +78,7 @@ fn column(of: Physical, repetition: Repetition) -> Type {
     column.build().expect("a column")
 }
 
-/// A column `a` of INT96: Julian days and nanoseconds of the day.
+/// A file with a column `a` of INT96, from Julian days and nanoseconds of the day.
 pub fn int96_file(points: &[Option<(u32, u64)>]) -> Vec<u8> {
     let of_point = |(day, nanos): &(u32, u64)| {
         let mut value = Int96::new();
@@ -90,8 +90,8 @@ pub fn int96_file(points: &[Option<(u32, u64)>]) -> Vec<u8> {
     one_column::<Int96Type>(column(Physical::INT96, Repetition::OPTIONAL), &values, &levels, None)
 }
 
-/// A column `a` of bytes, in a file whose readers take it for a text: by an annotation, or by the Arrow schema in the footer
-/// where `annotation` is none.
+/// A file with a column `a` of bytes that readers take for text: because of an annotation, or if `annotation` is none
+/// because of the Arrow schema in the footer.
 pub fn bytes_as_text_file(annotation: Option<&str>, value: &[u8]) -> Vec<u8> {
     let Some(annotation) = annotation else {
         let told = Schema::new(vec![Field::new("a", DataType::Utf8, true)]);
@@ -112,7 +112,8 @@ pub fn bytes_as_text_file(annotation: Option<&str>, value: &[u8]) -> Vec<u8> {
     one_column::<ByteArrayType>(column, &[ByteArray::from(value.to_vec())], &[1], None)
 }
 
-/// A UUID `a`, a list `l` of one, and one in a struct `s`: a row with it in all places, and a row without.
+/// A file with a UUID `a`, a list `l` of UUIDs, and a UUID in a struct `s`; one row has the UUID in all places, one in
+/// none.
 pub fn uuid_file(uuid: [u8; 16]) -> Vec<u8> {
     let schema = "message schema { optional fixed_len_byte_array(16) a (UUID); optional group l (LIST) { repeated group list { \
                   optional fixed_len_byte_array(16) element (UUID); } } optional group s { \
@@ -133,14 +134,14 @@ pub fn uuid_file(uuid: [u8; 16]) -> Vec<u8> {
     writer.into_inner().expect("the file is written")
 }
 
-/// A repeated column `a` that no annotation calls a list: of the rows 1 and 2, none, and 3.
+/// A file with a repeated column `a` that no annotation marks as a list; its rows have 1 and 2, nothing, and 3.
 pub fn repeated_file() -> Vec<u8> {
     let column = column(Physical::INT32, Repetition::REPEATED);
     one_column::<Int32Type>(column, &[1, 2, 3], &[1, 1, 0, 1], Some(&[0, 1, 0, 0]))
 }
 
-/// A row of a map with integer keys and a null, a struct of odd values and a list; and one whose struct has a point in time
-/// that no calendar has.
+/// A file with a row that has a map with integer keys and a null, a struct of unusual values and a list; and a row
+/// whose struct has a timestamp outside the calendar.
 pub fn nested_file() -> Vec<u8> {
     let mut maps = MapBuilder::new(None, Int32Builder::new(), StringBuilder::new());
     maps.keys().append_value(1);

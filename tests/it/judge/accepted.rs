@@ -1,4 +1,4 @@
-//! Differences from PostgreSQL that are accepted, each with its reason. Nothing else is.
+//! Lists the accepted differences from PostgreSQL, each with its reason. No other difference is accepted.
 
 use super::compare::Column;
 
@@ -6,10 +6,10 @@ use super::compare::Column;
 struct Accepted {
     ours: fn(Column) -> bool,
     theirs: fn(Column) -> bool,
-    /// Functions of which one must be in the statement; none: any statement.
+    /// Functions one of which the statement must contain; empty: any statement.
     within: &'static [&'static str],
     reason: &'static str,
-    /// How many significant digits must agree; of exact numbers that have fewer, all.
+    /// How many significant digits must agree; an exact number with fewer digits must agree in all.
     digits: usize,
 }
 
@@ -55,7 +55,7 @@ const ACCEPTED: &[Accepted] = &[
 const YEARS: &str =
     "moments are of the years 1 to 9999 here, which every engine that reads the tables knows; PostgreSQL has more";
 
-/// Dead letters where PostgreSQL answers, by what their reason says.
+/// Dead letters that are accepted where PostgreSQL has an answer: a part of the reason, and why.
 const LETTERS: &[(&str, &str)] = &[
     (
         "could not compute sum(",
@@ -65,7 +65,7 @@ const LETTERS: &[(&str, &str)] = &[
     ("is of the years 1 to 9999", YEARS),
 ];
 
-/// Whether rows may be dead letters for these reasons.
+/// Whether dead letters with these reasons are accepted.
 pub fn letters(reasons: &[String]) -> bool {
     let accepted = |reason: &String| {
         LETTERS
@@ -83,7 +83,8 @@ fn is_exact(column: Column) -> bool {
     matches!(column, Column::Exact { .. })
 }
 
-/// What is left of a cell for comparing, in a column that is `ours` here and `theirs` there.
+/// A function that reduces a cell to the part that is compared, in a column of type `ours` here and `theirs` in
+/// PostgreSQL.
 pub fn alike(ours: Column, theirs: Column, sql: &str) -> impl Fn(&String) -> String {
     let sql = sql.to_ascii_lowercase();
     let fits = |a: &&Accepted| {
@@ -109,7 +110,7 @@ pub fn alike(ours: Column, theirs: Column, sql: &str) -> impl Fn(&String) -> Str
     }
 }
 
-/// A double to so many digits.
+/// A double with this many digits.
 fn double(cell: &str, digits: usize) -> String {
     match cell.parse::<f64>() {
         Ok(x) if x.is_finite() => format!("{:.*e}", digits - 1, if x == 0.0 { 0.0 } else { x }),
@@ -117,7 +118,7 @@ fn double(cell: &str, digits: usize) -> String {
     }
 }
 
-/// A number in plain digits, rounded half away from zero to so many behind the point.
+/// A decimal number, rounded half away from zero to `scale` digits after the point.
 fn rounded(cell: &str, scale: usize) -> String {
     let Some((whole, part)) = cell.split_once('.') else {
         return cell.to_string();

@@ -1,9 +1,9 @@
-//! Cases as data: small inputs, a statement, the right answer. Those beside the checkout (`shared/cases/sql.json`, whose
-//! README says how to read them; `ALLUVIUM_CASES` is another folder) and those that the random statements found
-//! (`found.json`, of the same form).
+//! Cases as data: small inputs, a statement, and the right answer. Some are beside the checkout
+//! (`shared/cases/sql.json`, whose README describes the format; `ALLUVIUM_CASES` sets another folder), and some were
+//! found by random statements (`found.json`, in the same format).
 //!
-//! `known.toml` lists the cases that are wrong today. A case that is wrong and not listed fails the test, and so does one
-//! that is listed and has become right: the list can only shrink.
+//! `known.toml` lists the cases that are wrong at present. A wrong case that is not listed fails the test, and so does
+//! a listed case that has become right: so the list can only shrink.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::compare::{Answer, loose};
 use super::subject::{Question, Told};
 use super::tables::Table;
-use crate::testing::checkout;
+use crate::testing::{Prerequisite, checkout, skip};
 
 /// A case.
 pub struct Case {
@@ -24,7 +24,7 @@ pub struct Case {
     may_refuse: bool,
 }
 
-/// What is wrong today, by name, with the kind of wrong.
+/// What is wrong at present, by name, with the kind of mistake.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Known {
@@ -34,26 +34,26 @@ pub struct Known {
     pub suites: BTreeMap<String, String>,
 }
 
-/// How a case was answered.
+/// The verdict on an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Judged {
     Right,
-    /// Rightly.
+    /// The statement was refused, as the case allows.
     Refused,
     Wrong(String),
 }
 
-/// The list of what is wrong today.
+/// Reads the list of what is wrong at present.
 pub fn known() -> Known {
     toml::from_str(include_str!("known.toml")).unwrap_or_else(|e| panic!("known.toml: {e}"))
 }
 
-/// The cases of the project's own.
+/// The cases in `found.json`.
 pub fn found() -> Vec<Case> {
     read(include_str!("found.json"))
 }
 
-/// The cases beside the checkout, if they are here.
+/// The cases beside the checkout, if they exist.
 pub fn shared() -> Option<Vec<Case>> {
     let named = std::env::var_os("ALLUVIUM_CASES").map(PathBuf::from);
     let checkout = checkout();
@@ -64,7 +64,10 @@ pub fn shared() -> Option<Vec<Case>> {
         .map(|folder| folder.join("sql.json"))
         .find(|file| file.exists());
     let Some(file) = file else {
-        eprintln!("SKIPPED: no cases: set ALLUVIUM_CASES, or put shared/cases beside the checkout");
+        skip(
+            Prerequisite::Data,
+            "no cases: set ALLUVIUM_CASES, or put shared/cases beside the checkout",
+        );
         return None;
     };
     let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
@@ -73,7 +76,7 @@ pub fn shared() -> Option<Vec<Case>> {
 
 fn read(text: &str) -> Vec<Case> {
     let cases: Vec<Value> = serde_json::from_str(text).expect("cases are a list");
-    // Cases over equal tables share them.
+    // Cases over equal tables share one copy of them.
     let mut settings: Vec<Arc<Vec<Table>>> = vec![];
     let mut case = |case: &Value| {
         let text = |key: &str| {
@@ -111,7 +114,7 @@ fn read(text: &str) -> Vec<Case> {
 }
 
 impl Case {
-    /// Whether it was answered rightly in each way.
+    /// Judges the answers of all ways.
     pub fn judge(&self, told: &Told) -> Judged {
         match told {
             Told::Refused(_) if self.may_refuse => Judged::Refused,
@@ -127,13 +130,13 @@ impl Case {
         }
     }
 
-    /// What is right, for a report.
+    /// The right answer, for a report.
     pub fn right(&self) -> &str {
         &self.right
     }
 }
 
-/// `(1,a) (2,b)`, or `none`, as sorted rows.
+/// Parses `(1,a) (2,b)`, or `none`, to sorted rows.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = match text.strip_prefix('(').and_then(|text| text.strip_suffix(')')) {
         Some(inner) => inner
@@ -149,7 +152,7 @@ fn rows(text: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// An answer's rows as a case writes them, where a comma in a text is one between cells, too.
+/// The rows of an answer as in a case, where a comma in a text separates cells too.
 fn as_text(answer: &Answer) -> Vec<Vec<String>> {
     let cells = |row: &Vec<String>| row.join(",").split(',').map(loose).collect();
     let mut rows: Vec<Vec<String>> = answer.rows.iter().map(cells).collect();

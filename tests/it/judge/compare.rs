@@ -1,4 +1,4 @@
-//! Answers as text that two engines agree on, and whether they do.
+//! Converts answers to canonical text, so that two engines can be compared.
 
 use std::fmt;
 
@@ -8,22 +8,22 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::accepted;
 
-/// How null is written.
+/// The text of a null.
 pub const NULL: &str = "\u{2205}";
 
-/// Rows in a form of their own: numbers without trailing zeros, midnight as the date alone, sorted.
+/// An answer in canonical form: numbers without trailing zeros, midnight as a date only, rows sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub columns: Vec<Column>,
     pub rows: Vec<Vec<String>>,
-    /// Why rows are dead letters instead.
+    /// The reasons of dead letters that replace rows.
     pub letters: Vec<String>,
 }
 
-/// What kind of values a column has, as far as comparing them goes.
+/// A column's kind of values, for comparisons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// INT, BIGINT, DECIMAL; how many digits stand behind the point.
+    /// INT, BIGINT, DECIMAL, with the number of digits after the point.
     Exact {
         scale: usize,
     },
@@ -34,7 +34,7 @@ pub enum Column {
 }
 
 impl Answer {
-    /// Alluvium's.
+    /// Alluvium's answer.
     pub fn ours(schema: &Schema, batches: &[RecordBatch], letters: Vec<String>) -> Answer {
         let columns: Vec<Column> = schema.fields().iter().map(|field| kind(field.data_type())).collect();
         let mut rows = vec![];
@@ -48,7 +48,7 @@ impl Answer {
         Answer { columns, rows, letters }.sorted()
     }
 
-    /// PostgreSQL's: columns by the names of their types, cells as it writes them.
+    /// PostgreSQL's answer, from the names of its types and its text of cells.
     pub fn theirs(types: &[String], rows: &[Vec<String>]) -> Answer {
         let columns: Vec<Column> = types.iter().map(|name| kind_of(name)).collect();
         let row = |row: &Vec<String>| {
@@ -71,7 +71,7 @@ impl Answer {
         self
     }
 
-    /// Whether this is what PostgreSQL says, accepted differences aside.
+    /// Whether this equals PostgreSQL's answer, apart from accepted differences.
     pub fn agrees(&self, theirs: &Answer, sql: &str) -> bool {
         if self.columns.len() != theirs.columns.len() || !accepted::letters(&self.letters) {
             return false;
@@ -86,7 +86,7 @@ impl Answer {
         };
         let (ours, mut theirs) = (even(self), even(theirs));
         if !self.letters.is_empty() {
-            theirs.retain(|row| ours.contains(row)); // what stands for a dead letter is not compared
+            theirs.retain(|row| ours.contains(row)); // Rows that are dead letters here are not compared.
         }
         ours == theirs
     }
@@ -116,7 +116,7 @@ fn kind(of: &DataType) -> Column {
     }
 }
 
-/// PostgreSQL's `numeric` has as many digits as a value needs.
+/// The kind of a PostgreSQL type. Its `numeric` has as many digits as a value needs.
 fn kind_of(name: &str) -> Column {
     match name.split('(').next().unwrap_or_default() {
         "smallint" | "integer" | "bigint" => Column::Exact { scale: 0 },
@@ -141,7 +141,7 @@ fn shown(column: &ArrayRef) -> Vec<String> {
     (0..column.len()).map(|row| formatter.value(row).to_string()).collect()
 }
 
-/// The one text of a value.
+/// The canonical text of a value.
 pub fn canonical(cell: &str, column: Column) -> String {
     if cell == NULL {
         return cell.to_string();
@@ -158,7 +158,7 @@ pub fn canonical(cell: &str, column: Column) -> String {
     }
 }
 
-/// A cell of which only the text is known, as in a case's `right`.
+/// The canonical text of a cell whose type is not known, as in a case's `right`.
 pub fn loose(cell: &str) -> String {
     match cell {
         "t" | "true" => "true".to_string(),
@@ -177,7 +177,7 @@ fn list(cell: &str) -> String {
     format!("[{}]", items.map(item).collect::<Vec<_>>().join(","))
 }
 
-/// A moment without a zone, without zeros at its end.
+/// A timestamp without its zone and trailing zeros.
 fn moment(cell: &str) -> String {
     let cell = cell.strip_suffix("+00").unwrap_or(cell);
     let cell = match cell.contains(':') && cell.contains('.') {
@@ -187,7 +187,7 @@ fn moment(cell: &str) -> String {
     cell.strip_suffix(" 00:00:00").unwrap_or(cell).to_string()
 }
 
-/// A number in plain digits without zeros that say nothing; None of what is no number.
+/// A number in plain digits without insignificant zeros; none if the text is not a number.
 fn number(text: &str) -> Option<String> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -207,7 +207,7 @@ fn number(text: &str) -> Option<String> {
     if all.is_empty() || !all.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    // Where the point stands among the digits; outside of them, zeros are put there.
+    // The position of the point among the digits; if it is outside them, zeros are added.
     let mut point = whole.len() as i64 + exponent;
     let mut all = all;
     while point < 0 {

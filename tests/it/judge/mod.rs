@@ -1,4 +1,4 @@
-//! The judge: SQL means what PostgreSQL and the standard say.
+//! The judge tests that SQL means what PostgreSQL and the standard say.
 //!
 //! ```text
 //! cases.rs: rows, a statement, the right answer ------------------------------------+
@@ -9,14 +9,15 @@
 //!                                                                            shrink.rs: the smallest that differs
 //! ```
 //!
-//! `known.toml` lists what is wrong today: cases, and families of random statements, which only the ignored test tries.
-//! `ALLUVIUM_JUDGE_STATEMENTS=20000` tries more statements (every night, say), `ALLUVIUM_JUDGE_SEED=7` others, `ALLUVIUM_JUDGE_FAMILIES=top,case`
-//! those of some families. `ALLUVIUM_JUDGE_FOUND=file` writes the smallest wrong statement of each family there, in the
-//! form of `found.json`.
+//! `known.toml` lists what is wrong at present: cases, and families of random statements, which only the ignored test
+//! tries. `ALLUVIUM_JUDGE_STATEMENTS=20000` tries more statements (every night, say), `ALLUVIUM_JUDGE_SEED=7` other
+//! ones, `ALLUVIUM_JUDGE_FAMILIES=top,case` those of some families. `ALLUVIUM_JUDGE_FOUND=file` writes the smallest
+//! wrong statement of each family to a file, in the format of `found.json`.
 //!
-//! `suites/` asks the queries of TPC-H and Nexmark, whose answers are written down.
+//! `suites/` runs the queries of TPC-H and Nexmark, whose answers are stored.
 //!
-//! PostgreSQL: `scripts/services start postgres; eval "$(scripts/services env)"`; without it the random tests skip.
+//! PostgreSQL is started by `scripts/services start postgres; eval "$(scripts/services env)"`; without it the random
+//! tests skip.
 
 mod accepted;
 mod cases;
@@ -139,7 +140,7 @@ fn try_families(url: &str, families: &[&'static Family]) -> Report {
     report
 }
 
-/// Nothing differs; else the smallest of each family is told.
+/// Asserts that nothing differs; otherwise reports the smallest difference of each family.
 fn assert_right(url: &str, report: Report) {
     let count = report.found.len();
     let found = shrink::shrink(url, random::first_of_each(report.found));

@@ -1,29 +1,30 @@
-//! `verify` of right runs: its independent opinion calls no right table wrong, and has something to say of most.
+//! Tests `verify` on correct runs: its independent opinion must call no correct table wrong, and must judge most
+//! tables.
 //!
-//! `ALLUVIUM_JUDGE_OPINIONS=file` writes what became of each statement there, a line each.
+//! `ALLUVIUM_JUDGE_OPINIONS=file` writes the outcome of each statement to a file, one per line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use alluvium::serve::verify::Standing;
+use alluvium::serve::verify::Judgement;
 
 use super::cases::{self, Case};
 use super::generate::{Generator, families};
 use super::subject::{self, Question, Verified};
 use crate::support::number;
 
-/// What the opinion came to.
+/// Counts the opinion's outcomes.
 #[derive(Default)]
 struct Tally {
     independent: usize,
     alone: usize,
-    /// How often it is said why not.
+    /// How often each reason for not judging occurred.
     reasons: BTreeMap<String, usize>,
     told: String,
 }
 
 impl Tally {
-    /// Counts a statement; says how it differs, if it does.
+    /// Counts a statement; returns the difference, if there is one.
     fn count(&mut self, name: &str, question: &Question, verified: &Verified) -> Option<String> {
         let (standing, told) = match verified {
             Verified::Not(why) => {
@@ -35,13 +36,13 @@ impl Tally {
         let line = format!("{name}\t{standing:?}\t{}", question.sql.replace('\n', " "));
         writeln!(self.told, "{line}").expect("a String takes all");
         match standing {
-            Standing::Independent(_) | Standing::AgainstBatch(_) => self.independent += 1,
-            Standing::OwnPlan(why) => {
+            Judgement::Independent(_) | Judgement::AgainstBatch(_) => self.independent += 1,
+            Judgement::OwnPlan(why) => {
                 self.alone += 1;
                 let kind = why.split([':', '"']).next().unwrap_or_default().to_string();
                 *self.reasons.entry(kind).or_default() += 1;
             }
-            Standing::DiffersFromPlan | Standing::DiffersFromOpinion => return Some(format!("{line}\n  {told}")),
+            Judgement::DiffersFromPlan | Judgement::DiffersFromOpinion => return Some(format!("{line}\n  {told}")),
         }
         None
     }
@@ -50,7 +51,7 @@ impl Tally {
         self.independent as f64 / (self.independent + self.alone).max(1) as f64
     }
 
-    /// Prints the shares, and writes what became of each statement where that is asked for.
+    /// Prints the shares, and writes the outcome of each statement if that is asked for.
     fn report(&self, what: &str) {
         let all = self.independent + self.alone;
         eprintln!(
@@ -92,7 +93,7 @@ fn no_case_that_is_right_is_called_wrong() {
     assert!(tally.share() > 0.6, "the opinion says nothing of most cases");
 }
 
-/// `ALLUVIUM_JUDGE_STATEMENTS` and `ALLUVIUM_JUDGE_SEED` say how many, and which.
+/// `ALLUVIUM_JUDGE_STATEMENTS` sets how many statements are tried, `ALLUVIUM_JUDGE_SEED` which.
 #[test]
 fn random_statements_are_called_equal() {
     let statements = number("ALLUVIUM_JUDGE_STATEMENTS", 200) as usize;

@@ -1,4 +1,4 @@
-//! Runs as processes of their own, each with a time limit: a statement may hang a run, or end the process.
+//! Runs dataflows in separate processes with a time limit, because a statement may hang a run or end its process.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ impl Live {
         Live(start(folder, &[], patience))
     }
 
-    /// Waits until something is done.
+    /// Waits until `done` returns true.
     pub fn wait_until(&mut self, done: impl Fn() -> bool) -> Result<(), String> {
         let started = Instant::now();
         while !done() {
@@ -34,7 +34,7 @@ impl Live {
         Ok(())
     }
 
-    /// Lets it take what there is, and end.
+    /// Asks the run to stop after it has taken what there is, and waits for its end.
     pub fn stop(mut self) -> Result<(), String> {
         let id = self.0.child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &id]).status();
@@ -43,12 +43,12 @@ impl Live {
     }
 }
 
-/// A process. Dropping it kills it.
+/// A process that is killed when it is dropped.
 struct Run {
     child: Child,
-    /// Where it writes what went wrong.
+    /// The file to which the process writes its errors.
     log: tempfile::NamedTempFile,
-    /// How long anything may take that is waited for.
+    /// The most time that is waited for anything.
     patience: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Run {
         self.child.try_wait().expect("a child can be asked").is_some()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     fn ended(&mut self) -> Result<(), String> {
         let started = Instant::now();
         while !self.is_over() {
@@ -85,7 +85,7 @@ impl Run {
         self.said()
     }
 
-    /// How it ended, with the last lines that it wrote.
+    /// How the process ended, with the last lines that it wrote.
     fn said(&mut self) -> Result<(), String> {
         let status = self.child.wait().expect("a child can be waited for");
         if status.success() {

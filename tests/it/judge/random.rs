@@ -1,4 +1,4 @@
-//! Random statements: made, asked of both, judged, counted by family.
+//! Tries random statements: generates them, asks Alluvium and PostgreSQL, compares, and counts by family.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,22 +9,22 @@ use super::generate::{Family, Generator};
 use super::server::{self, Verdict};
 use super::subject::{self, Question, Told, Ways};
 
-/// Statements over the same tables.
+/// The number of statements over the same tables.
 const OVER_ONE: usize = 40;
 
-/// What came of a statement.
+/// The outcome of a statement.
 pub enum Outcome {
     Right,
     Refused(String),
-    /// PostgreSQL does not know it.
+    /// PostgreSQL does not support the statement.
     Unjudged(String),
     Wrong(Difference),
 }
 
-/// How answers differ.
+/// A difference between answers.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// Where it was seen first.
+    /// The way in which it was seen first.
     pub way: &'static str,
     pub ours: String,
     pub theirs: String,
@@ -39,32 +39,32 @@ pub struct Found {
     pub difference: Difference,
 }
 
-/// How many statements of a family came to what.
+/// Counts the outcomes of a family's statements.
 #[derive(Default)]
 pub struct Tally {
     right: usize,
     refused: usize,
     unjudged: usize,
     wrong: usize,
-    /// The first reason of a refusal, and of a statement that is not judged.
+    /// The first reason of a refusal, or of a statement that is not judged.
     reason: Option<String>,
 }
 
 impl Tally {
-    /// Whether there were answers, and no wrong one.
+    /// Whether there were right answers, and no wrong one.
     pub fn is_right(&self) -> bool {
         self.right > 0 && self.wrong == 0
     }
 }
 
-/// What all statements came to.
+/// The outcomes of all statements.
 #[derive(Default)]
 pub struct Report {
     pub families: BTreeMap<&'static str, Tally>,
     pub found: Vec<Found>,
 }
 
-/// Tries so many statements of these families, in turn.
+/// Tries this many statements of these families, in turn.
 pub fn try_statements(url: &str, families: &[&'static Family], statements: usize, seed: u64) -> Report {
     let mut report = Report::default();
     let mut in_turn = families.iter().cycle();
@@ -108,7 +108,7 @@ pub fn try_statements(url: &str, families: &[&'static Family], statements: usize
     report
 }
 
-/// Asks both, and compares.
+/// Asks Alluvium and PostgreSQL, and compares.
 pub fn judge(url: &str, questions: &[Question], ways: Ways) -> Vec<Outcome> {
     let told = subject::ask(questions, ways);
     let verdicts = server::ask(url, questions);
@@ -151,7 +151,7 @@ fn outcome(question: &Question, told: Told, verdict: &Verdict) -> Outcome {
 }
 
 impl Found {
-    /// As a case of `found.json`.
+    /// Converts it to a case of `found.json`.
     pub fn case(&self) -> Value {
         let table = |table: &super::tables::Table| {
             (
@@ -238,7 +238,7 @@ pub fn first_of_each(found: Vec<Found>) -> Vec<Found> {
 }
 
 impl Question {
-    /// How much there is to read: the statement, and the rows.
+    /// The amount that a person has to read: the statement, and the rows.
     pub fn size(&self) -> usize {
         let cells = |table: &super::tables::Table| table.rows.len() * table.columns.len() + table.columns.len();
         self.sql.len() + 4 * self.tables.iter().map(cells).sum::<usize>()

@@ -1,4 +1,4 @@
-//! What PostgreSQL answers: the judge. All questions go to one `psql`, each set of tables in a schema of its own.
+//! Asks PostgreSQL, the judge. All questions go to one `psql`; each set of tables has a schema of its own.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -12,24 +12,24 @@ use super::subject::Question;
 use super::tables::Table;
 use super::translate;
 
-/// What stands between cells, and between rows: control characters that no text has.
+/// The separators of cells and of rows: control characters that no text contains.
 const CELL: &str = "\u{1f}";
 const ROW: &str = "\u{1e}";
 
-/// Rows of a table from which on PostgreSQL has to know of them to plan well.
+/// The number of rows from which PostgreSQL needs statistics of a table to plan well.
 const MANY: usize = 1000;
 
-/// What the judge says.
+/// The judge's answer.
 #[derive(Clone, Debug)]
 pub enum Verdict {
     Answered(Answer),
-    /// The rows make the statement fail (an overflow, a division by zero): ours must have a dead letter.
+    /// The statement fails on these rows (an overflow, a division by zero): we must have a dead letter.
     Fails(String),
-    /// PostgreSQL does not know the statement: nobody judges it.
+    /// PostgreSQL does not support the statement, so it is not judged.
     Unknown(String),
 }
 
-/// Asks the server at this address.
+/// Asks the questions to the server at this URL.
 pub fn ask(url: &str, questions: &[Question]) -> Vec<Verdict> {
     let schema = format!("judge_{:x}", rand::random::<u64>());
     let script = script(&schema, questions);
@@ -110,7 +110,7 @@ fn loading(table: &Table) -> String {
                 .collect();
             format!("'{{{}}}'", items.join(","))
         }
-        other => format!("'{other}'"), // quoted, so that it is read as the column's type
+        other => format!("'{other}'"), // quoted, so that PostgreSQL reads it with the column's type
     };
     for row in &table.rows {
         let row: Vec<String> = row.iter().map(value).collect();
@@ -122,18 +122,18 @@ fn loading(table: &Table) -> String {
     sql
 }
 
-/// Reads what `psql` prints for one statement.
+/// Parses the output of `psql` for one statement.
 fn verdict(said: &str) -> Verdict {
     let (types, said) = said.split_once("==rows\n").unwrap_or(("", said));
     let (rows, end) = said.rsplit_once("==end ").expect("the end is always said");
     let (state, message) = end.trim_end().split_once(' ').unwrap_or((end.trim_end(), ""));
     match state {
         "00000" => {}
-        // Class 22 is of data; 21000 a subquery with two rows.
+        // Class 22 has errors of data; 21000 is a subquery with two rows.
         state if state.starts_with("22") || state == "21000" => return Verdict::Fails(message.to_string()),
         _ => return Verdict::Unknown(format!("{state} {message}")),
     }
-    // What is printed ends with a line's end; nothing is printed where there are no rows.
+    // The output ends with a line break; without rows there is no output.
     let lines = |text: &str| -> Vec<Vec<String>> {
         let lines = text.strip_suffix('\n').map(|text| text.split(ROW));
         let cells = |line: &str| line.split(CELL).map(str::to_string).collect();

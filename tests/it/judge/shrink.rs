@@ -1,5 +1,5 @@
-//! The smallest question that is still answered wrongly. In each round all smaller ones are asked together, and of
-//! those that differ the smallest goes on.
+//! Finds the smallest question that is still answered wrongly. In each round, all smaller variants are asked together,
+//! and the smallest one that differs is kept.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::subject::{Question, Ways};
 use super::tables::Table;
 
 const ROUNDS: usize = 12;
-/// How many smaller ones of one question are asked in a round.
+/// The most variants of one question that are asked in a round.
 const AT_ONCE: usize = 12;
 
-/// Makes each as small as it gets.
+/// Shrinks each question as far as possible.
 pub fn shrink(url: &str, mut found: Vec<Found>) -> Vec<Found> {
     let mut going: Vec<usize> = (0..found.len()).collect();
     for _ in 0..ROUNDS {
@@ -51,7 +51,7 @@ pub fn shrink(url: &str, mut found: Vec<Found>) -> Vec<Found> {
     found
 }
 
-/// Smaller questions, those with much less first.
+/// Smaller variants of a question, the smallest first.
 fn smaller(question: &Question) -> Vec<Question> {
     let mut all: Vec<Question> = fewer_columns(question).into_iter().collect();
     let with = |tables: Vec<Table>| Question {
@@ -66,12 +66,12 @@ fn smaller(question: &Question) -> Vec<Question> {
     all.extend(shorter(&question.sql).into_iter().map(with));
     all.retain(|one| one.size() < question.size());
     all.sort_by_key(Question::size);
-    // Those with the least are mostly right; of all sizes some are tried.
+    // The smallest variants are mostly right, so variants of all sizes are tried.
     let step = all.len().div_ceil(AT_ONCE).max(1);
     all.into_iter().step_by(step).collect()
 }
 
-/// Without tables and columns that the statement does not name; where it means them by `*`, it may become right.
+/// Removes tables and columns that the statement does not name; if it means them by `*`, the answer may become right.
 fn fewer_columns(question: &Question) -> Option<Question> {
     let named = |name: &str| {
         let name = regex::Regex::new(&format!(r"\b{name}\b")).expect("a name is a pattern");
@@ -86,7 +86,7 @@ fn fewer_columns(question: &Question) -> Option<Question> {
     for table in &mut tables {
         let mut kept: Vec<bool> = table.columns.iter().map(|column| named(&column.name)).collect();
         if !kept.contains(&true) {
-            kept[0] = true; // a table has a column
+            kept[0] = true; // A table must have a column.
         }
         table.rows.iter_mut().for_each(|row| keep(row, &kept));
         keep(&mut table.columns, &kept);
@@ -103,7 +103,7 @@ fn keep<T>(of: &mut Vec<T>, kept: &[bool]) {
     of.retain(|_| *kept.next().expect("there are as many"));
 }
 
-/// Halves of a table's rows, and, of few, all but one.
+/// Half of a table's rows, or if there are few, all but one.
 fn fewer_rows(tables: &[Table]) -> Vec<Vec<Table>> {
     let mut all = vec![];
     for (n, table) in tables.iter().enumerate() {
@@ -185,7 +185,7 @@ fn shorter(sql: &str) -> Vec<String> {
     all
 }
 
-/// A part of an expression that can stand in its place.
+/// A part of an expression that can replace it.
 fn part_of(expr: &Expr, part: usize) -> Option<Expr> {
     match (expr, part) {
         (

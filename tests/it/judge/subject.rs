@@ -1,20 +1,20 @@
-//! What Alluvium answers. Questions over any tables are asked in one dataflow, a Gold table each, in three ways:
+//! Asks Alluvium. Questions over any tables are asked in one dataflow, with a Gold table for each, in three ways:
 //!
 //! ```text
 //! all rows at once  -> run until caught up ------------------------------> once
 //! row by row, half deleted or updated, put back, in commits -> stop ---> changed -> run again -> restarted
 //! ```
 //!
-//! Inputs have a key that the tables of a question have not, so that each row can be deleted. A statement sees a table
-//! through `WITH`, which leaves the key out and lets questions call their tables as they like.
+//! Inputs have a key in addition to the columns of a question's tables, so that each row can be deleted. A statement
+//! sees a table through `WITH`, which hides the key and lets each question name its tables freely.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium::definition::{self, Dataflow};
 use alluvium::plan;
-use alluvium::serve::verify::{self, Standing};
-use alluvium::serve::{OutputFormat, Reader};
+use alluvium::serve::verify::{self, Judgement};
+use alluvium::serve::{LakeReader, PrintFormat};
 
 use super::compare::Answer;
 use super::process;
@@ -28,44 +28,44 @@ pub struct Question {
     pub sql: String,
 }
 
-/// How rows come.
+/// How the rows are fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ways {
-    /// At once only: enough to see whether a smaller statement is still wrong.
+    /// All at once only: enough to see whether a smaller statement is still wrong.
     Once,
     /// In all three ways.
     All,
 }
 
-/// What became of a question.
+/// The outcome of a question.
 #[derive(Clone, Debug)]
 pub enum Told {
     /// `check` refuses the statement.
     Refused(String),
-    /// Planning panicked, or a run ended, and why.
+    /// Planning panicked, or a run ended, for this reason.
     Ended(String),
-    /// The answers, by the name of the way.
+    /// The answers, each with the name of its way.
     Answered(Vec<(&'static str, Answer)>),
 }
 
-/// An unoptimised build needs longer than the shortest epochs to close one over so many tables, and a run that is to end
-/// waits until the graph has caught up with its epochs.
+/// An unoptimised build needs more time than the shortest epochs to close one over so many tables, and a run that is
+/// to end waits until the graph has caught up with its epochs.
 const DATAFLOW: &str = "name = \"judge\"\nepoch = \"20ms\"\ncommit = \"100ms\"\ndurability = \"none\"\n";
-/// How long a run may take that has a few rows to read.
+/// The most time for a run with a few rows.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Questions of one dataflow.
+/// The most questions of one dataflow.
 const TOGETHER: usize = 40;
-/// Rows that are added one by one; what is more comes with the last.
+/// The number of rows that are added one by one; the others come with the last of these.
 const STEPS: usize = 8;
-/// The Gold table that counts the rows of all inputs: it tells which commits hold which changes.
+/// The Gold table that counts the rows of all inputs: it shows which commits hold which changes.
 const COUNTED: &str = "counted";
 
-/// Asks, and answers in the order of the questions.
+/// Asks the questions; returns the outcomes in their order.
 pub fn ask(questions: &[Question], ways: Ways) -> Vec<Told> {
     ask_within(questions, ways, PATIENCE)
 }
 
-/// The same, where anything that is waited for may take so long.
+/// Like [`ask`], with this limit for anything that is waited for.
 pub fn ask_within(questions: &[Question], ways: Ways, patience: Duration) -> Vec<Told> {
     let checked: Vec<Option<Told>> = questions.iter().map(check).collect();
     let accepted: Vec<usize> = (0..questions.len()).filter(|n| checked[*n].is_none()).collect();
@@ -77,7 +77,7 @@ pub fn ask_within(questions: &[Question], ways: Ways, patience: Duration) -> Vec
     told.collect()
 }
 
-/// Runs these questions in one dataflow; where that fails, halves of them, until the one that ends runs stands alone.
+/// Runs these questions in one dataflow; if that fails, runs each half, until the question that ends runs is alone.
 fn run_part(questions: &[Question], part: &[usize], how: (Ways, Duration), told: &mut [Option<Told>]) {
     if part.is_empty() {
         return;
@@ -135,15 +135,15 @@ fn run(questions: &[Question], part: &[usize], (ways, patience): (Ways, Duration
     Ok(answers)
 }
 
-/// What `verify` says of a question's table.
+/// The result of `verify` for a question's table.
 pub enum Verified {
-    /// It was refused, or could not be run.
+    /// The question was refused, or could not be run.
     Not(String),
-    /// What it was judged by, and what is said of it.
-    Judged(Standing, String),
+    /// The table's judgement, and the report on it.
+    Judged(Judgement, String),
 }
 
-/// Runs the questions that are accepted, all rows at once, and verifies.
+/// Runs the accepted questions, with all rows at once, and verifies.
 pub fn verified(questions: &[Question]) -> Vec<Verified> {
     let mut told: Vec<Verified> = vec![];
     let mut accepted = vec![];
@@ -191,9 +191,9 @@ fn verify_part(questions: &[Question], part: &[usize], told: &mut [Verified]) {
 }
 
 fn read(dataflow: &Dataflow, questions: usize) -> Result<Vec<Answer>, String> {
-    let reader = Reader::open(dataflow, None).map_err(|e| chain(&e))?;
+    let reader = LakeReader::open(dataflow, None).map_err(|e| chain(&e))?;
     let letters = "SELECT table_name, reason FROM dead_letters";
-    let letters = reader.print(letters, OutputFormat::Json).map_err(|e| chain(&e))?;
+    let letters = reader.print(letters, PrintFormat::Json).map_err(|e| chain(&e))?;
     let letters: Vec<serde_json::Value> = serde_json::from_str(&letters).expect("query prints JSON");
     let of = |name: &str| -> Vec<String> {
         let letters = letters.iter().filter(|letter| letter["table_name"] == name);
@@ -208,7 +208,7 @@ fn read(dataflow: &Dataflow, questions: usize) -> Result<Vec<Answer>, String> {
         .collect()
 }
 
-/// The distinct sets of tables of some questions, and so the inputs.
+/// The distinct sets of tables of some questions, from which the inputs are made.
 struct Setting {
     inputs: Vec<(Arc<Vec<Table>>, usize)>,
     tables: usize,
@@ -243,7 +243,7 @@ impl Setting {
         }
     }
 
-    /// A dataflow's folder with the inputs and, for each question, a Gold table.
+    /// A dataflow's folder with the inputs, and a Gold table for each question.
     fn folder(&self, questions: &[Question]) -> Folder {
         let folder = Folder::new("judge", &[("dataflow.toml", DATAFLOW)]);
         for (n, table) in self.each_table() {
@@ -264,7 +264,7 @@ impl Setting {
         folder
     }
 
-    /// The statement, with its tables in front of it.
+    /// The statement, preceded by its tables in WITH.
     fn sql(&self, question: &Question) -> String {
         let first = self
             .inputs
@@ -288,13 +288,13 @@ impl Setting {
         }
     }
 
-    /// Changes that end with all rows in place, commit by commit.
+    /// The changes, commit by commit; in the end all rows exist.
     fn steps(&self) -> Vec<Step> {
         let mut steps: Vec<Step> = (0..STEPS + 4).map(|_| Step::default()).collect();
         self.each_row(|n, table, row| {
             steps[row.min(STEPS - 1)].change(n, table, row, Change::Add);
-            // Every second row goes in two commits, and comes back in two, last one first; every fourth is another one
-            // between two commits.
+            // Every second row is deleted in one of two commits, and added again in one of two, in reverse order.
+            // Every fourth row has another row's values between two commits.
             match row % 4 {
                 odd @ (1 | 3) => {
                     let late = usize::from(odd == 3);
@@ -319,7 +319,8 @@ impl Setting {
     }
 }
 
-/// What is appended to which log for one commit, and how many rows all inputs have then, and how many of them are updated.
+/// The records to append to each log for one commit, and the number of rows in all inputs after it, with the number of
+/// updated ones.
 #[derive(Default)]
 struct Step {
     records: Vec<(String, String)>,
@@ -339,16 +340,16 @@ impl Step {
     }
 }
 
-/// How many rows all inputs had at the newest snapshot, and how many of them were updated, if there is one.
+/// The number of rows in all inputs at the newest snapshot, and of updated ones; none if there is no snapshot.
 fn counted(dataflow: &Dataflow) -> Option<(i64, i64)> {
-    let reader = Reader::open(dataflow, None).ok()?;
+    let reader = LakeReader::open(dataflow, None).ok()?;
     let sql = format!("SELECT sum(n), coalesce(sum(updated), 0) FROM gold.{COUNTED}");
-    let text = reader.print(&sql, OutputFormat::Csv).ok()?;
+    let text = reader.print(&sql, PrintFormat::Csv).ok()?;
     let (rows, updated) = text.lines().nth(1)?.split_once(',')?;
     Some((rows.parse().ok()?, updated.parse().ok()?))
 }
 
-/// What `check` says to a question, if it does not accept it.
+/// The refusal by `check`, if it does not accept the question.
 fn check(question: &Question) -> Option<Told> {
     let question = std::slice::from_ref(question);
     let folder = Setting::new(question).folder(question);
@@ -363,7 +364,7 @@ fn check(question: &Question) -> Option<Told> {
     }
 }
 
-/// An input with one row: a lake has a first snapshot where all tables of the questions are empty.
+/// An input with one row, so that a lake has a first snapshot even if all tables of the questions are empty.
 fn pulse() -> Table {
     Table::parse("pulse", "beat BIGINT", &serde_json::json!([[1]]))
 }

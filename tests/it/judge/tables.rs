@@ -1,23 +1,24 @@
-//! Tables of a question: what SQL reads, for Alluvium and for PostgreSQL alike. `sql.json` beside the checkout and
-//! `found.json` write them this way: columns in SQL, rows in column order.
+//! The tables of a question, for Alluvium and PostgreSQL alike. `sql.json` beside the checkout and `found.json` use
+//! the same format: columns in SQL, rows in column order.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-/// What inputs are given beside the columns, so that rows of any kind can be deleted. No statement sees it.
+/// A key that inputs have in addition, so that rows of any kind can be deleted. No statement sees it.
 const KEY: &str = "row_no";
-/// And this: whether the row has the values of another one for a while. It tells which commits hold which updates.
+/// Another additional column: whether the row temporarily has the values of another one. It shows which commits hold
+/// which updates.
 pub const UPDATED: &str = "row_updated";
 
-/// What happens to a row.
+/// A change of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Add,
     Delete,
-    /// It takes the values of another row.
+    /// The row takes the values of another row.
     Become(usize),
-    /// It takes its own values back.
+    /// The row takes its own values back.
     Restore,
 }
 
@@ -25,7 +26,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     pub name: String,
-    /// As Alluvium has it: `DOUBLE`, `DECIMAL(12,2)`.
+    /// Alluvium's name of the type: `DOUBLE`, `DECIMAL(12,2)`.
     pub sql_type: String,
     pub nullable: bool,
 }
@@ -39,7 +40,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads `id BIGINT NOT NULL, d DECIMAL(12,2)` and its rows.
+    /// Parses columns like `id BIGINT NOT NULL, d DECIMAL(12,2)`, and rows.
     pub fn parse(name: &str, columns: &str, rows: &Value) -> Table {
         let column = |text: &str| {
             let (name, of) = text.split_once(' ').expect("a column has a name and a type");
@@ -58,13 +59,13 @@ impl Table {
         }
     }
 
-    /// The columns as [`parse`](Table::parse) reads them.
+    /// The columns in the form that [`parse`](Table::parse) reads.
     pub fn columns_in_sql(&self) -> String {
         let shown = |c: &Column| format!("{} {}{}", c.name, c.sql_type, if c.nullable { "" } else { " NOT NULL" });
         self.columns.iter().map(shown).collect::<Vec<_>>().join(", ")
     }
 
-    /// The names of the columns, as SELECT lists them.
+    /// The column names, as in a SELECT list.
     pub fn names(&self) -> String {
         let names: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
         names.join(", ")
@@ -91,7 +92,7 @@ impl Table {
         toml
     }
 
-    /// A record of the input's log that changes a row.
+    /// The record in the input's log for a change of a row.
     pub fn record(&self, row: usize, change: Change) -> String {
         let image = |values: usize| {
             let mut image = serde_json::Map::new();
@@ -106,7 +107,7 @@ impl Table {
             Change::Add => ("c", Value::Null, image(row)),
             Change::Delete => ("d", image(row), Value::Null),
             Change::Become(other) => ("u", image(row), image(other)),
-            // Debezium leaves `before` out where a table's replica identity is its key.
+            // Debezium leaves `before` out if a table's replica identity is its key.
             Change::Restore => ("u", Value::Null, image(row)),
         };
         let change = json!({"op": op, "before": before, "after": after, "ts_ms": 1});

@@ -1,16 +1,16 @@
-//! What PostgreSQL writes otherwise: names of types and functions. All of it stands here.
+//! Translates types and functions that PostgreSQL writes differently. No other module does.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::tables::Column;
 
-/// Functions that Alluvium has and PostgreSQL has not, in PostgreSQL's words.
+/// Functions that Alluvium has and PostgreSQL lacks, defined in PostgreSQL.
 pub const FUNCTIONS: &str = r"
 CREATE FUNCTION json_get_int(j text, k text) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT (j::jsonb ->> k)::bigint';
 ";
 
-/// What Alluvium has and PostgreSQL has no words for.
+/// Constructs that Alluvium has and PostgreSQL cannot express.
 pub const ABSENT: &[&str] = &[
     "SEMI JOIN",
     "ANTI JOIN",
@@ -19,7 +19,7 @@ pub const ABSENT: &[&str] = &[
     "APPROX_PERCENTILE_CONT(",
 ];
 
-/// A column of CREATE TABLE.
+/// A column in CREATE TABLE.
 pub fn column(column: &Column) -> String {
     let not_null = if column.nullable { "" } else { " NOT NULL" };
     format!("{} {}{not_null}", column.name, sql_type(&column.sql_type))
@@ -33,20 +33,20 @@ fn sql_type(name: &str) -> String {
     }
 }
 
-/// Words that PostgreSQL writes otherwise, wherever they stand outside of quotes.
+/// Words that PostgreSQL writes differently, anywhere outside quotes.
 const WORDS: &[(&str, &str)] = &[
     ("MAKE_ARRAY", "ARRAY"),
     ("DOUBLE", "DOUBLE PRECISION"),
     ("STDDEV", "STDDEV_SAMP"),
 ];
 
-/// A statement as PostgreSQL reads it.
+/// A statement in PostgreSQL's form.
 pub fn to_postgres(sql: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else {
         return sql.to_string();
     };
     let mut written = String::new();
-    // At which depths of parentheses arguments of ARRAY are open.
+    // The depths of parentheses at which arguments of ARRAY are open.
     let mut arrays: Vec<usize> = vec![];
     let mut depth = 0;
     for (n, token) in tokens.iter().enumerate() {

@@ -1,18 +1,18 @@
-//! Beside the operators: what inputs and tables may be set to, and other kinds of feeds.
+//! Tests what the operators' tables leave out: the settings of inputs and tables, and other kinds of feeds.
 
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use alluvium::definition::Dataflow;
 use alluvium::serve::verify;
-use alluvium::serve::{OutputFormat, Reader};
+use alluvium::serve::{LakeReader, PrintFormat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{Replay, changes, seeds, trial};
 use crate::support::{Folder, Running, catch_up, chain, snapshots};
 
-/// Readings that may come twice, over two partitions.
+/// An input of readings that may come twice, over two partitions.
 const READINGS: &str = r#"
 dedup_key = ["id"]
 [columns]
@@ -26,7 +26,7 @@ path = "live/readings"
 format = "json"
 "#;
 
-/// Files that appear while the run goes on, plain, compressed and broken; and a change log beside them.
+/// An input of files that appear while the run goes on, plain, compressed and broken, and of a change log.
 const ORDERS: &str = r#"
 key = ["id"]
 order_by = ["ver"]
@@ -105,7 +105,7 @@ const TABLES: [(&str, &str, &str); 7] = [
     ),
 ];
 
-/// The `call`th step of the inputs above.
+/// Feeds the `call`th step of these inputs.
 fn feed(folder: &Folder, rng: &mut StdRng, call: usize) {
     let device = |rng: &mut StdRng| format!("d{}", rng.random_range(0..6));
     // No version comes twice: of two equal ones the later wins, and lakes see files at different times.
@@ -115,7 +115,7 @@ fn feed(folder: &Folder, rng: &mut StdRng, call: usize) {
         (rng.random_range(0..9) + call) * 10_000 + unique
     };
     for _ in 0..25 {
-        // A reading that comes again is the same again: which of two different ones came first, two lakes see differently.
+        // A repeated reading has the same content: two lakes may disagree on which of two different ones came first.
         let id = rng.random_range(0..40 * (call as u64 + 1));
         let named = if id % 11 == 0 {
             "null".to_string()
@@ -151,7 +151,7 @@ fn feed(folder: &Folder, rng: &mut StdRng, call: usize) {
         0 if call > 0 => (format!("{call:03}.csv.gz"), b"this is no gzip".to_vec()),
         _ => (format!("{call:03}.csv"), csv.into_bytes()),
     };
-    // Whole at once, by a rename.
+    // The file appears complete, by a rename.
     let (hidden, shown) = (folder.path().join("hidden"), folder.path().join("drops").join(name));
     std::fs::create_dir_all(folder.path().join("drops")).expect("a folder");
     std::fs::write(&hidden, bytes).expect("a file");
@@ -170,9 +170,9 @@ fn feed(folder: &Folder, rng: &mut StdRng, call: usize) {
     }
 }
 
-/// What `query` prints at the newest snapshot.
+/// The output of `query` at the newest snapshot.
 fn answer(dataflow: &Dataflow, sql: &str) -> String {
-    let printed = Reader::open(dataflow, None).and_then(|reader| reader.print(sql, OutputFormat::Csv));
+    let printed = LakeReader::open(dataflow, None).and_then(|reader| reader.print(sql, PrintFormat::Csv));
     printed.unwrap_or_else(|e| panic!("{}", chain(&e)))
 }
 
@@ -260,7 +260,7 @@ fn rows_that_enter_and_leave_with_time_are_those_of_batch_at_each_snapshots_time
     ] {
         folder.write(&format!("{name}.sql"), sql);
     }
-    // Time alone changes something in each snapshot: fewer of them.
+    // Time alone changes something in each snapshot, so this test makes fewer of them.
     folder.write(
         "dataflow.toml",
         "name = \"time\"\nepoch = \"5ms\"\ncommit = \"150ms\"\ndurability = \"none\"\n",
@@ -293,13 +293,13 @@ fn rows_that_enter_and_leave_with_time_are_those_of_batch_at_each_snapshots_time
             feed(&folder);
             std::thread::sleep(Duration::from_millis(150));
         }
-        // No input any more: what changes now changes by time alone.
+        // No more input comes, so only time changes anything from here on.
         std::thread::sleep(Duration::from_millis(1200));
         running.stop();
     }
     let checked = trial::assert_every_snapshot_is_exact(&dataflow);
     let rows = |epoch, table: &str| -> usize {
-        let reader = Reader::open(&dataflow, Some(epoch)).unwrap_or_else(|e| panic!("{}", chain(&e)));
+        let reader = LakeReader::open(&dataflow, Some(epoch)).unwrap_or_else(|e| panic!("{}", chain(&e)));
         let (_, rows) = reader.rows(table).unwrap_or_else(|e| panic!("{}", chain(&e)));
         rows.iter().map(|batch| batch.num_rows()).sum()
     };
@@ -329,7 +329,7 @@ format = "json"
 "#;
 
 /// SUM of BIGINT wraps around in DataFusion. Users would have read a negative revenue in the table, or `verify` would
-/// have blamed the table that rightly leaves the group out.
+/// have reported the table that rightly leaves the group out.
 #[test]
 fn a_group_whose_sum_does_not_fit_is_a_dead_letter_until_it_fits_and_verify_agrees() {
     let folder = Folder::new("sums", &[("inputs/amounts.toml", AMOUNTS)]);
@@ -441,8 +441,8 @@ path = "drops/*.csv*"
 format = "csv"
 "#;
 
-/// A restart lost it: Bronze keeps no word of a file that could not be read, so the replay did not say it again, and the
-/// audit took the letter away.
+/// A restart lost the letter: Bronze has nothing of a file that could not be read, so the replay did not report it
+/// again, and the audit removed the letter.
 #[test]
 fn the_dead_letter_of_an_unreadable_file_survives_a_restart() {
     let folder = Folder::new("dropped", &[("inputs/dropped.toml", DROPPED)]);

@@ -1,11 +1,11 @@
-//! The change data feed as a reader sees it that we did not write: deltalake's. Applied version by version, it
+//! Tests the change data feed with a reader that we did not write, deltalake: applied version by version, the changes
 //! must make the table as it is at each version.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use alluvium::definition::{Dataflow, Table};
-use alluvium::serve::Reader;
+use alluvium::serve::LakeReader;
 use alluvium::serve::verify;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -16,10 +16,10 @@ use datafusion::prelude::SessionContext;
 
 use crate::support::chain;
 
-/// Rows as text, with how often they occur.
+/// Rows as text, with their multiplicities.
 pub type Rows = BTreeMap<String, i64>;
 
-/// Checks every table that keeps a change data feed, at every snapshot. Says how many changes there were.
+/// Checks every table with a change data feed, at every snapshot. Returns the number of changes.
 pub fn assert_feeds_make_the_tables(dataflow: &Dataflow) -> usize {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let kept: Vec<&Table> = dataflow.tables.iter().filter(|t| t.change_data_feed).collect();
@@ -33,7 +33,7 @@ pub fn assert_feeds_make_the_tables(dataflow: &Dataflow) -> usize {
     let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("{}", chain(&e)));
     let mut made: Vec<(i64, Rows)> = vec![(-1, Rows::new()); kept.len()];
     for epoch in epochs {
-        let reader = Reader::open(dataflow, Some(epoch)).unwrap_or_else(|e| panic!("{}", chain(&e)));
+        let reader = LakeReader::open(dataflow, Some(epoch)).unwrap_or_else(|e| panic!("{}", chain(&e)));
         for ((table, feed), (at, rows)) in kept.iter().zip(&feeds).zip(&mut made) {
             let name = table.qualified_name();
             let version = reader.snapshot().versions()[&name];
@@ -69,9 +69,9 @@ pub fn assert_feeds_make_the_tables(dataflow: &Dataflow) -> usize {
         .sum()
 }
 
-/// A table's newest version, and its rows with `more` behind each.
+/// A table's newest version, and its rows, each with `more` appended.
 pub fn newest(dataflow: &Dataflow, name: &str, more: &str) -> (i64, Rows) {
-    let reader = Reader::open(dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let reader = LakeReader::open(dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
     let (_, batches) = reader.rows(name).unwrap_or_else(|e| panic!("{name}: {}", chain(&e)));
     let mut rows = Rows::new();
     for row in batches.iter().flat_map(shown) {
@@ -80,7 +80,7 @@ pub fn newest(dataflow: &Dataflow, name: &str, more: &str) -> (i64, Rows) {
     (reader.snapshot().versions()[name], rows)
 }
 
-/// Checks that the changes behind a version, read by the newest schema, lead from its rows to the newest.
+/// Checks that the changes after a version, read with the newest schema, lead from its rows to the newest.
 pub fn assert_newest_follows(dataflow: &Dataflow, name: &str, (version, rows): (i64, Rows)) {
     let (layer, table) = name.split_once('.').expect("a table is of a layer");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -94,7 +94,7 @@ pub fn assert_newest_follows(dataflow: &Dataflow, name: &str, (version, rows): (
     assert_eq!(made, newest(dataflow, name, "").1, "the changes of {name}");
 }
 
-/// What each version from `first` on changes: how often more (or less) a row is there.
+/// The changes of each version from `first` on: by how much each row's multiplicity changes.
 async fn changes(folder: &Path, first: i64) -> BTreeMap<i64, Rows> {
     let url = url::Url::from_directory_path(folder).expect("an absolute path");
     let table = deltalake::open_table(url).await.expect("the table opens");
@@ -133,7 +133,7 @@ async fn changes(folder: &Path, first: i64) -> BTreeMap<i64, Rows> {
     changes
 }
 
-/// Rows as text: columns by name, as a feed may have partition columns elsewhere.
+/// Rows as text, with columns ordered by name, because a feed may have partition columns in another place.
 fn shown(batch: &RecordBatch) -> Vec<String> {
     let schema = batch.schema();
     let mut order: Vec<usize> = (0..batch.num_columns()).collect();

@@ -1,5 +1,5 @@
-//! Random changes of the three inputs: new rows and versions, deletions, duplicates, late versions on either of two
-//! feeds, and records that do not decode.
+//! Makes random changes of the three inputs: new rows and versions, deletions, duplicates, late versions on either of
+//! two feeds, and records that do not decode.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,17 +8,17 @@ use rand::{RngExt, SeedableRng};
 
 use crate::support::Folder;
 
-/// Random changes, remembered so that updates and deletes meet rows that exist.
+/// Makes random changes, and remembers them so that updates and deletions are of existing rows.
 pub struct Feeder {
     rng: StdRng,
     next_id: i64,
     ver: i64,
-    /// Keys of `facts` that are there.
+    /// Keys of `facts` that exist.
     facts: BTreeSet<i64>,
 }
 
 impl Feeder {
-    /// Of a seed.
+    /// Seeds the changes.
     pub fn new(seed: u64) -> Self {
         Feeder {
             rng: StdRng::seed_from_u64(seed),
@@ -51,7 +51,7 @@ impl Feeder {
         let x = match self.rng.random_range(0..12) {
             0 => "null".to_string(),
             1 => "12345.625".to_string(),
-            // Eighths: every order of adding them up yields the same bits.
+            // With multiples of an eighth, every order of addition gives the same bits.
             _ => format!("{}", self.rng.random_range(-1000..1000) as f64 / 8.0),
         };
         let json = |v: Option<i64>| v.map_or("null".to_string(), |v| v.to_string());
@@ -71,7 +71,7 @@ impl Feeder {
         )
     }
 
-    /// A change of `facts`, for one of its two feeds; older versions come too.
+    /// A change of `facts` for one of its two feeds; it may be an older version.
     fn fact(&mut self) -> String {
         self.ver += 1;
         let ver = if self.rng.random_bool(0.2) {
@@ -115,7 +115,7 @@ impl Feeder {
         )
     }
 
-    /// Appends so many changes to the logs of the three inputs.
+    /// Appends this many changes to the logs of the three inputs.
     pub fn feed(&mut self, folder: &Folder, changes: usize) {
         let mut files: BTreeMap<&str, String> = BTreeMap::new();
         for _ in 0..changes {

@@ -1,6 +1,6 @@
-//! The oracle: random input through every operator and through random SQL, at 1, 2 and 3 workers and as several processes;
-//! at every snapshot each
-//! table equals DataFusion's batch answer over the input so far, and the last snapshot is the same for all.
+//! The oracle: feeds random input through every operator and through random SQL, with 1, 2 and 3 workers and as
+//! several processes. At every snapshot each table must equal DataFusion's batch answer over the input so far, and the
+//! last snapshot must be the same for all.
 //!
 //! ```text
 //! feeder --logs--+--> run, 1 worker   -- stop --> 2 workers -- stop --> 3 workers -> lake0 --+
@@ -10,10 +10,9 @@
 //! ```
 //!
 //! The feeder appends while the runs go on, so snapshots cut the input at arbitrary places; every second seed compacts
-//! all the time. A failure prints the
-//! seed and the table's SQL, and keeps its folder.
-//! Seeds: `ALLUVIUM_ORACLE_SEEDS=100` for more than the default, `ALLUVIUM_ORACLE_SEED=7` for one;
-//! `ALLUVIUM_ORACLE_TABLES=top,rank` for some of the operators' tables.
+//! all the time. A failure prints the seed and the table's SQL, and keeps its folder. `ALLUVIUM_ORACLE_SEEDS=100`
+//! tries more seeds than the default, `ALLUVIUM_ORACLE_SEED=7` one seed; `ALLUVIUM_ORACLE_TABLES=top,rank` some of the
+//! operators' tables.
 
 mod cases;
 mod changes;
@@ -35,13 +34,13 @@ use self::feeder::Feeder;
 use self::sql::{Generator, Kind, Query, Relation};
 use crate::support::Folder;
 
-/// Calls of the feeder in each live leg.
+/// The number of calls of the feeder in each live leg.
 const BURSTS: usize = 5;
-/// Random Silver and Gold tables of a seed.
+/// The numbers of random Silver and Gold tables of a seed.
 const SILVER: usize = 3;
 const GOLD: usize = 14;
 
-/// The seeds to try: as many as by default, or as the environment says.
+/// The seeds to try: the environment's, or otherwise the default number.
 fn seeds(default: u64) -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     match number("ALLUVIUM_ORACLE_SEED") {
@@ -50,7 +49,7 @@ fn seeds(default: u64) -> Vec<u64> {
     }
 }
 
-/// Says how to replay a seed that fails.
+/// Prints how to replay a seed that fails.
 struct Replay(u64);
 
 impl Drop for Replay {
@@ -123,7 +122,7 @@ fn random_sql_is_planned_or_refused_by_name_and_place() {
     }
 }
 
-/// What the copies of the inputs are called, before the input's name.
+/// The prefix of the tables that are copies of inputs.
 const COPIES: &str = "silver.all_";
 
 /// A dataflow of random tables.
@@ -159,7 +158,8 @@ impl RandomTables {
             };
             let file = format!("{}/{name}", layer.name());
             random.folder.write(&format!("{file}.sql"), &query.over(""));
-            // Not by a text: where it is empty a row is a dead letter, and the SQL as written knows no such thing.
+            // Texts are left out: a row with an empty text would be a dead letter, which the SQL as written does not
+            // know.
             let partition = query
                 .columns
                 .iter()
@@ -183,12 +183,12 @@ impl RandomTables {
     }
 }
 
-/// What the planner says to a query.
+/// The planner's response to a query.
 enum Planned {
     Accepted,
-    /// For a reason of [`KNOWN`], with its place and a remedy.
+    /// Refused for a reason in [`KNOWN`], with a place and a remedy.
     Refused,
-    /// For another one; the query, and what was said.
+    /// Refused for another reason: the query, and the message.
     Wrongly(String),
 }
 
@@ -211,8 +211,8 @@ fn plans(folder: &Folder, name: &str, query: &Query) -> Planned {
     }
 }
 
-/// Refusals that are right, or DataFusion's own: it names an aggregate by its argument without casts, so
-/// that it takes `COUNT(x)` and `COUNT(CAST(x AS BIGINT))` for one.
+/// Refusals that are correct, or caused by DataFusion: it names an aggregate by its argument without casts, and so
+/// cannot distinguish `COUNT(x)` from `COUNT(CAST(x AS BIGINT))`.
 const KNOWN: [&str; 1] = ["could not name two columns"];
 
 fn is_known(diagnostics: &Diagnostics) -> bool {

@@ -1,8 +1,8 @@
-//! A second opinion: the SQL as it is written, answered by DataFusion's own planner over the lake's copies of the
-//! inputs. `verify` shares the rewriting and optimising of plans with the run; this shares nothing.
+//! A second oracle: DataFusion's own planner answers the SQL as written, over the lake's copies of the inputs.
+//! `verify` shares the rewriting and optimising of plans with the run; this shares nothing.
 
 use alluvium::definition::Dataflow;
-use alluvium::serve::Reader;
+use alluvium::serve::LakeReader;
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{Float64Type, Schema};
@@ -11,14 +11,14 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use super::sql::Query;
 use crate::support::chain;
 
-/// Compares these tables with their queries, at the newest snapshot. `copies`: what stands before an input's name to
-/// make it its copy's. Says how many could be compared: DataFusion does not run all that it plans.
+/// Compares these tables with their queries, at the newest snapshot. `copies` is the prefix that makes an input's name
+/// that of its copy. Returns how many could be compared: DataFusion cannot run everything that it plans.
 pub fn assert_as_written<'a>(
     dataflow: &Dataflow,
     copies: &str,
     tables: impl IntoIterator<Item = (&'a String, &'a Query)>,
 ) -> usize {
-    let reader = Reader::open(dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let reader = LakeReader::open(dataflow, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
     let mut compared = 0;
     for (table, query) in tables {
         let sql = query.over(copies);
@@ -56,7 +56,7 @@ pub fn assert_as_written<'a>(
     compared
 }
 
-/// Rows as sorted text, in the table's types; doubles to nine digits.
+/// Rows as sorted text, in the table's types, with doubles to nine digits.
 fn lines(schema: &Schema, batches: &[RecordBatch]) -> Vec<String> {
     let mut lines = vec![];
     for batch in batches {

@@ -1,4 +1,4 @@
-//! The change data feed of a table whose definition changes.
+//! Tests the change data feed of a table whose definition changes.
 
 use super::changes;
 use crate::lake::{ask, assert_newest_is_exact};
@@ -25,8 +25,8 @@ fn append(folder: &Folder, ids: std::ops::Range<i64>, amount: i64) {
     }
 }
 
-/// The version in which a table was rebuilt told of the rows that came, and not of those that went: who followed the feed had
-/// both from then on.
+/// The version in which a table was rebuilt reported the rows that came, but not those that went: consumers of the
+/// feed had both from then on.
 #[test]
 fn a_feed_tells_the_rows_that_go_when_a_table_is_rebuilt() {
     for deletes in ["vectors", "rewrite"] {
@@ -44,7 +44,8 @@ fn a_feed_tells_the_rows_that_go_when_a_table_is_rebuilt() {
         append(&folder, 3..6, 8);
         catch_up(&dataflow, 2);
         assert!(changes::assert_feeds_make_the_tables(&dataflow) > 9);
-        // A column goes: all rows do, and come again without it. Rows that were gone before are not told twice.
+        // Without one of its columns, all rows go and come again. Rows that were gone before must not be reported
+        // again.
         let dataflow = define("SELECT id, amount FROM orders WHERE id < 8", "");
         for workers in [1, 2] {
             catch_up(&dataflow, workers);
@@ -55,7 +56,8 @@ fn a_feed_tells_the_rows_that_go_when_a_table_is_rebuilt() {
         catch_up(&dataflow, 1);
         changes::assert_newest_follows(&dataflow, "gold.t", nothing());
         assert_eq!(ask(&dataflow, "SELECT SUM(amount) FROM gold.t"), "62");
-        // Partitioned otherwise, with a column more. (deltalake reads no feed across that; but from there on.)
+        // Now the table has partitions and one more column. (deltalake cannot read a feed across that change, but from
+        // there on.)
         let before = changes::newest(&dataflow, "gold.t", " who=null");
         let parted = "SELECT id, amount, customer AS who FROM orders WHERE id < 8";
         let dataflow = define(parted, "partition_by = [\"amount\"]\n");

@@ -1,4 +1,4 @@
-//! What the oracle's dataflows are made of: three inputs, a table for each operator, settings at random.
+//! The parts of the oracle's dataflows: three inputs, a table for each operator, and random settings.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -58,7 +58,7 @@ path = "live/dims"
 format = "debezium-json"
 "#;
 
-/// A table for each operator and its corners; `{a}` and `{b}` are random small numbers.
+/// A table for each operator and its special cases; `{a}` and `{b}` become small random numbers.
 const OPERATORS: &[(&str, &str)] = &[
     (
         "filter",
@@ -232,7 +232,7 @@ const OPERATORS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The inputs as random SQL reads them.
+/// The inputs as relations for random SQL.
 pub fn relations() -> Vec<Relation> {
     let relation = |name: &str, rows: usize, columns: &[(&str, Kind)]| Relation {
         name: name.to_string(),
@@ -301,7 +301,8 @@ pub fn operators(seed: u64) -> Folder {
     folder
 }
 
-/// Random settings of a table: how it deletes, whether it keeps a change data feed, whether this column partitions it.
+/// Random settings of a table: how it deletes, whether it has a change data feed, and whether it is partitioned by
+/// this column.
 pub fn settings(rng: &mut StdRng, partition: Option<&str>) -> String {
     let deletes = ["auto", "vectors", "rewrite"][rng.random_range(0..3)];
     let mut settings = format!("deletes = {deletes:?}\nchange_data_feed = {}\n", rng.random_bool(0.4));

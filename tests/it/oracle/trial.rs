@@ -1,18 +1,19 @@
-//! One dataflow kept by four runs at once: fed by the same logs, each over a lake of its own, at 1, 2 and 3 workers and
-//! as several processes, stopped in the middle and gone on with other numbers of both.
+//! Runs one dataflow four times concurrently: from the same logs, each into its own lake, with 1, 2 and 3 workers and
+//! as several processes, stopped half-way and continued with other numbers of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium::definition::Dataflow;
-use alluvium::serve::verify::{self, Report};
-use alluvium::serve::{OutputFormat, Reader};
-use alluvium::sink::Limits;
+use alluvium::serve::verify::{self, VerifyReport};
+use alluvium::serve::{LakeReader, PrintFormat};
+use alluvium::sink::WriterLimits;
 
 use crate::support::{Folder, Running, assert_exact, catch_up, chain, recompute, snapshots};
 
-/// Processes of each lake and workers in each, leg by leg. Two legs are live and are stopped, the last one catches up.
+/// The processes of each lake, and workers in each, for each leg. Two legs are live and are stopped; the last one
+/// catches up.
 const SIZES: [[(usize, usize); 3]; 4] = [
     [(1, 1), (1, 2), (1, 3)],
     [(1, 2), (1, 3), (1, 1)],
@@ -20,9 +21,10 @@ const SIZES: [[(usize, usize); 3]; 4] = [
     [(2, 1), (2, 2), (3, 1)],
 ];
 
-/// Tables leave memory at a few rows, files hold few, and merging is worth it at once: in a minute what otherwise takes a day.
-fn eager() -> Limits {
-    Limits {
+/// Limits under which tables leave memory at a few rows, files hold few rows, and merging starts at once: a minute
+/// shows what otherwise takes a day.
+fn eager() -> WriterLimits {
+    WriterLimits {
         small_rows: 16,
         small_bytes: 2048,
         file_rows: 64,
@@ -35,13 +37,17 @@ fn eager() -> Limits {
     }
 }
 
-/// The limits of a seed: every second one is eager.
-fn limits(seed: u64) -> Limits {
-    if seed % 2 == 1 { eager() } else { Limits::default() }
+/// The limits of a seed: every second seed has eager ones.
+fn limits(seed: u64) -> WriterLimits {
+    if seed % 2 == 1 {
+        eager()
+    } else {
+        WriterLimits::default()
+    }
 }
 
-/// Runs the folder's dataflow over three lakes while `feed` appends, and says which. `feed` is called with the
-/// number of its call; `calls` times in each of the two live legs, once before each.
+/// Runs the folder's dataflow into four lakes while `feed` appends; returns the lakes. `feed` gets the number of its
+/// call; it is called `calls` times in each of the two live legs, and once before each of the three legs.
 pub fn drive(folder: &Folder, seed: u64, calls: usize, mut feed: impl FnMut(&Folder, usize)) -> Vec<Arc<Dataflow>> {
     let lakes: Vec<Arc<Dataflow>> = (0..SIZES.len()).map(|n| folder.load(&format!("lake{n}"))).collect();
     let mut call = 0;
@@ -70,14 +76,14 @@ pub fn drive(folder: &Folder, seed: u64, calls: usize, mut feed: impl FnMut(&Fol
     for (lake, sizes) in lakes.iter().zip(SIZES) {
         catch_up(lake, sizes[2]);
     }
-    // What was loaded on the way is what makes the same tables of the records themselves.
+    // States that were loaded on the way must give the same tables as the records themselves.
     let outcome = recompute(&lakes[0], 2);
     assert_eq!(outcome.corrections, Some(vec![]), "made again from Bronze");
     lakes
 }
 
-/// Every table at every snapshot of every lake equals its SQL in batch over the input so far, and the last snapshots
-/// are the same, dead letters too. Says how many snapshots there were.
+/// Asserts that every table at every snapshot of every lake equals its SQL in batch over the input so far, and that
+/// the last snapshots are equal, including dead letters. Returns the number of snapshots.
 pub fn assert_exact_and_alike(lakes: &[Arc<Dataflow>]) -> usize {
     let mut checked = 0;
     for lake in lakes {
@@ -101,7 +107,7 @@ pub fn assert_exact_and_alike(lakes: &[Arc<Dataflow>]) -> usize {
     checked
 }
 
-/// Every table at every snapshot equals its SQL in batch over Bronze at it. Says how many there were.
+/// Asserts that every table at every snapshot equals its SQL in batch over Bronze. Returns the number of snapshots.
 pub fn assert_every_snapshot_is_exact(dataflow: &Dataflow) -> usize {
     let epochs = verify::snapshots(dataflow).unwrap_or_else(|e| panic!("no snapshots: {}", chain(&e)));
     assert!(!epochs.is_empty(), "nothing was committed");
@@ -116,7 +122,7 @@ pub fn assert_every_snapshot_is_exact(dataflow: &Dataflow) -> usize {
 }
 
 /// Prints the SQL of the tables that differ.
-fn tell(dataflow: &Dataflow, report: &Report) {
+fn tell(dataflow: &Dataflow, report: &VerifyReport) {
     let differing: BTreeSet<&String> = report.differences.iter().map(|d| &d.table).collect();
     for table in dataflow
         .tables
@@ -131,12 +137,12 @@ fn fingerprints(dataflow: &Dataflow) -> BTreeMap<String, u128> {
     verify::fingerprints(dataflow).unwrap_or_else(|e| panic!("{}", chain(&e)))
 }
 
-/// The dead letters, but for when they arrived.
+/// The dead letters, without the times of their arrival.
 fn letters(dataflow: &Dataflow) -> BTreeSet<String> {
     let sql = "SELECT kind, input, table_name, feed, \"partition\", \"offset\", reason, payload, COUNT(*) AS n
                FROM dead_letters GROUP BY kind, input, table_name, feed, \"partition\", \"offset\", reason, payload";
-    let print = |reader: &Reader| reader.print(sql, OutputFormat::Json);
-    let text = Reader::open(dataflow, None).and_then(|reader| print(&reader));
+    let print = |reader: &LakeReader| reader.print(sql, PrintFormat::Json);
+    let text = LakeReader::open(dataflow, None).and_then(|reader| print(&reader));
     let text = text.unwrap_or_else(|e| panic!("{}", chain(&e)));
     let letters: Vec<serde_json::Value> = serde_json::from_str(&text).expect("query prints JSON");
     letters.iter().map(ToString::to_string).collect()

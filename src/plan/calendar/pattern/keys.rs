@@ -1,13 +1,14 @@
-//! The keywords of PostgreSQL's template patterns for dates and times, and how a pattern is taken apart into them.
+//! The keywords of PostgreSQL's template patterns for dates and times, and the parser that splits a pattern
+//! into them.
 
 /// What a keyword stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// AM or PM, with points or without.
+pub enum PatternKey {
+    /// AM or PM, written with or without points.
     Meridiem {
         points: bool,
     },
-    /// BC or AD, with points or without.
+    /// BC or AD, written with or without points.
     Era {
         points: bool,
     },
@@ -17,11 +18,11 @@ pub enum Key {
     DayOfYear,
     IsoDayOfYear,
     Day,
-    /// 1 is Sunday.
+    /// The day of the week, where 1 is Sunday.
     WeekDay,
-    /// 1 is Monday.
+    /// The day of the week, where 1 is Monday.
     IsoWeekDay,
-    /// So many digits of a second.
+    /// A fraction of a second with so many digits.
     Fraction(u32),
     Millis,
     Micros,
@@ -39,134 +40,137 @@ pub enum Key {
     IsoWeek,
     WeekOfMonth,
     Julian,
-    /// The last digits of a year, four being all of it.
+    /// The last digits of a year; four digits are the whole year.
     Year(u32),
     IsoYear(u32),
-    /// `Y,YYY`.
+    /// A year with a comma, `Y,YYY`.
     YearWithComma,
     ZoneName,
     ZoneHour,
     ZoneMinute,
     ZoneOffset,
-    /// `FX`: what is read has exactly the form of the pattern.
+    /// `FX`: texts must match the form of the pattern exactly.
     Exact,
 }
 
-/// How a keyword is written, and so the letters of what it writes.
+/// The case in which a keyword is written, which is also the case of the names that it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Letters {
+pub enum LetterCase {
     Upper,
     Capital,
     Lower,
 }
 
-/// A piece of a pattern.
+/// A part of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Node {
-    Field(Field),
-    /// A blank or a sign that is no letter and no digit.
+pub enum PatternNode {
+    Field(PatternField),
+    /// A blank, or an ASCII character that is neither a letter nor a digit.
     Separator(char),
-    /// Any other character, and one in quotes.
+    /// Any other character, or a character in quotes.
     Text(char),
 }
 
-/// A keyword with what is written around it.
+/// A keyword with its prefix and suffix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field {
-    pub key: Key,
-    pub letters: Letters,
+pub struct PatternField {
+    pub key: PatternKey,
+    pub letters: LetterCase,
     /// The keyword's length.
     pub width: usize,
-    /// `FM`, or `TM` of names: without blanks and zeros.
+    /// `FM`, or `TM` before a name: writes no padding of blanks or zeros.
     pub fills: bool,
-    /// `TH` or `th` behind it.
-    pub ordinal: Option<Letters>,
+    /// The suffix `TH` or `th`.
+    pub ordinal: Option<LetterCase>,
 }
 
-/// Longer ones in front of those that they begin with.
-const KEYS: &[(&str, Key)] = &[
-    ("A.D.", Key::Era { points: true }),
-    ("A.M.", Key::Meridiem { points: true }),
-    ("AD", Key::Era { points: false }),
-    ("AM", Key::Meridiem { points: false }),
-    ("B.C.", Key::Era { points: true }),
-    ("BC", Key::Era { points: false }),
-    ("CC", Key::Century),
-    ("DAY", Key::DayName),
-    ("DDD", Key::DayOfYear),
-    ("DD", Key::Day),
-    ("DY", Key::DayShort),
-    ("D", Key::WeekDay),
-    ("FF1", Key::Fraction(1)),
-    ("FF2", Key::Fraction(2)),
-    ("FF3", Key::Fraction(3)),
-    ("FF4", Key::Fraction(4)),
-    ("FF5", Key::Fraction(5)),
-    ("FF6", Key::Fraction(6)),
-    ("FX", Key::Exact),
-    ("HH24", Key::Hour24),
-    ("HH12", Key::Hour12),
-    ("HH", Key::Hour12),
-    ("IDDD", Key::IsoDayOfYear),
-    ("ID", Key::IsoWeekDay),
-    ("IW", Key::IsoWeek),
-    ("IYYY", Key::IsoYear(4)),
-    ("IYY", Key::IsoYear(3)),
-    ("IY", Key::IsoYear(2)),
-    ("I", Key::IsoYear(1)),
-    ("J", Key::Julian),
-    ("MI", Key::Minute),
-    ("MM", Key::Month),
-    ("MONTH", Key::MonthName),
-    ("MON", Key::MonthShort),
-    ("MS", Key::Millis),
-    ("OF", Key::ZoneOffset),
-    ("P.M.", Key::Meridiem { points: true }),
-    ("PM", Key::Meridiem { points: false }),
-    ("Q", Key::Quarter),
-    ("RM", Key::MonthRoman),
-    ("SSSSS", Key::SecondOfDay),
-    ("SSSS", Key::SecondOfDay),
-    ("SS", Key::Second),
-    ("TZH", Key::ZoneHour),
-    ("TZM", Key::ZoneMinute),
-    ("TZ", Key::ZoneName),
-    ("US", Key::Micros),
-    ("WW", Key::Week),
-    ("W", Key::WeekOfMonth),
-    ("Y,YYY", Key::YearWithComma),
-    ("YYYY", Key::Year(4)),
-    ("YYY", Key::Year(3)),
-    ("YY", Key::Year(2)),
-    ("Y", Key::Year(1)),
+/// A keyword that begins with another one stands before it.
+const KEYS: &[(&str, PatternKey)] = &[
+    ("A.D.", PatternKey::Era { points: true }),
+    ("A.M.", PatternKey::Meridiem { points: true }),
+    ("AD", PatternKey::Era { points: false }),
+    ("AM", PatternKey::Meridiem { points: false }),
+    ("B.C.", PatternKey::Era { points: true }),
+    ("BC", PatternKey::Era { points: false }),
+    ("CC", PatternKey::Century),
+    ("DAY", PatternKey::DayName),
+    ("DDD", PatternKey::DayOfYear),
+    ("DD", PatternKey::Day),
+    ("DY", PatternKey::DayShort),
+    ("D", PatternKey::WeekDay),
+    ("FF1", PatternKey::Fraction(1)),
+    ("FF2", PatternKey::Fraction(2)),
+    ("FF3", PatternKey::Fraction(3)),
+    ("FF4", PatternKey::Fraction(4)),
+    ("FF5", PatternKey::Fraction(5)),
+    ("FF6", PatternKey::Fraction(6)),
+    ("FX", PatternKey::Exact),
+    ("HH24", PatternKey::Hour24),
+    ("HH12", PatternKey::Hour12),
+    ("HH", PatternKey::Hour12),
+    ("IDDD", PatternKey::IsoDayOfYear),
+    ("ID", PatternKey::IsoWeekDay),
+    ("IW", PatternKey::IsoWeek),
+    ("IYYY", PatternKey::IsoYear(4)),
+    ("IYY", PatternKey::IsoYear(3)),
+    ("IY", PatternKey::IsoYear(2)),
+    ("I", PatternKey::IsoYear(1)),
+    ("J", PatternKey::Julian),
+    ("MI", PatternKey::Minute),
+    ("MM", PatternKey::Month),
+    ("MONTH", PatternKey::MonthName),
+    ("MON", PatternKey::MonthShort),
+    ("MS", PatternKey::Millis),
+    ("OF", PatternKey::ZoneOffset),
+    ("P.M.", PatternKey::Meridiem { points: true }),
+    ("PM", PatternKey::Meridiem { points: false }),
+    ("Q", PatternKey::Quarter),
+    ("RM", PatternKey::MonthRoman),
+    ("SSSSS", PatternKey::SecondOfDay),
+    ("SSSS", PatternKey::SecondOfDay),
+    ("SS", PatternKey::Second),
+    ("TZH", PatternKey::ZoneHour),
+    ("TZM", PatternKey::ZoneMinute),
+    ("TZ", PatternKey::ZoneName),
+    ("US", PatternKey::Micros),
+    ("WW", PatternKey::Week),
+    ("W", PatternKey::WeekOfMonth),
+    ("Y,YYY", PatternKey::YearWithComma),
+    ("YYYY", PatternKey::Year(4)),
+    ("YYY", PatternKey::Year(3)),
+    ("YY", PatternKey::Year(2)),
+    ("Y", PatternKey::Year(1)),
 ];
 
-impl Key {
-    /// Whether it is a number.
+impl PatternKey {
+    /// Whether the keyword stands for a number.
     pub fn is_number(self) -> bool {
         !matches!(
             self,
-            Key::Meridiem { .. }
-                | Key::Era { .. }
-                | Key::DayName
-                | Key::DayShort
-                | Key::MonthName
-                | Key::MonthShort
-                | Key::MonthRoman
-                | Key::ZoneName
-                | Key::ZoneHour
-                | Key::ZoneOffset
-                | Key::Exact
+            PatternKey::Meridiem { .. }
+                | PatternKey::Era { .. }
+                | PatternKey::DayName
+                | PatternKey::DayShort
+                | PatternKey::MonthName
+                | PatternKey::MonthShort
+                | PatternKey::MonthRoman
+                | PatternKey::ZoneName
+                | PatternKey::ZoneHour
+                | PatternKey::ZoneOffset
+                | PatternKey::Exact
         )
     }
 
     fn is_name(self) -> bool {
-        matches!(self, Key::DayName | Key::DayShort | Key::MonthName | Key::MonthShort)
+        matches!(
+            self,
+            PatternKey::DayName | PatternKey::DayShort | PatternKey::MonthName | PatternKey::MonthShort
+        )
     }
 }
 
-/// The pieces of a pattern.
-pub fn nodes(pattern: &str) -> Vec<Node> {
+/// The parts of a pattern.
+pub fn nodes(pattern: &str) -> Vec<PatternNode> {
     let mut nodes = Vec::new();
     let mut rest = pattern;
     while !rest.is_empty() {
@@ -177,14 +181,18 @@ pub fn nodes(pattern: &str) -> Vec<Node> {
         if let Some((key, letters, width)) = keyword(rest) {
             rest = &rest[width..];
             let mut ordinal = None;
-            for (suffix, is) in [("TH", Some(Letters::Upper)), ("th", Some(Letters::Lower)), ("SP", None)] {
+            for (suffix, is) in [
+                ("TH", Some(LetterCase::Upper)),
+                ("th", Some(LetterCase::Lower)),
+                ("SP", None),
+            ] {
                 if let Some(behind) = rest.strip_prefix(suffix) {
                     (rest, ordinal) = (behind, is);
                     break;
                 }
             }
             let fills = prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case("FM") || key.is_name());
-            nodes.push(Node::Field(Field {
+            nodes.push(PatternNode::Field(PatternField {
                 key,
                 letters,
                 width,
@@ -199,51 +207,52 @@ pub fn nodes(pattern: &str) -> Vec<Node> {
             continue;
         }
         if rest.starts_with("\\\"") {
-            nodes.push(Node::Separator('"'));
+            nodes.push(PatternNode::Separator('"'));
             rest = &rest[2..];
             continue;
         }
         rest = &rest[first.len_utf8()..];
         nodes.push(match is_separator(first) || first.is_ascii_whitespace() {
-            true => Node::Separator(first),
-            false => Node::Text(first),
+            true => PatternNode::Separator(first),
+            false => PatternNode::Text(first),
         });
     }
     nodes
 }
 
-/// Takes what stands in quotes; a backslash quotes the character behind it.
-fn quoted<'a>(rest: &'a str, nodes: &mut Vec<Node>) -> &'a str {
+/// Takes the text up to the closing quote, in which a backslash quotes the character after it. Returns the rest
+/// of the pattern.
+fn quoted<'a>(rest: &'a str, nodes: &mut Vec<PatternNode>) -> &'a str {
     let mut chars = rest.char_indices();
     while let Some((at, c)) = chars.next() {
         match c {
             '"' => return &rest[at + 1..],
-            '\\' => nodes.push(Node::Text(chars.next().map_or('\\', |(_, c)| c))),
-            c => nodes.push(Node::Text(c)),
+            '\\' => nodes.push(PatternNode::Text(chars.next().map_or('\\', |(_, c)| c))),
+            c => nodes.push(PatternNode::Text(c)),
         }
     }
     ""
 }
 
-/// Whether a character is a sign of ASCII, and no letter, digit or blank.
+/// Whether a character is ASCII punctuation.
 pub fn is_separator(c: char) -> bool {
     c.is_ascii_graphic() && !c.is_ascii_alphanumeric()
 }
 
-fn keyword(text: &str) -> Option<(Key, Letters, usize)> {
+fn keyword(text: &str) -> Option<(PatternKey, LetterCase, usize)> {
     KEYS.iter().find_map(|(name, key)| {
         let start = text.get(..name.len())?;
         let letters = match start {
-            _ if start == *name => Letters::Upper,
-            _ if start == name.to_ascii_lowercase() => Letters::Lower,
-            _ if key.is_name() && is_capital(start, name) => Letters::Capital,
+            _ if start == *name => LetterCase::Upper,
+            _ if start == name.to_ascii_lowercase() => LetterCase::Lower,
+            _ if key.is_name() && is_capital(start, name) => LetterCase::Capital,
             _ => return None,
         };
         Some((*key, letters, name.len()))
     })
 }
 
-/// Whether a text is a name in capital letters, but for all behind the first.
+/// Whether a text is a name whose first letter is upper case and the others lower case.
 fn is_capital(text: &str, name: &str) -> bool {
     text.is_char_boundary(1) && text[..1] == name[..1] && text[1..] == name[1..].to_ascii_lowercase()
 }

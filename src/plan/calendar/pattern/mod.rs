@@ -1,45 +1,47 @@
-//! PostgreSQL's template patterns for dates and times, `YYYY-MM-DD HH24:MI:SS`, in `to_char`, `to_date` and `to_timestamp`.
+//! PostgreSQL's template patterns for dates and times, such as `YYYY-MM-DD HH24:MI:SS`, for `to_char`,
+//! `to_date` and `to_timestamp`.
 //!
-//! A format with a `%` is strftime's; any other is one of these. All keywords, `FM`, `TH`, `FX` and quoted text are known; names of
-//! months and days are English. Not known are `TZ` and `OF` where a text is read.
+//! A format with a `%` is strftime's; any other is a template pattern. All keywords, `FM`, `TH`, `FX` and
+//! quoted text are supported; names of months and days are English. `TZ` and `OF` are only supported for
+//! writing.
 
 mod keys;
 mod read;
 mod write;
 
-use keys::{Field, Key, Node, nodes};
+use keys::{PatternField, PatternKey, PatternNode, nodes};
 
-/// Whether a format is a template pattern, and none of strftime.
+/// Whether a format is a template pattern, rather than strftime's.
 pub(super) fn is_template(format: &str) -> bool {
     !format.contains('%')
 }
 
-/// A template pattern.
+/// A parsed template pattern.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
-    nodes: Vec<Node>,
+    nodes: Vec<PatternNode>,
 }
 
 impl Template {
-    /// The pattern, for writing.
+    /// Parses a pattern for writing.
     pub fn to_write(pattern: &str) -> Template {
         Template { nodes: nodes(pattern) }
     }
 
-    /// The pattern, for reading.
+    /// Parses a pattern for reading.
     ///
     /// # Errors
-    /// No text could be read by it: why, and what to do.
+    /// No text could be read by the pattern. Says why, and what to write instead.
     pub fn to_read(pattern: &str) -> Result<Template, String> {
         let template = Template { nodes: nodes(pattern) };
-        let keys: Vec<Key> = template.fields().map(|field| field.key).collect();
-        let mut seen: Vec<Key> = Vec::new();
+        let keys: Vec<PatternKey> = template.fields().map(|field| field.key).collect();
+        let mut seen: Vec<PatternKey> = Vec::new();
         for key in &keys {
             match key {
-                Key::ZoneName | Key::ZoneOffset => {
+                PatternKey::ZoneName | PatternKey::ZoneOffset => {
                     return Err("it has TZ or OF, which are written only; write TZH:TZM for offsets".to_string());
                 }
-                Key::Exact => {}
+                PatternKey::Exact => {}
                 key if seen.iter().any(|other| means_same(*other, *key)) => {
                     return Err(
                         "it has a field twice, or a thing in two ways; MM is the month and MI the minute, in any letters".to_string(),
@@ -53,10 +55,14 @@ impl Template {
                 "it mixes a day of ISO 8601's weeks with one of months; write IYYY-IW-ID or YYYY-MM-DD".to_string(),
             );
         }
-        let has_year = |key: &Key| {
+        let has_year = |key: &PatternKey| {
             matches!(
                 key,
-                Key::Year(_) | Key::IsoYear(_) | Key::YearWithComma | Key::Century | Key::Julian
+                PatternKey::Year(_)
+                    | PatternKey::IsoYear(_)
+                    | PatternKey::YearWithComma
+                    | PatternKey::Century
+                    | PatternKey::Julian
             )
         };
         match keys.iter().any(has_year) {
@@ -67,49 +73,49 @@ impl Template {
         }
     }
 
-    fn fields(&self) -> impl Iterator<Item = &Field> {
+    fn fields(&self) -> impl Iterator<Item = &PatternField> {
         self.nodes.iter().filter_map(|node| match node {
-            Node::Field(field) => Some(field),
+            PatternNode::Field(field) => Some(field),
             _ => None,
         })
     }
 }
 
-/// Whether two keywords would give the same thing, perhaps another value of it.
-fn means_same(one: Key, other: Key) -> bool {
-    let group = |key: Key| match key {
-        Key::Year(_) | Key::YearWithComma => 1,
-        Key::Month | Key::MonthName | Key::MonthShort | Key::MonthRoman => 2,
-        Key::Hour12 | Key::Hour24 => 3,
-        Key::Micros | Key::Fraction(_) => 4,
-        Key::Meridiem { .. } => 5,
-        Key::Era { .. } => 6,
-        Key::IsoYear(_) => 7,
+/// Whether two keywords set the same field.
+fn means_same(one: PatternKey, other: PatternKey) -> bool {
+    let group = |key: PatternKey| match key {
+        PatternKey::Year(_) | PatternKey::YearWithComma => 1,
+        PatternKey::Month | PatternKey::MonthName | PatternKey::MonthShort | PatternKey::MonthRoman => 2,
+        PatternKey::Hour12 | PatternKey::Hour24 => 3,
+        PatternKey::Micros | PatternKey::Fraction(_) => 4,
+        PatternKey::Meridiem { .. } => 5,
+        PatternKey::Era { .. } => 6,
+        PatternKey::IsoYear(_) => 7,
         _ => 0,
     };
     one == other || (group(one) != 0 && group(one) == group(other))
 }
 
-fn is_of_weeks(key: Key) -> bool {
+fn is_of_weeks(key: PatternKey) -> bool {
     matches!(
         key,
-        Key::IsoYear(_) | Key::IsoWeek | Key::IsoWeekDay | Key::IsoDayOfYear
+        PatternKey::IsoYear(_) | PatternKey::IsoWeek | PatternKey::IsoWeekDay | PatternKey::IsoDayOfYear
     )
 }
 
-fn is_of_months(key: Key) -> bool {
+fn is_of_months(key: PatternKey) -> bool {
     matches!(
         key,
-        Key::Year(_)
-            | Key::YearWithComma
-            | Key::Month
-            | Key::MonthName
-            | Key::MonthShort
-            | Key::MonthRoman
-            | Key::Day
-            | Key::DayOfYear
-            | Key::Week
-            | Key::WeekOfMonth
+        PatternKey::Year(_)
+            | PatternKey::YearWithComma
+            | PatternKey::Month
+            | PatternKey::MonthName
+            | PatternKey::MonthShort
+            | PatternKey::MonthRoman
+            | PatternKey::Day
+            | PatternKey::DayOfYear
+            | PatternKey::Week
+            | PatternKey::WeekOfMonth
     )
 }
 

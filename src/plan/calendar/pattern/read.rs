@@ -1,20 +1,22 @@
-//! Texts as moments, by a template pattern; as PostgreSQL's `DCH_from_char` and `do_to_timestamp` do it.
+//! Reads timestamps from texts by a template pattern, as PostgreSQL's `DCH_from_char` and `do_to_timestamp` do.
 //!
-//! 1. Without `FX`, blanks in front of a field are skipped, and a separator of the pattern is any separator of the text, or none.
-//! 2. A number in front of a separator has as many digits as there are; in front of another number exactly the keyword's.
-//! 3. What the text lacks is the first of its kind; what it has behind the pattern is passed over.
+//! 1. Without `FX`, blanks before a field are skipped, and a separator of the pattern matches any separator of
+//!    the text, or none.
+//! 2. A number right before another number or a digit has exactly as many digits as its keyword; elsewhere it may
+//!    have any number of digits.
+//! 3. A field that the text lacks has its first value; the rest of the text after the pattern is ignored.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::keys::{Field, Key, Node, is_separator};
+use super::keys::{PatternField, PatternKey, PatternNode, is_separator};
 use super::{DAYS, MONTHS, ROMAN, Template, is_of_weeks};
-use crate::plan::times::{DAY, SECOND, days_from_civil, days_of_month, is_leap, weekday, within};
+use crate::plan::times::{DAY, SECOND, days_from_civil, days_of_month, in_calendar, is_leap, weekday};
 use crate::repr::civil_from_days;
 
-/// What a text says; 0 where it says nothing, as in PostgreSQL.
+/// The fields that were read. A field that the text lacks is 0, as in PostgreSQL.
 #[derive(Default)]
-struct Said {
+struct ReadFields {
     hour: i64,
     is_half_day: bool,
     is_afternoon: bool,
@@ -23,7 +25,7 @@ struct Said {
     second_of_day: i64,
     millis: i64,
     micros: i64,
-    /// 1 is Sunday.
+    /// The day of the week, where 1 is Sunday.
     week_day: i64,
     day: i64,
     day_of_year: i64,
@@ -41,12 +43,12 @@ struct Said {
     is_of_weeks: bool,
 }
 
-/// What is left of a text.
-struct Rest<'a> {
+/// The rest of a text that is being read.
+struct RemainingText<'a> {
     chars: Peekable<Chars<'a>>,
 }
 
-impl Rest<'_> {
+impl RemainingText<'_> {
     fn skip_blanks(&mut self) -> usize {
         let mut skipped = 0;
         while self.chars.next_if(char::is_ascii_whitespace).is_some() {
@@ -55,7 +57,7 @@ impl Rest<'_> {
         skipped
     }
 
-    /// A whole number with its sign, of at most so many characters.
+    /// An integer with its sign, of at most `most` characters, and how many characters it has.
     fn number(&mut self, most: usize) -> Option<(i64, usize)> {
         let mut text = String::new();
         while text.len() < most
@@ -69,7 +71,7 @@ impl Rest<'_> {
         Some((number.into(), text.len()))
     }
 
-    /// Which of these names is next, in any letters.
+    /// The index of the name with which the rest begins, in any case of letters.
     fn name(&mut self, names: &[&str]) -> Option<usize> {
         let text: String = self.chars.clone().take(12).collect::<String>().to_ascii_lowercase();
         let found = names
@@ -83,13 +85,13 @@ impl Rest<'_> {
 }
 
 impl Template {
-    /// The moment that a text says, in microseconds. None: it says none of the years 1 to 9999.
+    /// The timestamp that a text denotes, in microseconds. `None` if it is malformed or outside the years 1 to 9999.
     pub fn read(&self, text: &str) -> Option<i64> {
-        let mut said = Said {
+        let mut fields = ReadFields {
             is_of_weeks: self.fields().any(|field| is_of_weeks(field.key)),
-            ..Said::default()
+            ..ReadFields::default()
         };
-        let mut rest = Rest {
+        let mut rest = RemainingText {
             chars: text.chars().peekable(),
         };
         let (mut is_exact, mut skipped) = (false, 0i64);
@@ -97,22 +99,22 @@ impl Template {
             if rest.chars.peek().is_none() {
                 break;
             }
-            let is_field = matches!(node, Node::Field(field) if field.key != Key::Exact);
-            if !is_exact && (is_field || (n == 0 && !matches!(node, Node::Field(_)))) {
+            let is_field = matches!(node, PatternNode::Field(field) if field.key != PatternKey::Exact);
+            if !is_exact && (is_field || (n == 0 && !matches!(node, PatternNode::Field(_)))) {
                 skipped += rest.skip_blanks() as i64;
             }
             match node {
-                Node::Field(field) if field.key == Key::Exact => {
+                PatternNode::Field(field) if field.key == PatternKey::Exact => {
                     is_exact = true;
                     continue;
                 }
-                Node::Field(field) => {
-                    said.take(field, self.nodes.get(n + 1), &mut rest)?;
+                PatternNode::Field(field) => {
+                    fields.read_field(field, self.nodes.get(n + 1), &mut rest)?;
                     if !is_exact {
                         skipped = rest.skip_blanks() as i64;
                     }
                 }
-                Node::Separator(_) if !is_exact => {
+                PatternNode::Separator(_) if !is_exact => {
                     skipped -= 1;
                     if rest
                         .chars
@@ -122,27 +124,27 @@ impl Template {
                         skipped += 1;
                     }
                 }
-                // It may be part of a field already.
-                Node::Text(_) if !is_exact && skipped > 0 => skipped -= 1,
+                // A blank that was skipped counts as this character, so that no character of a field is taken.
+                PatternNode::Text(_) if !is_exact && skipped > 0 => skipped -= 1,
                 _ => {
                     rest.chars.next();
                 }
             }
         }
-        said.point()
+        fields.point()
     }
 }
 
-impl Said {
-    fn take(&mut self, field: &Field, next: Option<&Node>, rest: &mut Rest) -> Option<()> {
+impl ReadFields {
+    fn read_field(&mut self, field: &PatternField, next: Option<&PatternNode>, rest: &mut RemainingText) -> Option<()> {
         let is_free = field.fills
             || field.ordinal.is_some()
             || match next {
                 None => true,
-                Some(Node::Field(next)) => !next.key.is_number(),
-                Some(Node::Text(c) | Node::Separator(c)) => !c.is_ascii_digit(),
+                Some(PatternNode::Field(next)) => !next.key.is_number(),
+                Some(PatternNode::Text(c) | PatternNode::Separator(c)) => !c.is_ascii_digit(),
             };
-        // See (2).
+        // Takes a number as (2) demands.
         let mut number = |width: usize| {
             rest.skip_blanks();
             let (number, digits) = rest.number(if is_free { usize::MAX } else { width })?;
@@ -153,67 +155,67 @@ impl Said {
             number.checked_mul(10i64.pow(lacking))
         };
         match field.key {
-            Key::Meridiem { points } => {
+            PatternKey::Meridiem { points } => {
                 let names = if points { ["a.m.", "p.m."] } else { ["am", "pm"] };
                 self.is_afternoon = rest.name(&names)? == 1;
                 self.is_half_day = true;
             }
-            Key::Era { points } => {
+            PatternKey::Era { points } => {
                 let names = if points { ["a.d.", "b.c."] } else { ["ad", "bc"] };
                 self.is_before_christ = rest.name(&names)? == 1;
             }
-            Key::Hour12 => (self.hour, self.is_half_day) = (number(2)?.0, true),
-            Key::Hour24 => self.hour = number(2)?.0,
-            Key::Minute => self.minute = number(2)?.0,
-            Key::Second => self.second = number(2)?.0,
-            Key::SecondOfDay => self.second_of_day = number(field.width)?.0,
-            Key::Millis => self.millis = of_second(number(3)?, 3)?,
-            Key::Micros => self.micros = of_second(number(6)?, 6)?,
-            Key::Fraction(digits) => self.micros = of_second(number(digits as usize)?, 6)?,
-            Key::MonthName => self.month = rest.name(&MONTHS)? as i64 + 1,
-            Key::MonthShort => self.month = rest.name(&MONTHS.map(|name| &name[..3]))? as i64 + 1,
-            Key::Month => self.month = number(2)?.0,
-            Key::MonthRoman => {
-                // Longer ones first: VIII begins as V does.
+            PatternKey::Hour12 => (self.hour, self.is_half_day) = (number(2)?.0, true),
+            PatternKey::Hour24 => self.hour = number(2)?.0,
+            PatternKey::Minute => self.minute = number(2)?.0,
+            PatternKey::Second => self.second = number(2)?.0,
+            PatternKey::SecondOfDay => self.second_of_day = number(field.width)?.0,
+            PatternKey::Millis => self.millis = of_second(number(3)?, 3)?,
+            PatternKey::Micros => self.micros = of_second(number(6)?, 6)?,
+            PatternKey::Fraction(digits) => self.micros = of_second(number(digits as usize)?, 6)?,
+            PatternKey::MonthName => self.month = rest.name(&MONTHS)? as i64 + 1,
+            PatternKey::MonthShort => self.month = rest.name(&MONTHS.map(|name| &name[..3]))? as i64 + 1,
+            PatternKey::Month => self.month = number(2)?.0,
+            PatternKey::MonthRoman => {
+                // Longer names are tried first, because VIII begins with V.
                 let mut names: Vec<(usize, &str)> = ROMAN.iter().copied().enumerate().collect();
                 names.sort_by_key(|(_, name)| std::cmp::Reverse(name.len()));
                 let texts: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
                 self.month = names[rest.name(&texts)?].0 as i64 + 1;
             }
-            Key::DayName => self.week_day = (rest.name(&DAYS)? as i64 + 1) % 7 + 1,
-            Key::DayShort => self.week_day = (rest.name(&DAYS.map(|name| &name[..3]))? as i64 + 1) % 7 + 1,
-            Key::DayOfYear | Key::IsoDayOfYear => self.day_of_year = number(3)?.0,
-            Key::Day => self.day = number(2)?.0,
-            Key::WeekDay => self.week_day = number(1)?.0,
-            // Whatever is behind Saturday is Sunday, as in PostgreSQL.
-            Key::IsoWeekDay => self.week_day = Some(number(1)?.0 + 1).filter(|day| *day <= 7).unwrap_or(1),
-            Key::Week | Key::IsoWeek => self.week = number(2)?.0,
-            Key::WeekOfMonth => self.week_of_month = number(1)?.0,
-            Key::Quarter => {
+            PatternKey::DayName => self.week_day = (rest.name(&DAYS)? as i64 + 1) % 7 + 1,
+            PatternKey::DayShort => self.week_day = (rest.name(&DAYS.map(|name| &name[..3]))? as i64 + 1) % 7 + 1,
+            PatternKey::DayOfYear | PatternKey::IsoDayOfYear => self.day_of_year = number(3)?.0,
+            PatternKey::Day => self.day = number(2)?.0,
+            PatternKey::WeekDay => self.week_day = number(1)?.0,
+            // A number above 6 is Sunday, as in PostgreSQL.
+            PatternKey::IsoWeekDay => self.week_day = Some(number(1)?.0 + 1).filter(|day| *day <= 7).unwrap_or(1),
+            PatternKey::Week | PatternKey::IsoWeek => self.week = number(2)?.0,
+            PatternKey::WeekOfMonth => self.week_of_month = number(1)?.0,
+            PatternKey::Quarter => {
                 number(1)?;
             }
-            Key::Century => self.century = number(2)?.0,
-            Key::Julian => self.julian = number(1)?.0,
-            Key::YearWithComma => {
+            PatternKey::Century => self.century = number(2)?.0,
+            PatternKey::Julian => self.julian = number(1)?.0,
+            PatternKey::YearWithComma => {
                 let (thousands, _) = rest.number(usize::MAX)?;
                 rest.chars.next_if_eq(&',')?;
                 let (years, _) = rest.number(3)?;
                 (self.year, self.year_digits) = (thousands * 1000 + years, 4);
             }
-            Key::Year(digits) | Key::IsoYear(digits) => {
+            PatternKey::Year(digits) | PatternKey::IsoYear(digits) => {
                 let (year, read) = number(digits as usize)?;
                 self.year = if digits < 4 && read < 4 { near_2020(year) } else { year };
                 self.year_digits = digits;
             }
-            Key::ZoneHour => {
+            PatternKey::ZoneHour => {
                 let sign = rest.chars.next_if(|c| matches!(c, '+' | '-' | ' '));
                 self.is_west = sign == Some('-');
                 rest.skip_blanks();
                 let (hour, _) = rest.number(2)?;
                 self.zone_hour = hour;
             }
-            Key::ZoneMinute => self.zone_minute = number(2)?.0,
-            Key::ZoneName | Key::ZoneOffset | Key::Exact => {}
+            PatternKey::ZoneMinute => self.zone_minute = number(2)?.0,
+            PatternKey::ZoneName | PatternKey::ZoneOffset | PatternKey::Exact => {}
         }
         if field.ordinal.is_some() {
             for _ in 0..2 {
@@ -223,7 +225,7 @@ impl Said {
         Some(())
     }
 
-    /// What was said, as a moment.
+    /// The timestamp of the fields.
     fn point(self) -> Option<i64> {
         let days = self.days()?;
         let mut hour = self.hour;
@@ -250,14 +252,14 @@ impl Said {
         }
         let east = (self.zone_hour * 60 + self.zone_minute) * if self.is_west { -1 } else { 1 };
         let seconds = (hour * 60 + minute - east) * 60 + second;
-        within(i128::from(days) * i128::from(DAY) + i128::from(seconds * SECOND + micros))
+        in_calendar(i128::from(days) * i128::from(DAY) + i128::from(seconds * SECOND + micros))
     }
 
     fn days(&self) -> Option<i64> {
         let mut year = match (self.year, self.century) {
             (0, 0) => 0,
             (0, century) => (century - 1) * 100 + 1,
-            // A century and the last two digits of a year.
+            // A century with the last two digits of a year.
             (year, century) if century != 0 && self.year_digits <= 2 => match year % 100 {
                 0 => century * 100,
                 year => (century - 1) * 100 + year,
@@ -309,13 +311,13 @@ impl Said {
     }
 }
 
-/// The Monday of the first week of a year of ISO 8601: the one of January 4th.
+/// The Monday of a year's first ISO 8601 week, which contains January 4th.
 fn first_monday(year: i64) -> i64 {
     let fourth = days_from_civil(year, 1, 4);
     fourth - weekday(fourth)
 }
 
-/// A year of less than four digits is the one that is nearest to 2020.
+/// A year with fewer than four digits is completed to the year nearest to 2020.
 fn near_2020(year: i64) -> i64 {
     match year {
         0..70 => year + 2000,
@@ -329,16 +331,16 @@ fn near_2020(year: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::times::Moment;
+    use crate::plan::times::TimestampText;
     use crate::repr::{FIRST_MOMENT, LAST_MOMENT};
     use proptest::prelude::*;
 
     fn read(text: &str, pattern: &str) -> Option<String> {
         let template = Template::to_read(pattern).unwrap();
-        template.read(text).map(|point| Moment(point).to_string())
+        template.read(text).map(|point| TimestampText(point).to_string())
     }
 
-    /// As PostgreSQL reads them.
+    /// The expected values are PostgreSQL's.
     #[test]
     fn texts_are_read_as_postgres_reads_them() {
         for (text, pattern, at) in [

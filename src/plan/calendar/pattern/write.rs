@@ -1,14 +1,14 @@
-//! Moments as texts, by a template pattern.
+//! Writes timestamps by a template pattern.
 
 use std::fmt::{Error, Write};
 
-use super::keys::{Field, Key, Letters, Node};
+use super::keys::{LetterCase, PatternField, PatternKey, PatternNode};
 use super::{DAYS, MONTHS, ROMAN, Template};
 use crate::plan::times::{DAY, SECOND, days_from_civil, iso_week, weekday};
 use crate::repr::civil_from_days;
 
-/// A moment, taken apart.
-struct Parts {
+/// The parts of a timestamp.
+struct TimestampParts {
     days: i64,
     year: i64,
     month: i64,
@@ -18,11 +18,11 @@ struct Parts {
 }
 
 impl Template {
-    /// Writes a moment; `zone` is the name of its zone, if it has one.
+    /// Writes a timestamp; `zone` is the name of its zone, if it has one.
     pub fn write(&self, point: i64, zone: Option<&str>, out: &mut impl Write) -> Result<(), Error> {
         let (days, time) = (point.div_euclid(DAY), point.rem_euclid(DAY));
         let (year, month, day) = civil_from_days(days);
-        let parts = Parts {
+        let parts = TimestampParts {
             days,
             year,
             month,
@@ -32,22 +32,22 @@ impl Template {
         };
         for node in &self.nodes {
             match node {
-                Node::Separator(c) | Node::Text(c) => out.write_char(*c)?,
-                Node::Field(field) => parts.write(field, zone, out)?,
+                PatternNode::Separator(c) | PatternNode::Text(c) => out.write_char(*c)?,
+                PatternNode::Field(field) => parts.write(field, zone, out)?,
             }
         }
         Ok(())
     }
 }
 
-impl Parts {
-    fn write(&self, field: &Field, zone: Option<&str>, out: &mut impl Write) -> Result<(), Error> {
+impl TimestampParts {
+    fn write(&self, field: &PatternField, zone: Option<&str>, out: &mut impl Write) -> Result<(), Error> {
         let hour = self.second_of_day / 3600;
         let day_of_year = self.days - days_from_civil(self.year, 1, 1) + 1;
         let (iso_year, iso_week) = iso_week(self.days);
         let day_of_week = weekday(self.days);
         let (number, width) = match field.key {
-            Key::Meridiem { points } => {
+            PatternKey::Meridiem { points } => {
                 let text = match (hour >= 12, points) {
                     (true, true) => "P.M.",
                     (true, false) => "PM",
@@ -56,57 +56,61 @@ impl Parts {
                 };
                 return out.write_str(&cased(text, field.letters));
             }
-            Key::Era { points } => {
+            PatternKey::Era { points } => {
                 return out.write_str(&cased(if points { "A.D." } else { "AD" }, field.letters));
             }
-            Key::DayName | Key::DayShort => return name(DAYS[day_of_week as usize], Key::DayShort, field, out),
-            Key::MonthName | Key::MonthShort => {
-                return name(MONTHS[self.month as usize - 1], Key::MonthShort, field, out);
+            PatternKey::DayName | PatternKey::DayShort => {
+                return name(DAYS[day_of_week as usize], PatternKey::DayShort, field, out);
             }
-            Key::MonthRoman => {
+            PatternKey::MonthName | PatternKey::MonthShort => {
+                return name(MONTHS[self.month as usize - 1], PatternKey::MonthShort, field, out);
+            }
+            PatternKey::MonthRoman => {
                 let width = if field.fills { 0 } else { 4 };
                 return write!(out, "{:<width$}", cased(ROMAN[self.month as usize - 1], field.letters));
             }
-            Key::ZoneName => {
+            PatternKey::ZoneName => {
                 let name = zone.unwrap_or_default();
                 return out.write_str(&match field.letters {
-                    Letters::Lower => name.to_ascii_lowercase(),
+                    LetterCase::Lower => name.to_ascii_lowercase(),
                     _ => name.to_string(),
                 });
             }
-            Key::ZoneHour => return out.write_str("+00"),
-            Key::ZoneMinute => return out.write_str("00"),
-            Key::ZoneOffset => return out.write_str(if field.fills { "+0" } else { "+00" }),
-            Key::Exact => return Ok(()),
-            Key::YearWithComma => {
+            PatternKey::ZoneHour => return out.write_str("+00"),
+            PatternKey::ZoneMinute => return out.write_str("00"),
+            PatternKey::ZoneOffset => return out.write_str(if field.fills { "+0" } else { "+00" }),
+            PatternKey::Exact => return Ok(()),
+            PatternKey::YearWithComma => {
                 write!(out, "{},{:03}", self.year / 1000, self.year % 1000)?;
                 return ordinal(self.year, field, out);
             }
-            // Fractions have all of their digits, FM or not.
-            Key::Millis => return fraction(self.micros / 1000, 3, field, out),
-            Key::Micros => return fraction(self.micros, 6, field, out),
-            Key::Fraction(digits) => return fraction(self.micros / 10i64.pow(6 - digits), digits as usize, field, out),
-            Key::Century => ((self.year + 99) / 100, 2),
-            Key::DayOfYear => (day_of_year, 3),
-            Key::IsoDayOfYear => ((iso_week - 1) * 7 + day_of_week + 1, 3),
-            Key::Day => (self.day, 2),
-            Key::WeekDay => ((day_of_week + 1) % 7 + 1, 1),
-            Key::IsoWeekDay => (day_of_week + 1, 1),
-            Key::Hour24 => (hour, 2),
-            Key::Hour12 => ((hour + 11) % 12 + 1, 2),
-            Key::Minute => (self.second_of_day / 60 % 60, 2),
-            Key::Second => (self.second_of_day % 60, 2),
-            Key::SecondOfDay => (self.second_of_day, 1),
-            Key::Month => (self.month, 2),
-            Key::Quarter => ((self.month - 1) / 3 + 1, 1),
-            Key::Week => ((day_of_year - 1) / 7 + 1, 2),
-            Key::IsoWeek => (iso_week, 2),
-            Key::WeekOfMonth => ((self.day - 1) / 7 + 1, 1),
-            Key::Julian => (self.days + 2_440_588, 1),
-            Key::Year(4) => (self.year, 4),
-            Key::IsoYear(4) => (iso_year, 4),
-            Key::Year(digits) => (self.year % 10i64.pow(digits), digits as usize),
-            Key::IsoYear(digits) => (iso_year % 10i64.pow(digits), digits as usize),
+            // Fractions always have all of their digits, even with FM.
+            PatternKey::Millis => return fraction(self.micros / 1000, 3, field, out),
+            PatternKey::Micros => return fraction(self.micros, 6, field, out),
+            PatternKey::Fraction(digits) => {
+                return fraction(self.micros / 10i64.pow(6 - digits), digits as usize, field, out);
+            }
+            PatternKey::Century => ((self.year + 99) / 100, 2),
+            PatternKey::DayOfYear => (day_of_year, 3),
+            PatternKey::IsoDayOfYear => ((iso_week - 1) * 7 + day_of_week + 1, 3),
+            PatternKey::Day => (self.day, 2),
+            PatternKey::WeekDay => ((day_of_week + 1) % 7 + 1, 1),
+            PatternKey::IsoWeekDay => (day_of_week + 1, 1),
+            PatternKey::Hour24 => (hour, 2),
+            PatternKey::Hour12 => ((hour + 11) % 12 + 1, 2),
+            PatternKey::Minute => (self.second_of_day / 60 % 60, 2),
+            PatternKey::Second => (self.second_of_day % 60, 2),
+            PatternKey::SecondOfDay => (self.second_of_day, 1),
+            PatternKey::Month => (self.month, 2),
+            PatternKey::Quarter => ((self.month - 1) / 3 + 1, 1),
+            PatternKey::Week => ((day_of_year - 1) / 7 + 1, 2),
+            PatternKey::IsoWeek => (iso_week, 2),
+            PatternKey::WeekOfMonth => ((self.day - 1) / 7 + 1, 1),
+            PatternKey::Julian => (self.days + 2_440_588, 1),
+            PatternKey::Year(4) => (self.year, 4),
+            PatternKey::IsoYear(4) => (iso_year, 4),
+            PatternKey::Year(digits) => (self.year % 10i64.pow(digits), digits as usize),
+            PatternKey::IsoYear(digits) => (iso_year % 10i64.pow(digits), digits as usize),
         };
         match field.fills {
             true => write!(out, "{number}")?,
@@ -116,13 +120,13 @@ impl Parts {
     }
 }
 
-fn fraction(number: i64, digits: usize, field: &Field, out: &mut impl Write) -> Result<(), Error> {
+fn fraction(number: i64, digits: usize, field: &PatternField, out: &mut impl Write) -> Result<(), Error> {
     write!(out, "{number:0digits$}")?;
     ordinal(number, field, out)
 }
 
-/// A name or the first three letters of it; a name has nine characters with blanks.
-fn name(name: &str, short: Key, field: &Field, out: &mut impl Write) -> Result<(), Error> {
+/// Writes a name, or its first three letters. A full name is padded to nine characters unless `FM` forbids it.
+fn name(name: &str, short: PatternKey, field: &PatternField, out: &mut impl Write) -> Result<(), Error> {
     match field.key == short {
         true => out.write_str(&cased(&name[..3], field.letters)),
         false if field.fills => out.write_str(&cased(name, field.letters)),
@@ -130,16 +134,16 @@ fn name(name: &str, short: Key, field: &Field, out: &mut impl Write) -> Result<(
     }
 }
 
-fn cased(text: &str, letters: Letters) -> String {
+fn cased(text: &str, letters: LetterCase) -> String {
     match letters {
-        Letters::Upper => text.to_ascii_uppercase(),
-        Letters::Lower => text.to_ascii_lowercase(),
-        Letters::Capital => text.to_string(),
+        LetterCase::Upper => text.to_ascii_uppercase(),
+        LetterCase::Lower => text.to_ascii_lowercase(),
+        LetterCase::Capital => text.to_string(),
     }
 }
 
-/// `1ST`, `11th`.
-fn ordinal(number: i64, field: &Field, out: &mut impl Write) -> Result<(), Error> {
+/// Writes the ending of an ordinal number, as in `1ST` or `11th`.
+fn ordinal(number: i64, field: &PatternField, out: &mut impl Write) -> Result<(), Error> {
     let Some(letters) = field.ordinal else { return Ok(()) };
     let ending = match (number / 10 % 10, number % 10) {
         (1, _) => "th",
@@ -163,7 +167,7 @@ mod tests {
         text
     }
 
-    /// As PostgreSQL writes them.
+    /// The expected texts are PostgreSQL's.
     #[test]
     fn a_moment_is_written_as_postgres_writes_it() {
         let at = "2024-05-01T13:04:05.006789";

@@ -1,6 +1,7 @@
-//! Aggregates: what each makes of the values of a group, all at once.
+//! Evaluates aggregates: each one's value from all values of a group at once.
 //!
-//! Where SQL leaves their order open, the values of an aggregate are in their own order, as the run completes it.
+//! If SQL leaves their order open, the values are taken in the order of the values themselves, as the run completes an
+//! order.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -12,27 +13,27 @@ use datafusion::sql::sqlparser::ast::{self, DuplicateTreatment, FunctionArgument
 use super::arrow::{arrow_type, scalar};
 use super::bind::Binder;
 use super::calls::argument;
-use super::expr::{Env, Ex};
+use super::expr::{RowEnv, Term};
 use super::number::{fitting, halfway, number, to_double};
-use super::order::{self, UPWARDS, Way};
+use super::order::{self, SortDirection, UPWARDS};
 use super::trust::Unjudged;
-use super::value::{Type, Value, key_of};
+use super::value::{Scalar, ScalarType, key_of};
 
-/// The values of one row for an aggregate.
-pub type Arguments = Vec<Value>;
+/// The values that one row passes to an aggregate.
+pub type Arguments = Vec<Scalar>;
 
-type Fold = Rc<dyn Fn(&[&Arguments]) -> Result<Value, Unjudged>>;
+type FoldFn = Rc<dyn Fn(&[&Arguments]) -> Result<Scalar, Unjudged>>;
 
-/// A call of an aggregate.
+/// A call of an aggregate function.
 #[derive(Clone)]
-pub struct Call {
-    arguments: Vec<Ex>,
-    filter: Option<Ex>,
+pub struct AggregateEval {
+    arguments: Vec<Term>,
+    filter: Option<Term>,
     distinct: bool,
-    order: Vec<(Ex, Way)>,
-    /// Whether rows whose first argument is NULL do not count.
+    order: Vec<(Term, SortDirection)>,
+    /// Whether rows whose first argument is NULL are ignored.
     strict: bool,
-    fold: Fold,
+    fold: FoldFn,
 }
 
 const NAMES: &[&str] = &[
@@ -60,13 +61,13 @@ const NAMES: &[&str] = &[
     "max_by",
 ];
 
-/// Whether a function is an aggregate that is known here.
+/// Whether a function is an aggregate that is supported here.
 pub fn is_one(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// A call, and the type of its value.
-pub fn bind(binder: &Binder<'_>, name: &str, call: &ast::Function) -> Result<(Call, Type), Unjudged> {
+/// Binds a call, and returns it with the type of its value.
+pub fn bind(binder: &Binder<'_>, name: &str, call: &ast::Function) -> Result<(AggregateEval, ScalarType), Unjudged> {
     let unknown = || Unjudged::construct(format!("the aggregate {call}"));
     let FunctionArguments::List(list) = &call.args else {
         return Err(unknown());
@@ -94,7 +95,7 @@ pub fn bind(binder: &Binder<'_>, name: &str, call: &ast::Function) -> Result<(Ca
             return Err(unknown());
         };
         for by in by {
-            order.push((binder.bind(&by.expr)?.ex, Way::new(&by.options)));
+            order.push((binder.bind(&by.expr)?.ex, SortDirection::new(&by.options)));
         }
     }
     let filter = call
@@ -106,54 +107,62 @@ pub fn bind(binder: &Binder<'_>, name: &str, call: &ast::Function) -> Result<(Ca
     if star != arguments.is_empty() || star && (name != "count" || distinct) {
         return Err(unknown());
     }
-    let first = arguments.first().map(|bound| bound.of.clone()).unwrap_or(Type::Null);
-    let mut made: Vec<Ex> = arguments.iter().map(|bound| bound.ex.clone()).collect();
+    let first = arguments
+        .first()
+        .map(|bound| bound.of.clone())
+        .unwrap_or(ScalarType::Null);
+    let mut made: Vec<Term> = arguments.iter().map(|bound| bound.ex.clone()).collect();
     let mut strict = !star;
-    let (fold, of): (Fold, Type) = match (name, arguments.len()) {
-        ("count", 0 | 1) => (Rc::new(|all| Ok(Value::Int(all.len() as i64))), Type::Int(64)),
+    let (fold, of): (FoldFn, ScalarType) = match (name, arguments.len()) {
+        ("count", 0 | 1) => (Rc::new(|all| Ok(Scalar::Int(all.len() as i64))), ScalarType::Int(64)),
         ("sum", 1) => sum(&first)?,
         ("avg" | "mean", 1) => mean(&first)?,
-        ("min" | "max", 1) if !matches!(first, Type::Whole(_) | Type::Null) => {
-            let wanted = Way {
+        ("min" | "max", 1) if !matches!(first, ScalarType::Arrow(_) | ScalarType::Null) => {
+            let wanted = SortDirection {
                 descending: name == "max",
                 ..UPWARDS
             };
-            let fold: Fold = Rc::new(move |all| {
+            let fold: FoldFn = Rc::new(move |all| {
                 let all = all.iter().map(|values| &values[0]);
-                Ok(all.min_by(|a, b| wanted.compare(a, b)).cloned().unwrap_or(Value::Null))
+                Ok(all.min_by(|a, b| wanted.compare(a, b)).cloned().unwrap_or(Scalar::Null))
             });
             (fold, first)
         }
-        ("bool_and" | "every" | "bool_or", 1) if first == Type::Bool => {
+        ("bool_and" | "every" | "bool_or", 1) if first == ScalarType::Bool => {
             let any = name == "bool_or";
-            let fold: Fold = Rc::new(move |all| {
+            let fold: FoldFn = Rc::new(move |all| {
                 let mut all = all.iter().map(|values| values[0].is_true()).peekable();
                 let of_none = all.peek().is_none();
                 let truth = if any { all.any(|b| b) } else { all.all(|b| b) };
-                Ok(if of_none { Value::Null } else { Value::Bool(truth) })
+                Ok(if of_none { Scalar::Null } else { Scalar::Bool(truth) })
             });
-            (fold, Type::Bool)
+            (fold, ScalarType::Bool)
         }
         ("stddev" | "stddev_samp" | "stddev_pop" | "var_pop" | "var_samp" | "variance" | "var", 1)
             if first.is_number() =>
         {
-            (spread(name.ends_with("_pop"), name.starts_with("stddev")), Type::Double)
+            (
+                spread(name.ends_with("_pop"), name.starts_with("stddev")),
+                ScalarType::Double,
+            )
         }
-        ("string_agg", 2) if first == Type::Text && matches!(arguments[1].of, Type::Text | Type::Null) => {
+        ("string_agg", 2)
+            if first == ScalarType::Text && matches!(arguments[1].of, ScalarType::Text | ScalarType::Null) =>
+        {
             order.push((made[0].clone(), UPWARDS));
-            (Rc::new(joined), Type::Text)
+            (Rc::new(joined), ScalarType::Text)
         }
         ("array_agg", 1) => {
             order.push((made[0].clone(), UPWARDS));
             strict = false;
             let item = arrow_type(&first);
-            let of = Type::Whole(ScalarValue::new_list_nullable(&[], &item).data_type().clone());
-            let fold: Fold = Rc::new(move |all| {
+            let of = ScalarType::Arrow(ScalarValue::new_list_nullable(&[], &item).data_type().clone());
+            let fold: FoldFn = Rc::new(move |all| {
                 let items = all.iter().map(|values| scalar(&values[0], &item));
                 let items = items.collect::<Result<Vec<_>, _>>()?;
                 Ok(match items.is_empty() {
-                    true => Value::Null,
-                    false => Value::Whole(std::sync::Arc::new(ScalarValue::List(ScalarValue::new_list_nullable(
+                    true => Scalar::Null,
+                    false => Scalar::Arrow(std::sync::Arc::new(ScalarValue::List(ScalarValue::new_list_nullable(
                         &items, &item,
                     )))),
                 })
@@ -164,28 +173,28 @@ pub fn bind(binder: &Binder<'_>, name: &str, call: &ast::Function) -> Result<(Ca
             order.push((made[0].clone(), UPWARDS));
             strict = false;
             let last = name == "last_value";
-            let fold: Fold = Rc::new(move |all| {
+            let fold: FoldFn = Rc::new(move |all| {
                 let one = if last { all.last() } else { all.first() };
-                Ok(one.map_or(Value::Null, |values| values[0].clone()))
+                Ok(one.map_or(Scalar::Null, |values| values[0].clone()))
             });
             (fold, first)
         }
         ("min_by" | "max_by", 2) if order.is_empty() && !distinct => {
             order.push((
                 made[1].clone(),
-                Way {
+                SortDirection {
                     descending: name == "max_by",
                     ..UPWARDS
                 },
             ));
             order.push((made[0].clone(), UPWARDS));
             made.swap(0, 1);
-            let fold: Fold = Rc::new(|all| Ok(all.first().map_or(Value::Null, |values| values[1].clone())));
+            let fold: FoldFn = Rc::new(|all| Ok(all.first().map_or(Scalar::Null, |values| values[1].clone())));
             (fold, first)
         }
         _ => return Err(unknown()),
     };
-    let call = Call {
+    let call = AggregateEval {
         arguments: made,
         filter,
         distinct,
@@ -196,9 +205,9 @@ pub fn bind(binder: &Binder<'_>, name: &str, call: &ast::Function) -> Result<(Ca
     Ok((call, of))
 }
 
-impl Call {
-    /// The arguments of a row, then what orders it; none if the row does not count.
-    pub fn arguments(&self, env: &Env<'_>) -> Result<Option<Arguments>, Unjudged> {
+impl AggregateEval {
+    /// The arguments of a row, followed by its sort keys; none if the row does not count.
+    pub fn arguments(&self, env: &RowEnv<'_>) -> Result<Option<Arguments>, Unjudged> {
         if let Some(filter) = &self.filter
             && !filter.eval(env)?.is_true()
         {
@@ -209,11 +218,11 @@ impl Call {
         Ok(Some(values).filter(|values| !self.strict || !values[0].is_null()))
     }
 
-    /// The value of the rows with these arguments.
-    pub fn fold(&self, mut rows: Vec<&Arguments>) -> Result<Value, Unjudged> {
+    /// The aggregate's value over rows with these arguments.
+    pub fn fold(&self, mut rows: Vec<&Arguments>) -> Result<Scalar, Unjudged> {
         let behind = self.arguments.len();
         if !self.order.is_empty() {
-            let ways: Vec<Way> = self.order.iter().map(|(_, way)| *way).collect();
+            let ways: Vec<SortDirection> = self.order.iter().map(|(_, way)| *way).collect();
             rows.sort_by(|a, b| order::compare(&ways, &a[behind..], &b[behind..]));
         }
         if self.distinct {
@@ -224,7 +233,7 @@ impl Call {
     }
 }
 
-fn sum(of: &Type) -> Result<(Fold, Type), Unjudged> {
+fn sum(of: &ScalarType) -> Result<(FoldFn, ScalarType), Unjudged> {
     let whole = |all: &[&Arguments]| -> Result<i128, Unjudged> {
         let digits = all
             .iter()
@@ -234,55 +243,56 @@ fn sum(of: &Type) -> Result<(Fold, Type), Unjudged> {
             .try_fold(0i128, |sum, n| sum.checked_add(n))
             .ok_or(Unjudged::Digits)
     };
-    let fold: (Fold, Type) = match of.clone() {
-        Type::Int(_) => {
-            let fold: Fold = Rc::new(move |all| {
+    let fold: (FoldFn, ScalarType) = match of.clone() {
+        ScalarType::Int(_) => {
+            let fold: FoldFn = Rc::new(move |all| {
                 if all.is_empty() {
-                    Ok(Value::Null)
+                    Ok(Scalar::Null)
                 } else {
                     fitting(whole(all)?, 64)
                 }
             });
-            (fold, Type::Int(64))
+            (fold, ScalarType::Int(64))
         }
-        Type::Number(scale) => {
-            let fold: Fold = Rc::new(move |all| {
+        ScalarType::Number(scale) => {
+            let fold: FoldFn = Rc::new(move |all| {
                 if all.is_empty() {
-                    Ok(Value::Null)
+                    Ok(Scalar::Null)
                 } else {
                     number(whole(all)?, scale)
                 }
             });
-            (fold, Type::Number(scale))
+            (fold, ScalarType::Number(scale))
         }
-        Type::Double => {
-            let fold: Fold = Rc::new(|all| match all {
-                [] => Ok(Value::Null),
-                all => Ok(Value::Double(exact(&doubles(all)?)?)),
+        ScalarType::Double => {
+            let fold: FoldFn = Rc::new(|all| match all {
+                [] => Ok(Scalar::Null),
+                all => Ok(Scalar::Double(exact(&doubles(all)?)?)),
             });
-            (fold, Type::Double)
+            (fold, ScalarType::Double)
         }
         of => return Err(Unjudged::Types(format!("the sum of a {}", of.name()))),
     };
     Ok(fold)
 }
 
-fn mean(of: &Type) -> Result<(Fold, Type), Unjudged> {
+fn mean(of: &ScalarType) -> Result<(FoldFn, ScalarType), Unjudged> {
     Ok(match of.clone() {
-        Type::Int(_) | Type::Double => {
-            let is_exact = |values: &&Arguments| !matches!(values[0], Value::Int(n) if n.unsigned_abs() > 1 << f64::MANTISSA_DIGITS);
-            let fold: Fold = Rc::new(move |all| match all {
-                [] => Ok(Value::Null),
-                // In groups the run takes it exactly, in windows of the doubles that the numbers become.
+        ScalarType::Int(_) | ScalarType::Double => {
+            let is_exact = |values: &&Arguments| !matches!(values[0], Scalar::Int(n) if n.unsigned_abs() > 1 << f64::MANTISSA_DIGITS);
+            let fold: FoldFn = Rc::new(move |all| match all {
+                [] => Ok(Scalar::Null),
+                // In groups the run computes this exactly, but in windows from the doubles that the numbers are
+                // converted to.
                 all if !all.iter().all(is_exact) => Err(Unjudged::Digits),
-                all => Ok(Value::Double(exact(&doubles(all)?)? / all.len() as f64)),
+                all => Ok(Scalar::Double(exact(&doubles(all)?)? / all.len() as f64)),
             });
-            (fold, Type::Double)
+            (fold, ScalarType::Double)
         }
-        Type::Number(scale) if scale <= 16 => {
+        ScalarType::Number(scale) if scale <= 16 => {
             let (sum, _) = sum(of)?;
-            let fold: Fold = Rc::new(move |all| match sum(all)? {
-                Value::Number(digits, scale) => {
+            let fold: FoldFn = Rc::new(move |all| match sum(all)? {
+                Scalar::Number(digits, scale) => {
                     let digits = digits
                         .checked_mul(10i128.pow(16 - u32::from(scale)))
                         .ok_or(Unjudged::Digits)?;
@@ -290,9 +300,9 @@ fn mean(of: &Type) -> Result<(Fold, Type), Unjudged> {
                 }
                 other => Ok(other),
             });
-            (fold, Type::Number(16))
+            (fold, ScalarType::Number(16))
         }
-        Type::Number(_) => return Err(Unjudged::Digits),
+        ScalarType::Number(_) => return Err(Unjudged::Digits),
         of => return Err(Unjudged::Types(format!("the mean of a {}", of.name()))),
     })
 }
@@ -301,8 +311,8 @@ fn doubles(all: &[&Arguments]) -> Result<Vec<f64>, Unjudged> {
     all.iter().map(|values| to_double(&values[0])).collect()
 }
 
-/// The sum of doubles, whatever their order: what is lost in one addition is kept and added, too (Shewchuk, "Adaptive
-/// precision floating-point arithmetic", 1997).
+/// The sum of doubles, independent of their order: the rounding error of each addition is kept and added too
+/// (Shewchuk, "Adaptive precision floating-point arithmetic", 1997).
 fn exact(all: &[f64]) -> Result<f64, Unjudged> {
     if all.iter().any(|x| !x.is_finite()) {
         return Ok(all.iter().sum());
@@ -334,35 +344,35 @@ fn exact(all: &[f64]) -> Result<f64, Unjudged> {
     }
 }
 
-fn spread(population: bool, root: bool) -> Fold {
+fn spread(population: bool, root: bool) -> FoldFn {
     Rc::new(move |all| {
         let values = doubles(all)?;
         let n = values.len() as f64;
         let over = if population { n } else { n - 1.0 };
         if over <= 0.0 {
-            return Ok(Value::Null);
+            return Ok(Scalar::Null);
         }
         let mean = exact(&values)? / n;
         let squares: Vec<f64> = values.iter().map(|x| (x - mean) * (x - mean)).collect();
         let variance = exact(&squares)? / over;
-        Ok(Value::Double(if root { variance.sqrt() } else { variance }))
+        Ok(Scalar::Double(if root { variance.sqrt() } else { variance }))
     })
 }
 
-fn joined(all: &[&Arguments]) -> Result<Value, Unjudged> {
+fn joined(all: &[&Arguments]) -> Result<Scalar, Unjudged> {
     let mut whole = String::new();
     for (n, values) in all.iter().enumerate() {
-        let [Value::Text(text), separator, ..] = values.as_slice() else {
-            return Ok(Value::Null);
+        let [Scalar::Text(text), separator, ..] = values.as_slice() else {
+            return Ok(Scalar::Null);
         };
-        if let (true, Value::Text(separator)) = (n > 0, separator) {
+        if let (true, Scalar::Text(separator)) = (n > 0, separator) {
             whole.push_str(separator);
         }
         whole.push_str(text);
     }
     Ok(if all.is_empty() {
-        Value::Null
+        Scalar::Null
     } else {
-        Value::text(whole)
+        Scalar::text(whole)
     })
 }

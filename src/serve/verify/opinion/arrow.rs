@@ -1,4 +1,4 @@
-//! Rows of arrow as values, and values as columns of arrow.
+//! Converts Arrow rows to values, and values to Arrow columns.
 
 use std::sync::Arc;
 
@@ -12,49 +12,49 @@ use datafusion::common::ScalarValue;
 
 use super::number::rescaled;
 use super::trust::Unjudged;
-use super::value::{Length, Type, Value};
+use super::value::{IntervalLength, Scalar, ScalarType};
 
-/// A row.
-pub type Row = Vec<Value>;
+/// The values of a row.
+pub type ScalarRow = Vec<Scalar>;
 
-/// What a column of arrow is in SQL.
-pub fn type_of(of: &DataType) -> Type {
+/// The SQL type of an Arrow column.
+pub fn type_of(of: &DataType) -> ScalarType {
     match of {
-        DataType::Null => Type::Null,
-        DataType::Boolean => Type::Bool,
-        DataType::Int16 | DataType::UInt8 => Type::Int(16),
-        DataType::Int32 | DataType::UInt16 => Type::Int(32),
-        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => Type::Int(64),
-        DataType::Float64 => Type::Double,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Type::Text,
-        DataType::Date32 => Type::Date,
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => Type::Moment(zone.is_some()),
-        DataType::Decimal128(_, scale) if *scale >= 0 => Type::Number(*scale as u8),
-        DataType::Interval(_) => Type::Length,
-        other => Type::Whole(other.clone()),
+        DataType::Null => ScalarType::Null,
+        DataType::Boolean => ScalarType::Bool,
+        DataType::Int16 | DataType::UInt8 => ScalarType::Int(16),
+        DataType::Int32 | DataType::UInt16 => ScalarType::Int(32),
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => ScalarType::Int(64),
+        DataType::Float64 => ScalarType::Double,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => ScalarType::Text,
+        DataType::Date32 => ScalarType::Date,
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => ScalarType::Moment(zone.is_some()),
+        DataType::Decimal128(_, scale) if *scale >= 0 => ScalarType::Number(*scale as u8),
+        DataType::Interval(_) => ScalarType::Length,
+        other => ScalarType::Arrow(other.clone()),
     }
 }
 
-/// The type of arrow in which functions are given values of a type.
-pub fn arrow_type(of: &Type) -> DataType {
+/// The Arrow type in which functions receive values of a type.
+pub fn arrow_type(of: &ScalarType) -> DataType {
     match of {
-        Type::Null => DataType::Null,
-        Type::Bool => DataType::Boolean,
-        Type::Int(16) => DataType::Int16,
-        Type::Int(32) => DataType::Int32,
-        Type::Int(_) => DataType::Int64,
-        Type::Double => DataType::Float64,
-        Type::Text => DataType::Utf8,
-        Type::Date => DataType::Date32,
-        Type::Moment(zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.then(|| "UTC".into())),
-        Type::Number(scale) => DataType::Decimal128(38, *scale as i8),
-        Type::Length => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
-        Type::Whole(of) => of.clone(),
+        ScalarType::Null => DataType::Null,
+        ScalarType::Bool => DataType::Boolean,
+        ScalarType::Int(16) => DataType::Int16,
+        ScalarType::Int(32) => DataType::Int32,
+        ScalarType::Int(_) => DataType::Int64,
+        ScalarType::Double => DataType::Float64,
+        ScalarType::Text => DataType::Utf8,
+        ScalarType::Date => DataType::Date32,
+        ScalarType::Moment(zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.then(|| "UTC".into())),
+        ScalarType::Number(scale) => DataType::Decimal128(38, *scale as i8),
+        ScalarType::Length => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
+        ScalarType::Arrow(of) => of.clone(),
     }
 }
 
-/// The rows of batches.
-pub fn rows(batches: &[RecordBatch]) -> Result<Vec<Row>, Unjudged> {
+/// The rows of batches, as values.
+pub fn rows(batches: &[RecordBatch]) -> Result<Vec<ScalarRow>, Unjudged> {
     let mut all = Vec::new();
     for batch in batches {
         let first = all.len();
@@ -69,18 +69,18 @@ pub fn rows(batches: &[RecordBatch]) -> Result<Vec<Row>, Unjudged> {
 }
 
 /// The values of a column.
-pub fn values(column: &ArrayRef) -> Result<Vec<Value>, Unjudged> {
-    fn made<T>(items: impl Iterator<Item = Option<T>>, make: impl Fn(T) -> Value) -> Vec<Value> {
-        items.map(|item| item.map_or(Value::Null, &make)).collect()
+pub fn values(column: &ArrayRef) -> Result<Vec<Scalar>, Unjudged> {
+    fn made<T>(items: impl Iterator<Item = Option<T>>, make: impl Fn(T) -> Scalar) -> Vec<Scalar> {
+        items.map(|item| item.map_or(Scalar::Null, &make)).collect()
     }
     Ok(match column.data_type() {
-        DataType::Null => vec![Value::Null; column.len()],
-        DataType::Boolean => made(column.as_boolean().iter(), Value::Bool),
-        DataType::Int16 => made(column.as_primitive::<Int16Type>().iter(), |n| Value::Int(n.into())),
-        DataType::Int32 => made(column.as_primitive::<Int32Type>().iter(), |n| Value::Int(n.into())),
-        DataType::Int64 => made(column.as_primitive::<Int64Type>().iter(), Value::Int),
+        DataType::Null => vec![Scalar::Null; column.len()],
+        DataType::Boolean => made(column.as_boolean().iter(), Scalar::Bool),
+        DataType::Int16 => made(column.as_primitive::<Int16Type>().iter(), |n| Scalar::Int(n.into())),
+        DataType::Int32 => made(column.as_primitive::<Int32Type>().iter(), |n| Scalar::Int(n.into())),
+        DataType::Int64 => made(column.as_primitive::<Int64Type>().iter(), Scalar::Int),
         DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
-            // As a table holds them; one that does not fit is an error.
+            // Tables hold these as BIGINT; a value that does not fit is an error.
             let strict = CastOptions {
                 safe: false,
                 ..CastOptions::default()
@@ -88,18 +88,18 @@ pub fn values(column: &ArrayRef) -> Result<Vec<Value>, Unjudged> {
             let signed = cast_with_options(column, &DataType::Int64, &strict).map_err(Unjudged::row)?;
             return values(&signed);
         }
-        DataType::Float64 => made(column.as_primitive::<Float64Type>().iter(), |x| Value::Double(x + 0.0)),
-        DataType::Utf8 => made(column.as_string::<i32>().iter(), Value::text),
-        DataType::LargeUtf8 => made(column.as_string::<i64>().iter(), Value::text),
-        DataType::Utf8View => made(column.as_string_view().iter(), Value::text),
-        DataType::Date32 => made(column.as_primitive::<Date32Type>().iter(), Value::Date),
+        DataType::Float64 => made(column.as_primitive::<Float64Type>().iter(), |x| Scalar::Double(x + 0.0)),
+        DataType::Utf8 => made(column.as_string::<i32>().iter(), Scalar::text),
+        DataType::LargeUtf8 => made(column.as_string::<i64>().iter(), Scalar::text),
+        DataType::Utf8View => made(column.as_string_view().iter(), Scalar::text),
+        DataType::Date32 => made(column.as_primitive::<Date32Type>().iter(), Scalar::Date),
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            made(column.as_primitive::<TimestampMicrosecondType>().iter(), Value::Moment)
+            made(column.as_primitive::<TimestampMicrosecondType>().iter(), Scalar::Moment)
         }
         DataType::Decimal128(_, scale) if *scale >= 0 => {
             let scale = *scale as u8;
             made(column.as_primitive::<Decimal128Type>().iter(), |n| {
-                Value::Number(n, scale)
+                Scalar::Number(n, scale)
             })
         }
         _ => {
@@ -112,17 +112,17 @@ pub fn values(column: &ArrayRef) -> Result<Vec<Value>, Unjudged> {
     })
 }
 
-/// A single value.
-pub fn value(scalar: ScalarValue) -> Result<Value, Unjudged> {
+/// Converts a single Arrow value.
+pub fn value(scalar: ScalarValue) -> Result<Scalar, Unjudged> {
     Ok(match scalar {
-        scalar if scalar.is_null() => Value::Null,
-        ScalarValue::IntervalMonthDayNano(Some(length)) => Value::Length(Length {
+        scalar if scalar.is_null() => Scalar::Null,
+        ScalarValue::IntervalMonthDayNano(Some(length)) => Scalar::Length(IntervalLength {
             months: length.months,
             days: length.days,
             micros: length.nanoseconds / 1000,
         }),
         scalar => match type_of(&scalar.data_type()) {
-            Type::Whole(_) => Value::Whole(Arc::new(scalar)),
+            ScalarType::Arrow(_) => Scalar::Arrow(Arc::new(scalar)),
             _ => {
                 let column = scalar.to_array().map_err(Unjudged::row)?;
                 values(&column)?.pop().expect("one value makes one")
@@ -131,8 +131,8 @@ pub fn value(scalar: ScalarValue) -> Result<Value, Unjudged> {
     })
 }
 
-/// A value as one of arrow's; one of NULL is of the type.
-pub fn scalar(value: &Value, of: &DataType) -> Result<ScalarValue, Unjudged> {
+/// Converts a value to an Arrow scalar of this type; NULL becomes a null of the type.
+pub fn scalar(value: &Scalar, of: &DataType) -> Result<ScalarValue, Unjudged> {
     let not = || Unjudged::Types(format!("a value that is no {of}"));
     let int = |n: i64| match of {
         DataType::Int16 => i16::try_from(n).map(|n| ScalarValue::Int16(Some(n))).ok(),
@@ -141,39 +141,39 @@ pub fn scalar(value: &Value, of: &DataType) -> Result<ScalarValue, Unjudged> {
         _ => None,
     };
     Ok(match value {
-        Value::Null => ScalarValue::try_from(of).map_err(Unjudged::row)?,
-        Value::Bool(b) => ScalarValue::Boolean(Some(*b)),
-        Value::Int(n) => match of {
+        Scalar::Null => ScalarValue::try_from(of).map_err(Unjudged::row)?,
+        Scalar::Bool(b) => ScalarValue::Boolean(Some(*b)),
+        Scalar::Int(n) => match of {
             DataType::Decimal128(digits, scale) => {
                 ScalarValue::Decimal128(rescaled(((*n).into(), 0), *scale as u8), *digits, *scale)
             }
             DataType::Float64 => ScalarValue::Float64(Some(*n as f64)),
             _ => int(*n).ok_or_else(not)?,
         },
-        Value::Number(n, had) => match of {
+        Scalar::Number(n, had) => match of {
             DataType::Decimal128(digits, scale) => {
                 ScalarValue::Decimal128(rescaled((*n, *had), *scale as u8), *digits, *scale)
             }
             _ => return Err(not()),
         },
-        Value::Double(x) => ScalarValue::Float64(Some(*x)),
-        Value::Text(text) => ScalarValue::Utf8(Some(text.to_string())),
-        Value::Date(days) => ScalarValue::Date32(Some(*days)),
-        Value::Moment(micros) => match of {
+        Scalar::Double(x) => ScalarValue::Float64(Some(*x)),
+        Scalar::Text(text) => ScalarValue::Utf8(Some(text.to_string())),
+        Scalar::Date(days) => ScalarValue::Date32(Some(*days)),
+        Scalar::Moment(micros) => match of {
             DataType::Timestamp(_, zone) => ScalarValue::TimestampMicrosecond(Some(*micros), zone.clone()),
             _ => return Err(not()),
         },
-        Value::Length(length) => ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(
+        Scalar::Length(length) => ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(
             length.months,
             length.days,
             length.micros.checked_mul(1000).ok_or_else(not)?,
         ))),
-        Value::Whole(scalar) => scalar.as_ref().clone(),
+        Scalar::Arrow(scalar) => scalar.as_ref().clone(),
     })
 }
 
-/// Rows as a batch of a schema.
-pub fn batch(rows: &[Row], schema: &SchemaRef) -> Result<RecordBatch, Unjudged> {
+/// Converts rows to a batch of a schema.
+pub fn batch(rows: &[ScalarRow], schema: &SchemaRef) -> Result<RecordBatch, Unjudged> {
     let columns = schema
         .fields()
         .iter()

@@ -1,4 +1,4 @@
-//! Expressions of SQL, bound to the columns that their names mean.
+//! Binds expressions of SQL to the columns that their names mean.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -6,49 +6,49 @@ use std::rc::Rc;
 
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator, Expr, Ident, UnaryOperator, VisitMut, VisitorMut};
 
-use super::aggregate::Call;
+use super::aggregate::AggregateEval;
 use super::calls::arguments;
 use super::convert::{comparable, conversion, converted, meet, pair};
-use super::expr::{Bound, Comparison, Ex};
-use super::number::Arith;
+use super::expr::{ComparisonOp, Term, TypedTerm};
+use super::number::ArithmeticOp;
 use super::operators;
 use super::query::{Ctes, Planner};
 use super::scope::Scope;
 use super::trust::Unjudged;
 use super::types;
-use super::value::{Type, Value};
+use super::value::{Scalar, ScalarType};
 use super::window::WindowCall;
 
-/// What the names of an expression mean, and which calls it may have.
+/// The context in which an expression is bound: what names mean, and which calls are allowed.
 #[derive(Clone, Copy)]
 pub struct Binder<'a> {
     pub planner: &'a Planner<'a>,
     pub scope: &'a Scope<'a>,
     pub ctes: &'a Ctes,
-    /// Behind a GROUP BY.
-    pub groups: Option<&'a Groups<'a>>,
-    /// Where windows are allowed.
+    /// Set after a GROUP BY.
+    pub groups: Option<&'a GroupScope<'a>>,
+    /// Set where window functions are allowed.
     pub windows: Option<&'a Windows>,
 }
 
-/// The groups of a query: their rows are the group's expressions, then its aggregates.
-pub struct Groups<'a> {
-    /// Each expression of GROUP BY, as [`shape`] writes it, and its type.
-    pub by: Vec<(String, Type)>,
-    /// The scope of the rows that are grouped.
+/// The scope after a GROUP BY: a group's row has the values of the GROUP BY expressions, then its aggregates.
+pub struct GroupScope<'a> {
+    /// Each expression of GROUP BY, in the form of [`shape`], and its type.
+    pub by: Vec<(String, ScalarType)>,
+    /// The scope of the rows before grouping.
     pub rows: &'a Scope<'a>,
-    /// The aggregates that were met.
-    pub calls: RefCell<Vec<(String, Call, Type)>>,
+    /// The aggregates that have been bound so far.
+    pub calls: RefCell<Vec<(String, AggregateEval, ScalarType)>>,
 }
 
-/// The window functions that were met; their columns stand behind the first `base` ones.
+/// The window functions that have been bound so far; their columns come after the first `base` columns.
 pub struct Windows {
     pub base: usize,
     pub calls: RefCell<Vec<WindowCall>>,
     pub named: Vec<ast::NamedWindowDefinition>,
 }
 
-/// An expression with the columns of the rows at hand in the places of their names: equal texts, equal meaning.
+/// The text of an expression in which column positions replace names: equal texts mean equal expressions.
 pub fn shape(expr: &Expr, scope: &Scope<'_>) -> String {
     struct Names<'a>(&'a Scope<'a>);
     impl VisitorMut for Names<'_> {
@@ -74,38 +74,38 @@ pub fn shape(expr: &Expr, scope: &Scope<'_>) -> String {
 }
 
 impl<'a> Binder<'a> {
-    /// The expression.
-    pub fn bind(&self, expr: &Expr) -> Result<Bound, Unjudged> {
+    /// Binds an expression.
+    pub fn bind(&self, expr: &Expr) -> Result<TypedTerm, Unjudged> {
         if let Some(groups) = self.groups {
             let shape = shape(expr, groups.rows);
             if let Some(at) = groups.by.iter().position(|(known, _)| *known == shape) {
-                return Ok(Bound::new(Ex::Column(at), groups.by[at].1.clone()));
+                return Ok(TypedTerm::new(Term::Column(at), groups.by[at].1.clone()));
             }
         }
-        let boolean = |ex| Ok(Bound::new(ex, Type::Bool));
+        let boolean = |ex| Ok(TypedTerm::new(ex, ScalarType::Bool));
         match expr {
             Expr::Nested(inner) => self.bind(inner),
             Expr::Identifier(name) => self.column(std::slice::from_ref(name)),
             Expr::CompoundIdentifier(parts) => self.column(parts),
             Expr::Value(value) => types::literal(&value.value),
             Expr::TypedString(text) => {
-                let to = types::of(&text.data_type)?.of;
+                let to = types::cast_type(&text.data_type)?.of;
                 let ast::Value::SingleQuotedString(value) = &text.value.value else {
                     return Err(Unjudged::construct(format!("the literal {expr}")));
                 };
-                Ok(Bound::new(
-                    Ex::Const(conversion(&Type::Text, &to)?(&[Value::text(value.as_str())])?),
+                Ok(TypedTerm::new(
+                    Term::Const(conversion(&ScalarType::Text, &to)?(&[Scalar::text(value.as_str())])?),
                     to,
                 ))
             }
             Expr::Interval(interval) => {
                 let length = types::interval(interval)?;
-                Ok(Bound::new(Ex::Const(Value::Length(length)), Type::Length))
+                Ok(TypedTerm::new(Term::Const(Scalar::Length(length)), ScalarType::Length))
             }
             Expr::UnaryOp {
                 op: UnaryOperator::Not,
                 expr,
-            } => boolean(Ex::Not(Box::new(self.condition(expr)?))),
+            } => boolean(Term::Not(Box::new(self.condition(expr)?))),
             Expr::UnaryOp {
                 op: UnaryOperator::Plus,
                 expr,
@@ -117,12 +117,12 @@ impl<'a> Binder<'a> {
             Expr::BinaryOp { left, op, right } => self.binary(left, op, right),
             Expr::IsNull(of) => self.null(of, true),
             Expr::IsNotNull(of) => self.null(of, false),
-            Expr::IsUnknown(of) => boolean(Ex::IsNull(Box::new(self.condition(of)?))),
-            Expr::IsNotUnknown(of) => boolean(not(Ex::IsNull(Box::new(self.condition(of)?)))),
-            Expr::IsTrue(of) => boolean(Ex::Is(Box::new(self.condition(of)?), true)),
-            Expr::IsFalse(of) => boolean(Ex::Is(Box::new(self.condition(of)?), false)),
-            Expr::IsNotTrue(of) => boolean(not(Ex::Is(Box::new(self.condition(of)?), true))),
-            Expr::IsNotFalse(of) => boolean(not(Ex::Is(Box::new(self.condition(of)?), false))),
+            Expr::IsUnknown(of) => boolean(Term::IsNull(Box::new(self.condition(of)?))),
+            Expr::IsNotUnknown(of) => boolean(not(Term::IsNull(Box::new(self.condition(of)?)))),
+            Expr::IsTrue(of) => boolean(Term::Is(Box::new(self.condition(of)?), true)),
+            Expr::IsFalse(of) => boolean(Term::Is(Box::new(self.condition(of)?), false)),
+            Expr::IsNotTrue(of) => boolean(not(Term::Is(Box::new(self.condition(of)?), true))),
+            Expr::IsNotFalse(of) => boolean(not(Term::Is(Box::new(self.condition(of)?), false))),
             Expr::IsDistinctFrom(left, right) => boolean(self.distinct(left, right)?),
             Expr::IsNotDistinctFrom(left, right) => boolean(not(self.distinct(left, right)?)),
             Expr::Between {
@@ -131,40 +131,40 @@ impl<'a> Binder<'a> {
                 low,
                 high,
             } => {
-                let above = self.compare(expr, Comparison::GreaterEqual, low)?;
-                let below = self.compare(expr, Comparison::LessEqual, high)?;
-                boolean(negate(Ex::And(vec![above, below]), *negated))
+                let above = self.compare(expr, ComparisonOp::GreaterEqual, low)?;
+                let below = self.compare(expr, ComparisonOp::LessEqual, high)?;
+                boolean(negate(Term::And(vec![above, below]), *negated))
             }
             Expr::InList { expr, list, negated } => {
-                let all: Result<Vec<Ex>, Unjudged> = match items(expr) {
+                let all: Result<Vec<Term>, Unjudged> = match items(expr) {
                     Some(_) => list
                         .iter()
-                        .map(|item| self.compare(expr, Comparison::Equal, item))
+                        .map(|item| self.compare(expr, ComparisonOp::Equal, item))
                         .collect(),
-                    // All items are of one type with what is looked for.
+                    // The value and all items of the list are converted to one common type.
                     None => {
                         let (looked, listed) = (self.bind(expr)?, self.all(list)?);
                         let of = meet(listed.iter().chain([&looked]))?;
                         let looked = Box::new(comparable(looked, &of)?);
                         let each = listed.into_iter().map(|item| {
                             let item = Box::new(comparable(item, &of)?);
-                            Ok(Ex::Compare(Comparison::Equal, looked.clone(), item))
+                            Ok(Term::Compare(ComparisonOp::Equal, looked.clone(), item))
                         });
                         each.collect()
                     }
                 };
-                boolean(negate(Ex::Or(all?), *negated))
+                boolean(negate(Term::Or(all?), *negated))
             }
             Expr::InSubquery {
                 expr,
                 subquery,
                 negated,
-            } => boolean(negate(self.any(expr, Comparison::Equal, subquery)?, *negated)),
-            Expr::Exists { subquery, negated } => boolean(negate(Ex::Exists(self.subquery(subquery)?), *negated)),
+            } => boolean(negate(self.any(expr, ComparisonOp::Equal, subquery)?, *negated)),
+            Expr::Exists { subquery, negated } => boolean(negate(Term::Exists(self.subquery(subquery)?), *negated)),
             Expr::Subquery(subquery) => {
                 let query = self.subquery(subquery)?;
                 match query.columns.as_slice() {
-                    [column] => Ok(Bound::new(Ex::Scalar(query.clone()), column.of.clone())),
+                    [column] => Ok(TypedTerm::new(Term::Scalar(query.clone()), column.of.clone())),
                     _ => Err(Unjudged::construct("a subquery of several columns as a value")),
                 }
             }
@@ -191,7 +191,7 @@ impl<'a> Binder<'a> {
                 let mut whens = Vec::new();
                 for when in conditions {
                     whens.push(match operand {
-                        Some(operand) => self.compare(operand, Comparison::Equal, &when.condition)?,
+                        Some(operand) => self.compare(operand, ComparisonOp::Equal, &when.condition)?,
                         None => self.condition(&when.condition)?,
                     });
                 }
@@ -204,15 +204,15 @@ impl<'a> Binder<'a> {
                     .collect::<Result<Vec<_>, _>>()?;
                 let otherwise = match else_result {
                     Some(_) => values.pop().expect("there is an ELSE"),
-                    None => Ex::Const(Value::Null),
+                    None => Term::Const(Scalar::Null),
                 };
                 let branches = whens.into_iter().zip(values).collect();
-                Ok(Bound::new(Ex::Case(branches, Box::new(otherwise)), of))
+                Ok(TypedTerm::new(Term::Case(branches, Box::new(otherwise)), of))
             }
             Expr::Cast {
                 expr, data_type, kind, ..
             } if *kind != ast::CastKind::TryCast && *kind != ast::CastKind::SafeCast => {
-                types::cast(self.bind(expr)?, &types::of(data_type)?)
+                types::cast(self.bind(expr)?, &types::cast_type(data_type)?)
             }
             Expr::Like {
                 negated,
@@ -274,21 +274,21 @@ impl<'a> Binder<'a> {
         }
     }
 
-    /// Expressions.
-    pub fn all(&self, all: &[Expr]) -> Result<Vec<Bound>, Unjudged> {
+    /// Binds several expressions.
+    pub fn all(&self, all: &[Expr]) -> Result<Vec<TypedTerm>, Unjudged> {
         all.iter().map(|expr| self.bind(expr)).collect()
     }
 
-    /// A condition.
-    pub fn condition(&self, expr: &Expr) -> Result<Ex, Unjudged> {
+    /// Binds a condition.
+    pub fn condition(&self, expr: &Expr) -> Result<Term, Unjudged> {
         let bound = self.bind(expr)?;
         match bound.of {
-            Type::Bool | Type::Null => Ok(bound.ex),
+            ScalarType::Bool | ScalarType::Null => Ok(bound.ex),
             of => Err(Unjudged::Types(format!("a {} as a condition", of.name()))),
         }
     }
 
-    fn named<'e>(&self, name: &str, of: impl IntoIterator<Item = &'e Expr>) -> Result<Bound, Unjudged> {
+    fn named<'e>(&self, name: &str, of: impl IntoIterator<Item = &'e Expr>) -> Result<TypedTerm, Unjudged> {
         let of = of
             .into_iter()
             .map(|expr| self.bind(expr))
@@ -296,7 +296,7 @@ impl<'a> Binder<'a> {
         self.planner.call(name, of)
     }
 
-    fn column(&self, name: &[Ident]) -> Result<Bound, Unjudged> {
+    fn column(&self, name: &[Ident]) -> Result<TypedTerm, Unjudged> {
         if let [name] = name
             && let Some(value) = self.planner.moment(name)
             && self.scope.position(&[super::scope::spelled(name)])?.is_none()
@@ -305,28 +305,28 @@ impl<'a> Binder<'a> {
         }
         let found = self.scope.find(name)?;
         let ex = match found.level {
-            0 => Ex::Column(found.position),
-            level => Ex::Outer(level, found.position),
+            0 => Term::Column(found.position),
+            level => Term::Outer(level, found.position),
         };
-        Ok(Bound::new(ex, found.of))
+        Ok(TypedTerm::new(ex, found.of))
     }
 
-    fn binary(&self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Bound, Unjudged> {
+    fn binary(&self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<TypedTerm, Unjudged> {
         if let Some(comparison) = comparison(op) {
-            return Ok(Bound::new(self.compare(left, comparison, right)?, Type::Bool));
+            return Ok(TypedTerm::new(self.compare(left, comparison, right)?, ScalarType::Bool));
         }
-        let both = |op: fn(Vec<Ex>) -> Ex| -> Result<Bound, Unjudged> {
+        let both = |op: fn(Vec<Term>) -> Term| -> Result<TypedTerm, Unjudged> {
             let ex = op(vec![self.condition(left)?, self.condition(right)?]);
-            Ok(Bound::new(ex, Type::Bool))
+            Ok(TypedTerm::new(ex, ScalarType::Bool))
         };
         let arith = match op {
-            BinaryOperator::And => return both(Ex::And),
-            BinaryOperator::Or => return both(Ex::Or),
-            BinaryOperator::Plus => Arith::Add,
-            BinaryOperator::Minus => Arith::Subtract,
-            BinaryOperator::Multiply => Arith::Multiply,
-            BinaryOperator::Divide => Arith::Divide,
-            BinaryOperator::Modulo => Arith::Remainder,
+            BinaryOperator::And => return both(Term::And),
+            BinaryOperator::Or => return both(Term::Or),
+            BinaryOperator::Plus => ArithmeticOp::Add,
+            BinaryOperator::Minus => ArithmeticOp::Subtract,
+            BinaryOperator::Multiply => ArithmeticOp::Multiply,
+            BinaryOperator::Divide => ArithmeticOp::Divide,
+            BinaryOperator::Modulo => ArithmeticOp::Remainder,
             BinaryOperator::StringConcat => return operators::joined(self.bind(left)?, self.bind(right)?),
             BinaryOperator::PGExp => return operators::power(self.bind(left)?, self.bind(right)?),
             BinaryOperator::PGRegexMatch
@@ -336,20 +336,20 @@ impl<'a> Binder<'a> {
                 let ignores = matches!(op, BinaryOperator::PGRegexIMatch | BinaryOperator::PGRegexNotIMatch);
                 let negated = matches!(op, BinaryOperator::PGRegexNotMatch | BinaryOperator::PGRegexNotIMatch);
                 let matches = operators::regex(self.bind(left)?, self.bind(right)?, ignores)?;
-                return Ok(Bound::new(negate(matches, negated), Type::Bool));
+                return Ok(TypedTerm::new(negate(matches, negated), ScalarType::Bool));
             }
             other => return Err(Unjudged::construct(format!("the operator {other}"))),
         };
         operators::arith(arith, self.bind(left)?, self.bind(right)?)
     }
 
-    /// A comparison of values, or of rows column by column.
-    fn compare(&self, left: &Expr, op: Comparison, right: &Expr) -> Result<Ex, Unjudged> {
+    /// Binds a comparison of values, or of rows column by column.
+    fn compare(&self, left: &Expr, op: ComparisonOp, right: &Expr) -> Result<Term, Unjudged> {
         let (Some(left), Some(right)) = (items(left), items(right)) else {
             let (left, right) = (self.bind(left)?, self.bind(right)?);
             let of = meet([&left, &right])?;
             let (left, right) = (comparable(left, &of)?, comparable(right, &of)?);
-            return Ok(Ex::Compare(op, Box::new(left), Box::new(right)));
+            return Ok(Term::Compare(op, Box::new(left), Box::new(right)));
         };
         if left.len() != right.len() || left.is_empty() {
             return Err(Unjudged::construct("rows of different lengths"));
@@ -361,37 +361,37 @@ impl<'a> Binder<'a> {
                 .collect::<Result<Vec<_>, _>>()
         };
         let strict = match op {
-            Comparison::Equal => return Ok(Ex::And(each(op)?)),
-            Comparison::NotEqual => return Ok(Ex::Or(each(op)?)),
-            Comparison::Less | Comparison::LessEqual => Comparison::Less,
-            Comparison::Greater | Comparison::GreaterEqual => Comparison::Greater,
+            ComparisonOp::Equal => return Ok(Term::And(each(op)?)),
+            ComparisonOp::NotEqual => return Ok(Term::Or(each(op)?)),
+            ComparisonOp::Less | ComparisonOp::LessEqual => ComparisonOp::Less,
+            ComparisonOp::Greater | ComparisonOp::GreaterEqual => ComparisonOp::Greater,
         };
-        // The first column in which they are not equal decides.
-        let (equal, decided, last) = (each(Comparison::Equal)?, each(strict)?, each(op)?);
+        // The first column in which the rows differ decides.
+        let (equal, decided, last) = (each(ComparisonOp::Equal)?, each(strict)?, each(op)?);
         let mut whole = last.into_iter().next_back().expect("a row has columns");
         for (equal, decided) in equal.into_iter().zip(decided).rev().skip(1) {
-            whole = Ex::Or(vec![decided, Ex::And(vec![equal, whole])]);
+            whole = Term::Or(vec![decided, Term::And(vec![equal, whole])]);
         }
         Ok(whole)
     }
 
-    fn distinct(&self, left: &Expr, right: &Expr) -> Result<Ex, Unjudged> {
+    fn distinct(&self, left: &Expr, right: &Expr) -> Result<Term, Unjudged> {
         if let (Some(left), Some(right)) = (items(left), items(right)) {
             let pairs = left.iter().zip(&right);
-            return Ok(Ex::Or(
+            return Ok(Term::Or(
                 pairs.map(|(l, r)| self.distinct(l, r)).collect::<Result<_, _>>()?,
             ));
         }
         let (left, right) = (self.bind(left)?, self.bind(right)?);
         let of = meet([&left, &right])?;
-        Ok(Ex::Distinct(
+        Ok(Term::Distinct(
             Box::new(comparable(left, &of)?),
             Box::new(comparable(right, &of)?),
         ))
     }
 
-    /// A row is null where all of its columns are, and not null where none is.
-    fn null(&self, of: &Expr, is: bool) -> Result<Bound, Unjudged> {
+    /// Binds `IS NULL` or `IS NOT NULL`. A row is null if all of its columns are, and not null if none is.
+    fn null(&self, of: &Expr, is: bool) -> Result<TypedTerm, Unjudged> {
         let each = match items(of) {
             Some(items) => items
                 .iter()
@@ -401,32 +401,32 @@ impl<'a> Binder<'a> {
         };
         let each = each
             .into_iter()
-            .map(|bound| negate(Ex::IsNull(Box::new(bound.ex)), !is));
-        Ok(Bound::new(Ex::And(each.collect()), Type::Bool))
+            .map(|bound| negate(Term::IsNull(Box::new(bound.ex)), !is));
+        Ok(TypedTerm::new(Term::And(each.collect()), ScalarType::Bool))
     }
 
     fn subquery(&self, query: &ast::Query) -> Result<Rc<super::query::Query>, Unjudged> {
         self.planner.query(query, Some(self.scope), self.ctes)
     }
 
-    fn quantified(&self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Ex, Unjudged> {
+    fn quantified(&self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Term, Unjudged> {
         let op = comparison(op).ok_or_else(|| Unjudged::construct(format!("the operator {op} ANY")))?;
         self.quantified_by(left, op, right)
     }
 
-    fn quantified_by(&self, left: &Expr, op: Comparison, right: &Expr) -> Result<Ex, Unjudged> {
+    fn quantified_by(&self, left: &Expr, op: ComparisonOp, right: &Expr) -> Result<Term, Unjudged> {
         match right {
             Expr::Nested(inner) => self.quantified_by(left, op, inner),
             Expr::Subquery(query) => self.any(left, op, query),
             Expr::Array(list) => {
                 let each = list.elem.iter().map(|item| self.compare(left, op, item));
-                Ok(Ex::Or(each.collect::<Result<_, _>>()?))
+                Ok(Term::Or(each.collect::<Result<_, _>>()?))
             }
             other => Err(Unjudged::construct(format!("a comparison with the items of {other}"))),
         }
     }
 
-    fn any(&self, left: &Expr, op: Comparison, query: &ast::Query) -> Result<Ex, Unjudged> {
+    fn any(&self, left: &Expr, op: ComparisonOp, query: &ast::Query) -> Result<Term, Unjudged> {
         let (left, query) = (self.bind(left)?, self.subquery(query)?);
         let [column] = query.columns.as_slice() else {
             return Err(Unjudged::construct("a comparison with rows of several columns"));
@@ -435,19 +435,21 @@ impl<'a> Binder<'a> {
             true => column.of.clone(),
             false => pair(&left.of, &column.of)?,
         };
-        let into = |from: &Type| match (from, &of) {
-            (Type::Int(_) | Type::Number(_), Type::Int(_) | Type::Number(_)) => conversion(from, from),
-            (Type::Null, _) => conversion(&Type::Null, &Type::Null),
-            (from, to) => conversion(from, to).map(|kernel| -> super::expr::Kernel {
-                Rc::new(move |v: &[Value]| if v[0].is_null() { Ok(Value::Null) } else { kernel(v) })
+        let into = |from: &ScalarType| match (from, &of) {
+            (ScalarType::Int(_) | ScalarType::Number(_), ScalarType::Int(_) | ScalarType::Number(_)) => {
+                conversion(from, from)
+            }
+            (ScalarType::Null, _) => conversion(&ScalarType::Null, &ScalarType::Null),
+            (from, to) => conversion(from, to).map(|kernel| -> super::expr::ScalarKernel {
+                Rc::new(move |v: &[Scalar]| if v[0].is_null() { Ok(Scalar::Null) } else { kernel(v) })
             }),
         };
         let kernels = Rc::new([into(&left.of)?, into(&column.of)?]);
-        Ok(Ex::Any(op, Box::new(left.ex), query.clone(), kernels))
+        Ok(Term::Any(op, Box::new(left.ex), query.clone(), kernels))
     }
 }
 
-/// The columns of a row that is written out: `(a, b)` or `ROW(a, b)`.
+/// The columns of a row constructor: `(a, b)` or `ROW(a, b)`.
 fn items(expr: &Expr) -> Option<Vec<Expr>> {
     match expr {
         Expr::Nested(inner) => items(inner),
@@ -457,34 +459,34 @@ fn items(expr: &Expr) -> Option<Vec<Expr>> {
     }
 }
 
-fn comparison(op: &BinaryOperator) -> Option<Comparison> {
+fn comparison(op: &BinaryOperator) -> Option<ComparisonOp> {
     Some(match op {
-        BinaryOperator::Eq => Comparison::Equal,
-        BinaryOperator::NotEq => Comparison::NotEqual,
-        BinaryOperator::Lt => Comparison::Less,
-        BinaryOperator::LtEq => Comparison::LessEqual,
-        BinaryOperator::Gt => Comparison::Greater,
-        BinaryOperator::GtEq => Comparison::GreaterEqual,
+        BinaryOperator::Eq => ComparisonOp::Equal,
+        BinaryOperator::NotEq => ComparisonOp::NotEqual,
+        BinaryOperator::Lt => ComparisonOp::Less,
+        BinaryOperator::LtEq => ComparisonOp::LessEqual,
+        BinaryOperator::Gt => ComparisonOp::Greater,
+        BinaryOperator::GtEq => ComparisonOp::GreaterEqual,
         _ => return None,
     })
 }
 
-fn opposite(op: Comparison) -> Comparison {
+fn opposite(op: ComparisonOp) -> ComparisonOp {
     match op {
-        Comparison::Equal => Comparison::NotEqual,
-        Comparison::NotEqual => Comparison::Equal,
-        Comparison::Less => Comparison::GreaterEqual,
-        Comparison::LessEqual => Comparison::Greater,
-        Comparison::Greater => Comparison::LessEqual,
-        Comparison::GreaterEqual => Comparison::Less,
+        ComparisonOp::Equal => ComparisonOp::NotEqual,
+        ComparisonOp::NotEqual => ComparisonOp::Equal,
+        ComparisonOp::Less => ComparisonOp::GreaterEqual,
+        ComparisonOp::LessEqual => ComparisonOp::Greater,
+        ComparisonOp::Greater => ComparisonOp::LessEqual,
+        ComparisonOp::GreaterEqual => ComparisonOp::Less,
     }
 }
 
-fn not(ex: Ex) -> Ex {
-    Ex::Not(Box::new(ex))
+fn not(ex: Term) -> Term {
+    Term::Not(Box::new(ex))
 }
 
-fn negate(ex: Ex, negated: bool) -> Ex {
+fn negate(ex: Term, negated: bool) -> Term {
     match negated {
         true => not(ex),
         false => ex,

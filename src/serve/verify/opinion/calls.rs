@@ -1,15 +1,15 @@
-//! Calls: of windows, aggregates and functions of one row's values.
+//! Binds calls: of window functions, aggregates, and functions of a single row's values.
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident};
 
 use super::bind::{Binder, shape};
-use super::expr::{Bound, Ex};
+use super::expr::{Term, TypedTerm};
 use super::trust::Unjudged;
 use super::{aggregate, operators, window};
 
 impl Binder<'_> {
-    /// A call, by what its name means.
-    pub fn function(&self, call: &ast::Function) -> Result<Bound, Unjudged> {
+    /// Binds a call, by the kind of its function.
+    pub fn function(&self, call: &ast::Function) -> Result<TypedTerm, Unjudged> {
         let name = call.name.to_string().to_lowercase();
         if call.over.is_some() {
             let Some(windows) = self.windows else {
@@ -19,7 +19,7 @@ impl Binder<'_> {
             let (window, of) = window::bind(&inner, windows, &name, call)?;
             let mut calls = windows.calls.borrow_mut();
             calls.push(window);
-            return Ok(Bound::new(Ex::Column(windows.base + calls.len() - 1), of));
+            return Ok(TypedTerm::new(Term::Column(windows.base + calls.len() - 1), of));
         }
         if aggregate::is_one(&name) {
             let Some(groups) = self.groups else {
@@ -29,7 +29,7 @@ impl Binder<'_> {
             let known = groups.calls.borrow().iter().position(|(known, _, _)| *known == shape);
             if let Some(at) = known {
                 let of = groups.calls.borrow()[at].2.clone();
-                return Ok(Bound::new(Ex::Column(groups.by.len() + at), of));
+                return Ok(TypedTerm::new(Term::Column(groups.by.len() + at), of));
             }
             let inner = Binder {
                 groups: None,
@@ -40,7 +40,7 @@ impl Binder<'_> {
             let (made, of) = aggregate::bind(&inner, &name, call)?;
             let mut calls = groups.calls.borrow_mut();
             calls.push((shape, made, of.clone()));
-            return Ok(Bound::new(Ex::Column(groups.by.len() + calls.len() - 1), of));
+            return Ok(TypedTerm::new(Term::Column(groups.by.len() + calls.len() - 1), of));
         }
         let of = arguments(call)?;
         match (name.as_str(), of.as_slice()) {
@@ -62,7 +62,7 @@ impl Binder<'_> {
     }
 }
 
-/// The arguments of a plain call.
+/// The arguments of a call without further clauses.
 pub fn arguments(call: &ast::Function) -> Result<Vec<Expr>, Unjudged> {
     let unknown = || Unjudged::construct(format!("the call {call}"));
     if call.filter.is_some() || !call.within_group.is_empty() || call.null_treatment.is_some() {
@@ -79,7 +79,7 @@ pub fn arguments(call: &ast::Function) -> Result<Vec<Expr>, Unjudged> {
     }
 }
 
-/// An argument that is an expression.
+/// The expression of an argument, if it is a plain one.
 pub fn argument(arg: &ast::FunctionArg) -> Option<&Expr> {
     match arg {
         ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),

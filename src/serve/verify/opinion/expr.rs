@@ -6,45 +6,45 @@ use std::rc::Rc;
 
 use super::query::Query;
 use super::trust::Unjudged;
-use super::value::{Type, Value};
+use super::value::{Scalar, ScalarType};
 
-/// What computes a value from others.
-pub type Kernel = Rc<dyn Fn(&[Value]) -> Result<Value, Unjudged>>;
+/// Computes a value from argument values.
+pub type ScalarKernel = Rc<dyn Fn(&[Scalar]) -> Result<Scalar, Unjudged>>;
 
 /// An expression.
 #[derive(Clone)]
-pub enum Ex {
-    Const(Value),
-    /// A column of the row at hand.
+pub enum Term {
+    Const(Scalar),
+    /// A column of the current row.
     Column(usize),
-    /// A column of a row of a query around: so many queries outwards.
+    /// A column of a row of an enclosing query: how many queries outwards, and its position.
     Outer(usize, usize),
-    And(Vec<Ex>),
-    Or(Vec<Ex>),
-    Not(Box<Ex>),
-    Compare(Comparison, Box<Ex>, Box<Ex>),
-    /// Whether two values are distinct, NULL equal to itself.
-    Distinct(Box<Ex>, Box<Ex>),
-    IsNull(Box<Ex>),
-    /// Whether a condition is this; never unknown.
-    Is(Box<Ex>, bool),
-    /// The first whose condition is true.
-    Case(Vec<(Ex, Ex)>, Box<Ex>),
-    Coalesce(Vec<Ex>),
-    /// NULL where an argument is; else what the kernel makes of them.
-    Strict(Kernel, Vec<Ex>),
-    /// What the kernel makes of the arguments, NULLs too.
-    Call(Kernel, Vec<Ex>),
+    And(Vec<Term>),
+    Or(Vec<Term>),
+    Not(Box<Term>),
+    Compare(ComparisonOp, Box<Term>, Box<Term>),
+    /// IS DISTINCT FROM, where NULL equals itself.
+    Distinct(Box<Term>, Box<Term>),
+    IsNull(Box<Term>),
+    /// IS TRUE or IS FALSE of a condition; never unknown.
+    Is(Box<Term>, bool),
+    /// The value of the first branch whose condition is true, else the last term.
+    Case(Vec<(Term, Term)>, Box<Term>),
+    Coalesce(Vec<Term>),
+    /// NULL if an argument is NULL; otherwise the kernel's value.
+    Strict(ScalarKernel, Vec<Term>),
+    /// The kernel's value, with NULL arguments passed too.
+    Call(ScalarKernel, Vec<Term>),
     Exists(Rc<Query>),
-    /// The value of a subquery, converted.
+    /// The single value of a subquery, converted.
     Scalar(Rc<Query>),
-    /// Whether a value compares so with any row of a subquery; both converted.
-    Any(Comparison, Box<Ex>, Rc<Query>, Rc<[Kernel; 2]>),
+    /// Whether the comparison holds between a value and any row of a subquery; the kernels convert both sides.
+    Any(ComparisonOp, Box<Term>, Rc<Query>, Rc<[ScalarKernel; 2]>),
 }
 
-/// `=` and its kin.
+/// Comparison operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
+pub enum ComparisonOp {
     Equal,
     NotEqual,
     Less,
@@ -53,49 +53,49 @@ pub enum Comparison {
     GreaterEqual,
 }
 
-impl Comparison {
-    /// True, false or unknown.
-    pub fn holds(self, left: &Value, right: &Value) -> Value {
+impl ComparisonOp {
+    /// Compares two values: true, false or unknown (NULL).
+    pub fn holds(self, left: &Scalar, right: &Scalar) -> Scalar {
         let Some(order) = left.compare(right) else {
-            return Value::Null;
+            return Scalar::Null;
         };
-        Value::Bool(match self {
-            Comparison::Equal => order == Ordering::Equal,
-            Comparison::NotEqual => order != Ordering::Equal,
-            Comparison::Less => order == Ordering::Less,
-            Comparison::LessEqual => order != Ordering::Greater,
-            Comparison::Greater => order == Ordering::Greater,
-            Comparison::GreaterEqual => order != Ordering::Less,
+        Scalar::Bool(match self {
+            ComparisonOp::Equal => order == Ordering::Equal,
+            ComparisonOp::NotEqual => order != Ordering::Equal,
+            ComparisonOp::Less => order == Ordering::Less,
+            ComparisonOp::LessEqual => order != Ordering::Greater,
+            ComparisonOp::Greater => order == Ordering::Greater,
+            ComparisonOp::GreaterEqual => order != Ordering::Less,
         })
     }
 }
 
 /// An expression with its type.
 #[derive(Clone)]
-pub struct Bound {
-    pub ex: Ex,
-    pub of: Type,
-    /// Whether it is a text that stands in the query: it is of the type of what it stands beside.
+pub struct TypedTerm {
+    pub ex: Term,
+    pub of: ScalarType,
+    /// Whether it is a quoted text in the query, which takes the type of the value beside it.
     pub quoted: bool,
 }
 
-impl Bound {
-    /// Of a type of its own.
-    pub fn new(ex: Ex, of: Type) -> Bound {
-        Bound { ex, of, quoted: false }
+impl TypedTerm {
+    /// An expression that is not a quoted text.
+    pub fn new(ex: Term, of: ScalarType) -> TypedTerm {
+        TypedTerm { ex, of, quoted: false }
     }
 }
 
-/// The row at hand, and those of the queries around.
+/// The current row, and the rows of the enclosing queries.
 #[derive(Clone, Copy)]
-pub struct Env<'a> {
-    pub row: &'a [Value],
-    pub parent: Option<&'a Env<'a>>,
+pub struct RowEnv<'a> {
+    pub row: &'a [Scalar],
+    pub parent: Option<&'a RowEnv<'a>>,
 }
 
-impl Env<'_> {
-    /// A column of a row so many queries outwards.
-    pub fn outer(&self, level: usize, position: usize) -> Value {
+impl RowEnv<'_> {
+    /// A column of the row of an enclosing query, `level` queries outwards.
+    pub fn outer(&self, level: usize, position: usize) -> Scalar {
         let mut env = self;
         for _ in 0..level {
             env = env.parent.expect("a column was found in a query around");
@@ -104,31 +104,31 @@ impl Env<'_> {
     }
 }
 
-impl Ex {
-    /// Its value for a row.
-    pub fn eval(&self, env: &Env<'_>) -> Result<Value, Unjudged> {
+impl Term {
+    /// Evaluates the expression for a row.
+    pub fn eval(&self, env: &RowEnv<'_>) -> Result<Scalar, Unjudged> {
         Ok(match self {
-            Ex::Const(value) => value.clone(),
-            Ex::Column(at) => env.row[*at].clone(),
-            Ex::Outer(level, at) => env.outer(*level, *at),
-            // Both sides are always evaluated: where one fails, SQL leaves open whether the other decides.
-            Ex::And(all) => decided(all, env, false)?,
-            Ex::Or(all) => decided(all, env, true)?,
-            Ex::Not(of) => match of.eval(env)? {
-                Value::Bool(b) => Value::Bool(!b),
-                _ => Value::Null,
+            Term::Const(value) => value.clone(),
+            Term::Column(at) => env.row[*at].clone(),
+            Term::Outer(level, at) => env.outer(*level, *at),
+            // All operands are always evaluated: if one fails, SQL leaves open whether another one decides.
+            Term::And(all) => decided(all, env, false)?,
+            Term::Or(all) => decided(all, env, true)?,
+            Term::Not(of) => match of.eval(env)? {
+                Scalar::Bool(b) => Scalar::Bool(!b),
+                _ => Scalar::Null,
             },
-            Ex::Compare(op, left, right) => op.holds(&left.eval(env)?, &right.eval(env)?),
-            Ex::Distinct(left, right) => {
+            Term::Compare(op, left, right) => op.holds(&left.eval(env)?, &right.eval(env)?),
+            Term::Distinct(left, right) => {
                 let (left, right) = (left.eval(env)?, right.eval(env)?);
-                Value::Bool(match (left.is_null(), right.is_null()) {
+                Scalar::Bool(match (left.is_null(), right.is_null()) {
                     (false, false) => left.compare(&right) != Some(Ordering::Equal),
                     (one, other) => one != other,
                 })
             }
-            Ex::IsNull(of) => Value::Bool(of.eval(env)?.is_null()),
-            Ex::Is(of, wanted) => Value::Bool(matches!(of.eval(env)?, Value::Bool(b) if b == *wanted)),
-            Ex::Case(branches, otherwise) => {
+            Term::IsNull(of) => Scalar::Bool(of.eval(env)?.is_null()),
+            Term::Is(of, wanted) => Scalar::Bool(matches!(of.eval(env)?, Scalar::Bool(b) if b == *wanted)),
+            Term::Case(branches, otherwise) => {
                 for (condition, value) in branches {
                     if condition.eval(env)?.is_true() {
                         return value.eval(env);
@@ -136,38 +136,38 @@ impl Ex {
                 }
                 otherwise.eval(env)?
             }
-            Ex::Coalesce(all) => {
+            Term::Coalesce(all) => {
                 for of in all {
                     let value = of.eval(env)?;
                     if !value.is_null() {
                         return Ok(value);
                     }
                 }
-                Value::Null
+                Scalar::Null
             }
-            Ex::Strict(kernel, of) => {
+            Term::Strict(kernel, of) => {
                 let values = values(of, env)?;
-                match values.iter().any(Value::is_null) {
-                    true => Value::Null,
+                match values.iter().any(Scalar::is_null) {
+                    true => Scalar::Null,
                     false => kernel(&values)?,
                 }
             }
-            Ex::Call(kernel, of) => kernel(&values(of, env)?)?,
-            Ex::Exists(query) => Value::Bool(!query.rows(Some(env))?.is_empty()),
-            Ex::Scalar(query) => match query.rows(Some(env))?.as_slice() {
-                [] => Value::Null,
+            Term::Call(kernel, of) => kernel(&values(of, env)?)?,
+            Term::Exists(query) => Scalar::Bool(!query.rows(Some(env))?.is_empty()),
+            Term::Scalar(query) => match query.rows(Some(env))?.as_slice() {
+                [] => Scalar::Null,
                 [row] => row[0].clone(),
                 _ => return Err(Unjudged::row("a subquery that is a value has several rows")),
             },
-            Ex::Any(op, left, query, kernels) => {
+            Term::Any(op, left, query, kernels) => {
                 let [of_left, of_row] = kernels.as_ref();
                 let left = of_left(&[left.eval(env)?])?;
-                let mut outcome = Value::Bool(false);
+                let mut outcome = Scalar::Bool(false);
                 for row in query.rows(Some(env))?.iter() {
                     match op.holds(&left, &of_row(&row[..1])?) {
-                        Value::Bool(true) => return Ok(Value::Bool(true)),
-                        Value::Bool(false) => {}
-                        _ => outcome = Value::Null,
+                        Scalar::Bool(true) => return Ok(Scalar::Bool(true)),
+                        Scalar::Bool(false) => {}
+                        _ => outcome = Scalar::Null,
                     }
                 }
                 outcome
@@ -175,19 +175,20 @@ impl Ex {
         })
     }
 
-    /// The columns of the row at hand that it uses; `depth` is that of the query it stands in. False where there are subqueries.
+    /// Adds the columns of the current row that the expression uses; `depth` is the depth of its query. Returns false
+    /// if it has subqueries.
     pub fn columns(&self, depth: usize, found: &mut BTreeSet<usize>) -> bool {
         match self {
-            Ex::Const(_) | Ex::Outer(..) => true,
-            Ex::Column(at) => {
+            Term::Const(_) | Term::Outer(..) => true,
+            Term::Column(at) => {
                 found.insert(*at);
                 true
             }
-            Ex::Exists(query) | Ex::Scalar(query) => {
+            Term::Exists(query) | Term::Scalar(query) => {
                 query.columns(depth, found);
                 false
             }
-            Ex::Any(_, left, query, _) => {
+            Term::Any(_, left, query, _) => {
                 left.columns(depth, found);
                 query.columns(depth, found);
                 false
@@ -202,47 +203,51 @@ impl Ex {
         }
     }
 
-    /// The same over rows that lack so many columns in front; it has no subqueries.
-    pub fn shifted(&self, by: usize) -> Ex {
-        let all = |of: &[Ex]| of.iter().map(|ex| ex.shifted(by)).collect::<Vec<_>>();
-        let one = |of: &Ex| Box::new(of.shifted(by));
+    /// The same expression over rows without the first `by` columns. It must have no subqueries.
+    pub fn shifted(&self, by: usize) -> Term {
+        let all = |of: &[Term]| of.iter().map(|ex| ex.shifted(by)).collect::<Vec<_>>();
+        let one = |of: &Term| Box::new(of.shifted(by));
         match self {
-            Ex::Column(at) => Ex::Column(at - by),
-            Ex::And(of) => Ex::And(all(of)),
-            Ex::Or(of) => Ex::Or(all(of)),
-            Ex::Coalesce(of) => Ex::Coalesce(all(of)),
-            Ex::Strict(kernel, of) => Ex::Strict(kernel.clone(), all(of)),
-            Ex::Call(kernel, of) => Ex::Call(kernel.clone(), all(of)),
-            Ex::Not(of) => Ex::Not(one(of)),
-            Ex::IsNull(of) => Ex::IsNull(one(of)),
-            Ex::Is(of, truth) => Ex::Is(one(of), *truth),
-            Ex::Compare(op, left, right) => Ex::Compare(*op, one(left), one(right)),
-            Ex::Distinct(left, right) => Ex::Distinct(one(left), one(right)),
-            Ex::Case(branches, otherwise) => {
+            Term::Column(at) => Term::Column(at - by),
+            Term::And(of) => Term::And(all(of)),
+            Term::Or(of) => Term::Or(all(of)),
+            Term::Coalesce(of) => Term::Coalesce(all(of)),
+            Term::Strict(kernel, of) => Term::Strict(kernel.clone(), all(of)),
+            Term::Call(kernel, of) => Term::Call(kernel.clone(), all(of)),
+            Term::Not(of) => Term::Not(one(of)),
+            Term::IsNull(of) => Term::IsNull(one(of)),
+            Term::Is(of, truth) => Term::Is(one(of), *truth),
+            Term::Compare(op, left, right) => Term::Compare(*op, one(left), one(right)),
+            Term::Distinct(left, right) => Term::Distinct(one(left), one(right)),
+            Term::Case(branches, otherwise) => {
                 let branches = branches.iter().map(|(when, then)| (when.shifted(by), then.shifted(by)));
-                Ex::Case(branches.collect(), one(otherwise))
+                Term::Case(branches.collect(), one(otherwise))
             }
-            Ex::Const(_) | Ex::Outer(..) | Ex::Exists(_) | Ex::Scalar(_) | Ex::Any(..) => self.clone(),
+            Term::Const(_) | Term::Outer(..) | Term::Exists(_) | Term::Scalar(_) | Term::Any(..) => self.clone(),
         }
     }
 
-    /// Whether it uses a row of a query around.
+    /// Whether the expression uses a row of an enclosing query.
     pub fn is_outer(&self) -> bool {
         match self {
-            Ex::Outer(..) => true,
-            Ex::Exists(query) | Ex::Scalar(query) => query.is_correlated(),
-            Ex::Any(_, left, query, _) => left.is_outer() || query.is_correlated(),
-            other => other.parts().into_iter().any(Ex::is_outer),
+            Term::Outer(..) => true,
+            Term::Exists(query) | Term::Scalar(query) => query.is_correlated(),
+            Term::Any(_, left, query, _) => left.is_outer() || query.is_correlated(),
+            other => other.parts().into_iter().any(Term::is_outer),
         }
     }
 
-    fn parts(&self) -> Vec<&Ex> {
+    fn parts(&self) -> Vec<&Term> {
         match self {
-            Ex::Const(_) | Ex::Column(_) | Ex::Outer(..) | Ex::Exists(_) | Ex::Scalar(_) => vec![],
-            Ex::And(of) | Ex::Or(of) | Ex::Coalesce(of) | Ex::Strict(_, of) | Ex::Call(_, of) => of.iter().collect(),
-            Ex::Not(of) | Ex::IsNull(of) | Ex::Is(of, _) | Ex::Any(_, of, _, _) => vec![of],
-            Ex::Compare(_, left, right) | Ex::Distinct(left, right) => vec![left, right],
-            Ex::Case(branches, otherwise) => {
+            Term::Const(_) | Term::Column(_) | Term::Outer(..) | Term::Exists(_) | Term::Scalar(_) => vec![],
+            Term::And(of) | Term::Or(of) | Term::Coalesce(of) | Term::Strict(_, of) | Term::Call(_, of) => {
+                of.iter().collect()
+            }
+            Term::Not(of) | Term::IsNull(of) | Term::Is(of, _) | Term::Any(_, of, _, _) => {
+                vec![of]
+            }
+            Term::Compare(_, left, right) | Term::Distinct(left, right) => vec![left, right],
+            Term::Case(branches, otherwise) => {
                 let branches = branches.iter().flat_map(|(condition, value)| [condition, value]);
                 branches.chain([otherwise.as_ref()]).collect()
             }
@@ -250,17 +255,17 @@ impl Ex {
     }
 }
 
-fn values(of: &[Ex], env: &Env<'_>) -> Result<Vec<Value>, Unjudged> {
+fn values(of: &[Term], env: &RowEnv<'_>) -> Result<Vec<Scalar>, Unjudged> {
     of.iter().map(|ex| ex.eval(env)).collect()
 }
 
-/// AND (`decides` false) and OR (true).
-fn decided(all: &[Ex], env: &Env<'_>, decides: bool) -> Result<Value, Unjudged> {
-    let mut outcome = Value::Bool(!decides);
+/// Evaluates AND (`decides` false) or OR (`decides` true).
+fn decided(all: &[Term], env: &RowEnv<'_>, decides: bool) -> Result<Scalar, Unjudged> {
+    let mut outcome = Scalar::Bool(!decides);
     for ex in all {
         match (ex.eval(env)?, &outcome) {
-            (Value::Bool(b), _) if b == decides => outcome = Value::Bool(b),
-            (Value::Null, Value::Bool(b)) if *b != decides => outcome = Value::Null,
+            (Scalar::Bool(b), _) if b == decides => outcome = Scalar::Bool(b),
+            (Scalar::Null, Scalar::Bool(b)) if *b != decides => outcome = Scalar::Null,
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The rows of FROM: tables, queries, and joins of them.
+//! Computes the rows of FROM: tables, queries, and their joins.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -8,58 +8,58 @@ use datafusion::sql::sqlparser::ast::{
     Expr, JoinConstraint, JoinOperator, ObjectName, TableAlias, TableFactor, TableWithJoins,
 };
 
-use super::arrow::Row;
+use super::arrow::ScalarRow;
 use super::bind::Binder;
 use super::convert::{comparable, converted, meet};
-use super::expr::{Bound, Comparison, Env, Ex};
+use super::expr::{ComparisonOp, RowEnv, Term, TypedTerm};
 use super::query::{Budget, Ctes, Planner, Query};
-use super::scope::{Column, Scope, spelled};
+use super::scope::{Scope, ScopeColumn, spelled};
 use super::select::conjuncts;
 use super::trust::Unjudged;
-use super::value::{Type, Value, key_of};
+use super::value::{Scalar, ScalarType, key_of};
 
-/// What rows come from.
-pub enum From {
-    Rows(Rc<Vec<Row>>),
-    /// A query, and how many queries outwards its own is.
+/// A source of rows in FROM.
+pub enum FromItem {
+    Rows(Rc<Vec<ScalarRow>>),
+    /// A query, and the number of queries between it and the one that it is bound in.
     Query(Rc<Query>, usize),
-    /// A query for each row of what stands to the left.
+    /// A query that is evaluated for each row to its left.
     Lateral(Rc<Query>),
-    Join(Box<Join>),
+    Join(Box<FromJoin>),
 }
 
-/// Two sides that meet.
-pub struct Join {
-    left: From,
-    right: From,
+/// A join of two sides.
+pub struct FromJoin {
+    left: FromItem,
+    right: FromItem,
     widths: [usize; 2],
     keeps: [bool; 2],
-    /// What must be equal, of the left side's rows and of the right's.
-    keys: Vec<(Ex, Ex)>,
-    /// What else must be true, of both.
-    on: Vec<Ex>,
-    /// Columns that USING merges, of both; they stand in front.
-    merged: Vec<Ex>,
+    /// Pairs of terms that must be equal: one over rows of the left side, one over rows of the right.
+    keys: Vec<(Term, Term)>,
+    /// The other conditions, over the joined row.
+    on: Vec<Term>,
+    /// Columns that USING merges, over the joined row; they come first in the result.
+    merged: Vec<Term>,
     budget: Budget,
-    memo: RefCell<Option<Rc<Vec<Row>>>>,
+    memo: RefCell<Option<Rc<Vec<ScalarRow>>>>,
 }
 
-/// The place that names are looked up in while FROM is read.
-pub struct Around<'a> {
+/// The context in which FROM is bound.
+pub struct FromContext<'a> {
     pub parent: Option<&'a Scope<'a>>,
     pub ctes: &'a Ctes,
     pub depth: usize,
-    /// What stands to the left, which LATERAL sees.
-    pub left: &'a [Column],
+    /// The columns to the left, which LATERAL can use.
+    pub left: &'a [ScopeColumn],
 }
 
-type Made = (From, Vec<Column>);
+type FactorAndColumns = (FromItem, Vec<ScopeColumn>);
 
 impl Planner<'_> {
-    /// A table with what is joined to it.
-    pub fn from(&self, ast: &TableWithJoins, around: &Around<'_>) -> Result<Made, Unjudged> {
+    /// Binds a table with the joins that follow it.
+    pub fn from(&self, ast: &TableWithJoins, around: &FromContext<'_>) -> Result<FactorAndColumns, Unjudged> {
         let (mut from, mut columns) = self.factor(&ast.relation, around)?;
-        if matches!(from, From::Lateral(_)) && !ast.joins.is_empty() {
+        if matches!(from, FromItem::Lateral(_)) && !ast.joins.is_empty() {
             return Err(Unjudged::construct("LATERAL to the left of a join"));
         }
         for join in &ast.joins {
@@ -77,13 +77,13 @@ impl Planner<'_> {
                     }));
                 }
             };
-            let seen: Vec<Column> = around.left.iter().chain(&columns).cloned().collect();
-            let lateral = Around {
+            let seen: Vec<ScopeColumn> = around.left.iter().chain(&columns).cloned().collect();
+            let lateral = FromContext {
                 left: if around.left.is_empty() { &columns } else { &seen },
                 ..*around
             };
             let (right, right_columns) = self.factor(&join.relation, &lateral)?;
-            if matches!(right, From::Lateral(_)) && (keeps[1] || !around.left.is_empty()) {
+            if matches!(right, FromItem::Lateral(_)) && (keeps[1] || !around.left.is_empty()) {
                 return Err(Unjudged::construct("LATERAL in such a join"));
             }
             (from, columns) = self.join((from, columns), (right, right_columns), keeps, constraint, around)?;
@@ -91,7 +91,7 @@ impl Planner<'_> {
         Ok((from, columns))
     }
 
-    fn factor(&self, ast: &TableFactor, around: &Around<'_>) -> Result<Made, Unjudged> {
+    fn factor(&self, ast: &TableFactor, around: &FromContext<'_>) -> Result<FactorAndColumns, Unjudged> {
         match ast {
             TableFactor::Table {
                 name,
@@ -112,18 +112,18 @@ impl Planner<'_> {
                             .iter()
                             .map(|column| (column.name.clone(), column.of.clone()));
                         (
-                            From::Query(query.clone(), around.depth - query.depth()),
+                            FromItem::Query(query.clone(), around.depth - query.depth()),
                             columns.collect(),
                         )
                     }
                     None => {
                         let source = (self.source)(&known)?;
-                        (From::Rows(source.rows.clone()), source.columns.clone())
+                        (FromItem::Rows(source.rows.clone()), source.columns.clone())
                     }
                 };
-                let columns: Vec<Column> = columns
+                let columns: Vec<ScopeColumn> = columns
                     .into_iter()
-                    .map(|(name, of): (String, Type)| Column {
+                    .map(|(name, of): (String, ScalarType)| ScopeColumn {
                         table: Some(table.clone()),
                         name,
                         of,
@@ -151,16 +151,17 @@ impl Planner<'_> {
                 let mut beside = BTreeSet::new();
                 query.columns(around.depth, &mut beside);
                 Ok(match (*lateral, beside.is_empty()) {
-                    // It stands a query deeper, and is within the row at hand whatever that is.
-                    (true, _) => (From::Lateral(query), columns),
-                    (false, _) => (From::Query(query, 0), columns),
+                    // A LATERAL query is one query deeper, and is evaluated within the row to its left, whatever that
+                    // row is.
+                    (true, _) => (FromItem::Lateral(query), columns),
+                    (false, _) => (FromItem::Query(query, 0), columns),
                 })
             }
             TableFactor::NestedJoin {
                 table_with_joins,
                 alias,
             } => {
-                let (from, columns) = self.from(table_with_joins, &Around { left: &[], ..*around })?;
+                let (from, columns) = self.from(table_with_joins, &FromContext { left: &[], ..*around })?;
                 match alias {
                     None => Ok((from, columns)),
                     Some(_) => Err(Unjudged::construct("a name for joined tables")),
@@ -175,12 +176,12 @@ impl Planner<'_> {
 
     fn join(
         &self,
-        (left, left_columns): Made,
-        (right, right_columns): Made,
+        (left, left_columns): FactorAndColumns,
+        (right, right_columns): FactorAndColumns,
         keeps: [bool; 2],
         constraint: Option<&JoinConstraint>,
-        around: &Around<'_>,
-    ) -> Result<Made, Unjudged> {
+        around: &FromContext<'_>,
+    ) -> Result<FactorAndColumns, Unjudged> {
         let widths = [left_columns.len(), right_columns.len()];
         let names: Vec<String> = match constraint {
             Some(JoinConstraint::Using(names)) => names.iter().map(last_part).collect(),
@@ -191,31 +192,31 @@ impl Planner<'_> {
             }
             _ => vec![],
         };
-        let mut columns: Vec<Column> = left_columns.iter().chain(&right_columns).cloned().collect();
+        let mut columns: Vec<ScopeColumn> = left_columns.iter().chain(&right_columns).cloned().collect();
         let (mut keys, mut on, mut merged, mut merged_columns) = (vec![], vec![], vec![], vec![]);
         for name in names {
-            let find = |columns: &[Column]| {
+            let find = |columns: &[ScopeColumn]| {
                 let mut found = (0..columns.len()).filter(|at| columns[*at].open && columns[*at].name == name);
                 let first = found.next().filter(|_| found.next().is_none());
                 first.ok_or_else(|| Unjudged::Name(name.clone()))
             };
             let (at_left, at_right) = (find(&left_columns)?, find(&right_columns)?);
-            let of_left = Bound::new(Ex::Column(at_left), left_columns[at_left].of.clone());
-            let of_right = Bound::new(Ex::Column(at_right), right_columns[at_right].of.clone());
+            let of_left = TypedTerm::new(Term::Column(at_left), left_columns[at_left].of.clone());
+            let of_right = TypedTerm::new(Term::Column(at_right), right_columns[at_right].of.clone());
             let of = meet([&of_left, &of_right])?;
-            let key_type = |bound: Bound| comparable(bound, &of);
+            let key_type = |bound: TypedTerm| comparable(bound, &of);
             keys.push((key_type(of_left.clone())?, key_type(of_right.clone())?));
-            let behind = Bound::new(Ex::Column(widths[0] + at_right), of_right.of);
+            let behind = TypedTerm::new(Term::Column(widths[0] + at_right), of_right.of);
             let (value, of) = match keeps {
                 [true, true] => {
                     let both = vec![converted(of_left, &of)?, converted(behind, &of)?];
-                    (Ex::Coalesce(both), of)
+                    (Term::Coalesce(both), of)
                 }
                 [false, true] => (behind.ex, behind.of),
                 _ => (of_left.ex, of_left.of),
             };
             merged.push(value);
-            merged_columns.push(Column {
+            merged_columns.push(ScopeColumn {
                 table: None,
                 name,
                 of,
@@ -251,7 +252,7 @@ impl Planner<'_> {
         }
         let columns = merged_columns.into_iter().chain(columns).collect();
         let budget = self.budget.clone();
-        let join = Join {
+        let join = FromJoin {
             left,
             right,
             widths,
@@ -262,16 +263,17 @@ impl Planner<'_> {
             budget,
             memo: RefCell::default(),
         };
-        Ok((From::Join(Box::new(join)), columns))
+        Ok((FromItem::Join(Box::new(join)), columns))
     }
 }
 
-/// An equality of a left side's rows with a right side's, whose columns begin at `width`; else the condition as it is.
-fn halves(ex: Ex, depth: usize, width: usize) -> Result<(Ex, Ex), Ex> {
-    let Ex::Compare(Comparison::Equal, a, b) = &ex else {
+/// Splits an equality into a term over the left side's rows and one over the right side's, whose columns begin at
+/// `width`. Returns any other condition unchanged, as the error.
+fn halves(ex: Term, depth: usize, width: usize) -> Result<(Term, Term), Term> {
+    let Term::Compare(ComparisonOp::Equal, a, b) = &ex else {
         return Err(ex);
     };
-    let side = |ex: &Ex| {
+    let side = |ex: &Term| {
         let mut columns = BTreeSet::new();
         let plain = ex.columns(depth, &mut columns) && !ex.is_outer() && !columns.is_empty();
         match plain {
@@ -295,8 +297,8 @@ fn last_part(name: &ObjectName) -> String {
         .unwrap_or_default()
 }
 
-/// Columns under the name that FROM gives their table.
-fn renamed(mut columns: Vec<Column>, alias: Option<&TableAlias>) -> Result<Vec<Column>, Unjudged> {
+/// The columns under the names that an alias in FROM gives them.
+fn renamed(mut columns: Vec<ScopeColumn>, alias: Option<&TableAlias>) -> Result<Vec<ScopeColumn>, Unjudged> {
     let Some(alias) = alias else {
         return Ok(columns);
     };
@@ -313,37 +315,37 @@ fn renamed(mut columns: Vec<Column>, alias: Option<&TableAlias>) -> Result<Vec<C
     Ok(columns)
 }
 
-impl From {
-    /// Whether its rows depend on a row of a query around.
+impl FromItem {
+    /// Whether its rows depend on a row of an enclosing query.
     pub fn is_correlated(&self) -> bool {
         match self {
-            From::Rows(_) => false,
-            From::Query(query, _) | From::Lateral(query) => query.is_correlated(),
-            From::Join(join) => {
-                let beside = |from: &From| !matches!(from, From::Lateral(_)) && from.is_correlated();
+            FromItem::Rows(_) => false,
+            FromItem::Query(query, _) | FromItem::Lateral(query) => query.is_correlated(),
+            FromItem::Join(join) => {
+                let beside = |from: &FromItem| !matches!(from, FromItem::Lateral(_)) && from.is_correlated();
                 let lateral = match &join.right {
-                    // Of the left side's rows it is made in any case.
-                    From::Lateral(query) => query.uses().iter().any(|(of, _)| *of + 1 < query.depth()),
+                    // It always depends on the left side's rows, which does not count.
+                    FromItem::Lateral(query) => query.uses().iter().any(|(of, _)| *of + 1 < query.depth()),
                     _ => false,
                 };
-                lateral || beside(&join.left) || beside(&join.right) || join.on.iter().any(Ex::is_outer)
+                lateral || beside(&join.left) || beside(&join.right) || join.on.iter().any(Term::is_outer)
             }
         }
     }
 
-    /// The rows; `parent` is the row of the query around the one that it stands in.
-    pub fn rows(&self, parent: Option<&Env<'_>>) -> Result<Rc<Vec<Row>>, Unjudged> {
+    /// Computes the rows; `parent` is the row of the query around the one that this FROM belongs to.
+    pub fn rows(&self, parent: Option<&RowEnv<'_>>) -> Result<Rc<Vec<ScalarRow>>, Unjudged> {
         match self {
-            From::Rows(rows) => Ok(rows.clone()),
-            From::Query(query, up) => {
+            FromItem::Rows(rows) => Ok(rows.clone()),
+            FromItem::Query(query, up) => {
                 let mut env = parent;
                 for _ in 0..*up {
                     env = env.and_then(|env| env.parent);
                 }
                 query.rows(env)
             }
-            From::Lateral(query) => query.rows(Some(&Env { row: &[], parent })),
-            From::Join(join) => {
+            FromItem::Lateral(query) => query.rows(Some(&RowEnv { row: &[], parent })),
+            FromItem::Join(join) => {
                 if let Some(known) = join.memo.borrow().as_ref() {
                     return Ok(known.clone());
                 }
@@ -357,27 +359,27 @@ impl From {
     }
 }
 
-impl Join {
-    fn rows(&self, parent: Option<&Env<'_>>) -> Result<Vec<Row>, Unjudged> {
+impl FromJoin {
+    fn rows(&self, parent: Option<&RowEnv<'_>>) -> Result<Vec<ScalarRow>, Unjudged> {
         let left = self.left.rows(parent)?;
         let all = match &self.right {
-            From::Lateral(_) => Rc::new(vec![]),
+            FromItem::Lateral(_) => Rc::new(vec![]),
             right => right.rows(parent)?,
         };
-        let (of_left, of_right): (Vec<&Ex>, Vec<&Ex>) = self.keys.iter().map(|(l, r)| (l, r)).unzip();
+        let (of_left, of_right): (Vec<&Term>, Vec<&Term>) = self.keys.iter().map(|(l, r)| (l, r)).unzip();
         let mut index: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
         for (at, row) in all.iter().enumerate() {
-            if let Some(key) = key(&of_right, &Env { row, parent })? {
+            if let Some(key) = key(&of_right, &RowEnv { row, parent })? {
                 index.entry(key).or_default().push(at);
             }
         }
-        let nulls = |width: usize| std::iter::repeat_n(Value::Null, width);
+        let nulls = |width: usize| std::iter::repeat_n(Scalar::Null, width);
         let mut met = vec![false; all.len()];
         let mut rows = Vec::new();
         for row in left.iter() {
-            let env = Env { row, parent };
+            let env = RowEnv { row, parent };
             let lateral = match &self.right {
-                From::Lateral(query) => Some(query.rows(Some(&env))?),
+                FromItem::Lateral(query) => Some(query.rows(Some(&env))?),
                 _ => None,
             };
             let candidates: Vec<usize> = match (&lateral, key(&of_left, &env)?) {
@@ -389,14 +391,14 @@ impl Join {
             let mut is_met = false;
             for at in candidates {
                 let right = &lateral.as_ref().unwrap_or(&all)[at];
-                let both: Row = row.iter().chain(right).cloned().collect();
-                let env = Env { row: &both, parent };
+                let both: ScalarRow = row.iter().chain(right).cloned().collect();
+                let env = RowEnv { row: &both, parent };
                 let mut fits = true;
                 for condition in &self.on {
                     fits = fits && condition.eval(&env)?.is_true();
                 }
                 if let (true, true) = (lateral.is_some(), !self.keys.is_empty()) {
-                    let of_both = (key(&of_left, &env)?, key(&of_right, &Env { row: right, parent })?);
+                    let of_both = (key(&of_left, &env)?, key(&of_right, &RowEnv { row: right, parent })?);
                     fits = fits && matches!(of_both, (Some(a), Some(b)) if a == b);
                 }
                 if fits {
@@ -413,22 +415,26 @@ impl Join {
         }
         if self.keeps[1] {
             let alone = all.iter().zip(&met).filter(|(_, met)| !**met);
-            rows.extend(alone.map(|(row, _)| nulls(self.widths[0]).chain(row.iter().cloned()).collect::<Row>()));
+            rows.extend(alone.map(|(row, _)| nulls(self.widths[0]).chain(row.iter().cloned()).collect::<ScalarRow>()));
         }
         if self.merged.is_empty() {
             return Ok(rows);
         }
-        let with_merged = |both: Row| {
-            let env = Env { row: &both, parent };
-            let merged = self.merged.iter().map(|ex| ex.eval(&env)).collect::<Result<Row, _>>()?;
+        let with_merged = |both: ScalarRow| {
+            let env = RowEnv { row: &both, parent };
+            let merged = self
+                .merged
+                .iter()
+                .map(|ex| ex.eval(&env))
+                .collect::<Result<ScalarRow, _>>()?;
             Ok(merged.into_iter().chain(both).collect())
         };
         rows.into_iter().map(with_merged).collect()
     }
 }
 
-/// The bytes of what must be equal; none if one is NULL.
-pub fn key(all: &[&Ex], env: &Env<'_>) -> Result<Option<Vec<u8>>, Unjudged> {
+/// The key bytes of the values that must be equal; none if one is NULL.
+pub fn key(all: &[&Term], env: &RowEnv<'_>) -> Result<Option<Vec<u8>>, Unjudged> {
     let values = all.iter().map(|ex| ex.eval(env)).collect::<Result<Vec<_>, _>>()?;
-    Ok((!values.iter().any(Value::is_null)).then(|| key_of(&values)))
+    Ok((!values.iter().any(Scalar::is_null)).then(|| key_of(&values)))
 }

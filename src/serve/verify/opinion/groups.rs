@@ -1,28 +1,28 @@
-//! GROUP BY, with GROUPING SETS, ROLLUP and CUBE, and HAVING.
+//! GROUP BY with GROUPING SETS, ROLLUP and CUBE, and HAVING.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr, Query, Visit, Visitor};
 
-use super::aggregate::{self, Arguments, Call};
-use super::arrow::Row;
+use super::aggregate::{self, AggregateEval, Arguments};
+use super::arrow::ScalarRow;
 use super::bind::shape;
-use super::expr::{Env, Ex};
+use super::expr::{RowEnv, Term};
 use super::scope::Scope;
 use super::trust::Unjudged;
-use super::value::{Value, key_of};
+use super::value::{Scalar, key_of};
 
 /// How rows are grouped.
 pub struct Grouping {
-    pub by: Vec<Ex>,
-    /// Which of them each grouping set has.
+    pub by: Vec<Term>,
+    /// For each grouping set, which of the expressions it contains.
     pub sets: Vec<Vec<bool>>,
-    pub calls: Vec<Call>,
-    pub having: Option<Ex>,
+    pub calls: Vec<AggregateEval>,
+    pub having: Option<Term>,
 }
 
-/// Whether an expression has an aggregate of its own query.
+/// Whether an expression has an aggregate that belongs to its own query.
 pub fn has_aggregates(expr: &Expr) -> bool {
     struct Aggregates(usize);
     impl Visitor for Aggregates {
@@ -53,7 +53,7 @@ pub fn has_aggregates(expr: &Expr) -> bool {
     expr.visit(&mut Aggregates(0)).is_break()
 }
 
-/// The expressions of GROUP BY, and which of them each grouping set has.
+/// The expressions of GROUP BY, and for each grouping set which of them it contains.
 pub fn elements(
     by: &[Expr],
     meant: &dyn Fn(&Expr) -> Expr,
@@ -119,13 +119,13 @@ fn flat(all: &[Expr], place: &mut dyn FnMut(&Expr) -> usize) -> Vec<usize> {
 }
 
 impl Grouping {
-    /// A row for each group: what it is grouped by, then its aggregates.
-    pub fn rows(&self, rows: &[Row], parent: Option<&Env<'_>>) -> Result<Vec<Row>, Unjudged> {
-        let mut keys: Vec<Row> = Vec::with_capacity(rows.len());
+    /// Computes a row for each group: the values that it is grouped by, then its aggregates.
+    pub fn rows(&self, rows: &[ScalarRow], parent: Option<&RowEnv<'_>>) -> Result<Vec<ScalarRow>, Unjudged> {
+        let mut keys: Vec<ScalarRow> = Vec::with_capacity(rows.len());
         let mut given: Vec<Vec<Option<Arguments>>> =
             self.calls.iter().map(|_| Vec::with_capacity(rows.len())).collect();
         for row in rows {
-            let env = Env { row, parent };
+            let env = RowEnv { row, parent };
             keys.push(self.by.iter().map(|ex| ex.eval(&env)).collect::<Result<_, _>>()?);
             for (call, given) in self.calls.iter().zip(&mut given) {
                 given.push(call.arguments(&env)?);
@@ -133,18 +133,18 @@ impl Grouping {
         }
         let mut made = vec![];
         for set in &self.sets {
-            let masked = |key: &Row| -> Row {
+            let masked = |key: &ScalarRow| -> ScalarRow {
                 let parts = key.iter().zip(set);
                 parts
-                    .map(|(value, is_in)| if *is_in { value.clone() } else { Value::Null })
+                    .map(|(value, is_in)| if *is_in { value.clone() } else { Scalar::Null })
                     .collect()
             };
             let mut groups: HashMap<Vec<u8>, usize> = HashMap::new();
-            let mut members: Vec<(Row, Vec<usize>)> = vec![];
-            // A group of all rows is there over no rows, too.
+            let mut members: Vec<(ScalarRow, Vec<usize>)> = vec![];
+            // The group of all rows exists even without rows.
             if !set.contains(&true) {
-                groups.insert(key_of(&masked(&vec![Value::Null; set.len()])), 0);
-                members.push((vec![Value::Null; set.len()], vec![]));
+                groups.insert(key_of(&masked(&vec![Scalar::Null; set.len()])), 0);
+                members.push((vec![Scalar::Null; set.len()], vec![]));
             }
             for (at, key) in keys.iter().enumerate() {
                 let key = masked(key);
@@ -159,7 +159,7 @@ impl Grouping {
                     row.push(call.fold(members.iter().filter_map(|at| given[*at].as_ref()).collect())?);
                 }
                 let fits = match &self.having {
-                    Some(having) => having.eval(&Env { row: &row, parent })?.is_true(),
+                    Some(having) => having.eval(&RowEnv { row: &row, parent })?.is_true(),
                     None => true,
                 };
                 if fits {

@@ -1,35 +1,35 @@
-//! The tables of FROM, joined by the conditions of WHERE.
+//! Joins the tables of FROM by the conditions of WHERE.
 //!
-//! What they yield is what the product of all tables yields that fits all conditions. To get there, a table is filtered by
-//! the conditions on it alone; tables come in such an order that one meets those before it by an equality, where there is
-//! one; and its rows are looked up by that. Conditions with subqueries come last.
+//! The result is the product of all tables, filtered by all conditions. To compute it, each table is filtered by the
+//! conditions on it alone. The tables are joined in an order in which, if possible, each is linked to earlier ones by
+//! an equality, which then looks up its rows. Conditions with subqueries come last.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::arrow::Row;
-use super::expr::{Comparison, Env, Ex};
-use super::from::{From, key};
+use super::arrow::ScalarRow;
+use super::expr::{ComparisonOp, RowEnv, Term};
+use super::from::{FromItem, key};
 use super::query::Budget;
 use super::trust::Unjudged;
-use super::value::Value;
+use super::value::Scalar;
 
-/// A table, query or join of FROM, and which columns of the rows at hand are its own.
+/// A table, query or join of FROM, and its columns' range in the joined row.
 pub struct Item {
-    from: From,
+    from: FromItem,
     first: usize,
     width: usize,
-    /// Its rows that fit the conditions on it alone, with all columns of the rows at hand.
-    rows: RefCell<Option<Rc<Vec<Row>>>>,
-    /// Where its rows are, by the conditions that look them up.
+    /// The rows that meet the conditions on this table alone, as joined rows in which the other columns are NULL.
+    rows: RefCell<Option<Rc<Vec<ScalarRow>>>>,
+    /// Indexes of its rows, by the conditions that look them up.
     found: RefCell<HashMap<Vec<usize>, Rc<Index>>>,
 }
 
 type Index = HashMap<Vec<u8>, Vec<usize>>;
 
-/// All of FROM and WHERE.
-pub struct Joined {
+/// FROM and WHERE of a query.
+pub struct JoinedFrom {
     items: Vec<Item>,
     width: usize,
     conditions: Vec<Condition>,
@@ -37,18 +37,18 @@ pub struct Joined {
 }
 
 struct Condition {
-    ex: Ex,
+    ex: Term,
     columns: BTreeSet<usize>,
-    /// Whether it has no subquery.
+    /// Whether the condition has no subquery.
     plain: bool,
     outer: bool,
-    /// Both sides of an equality, with their columns.
-    equality: Option<[(Ex, BTreeSet<usize>); 2]>,
+    /// The two sides of an equality, each with its columns.
+    equality: Option<[(Term, BTreeSet<usize>); 2]>,
 }
 
 impl Item {
-    /// One whose columns begin there.
-    pub fn new(from: From, first: usize, width: usize) -> Item {
+    /// An item whose columns begin at `first`.
+    pub fn new(from: FromItem, first: usize, width: usize) -> Item {
         Item {
             from,
             first,
@@ -65,15 +65,15 @@ impl Item {
     }
 }
 
-impl Joined {
-    /// These tables under these conditions; `depth` is that of the query.
-    pub fn new(items: Vec<Item>, width: usize, conditions: Vec<Ex>, depth: usize, budget: Budget) -> Joined {
+impl JoinedFrom {
+    /// Prepares these tables under these conditions; `depth` is the depth of the query.
+    pub fn new(items: Vec<Item>, width: usize, conditions: Vec<Term>, depth: usize, budget: Budget) -> JoinedFrom {
         let conditions = conditions.into_iter().map(|ex| {
             let mut columns = BTreeSet::new();
             let plain = ex.columns(depth, &mut columns);
             let equality = match &ex {
-                Ex::Compare(Comparison::Equal, left, right) if plain => {
-                    let side = |ex: &Ex| {
+                Term::Compare(ComparisonOp::Equal, left, right) if plain => {
+                    let side = |ex: &Term| {
                         let mut columns = BTreeSet::new();
                         ex.columns(depth, &mut columns);
                         (ex.clone(), columns)
@@ -90,7 +90,7 @@ impl Joined {
                 equality,
             }
         });
-        Joined {
+        JoinedFrom {
             items,
             width,
             conditions: conditions.collect(),
@@ -98,13 +98,13 @@ impl Joined {
         }
     }
 
-    /// The rows that fit.
-    pub fn rows(&self, parent: Option<&Env<'_>>) -> Result<Vec<Row>, Unjudged> {
-        let mut rows = vec![vec![Value::Null; self.width]];
+    /// The joined rows that meet all conditions.
+    pub fn rows(&self, parent: Option<&RowEnv<'_>>) -> Result<Vec<ScalarRow>, Unjudged> {
+        let mut rows = vec![vec![Scalar::Null; self.width]];
         let mut done = vec![false; self.conditions.len()];
         let mut seen: BTreeSet<usize> = BTreeSet::new();
         let mut left: Vec<usize> = (0..self.items.len()).collect();
-        let in_order = self.items.iter().any(|item| matches!(item.from, From::Lateral(_)));
+        let in_order = self.items.iter().any(|item| matches!(item.from, FromItem::Lateral(_)));
         while !left.is_empty() {
             let meets = |n: &usize| !self.keys(*n, &seen, &done).is_empty();
             let next = if in_order { None } else { left.iter().position(meets) };
@@ -117,7 +117,7 @@ impl Joined {
             let item = &self.items[n];
             seen.extend(item.first..item.first + item.width);
             for (at, condition) in self.conditions.iter().enumerate() {
-                // Those on one table alone were seen to, unless that is made for each row.
+                // Conditions on this table alone have been applied, unless the table is computed for each row.
                 let alone = item.has(&condition.columns)
                     && !condition.columns.is_empty()
                     && self.is_kept(n)
@@ -138,14 +138,14 @@ impl Joined {
         Ok(rows)
     }
 
-    /// Whether a table's rows are the same for all rows of the queries around.
+    /// Whether a table's rows are the same for all rows of the enclosing queries.
     fn is_kept(&self, n: usize) -> bool {
         !self.items[n].from.is_correlated()
     }
 
-    /// The equalities that join table `n` to the columns that are known so far, or to constants. Of each: which condition it is,
-    /// its side over what is known, and its side over the table.
-    fn keys(&self, n: usize, seen: &BTreeSet<usize>, done: &[bool]) -> Vec<(usize, &Ex, &Ex)> {
+    /// The equalities that link table `n` to the columns known so far, or to constants. For each: the condition's
+    /// index, its side over known columns, and its side over the table.
+    fn keys(&self, n: usize, seen: &BTreeSet<usize>, done: &[bool]) -> Vec<(usize, &Term, &Term)> {
         let item = &self.items[n];
         let mut keys = vec![];
         for (at, condition) in self.conditions.iter().enumerate().filter(|(at, _)| !done[*at]) {
@@ -164,28 +164,28 @@ impl Joined {
         keys
     }
 
-    /// The rows beside those of one more table.
+    /// Joins the rows with one more table.
     fn joined(
         &self,
         n: usize,
-        rows: Vec<Row>,
-        keys: &[(usize, &Ex, &Ex)],
-        parent: Option<&Env<'_>>,
-    ) -> Result<Vec<Row>, Unjudged> {
+        rows: Vec<ScalarRow>,
+        keys: &[(usize, &Term, &Term)],
+        parent: Option<&RowEnv<'_>>,
+    ) -> Result<Vec<ScalarRow>, Unjudged> {
         let item = &self.items[n];
-        let place = |row: &Row, own: &[Value]| {
+        let place = |row: &ScalarRow, own: &[Scalar]| {
             let mut row = row.clone();
             row[item.first..item.first + item.width].clone_from_slice(own);
             row
         };
         let mut made = vec![];
-        if let From::Lateral(query) = &item.from {
+        if let FromItem::Lateral(query) = &item.from {
             for row in &rows {
-                let beside = query.rows(Some(&Env { row, parent }))?;
+                let beside = query.rows(Some(&RowEnv { row, parent }))?;
                 self.budget.spend(beside.len() + 1)?;
                 made.extend(beside.iter().map(|own| place(row, own)));
             }
-            // Its equalities are conditions of the rows then.
+            // Without an index, these equalities are checked as conditions.
             for (condition, _, _) in keys {
                 fit(&mut made, &self.conditions[*condition].ex, parent)?;
             }
@@ -196,7 +196,7 @@ impl Joined {
             [] => None,
             keys => Some(self.index(n, &all, keys, parent)?),
         };
-        let known: Vec<&Ex> = keys.iter().map(|(_, known, _)| *known).collect();
+        let known: Vec<&Term> = keys.iter().map(|(_, known, _)| *known).collect();
         for row in &rows {
             let own = |at: usize| &all[at][item.first..item.first + item.width];
             match &index {
@@ -205,7 +205,7 @@ impl Joined {
                     made.extend((0..all.len()).map(|at| place(row, own(at))));
                 }
                 Some(index) => {
-                    let Some(key) = key(&known, &Env { row, parent })? else {
+                    let Some(key) = key(&known, &RowEnv { row, parent })? else {
                         continue;
                     };
                     let found = index.get(&key).map(Vec::as_slice).unwrap_or_default();
@@ -217,20 +217,20 @@ impl Joined {
         Ok(made)
     }
 
-    /// A table's rows that fit the conditions on it alone.
-    fn all(&self, n: usize, parent: Option<&Env<'_>>) -> Result<Rc<Vec<Row>>, Unjudged> {
+    /// The table's rows that meet the conditions on it alone.
+    fn all(&self, n: usize, parent: Option<&RowEnv<'_>>) -> Result<Rc<Vec<ScalarRow>>, Unjudged> {
         let item = &self.items[n];
         if let Some(known) = item.rows.borrow().as_ref() {
             return Ok(known.clone());
         }
         let own = item.from.rows(parent)?;
         self.budget.spend(own.len())?;
-        let wide = |own: &Row| {
-            let mut row = vec![Value::Null; self.width];
+        let wide = |own: &ScalarRow| {
+            let mut row = vec![Scalar::Null; self.width];
             row[item.first..item.first + item.width].clone_from_slice(own);
             row
         };
-        let mut rows: Vec<Row> = own.iter().map(wide).collect();
+        let mut rows: Vec<ScalarRow> = own.iter().map(wide).collect();
         if !self.is_kept(n) {
             return Ok(Rc::new(rows));
         }
@@ -247,18 +247,18 @@ impl Joined {
     fn index(
         &self,
         n: usize,
-        all: &[Row],
-        keys: &[(usize, &Ex, &Ex)],
-        parent: Option<&Env<'_>>,
+        all: &[ScalarRow],
+        keys: &[(usize, &Term, &Term)],
+        parent: Option<&RowEnv<'_>>,
     ) -> Result<Rc<Index>, Unjudged> {
         let by: Vec<usize> = keys.iter().map(|(condition, _, _)| *condition).collect();
         if let Some(known) = self.items[n].found.borrow().get(&by) {
             return Ok(known.clone());
         }
-        let own: Vec<&Ex> = keys.iter().map(|(_, _, own)| *own).collect();
+        let own: Vec<&Term> = keys.iter().map(|(_, _, own)| *own).collect();
         let mut index = Index::new();
         for (at, row) in all.iter().enumerate() {
-            if let Some(key) = key(&own, &Env { row, parent })? {
+            if let Some(key) = key(&own, &RowEnv { row, parent })? {
                 index.entry(key).or_default().push(at);
             }
         }
@@ -271,10 +271,10 @@ impl Joined {
 }
 
 /// Keeps the rows for which a condition is true.
-fn fit(rows: &mut Vec<Row>, condition: &Ex, parent: Option<&Env<'_>>) -> Result<(), Unjudged> {
+fn fit(rows: &mut Vec<ScalarRow>, condition: &Term, parent: Option<&RowEnv<'_>>) -> Result<(), Unjudged> {
     let mut kept = Vec::with_capacity(rows.len());
     for row in rows.drain(..) {
-        if condition.eval(&Env { row: &row, parent })?.is_true() {
+        if condition.eval(&RowEnv { row: &row, parent })?.is_true() {
             kept.push(row);
         }
     }

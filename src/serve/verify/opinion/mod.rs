@@ -1,27 +1,28 @@
-//! A second opinion on a table: its SQL, worked out as it is written by other code than the run's.
+//! A second opinion on a table: evaluates its SQL as written, with code that the run does not use.
 //!
 //! ```text
-//! SQL text --parser--> tree --bind.rs, select.rs, from.rs--> Query --query.rs, row by row--> rows     compared with the table
-//!                                    \-- trust.rs: what is not judged, with its reason
+//! SQL text --parser--> tree --bind.rs, select.rs, from.rs--> Query --query.rs, row by row--> rows, to compare
+//!                                    \-- trust.rs: constructs that are not judged, with the reason
 //! ```
 //!
-//! It follows the definition of SQL step by step, over single values with the types of `docs/sql.md`: a subquery is
-//! evaluated for each row that asks it, a condition in three-valued logic, a number digit by digit. There is no rewriting, no
-//! optimiser, no agreement on types by DataFusion, and no operator that keeps anything. What it shares with the run is little:
+//! It follows the definition of SQL step by step, over single values with the types of `docs/src/sql/supported.md`: a
+//! subquery is evaluated for each row that needs it, a condition in three-valued logic, a number digit by digit. There
+//! is no rewriting, no optimiser, no type coercion by DataFusion, and no operator with state. It shares little with
+//! the run:
 //!
-//! 1. the parser, but for operators that PostgreSQL's dialect of it binds otherwise, which are not judged; and the names of
-//!    TUMBLE, HOP and SESSION, which become plain SQL (`plan::written_query`);
-//! 2. functions of one row's values that are not written in [`functions`]; the report names those that a table calls;
-//! 3. the rows: an input's as the run decoded them, and those of a table that is read as they were recomputed. So a table is
-//!    judged by itself, and a fault is told of the table that has it.
+//! 1. the parser, except that operators which the parser's PostgreSQL dialect binds differently are not judged; and
+//!    the names of TUMBLE, HOP and SESSION, which become plain SQL (`plan::written_query`);
+//! 2. single-row functions that are not implemented in [`functions`]; the report names those that a table calls;
+//! 3. the rows: those of an input as the run decoded them, and those of a table that is read as they were recomputed.
+//!    So each table is judged by itself, and a fault is reported for the table that has it.
 //!
-//! Other ways would have been:
+//! The alternatives were:
 //!
-//! - DataFusion's planner with its own rules, over the SQL as it is written. It is wrong by itself in the very places that the
-//!   run rewrites (NOT IN beside OR, decimals beside literals, whole numbers that run over), so that its opinion would have to be
-//!   passed over wherever the run's rewriting might be wrong.
-//! - DataFusion's planner behind the run's agreement on types, with subqueries evaluated for each row. It answers more,
-//!   windows and all functions, but a decimal that is typed wrongly would be wrong in both.
+//! - DataFusion's planner with its own rules, over the SQL as written. It is wrong in just those places that the run
+//!   rewrites (NOT IN beside OR, decimals beside literals, integer overflow), so its opinion would have to be ignored
+//!   wherever the run's rewriting might be wrong.
+//! - DataFusion's planner after the run's type coercion, with subqueries evaluated for each row. It supports more, for
+//!   instance all windows and functions, but a decimal with a wrong type would be wrong in both.
 
 mod aggregate;
 mod arrow;
@@ -55,47 +56,47 @@ use ::arrow::array::RecordBatch;
 use ::arrow::datatypes::SchemaRef;
 
 use self::bind::Binder;
-use self::expr::{Env, Ex};
+use self::expr::{RowEnv, Term};
 use self::functions::Functions;
-use self::query::{Budget, Ctes, Planner, Source};
-use self::scope::{Column, Scope};
+use self::query::{Budget, Ctes, Planner, SourceRows};
+use self::scope::{Scope, ScopeColumn};
 pub use self::trust::Unjudged;
-use self::value::Type;
+use self::value::ScalarType;
 use super::Relation;
 use crate::contain::contain;
 use crate::definition::{OnViolation, Table};
 use crate::plan;
 use crate::repr::Epoch;
 
-/// Rows are computed one by one, up to so many in all.
+/// The most rows that are computed, one by one, for one table.
 const STEPS: usize = 50_000_000;
-/// Bytes that a value takes beside what it refers to, with its share of a row.
+/// Bytes of a value without the data that it refers to, including its share of a row.
 const CELL: usize = 64;
 
-/// What a table's SQL yields.
+/// The result of evaluating a table's SQL.
 pub struct Opinion {
-    /// The rows, in the table's types, less those that expectations drop.
+    /// The rows, in the table's types, without those that expectations drop.
     pub rows: RecordBatch,
-    /// Columns whose type is another one by the SQL: the column, and that type.
+    /// Columns whose type differs by the SQL: the column, and the type by the SQL.
     pub types: Vec<(String, String)>,
     /// The run's functions that were called.
     pub shared: Vec<String>,
 }
 
-/// Bytes of SQL above which a statement is not judged: programs write chains of operators that are too deep to be walked.
+/// SQL with more bytes is not judged: programs generate chains of operators that are too deep for recursion.
 const LONGEST: usize = 16 << 10;
 
-/// Works a table out.
+/// A table to evaluate.
 pub struct Question<'a> {
-    /// The table.
+    /// The table's definition.
     pub table: &'a Table,
-    /// Its columns, as the run keeps them.
+    /// The table's columns, as the run keeps them.
     pub schema: &'a SchemaRef,
-    /// The time of `now()`.
+    /// The value of `now()`.
     pub epoch: Epoch,
-    /// How many bytes its rows may take.
+    /// The most bytes that rows may take.
     pub memory: u64,
-    /// The rows of inputs and tables.
+    /// Returns the rows of an input or table by its name.
     pub relation: &'a dyn Fn(&str) -> Option<&'a Relation>,
 }
 
@@ -115,10 +116,10 @@ impl Question<'_> {
             return Err(Unjudged::Reading);
         }
         let memory = Budget::new(usize::try_from(self.memory).unwrap_or(usize::MAX));
-        let source = |name: &str| -> Result<Rc<Source>, Unjudged> {
+        let source = |name: &str| -> Result<Rc<SourceRows>, Unjudged> {
             let relation = (self.relation)(name).ok_or_else(|| Unjudged::Name(name.to_string()))?;
             let fields = relation.schema.fields().iter();
-            let columns: Vec<(String, Type)> = fields
+            let columns: Vec<(String, ScalarType)> = fields
                 .map(|f| (f.name().clone(), arrow::type_of(f.data_type())))
                 .collect();
             let cells: usize = relation
@@ -129,7 +130,7 @@ impl Question<'_> {
             let bytes: usize = relation.rows.iter().map(RecordBatch::get_array_memory_size).sum();
             memory.spend(cells.saturating_mul(CELL).saturating_add(bytes))?;
             let rows = Rc::new(arrow::rows(&relation.rows)?);
-            Ok(Rc::new(Source { columns, rows }))
+            Ok(Rc::new(SourceRows { columns, rows }))
         };
         let planner = Planner {
             source: &source,
@@ -147,11 +148,11 @@ impl Question<'_> {
         for (column, field) in query.columns.iter().zip(fields) {
             let kept = arrow::type_of(field.data_type());
             if column.of != kept
-                && column.of != Type::Null
-                // How wide a whole number is kept, SQL leaves open.
+                && column.of != ScalarType::Null
+                // SQL leaves open how wide a whole number is stored.
                 && !matches!(
                     (&column.of, &kept),
-                    (Type::Whole(_), Type::Whole(_)) | (Type::Int(_), Type::Int(_))
+                    (ScalarType::Arrow(_), ScalarType::Arrow(_)) | (ScalarType::Int(_), ScalarType::Int(_))
                 )
             {
                 types.push((field.name().clone(), column.of.name()));
@@ -171,11 +172,11 @@ impl Question<'_> {
         for condition in self.expectations(&planner)? {
             let mut kept = Vec::with_capacity(rows.len());
             for row in rows {
-                let env = Env {
+                let env = RowEnv {
                     row: &row,
                     parent: None,
                 };
-                if !matches!(condition.eval(&env)?, value::Value::Bool(false)) {
+                if !matches!(condition.eval(&env)?, value::Scalar::Bool(false)) {
                     kept.push(row);
                 }
             }
@@ -189,8 +190,8 @@ impl Question<'_> {
     }
 
     /// The conditions that drop rows, over the table's columns.
-    fn expectations(&self, planner: &Planner<'_>) -> Result<Vec<Ex>, Unjudged> {
-        let column = |field: &Arc<::arrow::datatypes::Field>| Column {
+    fn expectations(&self, planner: &Planner<'_>) -> Result<Vec<Term>, Unjudged> {
+        let column = |field: &Arc<::arrow::datatypes::Field>| ScopeColumn {
             table: None,
             name: field.name().clone(),
             of: arrow::type_of(field.data_type()),

@@ -1,20 +1,20 @@
-//! Arithmetic of numbers: exact, or a row that does not evaluate.
+//! Arithmetic of numbers: the result is exact, or the row does not evaluate.
 //!
-//! The rules are those of `docs/sql.md`, worked out on single values: a whole number fits its type; a sum of decimals has the
-//! digits of the one that has more, a product those of both, a quotient 16 behind the point at least; a double that is infinite,
-//! or 0, though its operands are not, is no answer.
+//! The rules are those of `docs/src/sql/supported.md`, for single values. A whole number must fit its type. A sum of
+//! decimals has the larger scale of its operands, a product the sum of both scales, a quotient a scale of at least 16.
+//! A double that becomes infinite, or 0, is an error unless an operand was.
 
 use super::trust::Unjudged;
-use super::value::{Type, Value};
+use super::value::{Scalar, ScalarType};
 
-/// Digits that a quotient has behind the point, at least.
+/// The least scale of a quotient.
 const BEHIND: u8 = 16;
-/// Digits that a decimal has at most.
+/// The most digits of a decimal.
 const MOST: u32 = 38;
 
 /// An operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arith {
+pub enum ArithmeticOp {
     Add,
     Subtract,
     Multiply,
@@ -23,105 +23,105 @@ pub enum Arith {
 }
 
 /// The type of `left op right`.
-pub fn outcome(op: Arith, left: &Type, right: &Type) -> Result<Type, Unjudged> {
+pub fn outcome(op: ArithmeticOp, left: &ScalarType, right: &ScalarType) -> Result<ScalarType, Unjudged> {
     Ok(match (left, right) {
-        (Type::Double, _) | (_, Type::Double) => Type::Double,
-        (Type::Null, Type::Null) => return Err(Unjudged::Types("arithmetic of NULLs".into())),
-        (Type::Null, other) | (other, Type::Null) => match other {
-            // Which digits a NULL has is not said.
-            Type::Number(_) => return Err(Unjudged::Types("arithmetic of NULL and a DECIMAL".into())),
+        (ScalarType::Double, _) | (_, ScalarType::Double) => ScalarType::Double,
+        (ScalarType::Null, ScalarType::Null) => return Err(Unjudged::Types("arithmetic of NULLs".into())),
+        (ScalarType::Null, other) | (other, ScalarType::Null) => match other {
+            // The scale of a NULL is not defined.
+            ScalarType::Number(_) => return Err(Unjudged::Types("arithmetic of NULL and a DECIMAL".into())),
             other => other.clone(),
         },
-        (Type::Int(a), Type::Int(b)) => Type::Int(*a.max(b)),
+        (ScalarType::Int(a), ScalarType::Int(b)) => ScalarType::Int(*a.max(b)),
         (left, right) => {
-            let scale = |of: &Type| match of {
-                Type::Number(scale) => *scale,
+            let scale = |of: &ScalarType| match of {
+                ScalarType::Number(scale) => *scale,
                 _ => 0,
             };
             let (a, b) = (scale(left), scale(right));
             let scale = match op {
-                Arith::Add | Arith::Subtract | Arith::Remainder => a.max(b),
-                Arith::Multiply => a + b,
-                Arith::Divide => a.max(b).max(BEHIND),
+                ArithmeticOp::Add | ArithmeticOp::Subtract | ArithmeticOp::Remainder => a.max(b),
+                ArithmeticOp::Multiply => a + b,
+                ArithmeticOp::Divide => a.max(b).max(BEHIND),
             };
-            // Products with more digits may be rounded, by what is in front of the point.
-            if scale > BEHIND && matches!(op, Arith::Multiply | Arith::Divide) {
+            // The run may round products with a larger scale, depending on the digits before the point.
+            if scale > BEHIND && matches!(op, ArithmeticOp::Multiply | ArithmeticOp::Divide) {
                 return Err(Unjudged::Digits);
             }
-            Type::Number(scale)
+            ScalarType::Number(scale)
         }
     })
 }
 
 /// Computes `left op right`, both not NULL.
-pub fn arith(op: Arith, of: &Type, left: &Value, right: &Value) -> Result<Value, Unjudged> {
+pub fn arith(op: ArithmeticOp, of: &ScalarType, left: &Scalar, right: &Scalar) -> Result<Scalar, Unjudged> {
     match of {
-        Type::Int(bits) => match (left, right) {
-            (Value::Int(a), Value::Int(b)) => whole(op, *bits, *a, *b),
+        ScalarType::Int(bits) => match (left, right) {
+            (Scalar::Int(a), Scalar::Int(b)) => whole(op, *bits, *a, *b),
             _ => Err(Unjudged::Types("arithmetic of what are no numbers".into())),
         },
-        Type::Double => double(op, to_double(left)?, to_double(right)?),
-        Type::Number(scale) => decimal(op, *scale, left, right),
+        ScalarType::Double => double(op, to_double(left)?, to_double(right)?),
+        ScalarType::Number(scale) => decimal(op, *scale, left, right),
         _ => Err(Unjudged::Types("arithmetic of what are no numbers".into())),
     }
 }
 
-fn whole(op: Arith, bits: u8, a: i64, b: i64) -> Result<Value, Unjudged> {
+fn whole(op: ArithmeticOp, bits: u8, a: i64, b: i64) -> Result<Scalar, Unjudged> {
     let (a, b) = (i128::from(a), i128::from(b));
-    if b == 0 && matches!(op, Arith::Divide | Arith::Remainder) {
+    if b == 0 && matches!(op, ArithmeticOp::Divide | ArithmeticOp::Remainder) {
         return Err(Unjudged::row("a division by zero"));
     }
     let n = match op {
-        Arith::Add => a + b,
-        Arith::Subtract => a - b,
-        Arith::Multiply => a * b,
-        Arith::Divide => a / b,
-        Arith::Remainder => a % b,
+        ArithmeticOp::Add => a + b,
+        ArithmeticOp::Subtract => a - b,
+        ArithmeticOp::Multiply => a * b,
+        ArithmeticOp::Divide => a / b,
+        ArithmeticOp::Remainder => a % b,
     };
     fitting(n, bits)
 }
 
-/// A whole number of so many bits.
-pub fn fitting(n: i128, bits: u8) -> Result<Value, Unjudged> {
+/// A whole number that must fit so many bits.
+pub fn fitting(n: i128, bits: u8) -> Result<Scalar, Unjudged> {
     let most = (1i128 << (bits - 1)) - 1;
     match (-most - 1..=most).contains(&n) {
-        true => Ok(Value::Int(n as i64)),
+        true => Ok(Scalar::Int(n as i64)),
         false => Err(Unjudged::row("a whole number does not fit its type")),
     }
 }
 
-fn double(op: Arith, a: f64, b: f64) -> Result<Value, Unjudged> {
-    if b == 0.0 && matches!(op, Arith::Divide | Arith::Remainder) {
+fn double(op: ArithmeticOp, a: f64, b: f64) -> Result<Scalar, Unjudged> {
+    if b == 0.0 && matches!(op, ArithmeticOp::Divide | ArithmeticOp::Remainder) {
         return Err(Unjudged::row("a division by zero"));
     }
     let x = match op {
-        Arith::Add => a + b,
-        Arith::Subtract => a - b,
-        Arith::Multiply => a * b,
-        Arith::Divide => a / b,
-        Arith::Remainder => a % b,
+        ArithmeticOp::Add => a + b,
+        ArithmeticOp::Subtract => a - b,
+        ArithmeticOp::Multiply => a * b,
+        ArithmeticOp::Divide => a / b,
+        ArithmeticOp::Remainder => a % b,
     };
-    let lost = x == 0.0 && a != 0.0 && b != 0.0 && matches!(op, Arith::Multiply)
-        || x == 0.0 && a != 0.0 && b.is_finite() && matches!(op, Arith::Divide);
+    let lost = x == 0.0 && a != 0.0 && b != 0.0 && matches!(op, ArithmeticOp::Multiply)
+        || x == 0.0 && a != 0.0 && b.is_finite() && matches!(op, ArithmeticOp::Divide);
     match lost || (x.is_infinite() && a.is_finite() && b.is_finite()) {
         true => Err(Unjudged::row("a DOUBLE beyond all that there are")),
-        false => Ok(Value::Double(x + 0.0)),
+        false => Ok(Scalar::Double(x + 0.0)),
     }
 }
 
-fn decimal(op: Arith, scale: u8, left: &Value, right: &Value) -> Result<Value, Unjudged> {
+fn decimal(op: ArithmeticOp, scale: u8, left: &Scalar, right: &Scalar) -> Result<Scalar, Unjudged> {
     let not = || Unjudged::Types("arithmetic of what are no numbers".into());
     let (a, b) = (left.as_number().ok_or_else(not)?, right.as_number().ok_or_else(not)?);
-    if b.0 == 0 && matches!(op, Arith::Divide | Arith::Remainder) {
+    if b.0 == 0 && matches!(op, ArithmeticOp::Divide | ArithmeticOp::Remainder) {
         return Err(Unjudged::row("a division by zero"));
     }
     let exact = || -> Option<i128> {
         Some(match op {
-            Arith::Add => rescaled(a, scale)?.checked_add(rescaled(b, scale)?)?,
-            Arith::Subtract => rescaled(a, scale)?.checked_sub(rescaled(b, scale)?)?,
-            Arith::Remainder => rescaled(a, scale)?.checked_rem(rescaled(b, scale)?)?,
-            Arith::Multiply => rescaled((a.0.checked_mul(b.0)?, a.1 + b.1), scale)?,
-            Arith::Divide => {
+            ArithmeticOp::Add => rescaled(a, scale)?.checked_add(rescaled(b, scale)?)?,
+            ArithmeticOp::Subtract => rescaled(a, scale)?.checked_sub(rescaled(b, scale)?)?,
+            ArithmeticOp::Remainder => rescaled(a, scale)?.checked_rem(rescaled(b, scale)?)?,
+            ArithmeticOp::Multiply => rescaled((a.0.checked_mul(b.0)?, a.1 + b.1), scale)?,
+            ArithmeticOp::Divide => {
                 let up = 10i128.checked_pow(u32::from(scale) + u32::from(b.1))?;
                 let down = 10i128.checked_pow(u32::from(a.1))?;
                 halfway(a.0.checked_mul(up)?, b.0.checked_mul(down)?)
@@ -131,10 +131,10 @@ fn decimal(op: Arith, scale: u8, left: &Value, right: &Value) -> Result<Value, U
     number(exact().ok_or(Unjudged::Digits)?, scale)
 }
 
-/// A decimal that has not more digits than there may be.
-pub fn number(digits: i128, scale: u8) -> Result<Value, Unjudged> {
+/// A decimal that must not have more than the most digits.
+pub fn number(digits: i128, scale: u8) -> Result<Scalar, Unjudged> {
     match digits.unsigned_abs() < 10u128.pow(MOST) {
-        true => Ok(Value::Number(digits, scale)),
+        true => Ok(Scalar::Number(digits, scale)),
         false => Err(Unjudged::Digits),
     }
 }
@@ -157,18 +157,18 @@ pub fn halfway(a: i128, b: i128) -> i128 {
     }
 }
 
-/// A number as a double, by its digits.
-pub fn to_double(value: &Value) -> Result<f64, Unjudged> {
+/// A number as a double, converted from its decimal digits.
+pub fn to_double(value: &Scalar) -> Result<f64, Unjudged> {
     match value {
-        Value::Double(x) => Ok(*x),
-        Value::Int(n) => Ok(*n as f64),
-        Value::Number(..) => Ok(written(value).parse().expect("digits are a number")),
+        Scalar::Double(x) => Ok(*x),
+        Scalar::Int(n) => Ok(*n as f64),
+        Scalar::Number(..) => Ok(written(value).parse().expect("digits are a number")),
         _ => Err(Unjudged::Types("arithmetic of what are no numbers".into())),
     }
 }
 
-/// A whole number or decimal in digits.
-pub fn written(value: &Value) -> String {
+/// A whole number or decimal as text.
+pub fn written(value: &Scalar) -> String {
     let Some((digits, scale)) = value.as_number() else {
         return String::new();
     };
@@ -182,19 +182,19 @@ pub fn written(value: &Value) -> String {
     }
 }
 
-/// A number as it stands in SQL: whole, a decimal of its digits, or a double where those are too many.
-pub fn literal(text: &str) -> Result<(Value, Type), Unjudged> {
+/// A number literal: a whole number, a decimal with the literal's digits, or a double if those are too many.
+pub fn literal(text: &str) -> Result<(Scalar, ScalarType), Unjudged> {
     if let Ok(n) = text.parse::<i64>() {
-        return Ok((Value::Int(n), Type::Int(64)));
+        return Ok((Scalar::Int(n), ScalarType::Int(64)));
     }
     match (parse(text), text.parse::<f64>()) {
-        (Some((digits, scale)), _) => Ok((Value::Number(digits, scale), Type::Number(scale))),
-        (None, Ok(x)) if x.is_finite() => Ok((Value::Double(x), Type::Double)),
+        (Some((digits, scale)), _) => Ok((Scalar::Number(digits, scale), ScalarType::Number(scale))),
+        (None, Ok(x)) if x.is_finite() => Ok((Scalar::Double(x), ScalarType::Double)),
         _ => Err(Unjudged::Digits),
     }
 }
 
-/// Digits and scale of `-12.50` or `1.25e3`.
+/// Digits and scale of a text like `-12.50` or `1.25e3`.
 pub fn parse(text: &str) -> Option<(i128, u8)> {
     let lower = text.trim().to_ascii_lowercase();
     let (mantissa, exponent) = match lower.split_once('e') {

@@ -1,4 +1,4 @@
-//! Operators of numbers, times and texts.
+//! Operators on numbers, times and texts.
 
 use std::rc::Rc;
 
@@ -6,32 +6,35 @@ use datafusion::sql::sqlparser::ast::{self, ValueWithSpan};
 use regex::{Regex, RegexBuilder};
 
 use super::convert::converted;
-use super::expr::{Bound, Ex};
-use super::number::{self, Arith, to_double};
+use super::expr::{Term, TypedTerm};
+use super::number::{self, ArithmeticOp, to_double};
 use super::time;
 use super::trust::Unjudged;
-use super::value::{Length, Type, Value};
+use super::value::{IntervalLength, Scalar, ScalarType};
 
-/// `left op right`, of numbers or times.
-pub fn arith(op: Arith, left: Bound, right: Bound) -> Result<Bound, Unjudged> {
+/// `left op right`, on numbers or times.
+pub fn arith(op: ArithmeticOp, left: TypedTerm, right: TypedTerm) -> Result<TypedTerm, Unjudged> {
     let (left, right) = beside(left, right)?;
-    if left.of.is_number() && right.of.is_number() || left.of == Type::Null || right.of == Type::Null {
+    if left.of.is_number() && right.of.is_number() || left.of == ScalarType::Null || right.of == ScalarType::Null {
         let of = number::outcome(op, &left.of, &right.of)?;
         if !of.is_number() {
             return Err(Unjudged::Types(format!("arithmetic of NULL and a {}", of.name())));
         }
         let result = of.clone();
-        let kernel = move |v: &[Value]| number::arith(op, &of, &v[0], &v[1]);
-        return Ok(Bound::new(Ex::Strict(Rc::new(kernel), vec![left.ex, right.ex]), result));
+        let kernel = move |v: &[Scalar]| number::arith(op, &of, &v[0], &v[1]);
+        return Ok(TypedTerm::new(
+            Term::Strict(Rc::new(kernel), vec![left.ex, right.ex]),
+            result,
+        ));
     }
     of_times(op, left, right)
 }
 
-/// A text that stands beside something else is of its type.
-fn beside(left: Bound, right: Bound) -> Result<(Bound, Bound), Unjudged> {
-    let as_other = |text: Bound, of: &Type| -> Result<Bound, Unjudged> {
+/// Converts a quoted text to the type of the other operand.
+fn beside(left: TypedTerm, right: TypedTerm) -> Result<(TypedTerm, TypedTerm), Unjudged> {
+    let as_other = |text: TypedTerm, of: &ScalarType| -> Result<TypedTerm, Unjudged> {
         match of {
-            of if of.is_number() => Ok(Bound::new(converted(text, of)?, of.clone())),
+            of if of.is_number() => Ok(TypedTerm::new(converted(text, of)?, of.clone())),
             of => Err(Unjudged::construct(format!("arithmetic of a text and a {}", of.name()))),
         }
     };
@@ -45,49 +48,63 @@ fn beside(left: Bound, right: Bound) -> Result<(Bound, Bound), Unjudged> {
     })
 }
 
-fn of_times(op: Arith, left: Bound, right: Bound) -> Result<Bound, Unjudged> {
-    let sign = if op == Arith::Subtract { -1 } else { 1 };
-    let strict = |kernel: fn(i64, &Value, &Value) -> Result<Value, Unjudged>, left: Ex, right: Ex, of: Type| {
-        let kernel = move |v: &[Value]| kernel(sign, &v[0], &v[1]);
-        Ok(Bound::new(Ex::Strict(Rc::new(kernel), vec![left, right]), of))
-    };
+fn of_times(op: ArithmeticOp, left: TypedTerm, right: TypedTerm) -> Result<TypedTerm, Unjudged> {
+    let sign = if op == ArithmeticOp::Subtract { -1 } else { 1 };
+    let strict =
+        |kernel: fn(i64, &Scalar, &Scalar) -> Result<Scalar, Unjudged>, left: Term, right: Term, of: ScalarType| {
+            let kernel = move |v: &[Scalar]| kernel(sign, &v[0], &v[1]);
+            Ok(TypedTerm::new(Term::Strict(Rc::new(kernel), vec![left, right]), of))
+        };
     let (a, b) = (left.of.clone(), right.of.clone());
     match (op, &a, &b) {
-        (Arith::Add | Arith::Subtract, Type::Date | Type::Moment(_), Type::Length) => {
-            let of = Type::Moment(a == Type::Moment(true));
+        (ArithmeticOp::Add | ArithmeticOp::Subtract, ScalarType::Date | ScalarType::Moment(_), ScalarType::Length) => {
+            let of = ScalarType::Moment(a == ScalarType::Moment(true));
             strict(|sign, at, by| moved(at, by, sign), left.ex, right.ex, of)
         }
-        (Arith::Add, Type::Length, Type::Date | Type::Moment(_)) => {
-            let of = Type::Moment(b == Type::Moment(true));
+        (ArithmeticOp::Add, ScalarType::Length, ScalarType::Date | ScalarType::Moment(_)) => {
+            let of = ScalarType::Moment(b == ScalarType::Moment(true));
             strict(|sign, by, at| moved(at, by, sign), left.ex, right.ex, of)
         }
-        (Arith::Add | Arith::Subtract, Type::Date, Type::Int(_)) => strict(days_later, left.ex, right.ex, Type::Date),
-        (Arith::Add, Type::Int(_), Type::Date) => {
-            strict(|sign, by, at| days_later(sign, at, by), left.ex, right.ex, Type::Date)
+        (ArithmeticOp::Add | ArithmeticOp::Subtract, ScalarType::Date, ScalarType::Int(_)) => {
+            strict(days_later, left.ex, right.ex, ScalarType::Date)
         }
-        (Arith::Subtract, Type::Date, Type::Date) => {
-            let days = |_, a: &Value, b: &Value| match (a, b) {
-                (Value::Date(a), Value::Date(b)) => Ok(Value::Int(i64::from(*a) - i64::from(*b))),
-                _ => Ok(Value::Null),
+        (ArithmeticOp::Add, ScalarType::Int(_), ScalarType::Date) => strict(
+            |sign, by, at| days_later(sign, at, by),
+            left.ex,
+            right.ex,
+            ScalarType::Date,
+        ),
+        (ArithmeticOp::Subtract, ScalarType::Date, ScalarType::Date) => {
+            let days = |_, a: &Scalar, b: &Scalar| match (a, b) {
+                (Scalar::Date(a), Scalar::Date(b)) => Ok(Scalar::Int(i64::from(*a) - i64::from(*b))),
+                _ => Ok(Scalar::Null),
             };
-            strict(days, left.ex, right.ex, Type::Int(64))
+            strict(days, left.ex, right.ex, ScalarType::Int(64))
         }
-        (Arith::Subtract, Type::Date | Type::Moment(_), Type::Date | Type::Moment(_)) => {
-            let between = |_, a: &Value, b: &Value| match (time::moment(a), time::moment(b)) {
-                (Some(a), Some(b)) => Ok(Value::Length(time::between(a, b))),
-                _ => Ok(Value::Null),
+        (
+            ArithmeticOp::Subtract,
+            ScalarType::Date | ScalarType::Moment(_),
+            ScalarType::Date | ScalarType::Moment(_),
+        ) => {
+            let between = |_, a: &Scalar, b: &Scalar| match (time::moment(a), time::moment(b)) {
+                (Some(a), Some(b)) => Ok(Scalar::Length(time::between(a, b))),
+                _ => Ok(Scalar::Null),
             };
-            strict(between, left.ex, right.ex, Type::Length)
+            strict(between, left.ex, right.ex, ScalarType::Length)
         }
-        (Arith::Add | Arith::Subtract, Type::Length, Type::Length) => {
-            let added = |sign, a: &Value, b: &Value| match (a, b) {
-                (Value::Length(a), Value::Length(b)) => time::added(*a, *b, sign),
-                _ => Ok(Value::Null),
+        (ArithmeticOp::Add | ArithmeticOp::Subtract, ScalarType::Length, ScalarType::Length) => {
+            let added = |sign, a: &Scalar, b: &Scalar| match (a, b) {
+                (Scalar::Length(a), Scalar::Length(b)) => time::added(*a, *b, sign),
+                _ => Ok(Scalar::Null),
             };
-            strict(added, left.ex, right.ex, Type::Length)
+            strict(added, left.ex, right.ex, ScalarType::Length)
         }
-        (Arith::Multiply, Type::Length, Type::Int(_)) => strict(|_, a, n| times(a, n), left.ex, right.ex, Type::Length),
-        (Arith::Multiply, Type::Int(_), Type::Length) => strict(|_, n, a| times(a, n), left.ex, right.ex, Type::Length),
+        (ArithmeticOp::Multiply, ScalarType::Length, ScalarType::Int(_)) => {
+            strict(|_, a, n| times(a, n), left.ex, right.ex, ScalarType::Length)
+        }
+        (ArithmeticOp::Multiply, ScalarType::Int(_), ScalarType::Length) => {
+            strict(|_, n, a| times(a, n), left.ex, right.ex, ScalarType::Length)
+        }
         _ => Err(Unjudged::construct(format!(
             "arithmetic of a {} and a {}",
             a.name(),
@@ -96,36 +113,36 @@ fn of_times(op: Arith, left: Bound, right: Bound) -> Result<Bound, Unjudged> {
     }
 }
 
-fn moved(at: &Value, by: &Value, sign: i64) -> Result<Value, Unjudged> {
+fn moved(at: &Scalar, by: &Scalar, sign: i64) -> Result<Scalar, Unjudged> {
     match (time::moment(at), by) {
-        (Some(at), Value::Length(by)) => time::moved(at, *by, sign),
-        _ => Ok(Value::Null),
+        (Some(at), Scalar::Length(by)) => time::moved(at, *by, sign),
+        _ => Ok(Scalar::Null),
     }
 }
 
-fn days_later(sign: i64, at: &Value, by: &Value) -> Result<Value, Unjudged> {
+fn days_later(sign: i64, at: &Scalar, by: &Scalar) -> Result<Scalar, Unjudged> {
     match (at, by) {
-        (Value::Date(at), Value::Int(by)) => {
+        (Scalar::Date(at), Scalar::Int(by)) => {
             let days = by.checked_mul(sign).and_then(|by| by.checked_add(i64::from(*at)));
             let days = days.and_then(|days| i32::try_from(days).ok());
-            time::within(Value::Date(
+            time::within(Scalar::Date(
                 days.ok_or_else(|| Unjudged::row("a DATE beyond all years"))?,
             ))
         }
-        _ => Ok(Value::Null),
+        _ => Ok(Scalar::Null),
     }
 }
 
-fn times(length: &Value, n: &Value) -> Result<Value, Unjudged> {
-    let (Value::Length(length), Value::Int(n)) = (length, n) else {
-        return Ok(Value::Null);
+fn times(length: &Scalar, n: &Scalar) -> Result<Scalar, Unjudged> {
+    let (Scalar::Length(length), Scalar::Int(n)) = (length, n) else {
+        return Ok(Scalar::Null);
     };
     let far = || Unjudged::row("an INTERVAL beyond all that there are");
     let part = |part: i32| -> Result<i32, Unjudged> {
         let part = i64::from(part).checked_mul(*n).ok_or_else(far)?;
         i32::try_from(part).map_err(|_| far())
     };
-    Ok(Value::Length(Length {
+    Ok(Scalar::Length(IntervalLength {
         months: part(length.months)?,
         days: part(length.days)?,
         micros: length.micros.checked_mul(*n).ok_or_else(far)?,
@@ -133,78 +150,83 @@ fn times(length: &Value, n: &Value) -> Result<Value, Unjudged> {
 }
 
 /// `-x`.
-pub fn negated(bound: Bound) -> Result<Bound, Unjudged> {
+pub fn negated(bound: TypedTerm) -> Result<TypedTerm, Unjudged> {
     let of = bound.of.clone();
     match &of {
-        Type::Length => arith(
-            Arith::Multiply,
+        ScalarType::Length => arith(
+            ArithmeticOp::Multiply,
             bound,
-            Bound::new(Ex::Const(Value::Int(-1)), Type::Int(64)),
+            TypedTerm::new(Term::Const(Scalar::Int(-1)), ScalarType::Int(64)),
         ),
-        Type::Int(bits) => {
+        ScalarType::Int(bits) => {
             let bits = *bits;
-            let kernel = move |v: &[Value]| match &v[0] {
-                Value::Int(n) => number::fitting(-i128::from(*n), bits),
+            let kernel = move |v: &[Scalar]| match &v[0] {
+                Scalar::Int(n) => number::fitting(-i128::from(*n), bits),
                 other => Ok(other.clone()),
             };
-            Ok(Bound::new(Ex::Strict(Rc::new(kernel), vec![bound.ex]), of))
+            Ok(TypedTerm::new(Term::Strict(Rc::new(kernel), vec![bound.ex]), of))
         }
-        Type::Number(_) | Type::Double => {
-            let kernel = |v: &[Value]| {
+        ScalarType::Number(_) | ScalarType::Double => {
+            let kernel = |v: &[Scalar]| {
                 Ok(match &v[0] {
-                    Value::Number(n, scale) => Value::Number(-n, *scale),
-                    Value::Double(x) => Value::Double(0.0 - x),
+                    Scalar::Number(n, scale) => Scalar::Number(-n, *scale),
+                    Scalar::Double(x) => Scalar::Double(0.0 - x),
                     other => other.clone(),
                 })
             };
-            Ok(Bound::new(Ex::Strict(Rc::new(kernel), vec![bound.ex]), of))
+            Ok(TypedTerm::new(Term::Strict(Rc::new(kernel), vec![bound.ex]), of))
         }
         of => Err(Unjudged::construct(format!("the negative of a {}", of.name()))),
     }
 }
 
 /// `a || b`.
-pub fn joined(left: Bound, right: Bound) -> Result<Bound, Unjudged> {
-    let text = |bound: Bound| match &bound.of {
-        Type::Text | Type::Null | Type::Int(_) => converted(bound, &Type::Text),
+pub fn joined(left: TypedTerm, right: TypedTerm) -> Result<TypedTerm, Unjudged> {
+    let text = |bound: TypedTerm| match &bound.of {
+        ScalarType::Text | ScalarType::Null | ScalarType::Int(_) => converted(bound, &ScalarType::Text),
         of => Err(Unjudged::construct(format!("a {} in ||", of.name()))),
     };
-    if left.of != Type::Text && right.of != Type::Text {
+    if left.of != ScalarType::Text && right.of != ScalarType::Text {
         return Err(Unjudged::construct("|| without a text"));
     }
-    let kernel = |v: &[Value]| match (&v[0], &v[1]) {
-        (Value::Text(a), Value::Text(b)) => Ok(Value::text(format!("{a}{b}"))),
-        _ => Ok(Value::Null),
+    let kernel = |v: &[Scalar]| match (&v[0], &v[1]) {
+        (Scalar::Text(a), Scalar::Text(b)) => Ok(Scalar::text(format!("{a}{b}"))),
+        _ => Ok(Scalar::Null),
     };
-    Ok(Bound::new(
-        Ex::Strict(Rc::new(kernel), vec![text(left)?, text(right)?]),
-        Type::Text,
+    Ok(TypedTerm::new(
+        Term::Strict(Rc::new(kernel), vec![text(left)?, text(right)?]),
+        ScalarType::Text,
     ))
 }
 
-/// `a ^ b`, of doubles.
-pub fn power(left: Bound, right: Bound) -> Result<Bound, Unjudged> {
-    let double = |bound: Bound| match bound.of.is_number() {
-        true => converted(bound, &Type::Double),
+/// `a ^ b`, on doubles.
+pub fn power(left: TypedTerm, right: TypedTerm) -> Result<TypedTerm, Unjudged> {
+    let double = |bound: TypedTerm| match bound.of.is_number() {
+        true => converted(bound, &ScalarType::Double),
         false => Err(Unjudged::construct("a power of what is no number")),
     };
-    let kernel = |v: &[Value]| {
+    let kernel = |v: &[Scalar]| {
         let (a, b) = (to_double(&v[0])?, to_double(&v[1])?);
         let x = a.powf(b);
         match a.is_finite() && b.is_finite() && (!x.is_finite() || x == 0.0 && a != 0.0) {
             true => Err(Unjudged::row("a power that there is not")),
-            false => Ok(Value::Double(x)),
+            false => Ok(Scalar::Double(x)),
         }
     };
-    Ok(Bound::new(
-        Ex::Strict(Rc::new(kernel), vec![double(left)?, double(right)?]),
-        Type::Double,
+    Ok(TypedTerm::new(
+        Term::Strict(Rc::new(kernel), vec![double(left)?, double(right)?]),
+        ScalarType::Double,
     ))
 }
 
 /// `a LIKE pattern`.
-pub fn like(of: Bound, pattern: Bound, escape: Option<&ValueWithSpan>, ignores: bool) -> Result<Ex, Unjudged> {
-    if of.of != Type::Text || pattern.of != Type::Text {
+pub fn like(
+    of: TypedTerm,
+    pattern: TypedTerm,
+    escape: Option<&ValueWithSpan>,
+    ignores: bool,
+) -> Result<Term, Unjudged> {
+    if of.of != ScalarType::Text || pattern.of != ScalarType::Text {
         return Err(Unjudged::Types("LIKE of what are no texts".into()));
     }
     let escape = match escape.map(|escape| &escape.value) {
@@ -212,18 +234,18 @@ pub fn like(of: Bound, pattern: Bound, escape: Option<&ValueWithSpan>, ignores: 
         Some(ast::Value::SingleQuotedString(text)) if text.chars().count() <= 1 => text.chars().next(),
         Some(other) => return Err(Unjudged::construct(format!("ESCAPE {other}"))),
     };
-    let kernel = move |v: &[Value]| {
-        let (Value::Text(text), Value::Text(pattern)) = (&v[0], &v[1]) else {
-            return Ok(Value::Null);
+    let kernel = move |v: &[Scalar]| {
+        let (Scalar::Text(text), Scalar::Text(pattern)) = (&v[0], &v[1]) else {
+            return Ok(Scalar::Null);
         };
         let (text, pattern) = match ignores {
             true => (text.to_lowercase(), pattern.to_lowercase()),
             false => (text.to_string(), pattern.to_string()),
         };
         let pattern = steps(&pattern, escape).ok_or_else(|| Unjudged::row("a pattern ends with its escape"))?;
-        Ok(Value::Bool(fits(&text.chars().collect::<Vec<_>>(), &pattern)))
+        Ok(Scalar::Bool(fits(&text.chars().collect::<Vec<_>>(), &pattern)))
     };
-    Ok(Ex::Strict(Rc::new(kernel), vec![of.ex, pattern.ex]))
+    Ok(Term::Strict(Rc::new(kernel), vec![of.ex, pattern.ex]))
 }
 
 enum Step {
@@ -246,7 +268,7 @@ fn steps(pattern: &str, escape: Option<char>) -> Option<Vec<Step>> {
     Some(steps)
 }
 
-/// Whether a text fits a pattern: from each `%` on, the rest is tried at one place behind the other.
+/// Whether a text matches a pattern: after each `%`, the rest is tried at one position after another.
 fn fits(text: &[char], pattern: &[Step]) -> bool {
     let (mut at, mut step) = (0, 0);
     let mut again: Option<(usize, usize)> = None;
@@ -268,9 +290,10 @@ fn fits(text: &[char], pattern: &[Step]) -> bool {
     pattern[step..].iter().all(|step| matches!(step, Step::Any))
 }
 
-/// `a ~ pattern`, of patterns that mean the same to all who read regular expressions; which match is taken does not matter.
-pub fn regex(of: Bound, pattern: Bound, ignores: bool) -> Result<Ex, Unjudged> {
-    let Ex::Const(Value::Text(pattern)) = &pattern.ex else {
+/// `a ~ pattern`, for patterns that mean the same in all regular expression dialects. Which of several matches is
+/// found does not matter.
+pub fn regex(of: TypedTerm, pattern: TypedTerm, ignores: bool) -> Result<Term, Unjudged> {
+    let Term::Const(Scalar::Text(pattern)) = &pattern.ex else {
         return Err(Unjudged::construct("a regular expression that is computed"));
     };
     let plain = pattern
@@ -285,44 +308,47 @@ pub fn regex(of: Bound, pattern: Bound, ignores: bool) -> Result<Ex, Unjudged> {
         .case_insensitive(ignores)
         .dot_matches_new_line(true)
         .build();
-    let made: Regex = made.ok().filter(|_| plain && of.of == Type::Text).ok_or_else(unknown)?;
-    let kernel = move |v: &[Value]| match &v[0] {
-        Value::Text(text) => Ok(Value::Bool(made.is_match(text))),
-        _ => Ok(Value::Null),
+    let made: Regex = made
+        .ok()
+        .filter(|_| plain && of.of == ScalarType::Text)
+        .ok_or_else(unknown)?;
+    let kernel = move |v: &[Scalar]| match &v[0] {
+        Scalar::Text(text) => Ok(Scalar::Bool(made.is_match(text))),
+        _ => Ok(Scalar::Null),
     };
-    Ok(Ex::Strict(Rc::new(kernel), vec![of.ex]))
+    Ok(Term::Strict(Rc::new(kernel), vec![of.ex]))
 }
 
 /// `EXTRACT(field FROM x)`.
-pub fn extract(field: &str, of: Bound) -> Result<Bound, Unjudged> {
+pub fn extract(field: &str, of: TypedTerm) -> Result<TypedTerm, Unjudged> {
     let field = field.to_lowercase();
     let field = field.trim_matches('\'').to_string();
     let unknown = || Unjudged::construct(format!("EXTRACT({field} FROM ...) of a {}", of.of.name()));
     let returns = time::field_type(&field).ok_or_else(unknown)?;
     match of.of {
-        Type::Date | Type::Moment(_) => {
-            let at = converted(of, &Type::Moment(false))?;
-            let kernel = move |v: &[Value]| {
+        ScalarType::Date | ScalarType::Moment(_) => {
+            let at = converted(of, &ScalarType::Moment(false))?;
+            let kernel = move |v: &[Scalar]| {
                 Ok(time::moment(&v[0])
                     .and_then(|at| time::field(&field, at))
-                    .unwrap_or(Value::Null))
+                    .unwrap_or(Scalar::Null))
             };
-            Ok(Bound::new(Ex::Strict(Rc::new(kernel), vec![at]), returns))
+            Ok(TypedTerm::new(Term::Strict(Rc::new(kernel), vec![at]), returns))
         }
-        Type::Length if field == "epoch" => {
-            let kernel = |v: &[Value]| match v[0] {
-                Value::Length(Length {
+        ScalarType::Length if field == "epoch" => {
+            let kernel = |v: &[Scalar]| match v[0] {
+                Scalar::Length(IntervalLength {
                     months: 0,
                     days,
                     micros,
-                }) => Ok(Value::Number(
+                }) => Ok(Scalar::Number(
                     i128::from(days) * i128::from(time::DAY) + i128::from(micros),
                     6,
                 )),
-                Value::Length(_) => Err(Unjudged::construct("the seconds of months")),
-                _ => Ok(Value::Null),
+                Scalar::Length(_) => Err(Unjudged::construct("the seconds of months")),
+                _ => Ok(Scalar::Null),
             };
-            Ok(Bound::new(Ex::Strict(Rc::new(kernel), vec![of.ex]), returns))
+            Ok(TypedTerm::new(Term::Strict(Rc::new(kernel), vec![of.ex]), returns))
         }
         _ => Err(unknown()),
     }

@@ -4,33 +4,33 @@ use std::cmp::Ordering;
 
 use datafusion::sql::sqlparser::ast::OrderByOptions;
 
-use super::value::Value;
+use super::value::Scalar;
 
-/// Which way a column of an order goes, and where its NULLs are: behind all others, unless it descends or the SQL says so.
+/// The direction of a sort column, and the place of its NULLs: by default last, or first if it descends.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
+pub struct SortDirection {
     pub descending: bool,
     pub nulls_first: bool,
 }
 
-/// Upwards, NULLs last.
-pub const UPWARDS: Way = Way {
+/// Ascending, NULLs last.
+pub const UPWARDS: SortDirection = SortDirection {
     descending: false,
     nulls_first: false,
 };
 
-impl Way {
-    /// As SQL says it.
-    pub fn new(options: &OrderByOptions) -> Way {
+impl SortDirection {
+    /// The direction that an ORDER BY item specifies.
+    pub fn new(options: &OrderByOptions) -> SortDirection {
         let descending = options.asc == Some(false);
-        Way {
+        SortDirection {
             descending,
             nulls_first: options.nulls_first.unwrap_or(descending),
         }
     }
 
-    /// Which of two values comes first.
-    pub fn compare(self, a: &Value, b: &Value) -> Ordering {
+    /// Compares two values in this direction.
+    pub fn compare(self, a: &Scalar, b: &Scalar) -> Ordering {
         let nulls = if self.nulls_first {
             Ordering::Less
         } else {
@@ -48,8 +48,8 @@ impl Way {
     }
 }
 
-/// Which of two rows of keys comes first.
-pub fn compare(ways: &[Way], a: &[Value], b: &[Value]) -> Ordering {
+/// Compares the sort keys of two rows.
+pub fn compare(ways: &[SortDirection], a: &[Scalar], b: &[Scalar]) -> Ordering {
     let each = ways.iter().zip(a.iter().zip(b));
     each.map(|(way, (a, b))| way.compare(a, b))
         .find(|order| order.is_ne())

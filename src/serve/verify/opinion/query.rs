@@ -1,7 +1,7 @@
-//! Queries: what they are made of, and their rows for each row of the query around.
+//! Queries: their parts, and their rows for each row of the enclosing query.
 //!
-//! A subquery is evaluated for the rows that ask it, as SQL defines it. Its rows are kept for the values of the outer columns that
-//! it uses, so that it is evaluated once where it uses none.
+//! A subquery is evaluated for each row that needs it, as SQL defines it. Its rows are memoised by the values of the
+//! outer columns that it uses, so it is evaluated once if it uses none.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
@@ -12,37 +12,37 @@ use datafusion::sql::sqlparser::ast::{
     self, Expr, Ident, LimitClause, OrderByKind, SetExpr, SetOperator, SetQuantifier,
 };
 
-use super::arrow::Row;
+use super::arrow::ScalarRow;
 use super::bind::Binder;
 use super::convert::{conversion, meet};
-use super::expr::{Bound, Env, Ex, Kernel};
+use super::expr::{RowEnv, ScalarKernel, Term, TypedTerm};
 use super::functions::Functions;
-use super::order::{self, Way};
-use super::scope::{Column, Scope, spelled};
+use super::order::{self, SortDirection};
+use super::scope::{Scope, ScopeColumn, spelled};
 use super::select::Select;
 use super::trust::Unjudged;
-use super::value::{Type, Value, key_of};
+use super::value::{Scalar, ScalarType, key_of};
 
-/// The queries that WITH names.
+/// The queries named in WITH.
 pub type Ctes = HashMap<String, Rc<Query>>;
 
 /// Rows and columns of an input or table.
-pub struct Source {
-    pub columns: Vec<(String, Type)>,
-    pub rows: Rc<Vec<Row>>,
+pub struct SourceRows {
+    pub columns: Vec<(String, ScalarType)>,
+    pub rows: Rc<Vec<ScalarRow>>,
 }
 
-/// How many rows may still be computed.
+/// How many more rows may be computed.
 #[derive(Clone)]
 pub struct Budget(Rc<Cell<usize>>);
 
 impl Budget {
-    /// So many.
+    /// A budget of so many rows.
     pub fn new(rows: usize) -> Budget {
         Budget(Rc::new(Cell::new(rows)))
     }
 
-    /// Takes some.
+    /// Takes rows from the budget; fails if too few are left.
     pub fn spend(&self, rows: usize) -> Result<(), Unjudged> {
         let left = self.0.get().checked_sub(rows).ok_or(Unjudged::Size)?;
         self.0.set(left);
@@ -50,44 +50,44 @@ impl Budget {
     }
 }
 
-/// Makes queries of SQL.
+/// Binds queries of SQL.
 pub struct Planner<'a> {
-    /// An input or table by its name in SQL.
-    pub source: &'a dyn Fn(&str) -> Result<Rc<Source>, Unjudged>,
+    /// Returns an input or table by its name in SQL.
+    pub source: &'a dyn Fn(&str) -> Result<Rc<SourceRows>, Unjudged>,
     pub functions: Functions,
-    /// What `now()` means, in microseconds.
+    /// The value of `now()`, in Unix microseconds.
     pub now: i64,
     pub budget: Budget,
     pub trace: RefCell<Vec<(usize, usize)>>,
 }
 
-/// A query.
+/// A bound query.
 pub struct Query {
-    pub columns: Vec<Column>,
+    pub columns: Vec<ScopeColumn>,
     body: Body,
-    order: Vec<(usize, Way)>,
+    order: Vec<(usize, SortDirection)>,
     offset: usize,
     limit: Option<usize>,
-    /// How many queries are around.
+    /// The number of enclosing queries.
     depth: usize,
-    /// The columns of queries around that it uses: the depth of the query, and which.
+    /// The columns of enclosing queries that it uses: the depth of the query, and the column's position.
     used: Vec<(usize, usize)>,
-    memo: RefCell<HashMap<Vec<u8>, Rc<Vec<Row>>>>,
+    memo: RefCell<HashMap<Vec<u8>, Rc<Vec<ScalarRow>>>>,
 }
 
-/// Rows without an order.
+/// A source of rows without an order.
 pub enum Body {
     Select(Box<Select>),
-    Values(Vec<Vec<Ex>>),
+    Values(Vec<Vec<Term>>),
     Query(Rc<Query>),
-    Set(SetOperator, bool, Box<[(Body, Vec<Option<Kernel>>); 2]>),
+    Set(SetOperator, bool, Box<[(Body, Vec<Option<ScalarKernel>>); 2]>),
 }
 
-/// Rows are kept for so many values of the outer columns.
+/// The most combinations of outer values for which a query's rows are memoised.
 const KEPT: usize = 4096;
 
 impl Planner<'_> {
-    /// A query in the scope of those around.
+    /// Binds a query in the scope of the enclosing ones.
     pub fn query(&self, ast: &ast::Query, parent: Option<&Scope<'_>>, ctes: &Ctes) -> Result<Rc<Query>, Unjudged> {
         let depth = parent.map_or(0, |parent| parent.depth + 1);
         let unknown = |what: &str| Err(Unjudged::construct(what));
@@ -127,7 +127,7 @@ impl Planner<'_> {
             }
             other => {
                 let (body, columns) = self.body(other, parent, &ctes, depth)?;
-                // Without a LIMIT an order says nothing of a set of rows.
+                // Without a LIMIT, an order does not change a set of rows.
                 let order = match limit.is_some() || offset > 0 {
                     true => order_by
                         .iter()
@@ -143,7 +143,7 @@ impl Planner<'_> {
             .copied()
             .filter(|(of, _)| *of < depth)
             .collect();
-        let columns = columns.into_iter().map(|(name, bound)| Column {
+        let columns = columns.into_iter().map(|(name, bound)| ScopeColumn {
             table: None,
             name,
             of: bound.of,
@@ -161,17 +161,18 @@ impl Planner<'_> {
         }))
     }
 
-    /// Rows of a SELECT, VALUES or set operation, and the names and types of their columns.
+    /// Binds a SELECT, VALUES or set operation; returns its columns with names and types.
     fn body(
         &self,
         ast: &SetExpr,
         parent: Option<&Scope<'_>>,
         ctes: &Ctes,
         depth: usize,
-    ) -> Result<(Body, Vec<(String, Bound)>), Unjudged> {
+    ) -> Result<(Body, Vec<(String, TypedTerm)>), Unjudged> {
         let columns_of = |query: &Query| {
-            let column =
-                |(at, column): (usize, &Column)| (column.name.clone(), Bound::new(Ex::Column(at), column.of.clone()));
+            let column = |(at, column): (usize, &ScopeColumn)| {
+                (column.name.clone(), TypedTerm::new(Term::Column(at), column.of.clone()))
+            };
             query.columns.iter().enumerate().map(column).collect()
         };
         match ast {
@@ -218,7 +219,8 @@ impl Planner<'_> {
                         .collect::<Result<Vec<_>, _>>()
                 });
                 let rows = rows.collect::<Result<Vec<_>, _>>()?;
-                let column = |(at, of): (usize, Type)| (format!("column{}", at + 1), Bound::new(Ex::Column(at), of));
+                let column =
+                    |(at, of): (usize, ScalarType)| (format!("column{}", at + 1), TypedTerm::new(Term::Column(at), of));
                 Ok((Body::Values(rows), types.into_iter().enumerate().map(column).collect()))
             }
             SetExpr::SetOperation {
@@ -243,13 +245,13 @@ impl Planner<'_> {
                 let (mut columns, mut of_left, mut of_right) = (vec![], vec![], vec![]);
                 for (at, ((name, left), (_, right))) in left_columns.into_iter().zip(right_columns).enumerate() {
                     let of = meet([&left, &right])?;
-                    let kernel = |bound: &Bound| match bound.of == of {
+                    let kernel = |bound: &TypedTerm| match bound.of == of {
                         true => Ok(None),
                         false => conversion(&bound.of, &of).map(Some),
                     };
                     of_left.push(kernel(&left)?);
                     of_right.push(kernel(&right)?);
-                    columns.push((name, Bound::new(Ex::Column(at), of)));
+                    columns.push((name, TypedTerm::new(Term::Column(at), of)));
                 }
                 Ok((
                     Body::Set(*op, all, Box::new([(left, of_left), (right, of_right)])),
@@ -260,23 +262,28 @@ impl Planner<'_> {
         }
     }
 
-    /// The value of `current_date` and its kin.
-    pub fn moment(&self, name: &Ident) -> Option<Bound> {
+    /// The value of `current_date` and similar keywords.
+    pub fn moment(&self, name: &Ident) -> Option<TypedTerm> {
         let (value, of) = match spelled(name).as_str() {
-            "current_date" => (Value::Date(self.now.div_euclid(super::time::DAY) as i32), Type::Date),
-            "current_timestamp" | "now" => (Value::Moment(self.now), Type::Moment(false)),
+            "current_date" => (
+                Scalar::Date(self.now.div_euclid(super::time::DAY) as i32),
+                ScalarType::Date,
+            ),
+            "current_timestamp" | "now" => (Scalar::Moment(self.now), ScalarType::Moment(false)),
             _ => return None,
         };
-        name.quote_style.is_none().then(|| Bound::new(Ex::Const(value), of))
+        name.quote_style
+            .is_none()
+            .then(|| TypedTerm::new(Term::Const(value), of))
     }
 
-    /// A call of a function.
-    pub fn call(&self, name: &str, of: Vec<Bound>) -> Result<Bound, Unjudged> {
+    /// Binds a call of a function.
+    pub fn call(&self, name: &str, of: Vec<TypedTerm>) -> Result<TypedTerm, Unjudged> {
         self.functions.call(name, of)
     }
 }
 
-/// OFFSET and LIMIT, which are constants.
+/// OFFSET and LIMIT, which must be constants.
 fn bounds(ast: &ast::Query) -> Result<(usize, Option<usize>), Unjudged> {
     let number = |expr: &Expr| match expr {
         Expr::Value(value) => match &value.value {
@@ -322,16 +329,17 @@ fn bounds(ast: &ast::Query) -> Result<(usize, Option<usize>), Unjudged> {
     Ok((offset, limit))
 }
 
-/// Which column an ORDER BY means, behind a set operation.
-fn place(by: &ast::OrderByExpr, columns: &[(String, Bound)]) -> Result<(usize, Way), Unjudged> {
+/// The output column that an ORDER BY item after a set operation names.
+fn place(by: &ast::OrderByExpr, columns: &[(String, TypedTerm)]) -> Result<(usize, SortDirection), Unjudged> {
     let at = output(&by.expr, columns);
     let at = at.ok_or_else(|| Unjudged::construct(format!("ORDER BY {} behind a set operation", by.expr)))?;
-    Ok((at, Way::new(&by.options)))
+    Ok((at, SortDirection::new(&by.options)))
 }
 
-/// The column of the output that is meant by its name or number.
-pub fn output(expr: &Expr, columns: &[(String, Bound)]) -> Option<usize> {
+/// The output column with this name or number.
+pub fn output(expr: &Expr, columns: &[(String, TypedTerm)]) -> Option<usize> {
     match expr {
+        Expr::Nested(expr) => output(expr, columns),
         Expr::Identifier(name) => {
             let mut found = (0..columns.len()).filter(|at| columns[*at].0 == spelled(name));
             let first = found.next();
@@ -350,28 +358,28 @@ pub fn output(expr: &Expr, columns: &[(String, Bound)]) -> Option<usize> {
 }
 
 impl Query {
-    /// Whether its rows depend on a row of a query around.
+    /// Whether its rows depend on a row of an enclosing query.
     pub fn is_correlated(&self) -> bool {
         !self.used.is_empty()
     }
 
-    /// The columns of the query of this depth that it uses.
+    /// Adds the columns that it uses of the query at this depth.
     pub fn columns(&self, depth: usize, found: &mut BTreeSet<usize>) {
         found.extend(self.used.iter().filter(|(of, _)| *of == depth).map(|(_, at)| *at));
     }
 
-    /// The columns of queries around that it uses.
+    /// The columns of enclosing queries that it uses: depth of the query, and position.
     pub fn uses(&self) -> &[(usize, usize)] {
         &self.used
     }
 
-    /// How many queries are around it.
+    /// The number of enclosing queries.
     pub fn depth(&self) -> usize {
         self.depth
     }
 
-    /// Its rows, for a row of the query around.
-    pub fn rows(&self, parent: Option<&Env<'_>>) -> Result<Rc<Vec<Row>>, Unjudged> {
+    /// The query's rows, for a row of the enclosing query.
+    pub fn rows(&self, parent: Option<&RowEnv<'_>>) -> Result<Rc<Vec<ScalarRow>>, Unjudged> {
         let mut key = Vec::new();
         for (of, at) in &self.used {
             let parent = parent.expect("a query that uses others is within them");
@@ -389,21 +397,22 @@ impl Query {
         Ok(rows)
     }
 
-    fn compute(&self, parent: Option<&Env<'_>>) -> Result<Vec<Row>, Unjudged> {
+    fn compute(&self, parent: Option<&RowEnv<'_>>) -> Result<Vec<ScalarRow>, Unjudged> {
         let mut rows = self.body.rows(parent)?;
         let width = self.columns.len();
         if self.limit.is_some() || self.offset > 0 {
-            let ways: Vec<Way> = self.order.iter().map(|(_, way)| *way).collect();
-            let key = |row: &Row| -> Vec<Value> { self.order.iter().map(|(at, _)| row[*at].clone()).collect() };
-            let mut keyed: Vec<(Vec<Value>, Row)> = rows.into_iter().map(|row| (key(&row), row)).collect();
+            let ways: Vec<SortDirection> = self.order.iter().map(|(_, way)| *way).collect();
+            let key = |row: &ScalarRow| -> Vec<Scalar> { self.order.iter().map(|(at, _)| row[*at].clone()).collect() };
+            let mut keyed: Vec<(Vec<Scalar>, ScalarRow)> = rows.into_iter().map(|row| (key(&row), row)).collect();
             keyed.sort_by(|a, b| order::compare(&ways, &a.0, &b.0));
             let end = self
                 .limit
                 .map_or(keyed.len(), |limit| self.offset.saturating_add(limit).min(keyed.len()));
             for edge in [self.offset, end] {
                 if edge > 0 && edge < keyed.len() {
-                    let same =
-                        |row: &&(Vec<Value>, Row)| order::compare(&ways, &row.0, &keyed[edge].0) == Ordering::Equal;
+                    let same = |row: &&(Vec<Scalar>, ScalarRow)| {
+                        order::compare(&ways, &row.0, &keyed[edge].0) == Ordering::Equal
+                    };
                     let mut tied = keyed.iter().filter(same).map(|(_, row)| key_of(&row[..width]));
                     let first = tied.next();
                     if same(&&keyed[edge - 1]) && tied.any(|key| Some(key) != first) {
@@ -420,12 +429,12 @@ impl Query {
 }
 
 impl Body {
-    fn rows(&self, parent: Option<&Env<'_>>) -> Result<Vec<Row>, Unjudged> {
+    fn rows(&self, parent: Option<&RowEnv<'_>>) -> Result<Vec<ScalarRow>, Unjudged> {
         match self {
             Body::Select(select) => select.rows(parent),
             Body::Query(query) => Ok(query.rows(parent)?.to_vec()),
             Body::Values(rows) => {
-                let env = Env { row: &[], parent };
+                let env = RowEnv { row: &[], parent };
                 rows.iter()
                     .map(|row| row.iter().map(|ex| ex.eval(&env)).collect())
                     .collect()
@@ -439,8 +448,11 @@ impl Body {
     }
 }
 
-/// The rows of a side of a set operation, in the types of both.
-fn side((body, kernels): &(Body, Vec<Option<Kernel>>), parent: Option<&Env<'_>>) -> Result<Vec<Row>, Unjudged> {
+/// The rows of one side of a set operation, converted to the common types.
+fn side(
+    (body, kernels): &(Body, Vec<Option<ScalarKernel>>),
+    parent: Option<&RowEnv<'_>>,
+) -> Result<Vec<ScalarRow>, Unjudged> {
     let mut rows = body.rows(parent)?;
     for row in &mut rows {
         row.truncate(kernels.len());
@@ -453,8 +465,8 @@ fn side((body, kernels): &(Body, Vec<Option<Kernel>>), parent: Option<&Env<'_>>)
     Ok(rows)
 }
 
-/// Rows with ALL are counted; without, each is there once.
-fn combined(op: SetOperator, all: bool, left: Vec<Row>, right: Vec<Row>) -> Vec<Row> {
+/// Combines the sides of a set operation: with ALL multiplicities count, without it each row occurs once.
+fn combined(op: SetOperator, all: bool, left: Vec<ScalarRow>, right: Vec<ScalarRow>) -> Vec<ScalarRow> {
     let mut there: HashMap<Vec<u8>, usize> = HashMap::new();
     let (first, second) = match op {
         SetOperator::Union => (left.into_iter().chain(right).collect(), vec![]),

@@ -1,48 +1,48 @@
-//! Which columns names mean: those of the rows at hand, then those of the queries around.
+//! Resolves names to columns: first of the current rows, then of the enclosing queries.
 
 use std::cell::RefCell;
 
 use datafusion::sql::sqlparser::ast::Ident;
 
 use super::trust::Unjudged;
-use super::value::Type;
+use super::value::ScalarType;
 
-/// A column of what a FROM yields.
+/// A column that FROM yields.
 #[derive(Clone, Debug)]
-pub struct Column {
-    /// The name of its table there.
+pub struct ScopeColumn {
+    /// The name or alias of its table.
     pub table: Option<String>,
     pub name: String,
-    pub of: Type,
-    /// Whether its name alone means it, and `*` shows it: what USING merges has only its table's name in front.
+    pub of: ScalarType,
+    /// Whether the bare name resolves to it, and `*` includes it. A column that USING merges needs its table's name.
     pub open: bool,
 }
 
-/// What names mean in one query.
+/// The columns that names resolve to in one query.
 pub struct Scope<'a> {
-    pub columns: Vec<Column>,
-    /// Behind a GROUP BY: which column of the groups' rows is a column of FROM.
+    pub columns: Vec<ScopeColumn>,
+    /// After a GROUP BY: for each column of the groups' rows, the column of FROM that it is.
     pub grouped: Option<Vec<Option<usize>>>,
-    /// The query around.
+    /// The enclosing query's scope.
     pub parent: Option<&'a Scope<'a>>,
-    /// How many queries are around.
+    /// The number of enclosing queries.
     pub depth: usize,
-    /// Columns that were found, each with the depth of its query: what a subquery uses is told by it.
+    /// All columns that were resolved, each with the depth of its query; it shows which outer columns a subquery uses.
     pub trace: &'a RefCell<Vec<(usize, usize)>>,
 }
 
-/// A column that was found.
+/// A resolved column.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// How many queries outwards.
+pub struct ResolvedColumn {
+    /// How many queries outwards its query is.
     pub level: usize,
     pub position: usize,
-    pub of: Type,
+    pub of: ScalarType,
 }
 
 impl Scope<'_> {
-    /// The column of a name, with or without its table's.
-    pub fn find(&self, name: &[Ident]) -> Result<Found, Unjudged> {
+    /// Resolves a name, with or without its table's.
+    pub fn find(&self, name: &[Ident]) -> Result<ResolvedColumn, Unjudged> {
         let parts: Vec<String> = name.iter().map(spelled).collect();
         let shown = parts.join(".");
         let mut scope = Some(self);
@@ -59,21 +59,21 @@ impl Scope<'_> {
                     None => position,
                 };
                 at.trace.borrow_mut().push((at.depth, position));
-                return Ok(Found { level, position, of });
+                return Ok(ResolvedColumn { level, position, of });
             }
             (scope, level) = (at.parent, level + 1);
         }
         Err(Unjudged::Name(shown))
     }
 
-    /// Where a column is in the rows at hand.
+    /// The position of a column in the current rows.
     pub fn position(&self, parts: &[String]) -> Result<Option<usize>, Unjudged> {
         let (table, name) = match parts {
             [name] => (None, name),
             [table, name] | [_, table, name] => (Some(table), name),
             _ => return Err(Unjudged::Name(parts.join("."))),
         };
-        let is = |column: &Column| {
+        let is = |column: &ScopeColumn| {
             column.name == *name
                 && match table {
                     Some(table) => column.table.as_ref() == Some(table),
@@ -88,7 +88,7 @@ impl Scope<'_> {
     }
 }
 
-/// A name as SQL means it: in small letters where it has no quotes.
+/// The name as SQL resolves it: in lower case unless it is quoted.
 pub fn spelled(name: &Ident) -> String {
     match name.quote_style {
         Some(_) => name.value.clone(),

@@ -1,7 +1,7 @@
-//! SELECT: the rows of FROM that fit, their groups, windows, and what is shown of them.
+//! Evaluates SELECT: filters the rows of FROM, groups them, computes windows, and projects the result.
 //!
 //! ```text
-//! FROM, WHERE (joined.rs) --> GROUP BY, HAVING (groups.rs) --> windows --> SELECT, DISTINCT --> ORDER BY, LIMIT (query.rs)
+//! FROM, WHERE (joined.rs) --> GROUP BY, HAVING (groups.rs) --> windows --> SELECT, DISTINCT --> ORDER BY, LIMIT
 //! ```
 
 use std::cell::RefCell;
@@ -12,52 +12,52 @@ use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Distinct, Expr, GroupByExpr, OrderByExpr, SelectItem, SelectItemQualifiedWildcardKind,
 };
 
-use super::arrow::Row;
-use super::bind::{Binder, Groups, Windows, shape};
-use super::expr::{Bound, Env, Ex};
-use super::from::Around;
+use super::arrow::ScalarRow;
+use super::bind::{Binder, GroupScope, Windows, shape};
+use super::expr::{RowEnv, Term, TypedTerm};
+use super::from::FromContext;
 use super::groups::{Grouping, elements, has_aggregates};
-use super::joined::{Item, Joined};
-use super::order::{self, Way};
+use super::joined::{Item, JoinedFrom};
+use super::order::{self, SortDirection};
 use super::query::{Budget, Ctes, Planner, output};
-use super::scope::{Column, Scope, spelled};
+use super::scope::{Scope, ScopeColumn, spelled};
 use super::trust::Unjudged;
 use super::types;
-use super::value::{Type, Value, key_of};
+use super::value::{Scalar, ScalarType, key_of};
 use super::window::WindowCall;
 
 /// A SELECT.
 pub struct Select {
-    joined: Joined,
+    joined: JoinedFrom,
     grouping: Option<Grouping>,
     windows: Vec<WindowCall>,
-    /// What is shown, then what orders it.
-    outputs: Vec<Ex>,
-    /// The position of the output that is `unnest(...)`: it makes one row for each item of its list.
+    /// The projected terms, then the sort keys.
+    outputs: Vec<Term>,
+    /// The position of the output `unnest(...)`, which makes a row for each item of its list.
     unnested: Option<usize>,
-    distinct: Kept,
+    distinct: DistinctMode,
     visible: usize,
     budget: Budget,
 }
 
 /// Which rows DISTINCT keeps.
-enum Kept {
+enum DistinctMode {
     All,
     Distinct,
-    /// The first of those that are alike in these outputs, by this order.
-    First(Vec<usize>, Vec<(usize, Way)>),
+    /// The first row, in this order, of all rows that agree in these outputs.
+    First(Vec<usize>, Vec<(usize, SortDirection)>),
 }
 
-/// An item of the output: a column of FROM, or an expression.
-enum Shown {
+/// An item of the projection: a column of FROM, or an expression.
+enum ProjectionItem {
     Column(usize),
     Expr(Box<Expr>),
 }
 
-type Made = (Select, Vec<(String, Bound)>, Vec<(usize, Way)>);
+type BoundSelect = (Select, Vec<(String, TypedTerm)>, Vec<(usize, SortDirection)>);
 
 impl Planner<'_> {
-    /// A SELECT, its columns, and what ORDER BY orders it by.
+    /// Binds a SELECT; returns it with its columns and its order.
     pub fn select(
         &self,
         ast: &ast::Select,
@@ -65,13 +65,13 @@ impl Planner<'_> {
         parent: Option<&Scope<'_>>,
         ctes: &Ctes,
         depth: usize,
-    ) -> Result<Made, Unjudged> {
+    ) -> Result<BoundSelect, Unjudged> {
         if ast.qualify.is_some() || ast.top.is_some() || !ast.lateral_views.is_empty() || ast.exclude.is_some() {
             return Err(Unjudged::construct("QUALIFY, TOP or LATERAL VIEW"));
         }
         let (mut items, mut columns) = (vec![], vec![]);
         for from in &ast.from {
-            let around = Around {
+            let around = FromContext {
                 parent,
                 ctes,
                 depth,
@@ -103,13 +103,13 @@ impl Planner<'_> {
             .into_iter()
             .map(|condition| rows.condition(condition))
             .collect::<Result<Vec<_>, _>>()?;
-        let joined = Joined::new(items, scope.columns.len(), conditions, depth, self.budget.clone());
+        let joined = JoinedFrom::new(items, scope.columns.len(), conditions, depth, self.budget.clone());
 
-        let (names, shown) = shown(&ast.projection, &scope)?;
+        let (names, shown) = expand_projection(&ast.projection, &scope)?;
         let mut exprs: Vec<&Expr> = vec![];
         exprs.extend(shown.iter().filter_map(|item| match item {
-            Shown::Expr(expr) => Some(expr.as_ref()),
-            Shown::Column(_) => None,
+            ProjectionItem::Expr(expr) => Some(expr.as_ref()),
+            ProjectionItem::Column(_) => None,
         }));
         exprs.extend(order_by.iter().map(|by| &by.expr));
         exprs.extend(&ast.having);
@@ -147,7 +147,7 @@ impl Planner<'_> {
             };
             return Ok((select, columns, order));
         }
-        // A name alone is a column of FROM first, then one that is shown.
+        // A bare name means a column of FROM if there is one, otherwise a column of the projection.
         let meant = |expr: &Expr| -> Expr {
             let at = match expr {
                 Expr::Identifier(name) if scope.position(&[spelled(name)]).ok().flatten().is_some() => None,
@@ -159,7 +159,7 @@ impl Planner<'_> {
                 _ => None,
             };
             match at.and_then(|at| shown.get(at)) {
-                Some(Shown::Expr(shown)) => shown.as_ref().clone(),
+                Some(ProjectionItem::Expr(shown)) => shown.as_ref().clone(),
                 _ => expr.clone(),
             }
         };
@@ -168,7 +168,7 @@ impl Planner<'_> {
         let (mut group_exprs, mut group_shapes) = (vec![], vec![]);
         for (at, expr) in by.iter().enumerate() {
             let bound = rows.bind(expr)?;
-            if let Ex::Column(column) = bound.ex {
+            if let Term::Column(column) = bound.ex {
                 grouped[column].get_or_insert(at);
             }
             group_exprs.push(bound.ex);
@@ -181,12 +181,13 @@ impl Planner<'_> {
             depth,
             trace: &self.trace,
         };
-        let groups = Groups {
+        let groups = GroupScope {
             by: group_shapes,
             rows: &scope,
             calls: RefCell::default(),
         };
-        // The windows' columns stand behind the aggregates', which are known once all is bound.
+        // The windows' columns come after the aggregates', whose number is known only when everything is bound: so
+        // binding repeats until it is stable.
         loop {
             let before = groups.calls.borrow().len();
             let windows = Windows {
@@ -231,39 +232,45 @@ impl Planner<'_> {
     }
 }
 
-/// What a SELECT shows.
+/// The projection of a SELECT, and the clauses that refer to it.
 struct Output<'a> {
     names: &'a [String],
-    shown: &'a [Shown],
+    shown: &'a [ProjectionItem],
     order_by: &'a [OrderByExpr],
     distinct: Option<&'a Distinct>,
 }
 
-type Bind = (Vec<Ex>, Option<usize>, Kept, Vec<(String, Bound)>, Vec<(usize, Way)>);
+type BoundOutput = (
+    Vec<Term>,
+    Option<usize>,
+    DistinctMode,
+    Vec<(String, TypedTerm)>,
+    Vec<(usize, SortDirection)>,
+);
 
 impl Output<'_> {
-    fn bind(&self, binder: &Binder<'_>) -> Result<Bind, Unjudged> {
+    fn bind(&self, binder: &Binder<'_>) -> Result<BoundOutput, Unjudged> {
         let mut unnested = None;
-        let mut columns: Vec<(String, Bound)> = vec![];
+        let mut columns: Vec<(String, TypedTerm)> = vec![];
         for (name, shown) in self.names.iter().zip(self.shown) {
             let bound = match shown {
-                Shown::Column(at) => {
+                ProjectionItem::Column(at) => {
                     let column = &binder.scope.columns[*at];
                     let place = match &binder.scope.grouped {
                         Some(grouped) => grouped[*at].ok_or_else(|| Unjudged::Name(column.name.clone()))?,
                         None => *at,
                     };
-                    Bound::new(Ex::Column(place), column.of.clone())
+                    TypedTerm::new(Term::Column(place), column.of.clone())
                 }
-                Shown::Expr(expr) => match unnest(expr) {
+                ProjectionItem::Expr(expr) => match unnest(expr) {
                     Some(list) if unnested.is_none() => {
                         unnested = Some(columns.len());
                         let list = binder.bind(list)?;
-                        let Type::Whole(arrow::datatypes::DataType::List(item)) = &list.of else {
+                        let ScalarType::Arrow(arrow::datatypes::DataType::List(item)) = &list.of else {
                             return Err(Unjudged::construct("unnest() of what is no list"));
                         };
                         let of = super::arrow::type_of(item.data_type());
-                        Bound::new(list.ex, of)
+                        TypedTerm::new(list.ex, of)
                     }
                     Some(_) => return Err(Unjudged::construct("several unnest()")),
                     None => binder.bind(expr)?,
@@ -271,7 +278,7 @@ impl Output<'_> {
             };
             columns.push((name.clone(), bound));
         }
-        let mut outputs: Vec<Ex> = columns.iter().map(|(_, bound)| bound.ex.clone()).collect();
+        let mut outputs: Vec<Term> = columns.iter().map(|(_, bound)| bound.ex.clone()).collect();
         let mut place = |expr: &Expr| -> Result<usize, Unjudged> {
             if let Some(at) = output(expr, &columns) {
                 return Ok(at);
@@ -279,7 +286,7 @@ impl Output<'_> {
             if let Some(at) = self
                 .shown
                 .iter()
-                .position(|shown| matches!(shown, Shown::Expr(known) if known.as_ref() == expr))
+                .position(|shown| matches!(shown, ProjectionItem::Expr(known) if known.as_ref() == expr))
             {
                 return Ok(at);
             }
@@ -288,22 +295,22 @@ impl Output<'_> {
         };
         let mut order = vec![];
         for by in self.order_by {
-            order.push((place(&by.expr)?, Way::new(&by.options)));
+            order.push((place(&by.expr)?, SortDirection::new(&by.options)));
         }
         let kept = match self.distinct {
-            None | Some(Distinct::All) => Kept::All,
-            Some(Distinct::Distinct) if order.iter().all(|(at, _)| *at < columns.len()) => Kept::Distinct,
+            None | Some(Distinct::All) => DistinctMode::All,
+            Some(Distinct::Distinct) if order.iter().all(|(at, _)| *at < columns.len()) => DistinctMode::Distinct,
             Some(Distinct::Distinct) => return Err(Unjudged::construct("DISTINCT by an order that is not shown")),
             Some(Distinct::On(all)) => {
                 let on = all.iter().map(&mut place).collect::<Result<_, _>>()?;
-                Kept::First(on, order.clone())
+                DistinctMode::First(on, order.clone())
             }
         };
         Ok((outputs, unnested, kept, columns, order))
     }
 }
 
-/// The conditions that AND joins.
+/// The conditions that AND connects.
 pub fn conjuncts<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
     match expr {
         Expr::Nested(inner) => conjuncts(inner, found),
@@ -331,14 +338,17 @@ fn unnest(expr: &Expr) -> Option<&Expr> {
     }
 }
 
-/// What is shown, with the names of its columns; `*` written out.
-fn shown(projection: &[SelectItem], scope: &Scope<'_>) -> Result<(Vec<String>, Vec<Shown>), Unjudged> {
+/// The projection, with the names of its columns; `*` is expanded.
+fn expand_projection(
+    projection: &[SelectItem],
+    scope: &Scope<'_>,
+) -> Result<(Vec<String>, Vec<ProjectionItem>), Unjudged> {
     let (mut names, mut all) = (vec![], vec![]);
     for item in projection {
-        let mut star = |is: &dyn Fn(&Column) -> bool| {
+        let mut star = |is: &dyn Fn(&ScopeColumn) -> bool| {
             for (at, column) in scope.columns.iter().enumerate().filter(|(_, column)| is(column)) {
                 names.push(column.name.clone());
-                all.push(Shown::Column(at));
+                all.push(ProjectionItem::Column(at));
             }
         };
         match item {
@@ -354,11 +364,11 @@ fn shown(projection: &[SelectItem], scope: &Scope<'_>) -> Result<(Vec<String>, V
             }
             SelectItem::ExprWithAlias { expr, alias } => {
                 names.push(spelled(alias));
-                all.push(Shown::Expr(Box::new(expr.clone())));
+                all.push(ProjectionItem::Expr(Box::new(expr.clone())));
             }
             SelectItem::UnnamedExpr(expr) => {
                 names.push(name_of(expr));
-                all.push(Shown::Expr(Box::new(expr.clone())));
+                all.push(ProjectionItem::Expr(Box::new(expr.clone())));
             }
             other => return Err(Unjudged::construct(format!("{other} in SELECT"))),
         }
@@ -366,7 +376,7 @@ fn shown(projection: &[SelectItem], scope: &Scope<'_>) -> Result<(Vec<String>, V
     Ok((names, all))
 }
 
-/// What an expression without a name is called.
+/// The column name of an expression without an alias.
 fn name_of(expr: &Expr) -> String {
     match expr {
         Expr::Identifier(name) => spelled(name),
@@ -378,8 +388,8 @@ fn name_of(expr: &Expr) -> String {
 }
 
 impl Select {
-    /// Its rows, for a row of the query around: what is shown, then what orders it.
-    pub fn rows(&self, parent: Option<&Env<'_>>) -> Result<Vec<Row>, Unjudged> {
+    /// The rows, for a row of the enclosing query: the projected values, then the sort keys.
+    pub fn rows(&self, parent: Option<&RowEnv<'_>>) -> Result<Vec<ScalarRow>, Unjudged> {
         let mut rows = self.joined.rows(parent)?;
         if let Some(grouping) = &self.grouping {
             rows = grouping.rows(&rows, parent)?;
@@ -394,12 +404,12 @@ impl Select {
         }
         let mut shown = Vec::with_capacity(rows.len());
         for row in &rows {
-            let env = Env { row, parent };
+            let env = RowEnv { row, parent };
             let row = self
                 .outputs
                 .iter()
                 .map(|ex| ex.eval(&env))
-                .collect::<Result<Row, _>>()?;
+                .collect::<Result<ScalarRow, _>>()?;
             match self.unnested {
                 None => shown.push(row),
                 Some(at) => {
@@ -413,23 +423,28 @@ impl Select {
         }
         self.budget.spend(shown.len())?;
         match &self.distinct {
-            Kept::All => Ok(shown),
-            Kept::Distinct => {
+            DistinctMode::All => Ok(shown),
+            DistinctMode::Distinct => {
                 let mut seen = HashSet::new();
                 shown.retain(|row| seen.insert(key_of(row)));
                 Ok(shown)
             }
-            Kept::First(on, by) => first(shown, on, by, self.visible),
+            DistinctMode::First(on, by) => first(shown, on, by, self.visible),
         }
     }
 }
 
-/// The first row of each that are alike; where several are first, they must be the same.
-fn first(mut rows: Vec<Row>, on: &[usize], by: &[(usize, Way)], visible: usize) -> Result<Vec<Row>, Unjudged> {
-    let ways: Vec<Way> = by.iter().map(|(_, way)| *way).collect();
-    let place = |row: &Row| -> Vec<Value> { by.iter().map(|(at, _)| row[*at].clone()).collect() };
+/// The first row of each set of rows that agree in `on`; if several rows are first, they must be equal.
+fn first(
+    mut rows: Vec<ScalarRow>,
+    on: &[usize],
+    by: &[(usize, SortDirection)],
+    visible: usize,
+) -> Result<Vec<ScalarRow>, Unjudged> {
+    let ways: Vec<SortDirection> = by.iter().map(|(_, way)| *way).collect();
+    let place = |row: &ScalarRow| -> Vec<Scalar> { by.iter().map(|(at, _)| row[*at].clone()).collect() };
     rows.sort_by(|a, b| order::compare(&ways, &place(a), &place(b)));
-    let mut kept: std::collections::HashMap<Vec<u8>, Row> = std::collections::HashMap::new();
+    let mut kept: std::collections::HashMap<Vec<u8>, ScalarRow> = std::collections::HashMap::new();
     let mut all = vec![];
     for row in rows {
         let key = key_of(on.iter().map(|at| &row[*at]));
@@ -450,10 +465,10 @@ fn first(mut rows: Vec<Row>, on: &[usize], by: &[(usize, Way)], visible: usize) 
 }
 
 /// The items of a list.
-fn items(list: &Value) -> Result<Vec<Value>, Unjudged> {
+fn items(list: &Scalar) -> Result<Vec<Scalar>, Unjudged> {
     match list {
-        Value::Null => Ok(vec![]),
-        Value::Whole(scalar) => match scalar.as_ref() {
+        Scalar::Null => Ok(vec![]),
+        Scalar::Arrow(scalar) => match scalar.as_ref() {
             datafusion::common::ScalarValue::List(list) => super::arrow::values(&list.value(0)),
             other => Err(Unjudged::construct(format!("unnest() of a {}", other.data_type()))),
         },

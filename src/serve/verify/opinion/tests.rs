@@ -1,4 +1,4 @@
-//! What the opinion makes of SQL. The answers are PostgreSQL's.
+//! Tests of the opinion on SQL. The expected answers are PostgreSQL's.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use ::arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, Record
 use ::arrow::datatypes::DataType;
 
 use super::number::written;
-use super::query::{Budget, Ctes, Planner, Source};
+use super::query::{Budget, Ctes, Planner, SourceRows};
 use super::trust::Unjudged;
-use super::value::Value;
+use super::value::Scalar;
 use super::*;
 
-/// `t` with `k`, `v`, `d` (DECIMAL(12,2)), `s` and `x`; `u` with `k` and `w`.
-fn tables(name: &str) -> Result<Rc<Source>, Unjudged> {
+/// Table `t` has `k`, `v`, `d` (DECIMAL(12,2)), `s` and `x`; table `u` has `k` and `w`.
+fn tables(name: &str) -> Result<Rc<SourceRows>, Unjudged> {
     let columns: Vec<(&str, ArrayRef)> = match name {
         "t" => {
             let d = Decimal128Array::from(vec![Some(435), Some(10), None, Some(1660)]);
@@ -40,7 +40,7 @@ fn tables(name: &str) -> Result<Rc<Source>, Unjudged> {
         .fields()
         .iter()
         .map(|f| (f.name().clone(), arrow::type_of(f.data_type())));
-    Ok(Rc::new(Source {
+    Ok(Rc::new(SourceRows {
         columns: columns.collect(),
         rows: Rc::new(arrow::rows(&[batch])?),
     }))
@@ -60,12 +60,12 @@ fn rows(sql: &str) -> Result<String, Unjudged> {
         trace: RefCell::default(),
     };
     let query = planner.query(&written_query.query, None, &Ctes::new())?;
-    let cell = |value: &Value| match value {
-        Value::Null => "NULL".to_string(),
-        Value::Bool(b) => b.to_string(),
-        Value::Text(text) => text.to_string(),
-        Value::Double(x) => x.to_string(),
-        value @ (Value::Int(_) | Value::Number(..)) => written(value),
+    let cell = |value: &Scalar| match value {
+        Scalar::Null => "NULL".to_string(),
+        Scalar::Bool(b) => b.to_string(),
+        Scalar::Text(text) => text.to_string(),
+        Scalar::Double(x) => x.to_string(),
+        value @ (Scalar::Int(_) | Scalar::Number(..)) => written(value),
         value => time::written(value, false),
     };
     let all = query.rows(None)?;
@@ -245,7 +245,8 @@ fn rows_are_grouped_and_ranked() {
     }
 }
 
-/// What PostgreSQL's dialect reads otherwise, or this does not know, has no answer rather than a wrong one.
+/// SQL that PostgreSQL's dialect parses differently, or that is not supported here, must get no answer rather than a
+/// wrong one.
 #[test]
 fn what_is_not_known_is_not_judged() {
     for sql in [
@@ -257,5 +258,5 @@ fn what_is_not_known_is_not_judged() {
     ] {
         assert!(rows(sql).is_err(), "{sql}");
     }
-    assert_eq!(arrow::type_of(&DataType::Float32), Type::Whole(DataType::Float32));
+    assert_eq!(arrow::type_of(&DataType::Float32), ScalarType::Arrow(DataType::Float32));
 }

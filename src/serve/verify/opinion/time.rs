@@ -1,20 +1,20 @@
-//! Dates, moments and lengths of time, by the microsecond of the proleptic Gregorian calendar; the years 1 to 9999.
+//! Dates, timestamps and intervals, in microseconds of the proleptic Gregorian calendar; the years 1 to 9999.
 
 use std::fmt::Write as _;
 
 use super::trust::Unjudged;
-use super::value::{Length, Type, Value};
+use super::value::{IntervalLength, Scalar, ScalarType};
 use crate::repr::{FIRST_MOMENT, LAST_MOMENT, civil_from_days};
 
 /// Microseconds of a day.
 pub const DAY: i64 = 86_400_000_000;
 
-/// The day of a date since 1970-01-01; none if there is no such date.
+/// The number of a date's day since 1970-01-01; none if the date does not exist.
 pub fn day_of(year: i64, month: i64, day: i64) -> Option<i64> {
     if !(1..=12).contains(&month) || !(1..=length_of(year, month)).contains(&day) {
         return None;
     }
-    // Days before the month, in a year that begins in March.
+    // The days before the month are computed in a year that begins in March.
     let (year, month) = if month > 2 {
         (year, month - 3)
     } else {
@@ -34,11 +34,11 @@ fn length_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// A value, where it is of the years that there are.
-pub fn within(value: Value) -> Result<Value, Unjudged> {
+/// Checks that a date or timestamp is in the supported years.
+pub fn within(value: Scalar) -> Result<Scalar, Unjudged> {
     let micros = match &value {
-        Value::Date(days) => i64::from(*days).saturating_mul(DAY),
-        Value::Moment(micros) => *micros,
+        Scalar::Date(days) => i64::from(*days).saturating_mul(DAY),
+        Scalar::Moment(micros) => *micros,
         _ => return Ok(value),
     };
     match (FIRST_MOMENT..=LAST_MOMENT).contains(&micros) {
@@ -47,17 +47,17 @@ pub fn within(value: Value) -> Result<Value, Unjudged> {
     }
 }
 
-/// A date or moment as a moment.
-pub fn moment(value: &Value) -> Option<i64> {
+/// A date or timestamp as a timestamp, in Unix microseconds.
+pub fn moment(value: &Scalar) -> Option<i64> {
     match value {
-        Value::Date(days) => Some(i64::from(*days) * DAY),
-        Value::Moment(micros) => Some(*micros),
+        Scalar::Date(days) => Some(i64::from(*days) * DAY),
+        Scalar::Moment(micros) => Some(*micros),
         _ => None,
     }
 }
 
-/// A moment a length later (`sign` 1) or earlier (-1): first months, then days and microseconds.
-pub fn moved(micros: i64, length: Length, sign: i64) -> Result<Value, Unjudged> {
+/// Adds (`sign` 1) or subtracts (-1) an interval: first its months, then its days and microseconds.
+pub fn moved(micros: i64, length: IntervalLength, sign: i64) -> Result<Scalar, Unjudged> {
     let (days, time) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
     let (year, month, day) = civil_from_days(days);
     let months = year * 12 + month - 1 + sign * i64::from(length.months);
@@ -66,33 +66,33 @@ pub fn moved(micros: i64, length: Length, sign: i64) -> Result<Value, Unjudged> 
     let days = day_of(year, month, day).expect("a day within its month") + sign * i64::from(length.days);
     let micros = i128::from(days) * i128::from(DAY) + i128::from(time) + i128::from(sign) * i128::from(length.micros);
     let micros = i64::try_from(micros).map_err(|_| Unjudged::row("a moment beyond all years"))?;
-    within(Value::Moment(micros))
+    within(Scalar::Moment(micros))
 }
 
-/// The length between two moments: days and microseconds of one sign.
-pub fn between(later: i64, earlier: i64) -> Length {
+/// The interval between two timestamps: days and microseconds of the same sign.
+pub fn between(later: i64, earlier: i64) -> IntervalLength {
     let micros = later - earlier;
-    Length {
+    IntervalLength {
         months: 0,
         days: (micros / DAY) as i32,
         micros: micros % DAY,
     }
 }
 
-/// The sum of two lengths, or their difference.
-pub fn added(a: Length, b: Length, sign: i64) -> Result<Value, Unjudged> {
+/// The sum of two intervals (`sign` 1), or their difference (-1).
+pub fn added(a: IntervalLength, b: IntervalLength, sign: i64) -> Result<Scalar, Unjudged> {
     let far = || Unjudged::row("an INTERVAL beyond all that there are");
     let part = |a: i32, b: i32| i32::try_from(i64::from(a) + sign * i64::from(b)).map_err(|_| far());
     let micros = b.micros.checked_mul(sign).and_then(|b| a.micros.checked_add(b));
-    Ok(Value::Length(Length {
+    Ok(Scalar::Length(IntervalLength {
         months: part(a.months, b.months)?,
         days: part(a.days, b.days)?,
         micros: micros.ok_or_else(far)?,
     }))
 }
 
-/// `2024-01-02`, and with a time behind it `2024-01-02 03:04:05.678`.
-pub fn parse(text: &str, of: &Type) -> Result<Value, Unjudged> {
+/// Parses `2024-01-02`, or with a time `2024-01-02 03:04:05.678`.
+pub fn parse(text: &str, of: &ScalarType) -> Result<Scalar, Unjudged> {
     let unread = || Unjudged::construct(format!("the text {text:?} as a {}", of.name()));
     let trimmed = text.trim();
     let (date, time) = match trimmed.split_once([' ', 'T']) {
@@ -127,13 +127,13 @@ pub fn parse(text: &str, of: &Type) -> Result<Value, Unjudged> {
     };
     let (day, time) = (day().ok_or_else(unread)?, time().ok_or_else(unread)?);
     within(match of {
-        Type::Date => Value::Date(day as i32),
-        _ => Value::Moment(day * DAY + time),
+        ScalarType::Date => Scalar::Date(day as i32),
+        _ => Scalar::Moment(day * DAY + time),
     })
 }
 
-/// `1 day 2 hours`, a number and a unit each; `unit` is what stands behind the text.
-pub fn length(text: &str, unit: Option<&str>) -> Result<Length, Unjudged> {
+/// Parses an interval like `1 day 2 hours`, numbers with units; `unit` is the unit that follows the text.
+pub fn length(text: &str, unit: Option<&str>) -> Result<IntervalLength, Unjudged> {
     let unread = || Unjudged::construct(format!("the INTERVAL {text:?}"));
     let spaced = match unit {
         Some(unit) => format!("{text} {unit}"),
@@ -170,14 +170,14 @@ pub fn length(text: &str, unit: Option<&str>) -> Result<Length, Unjudged> {
         *to = n.checked_mul(by).and_then(|n| to.checked_add(n)).ok_or_else(unread)?;
     }
     let part = |n: i64| i32::try_from(n).map_err(|_| unread());
-    Ok(Length {
+    Ok(IntervalLength {
         months: part(months)?,
         days: part(days)?,
         micros,
     })
 }
 
-/// The beginning of the unit that a moment lies in.
+/// The beginning of the unit that contains a timestamp.
 pub fn truncated(unit: &str, micros: i64) -> Option<i64> {
     let step = |length: i64| Some(micros.div_euclid(length) * length);
     let days = micros.div_euclid(DAY);
@@ -201,58 +201,60 @@ pub fn truncated(unit: &str, micros: i64) -> Option<i64> {
     }
 }
 
-/// 1 to 7, from Monday.
+/// The day of the week, from 1 for Monday to 7.
 fn weekday(days: i64) -> i64 {
     (days + 3).rem_euclid(7) + 1
 }
 
-/// The types of the fields of EXTRACT that are known here.
-pub fn field_type(field: &str) -> Option<Type> {
+/// The types of the fields of EXTRACT that are supported here.
+pub fn field_type(field: &str) -> Option<ScalarType> {
     Some(match field {
-        "second" | "seconds" | "epoch" => Type::Number(6),
-        "milliseconds" | "millisecond" => Type::Number(3),
-        "year" | "month" | "day" | "hour" | "minute" | "dow" | "isodow" | "doy" | "quarter" | "week" => Type::Int(32),
-        _ => return None,
-    })
-}
-
-/// A field of a moment.
-pub fn field(field: &str, micros: i64) -> Option<Value> {
-    let (days, time) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
-    let (year, month, day) = civil_from_days(days);
-    Some(match field {
-        "second" | "seconds" => Value::Number((time % 60_000_000).into(), 6),
-        "milliseconds" | "millisecond" => Value::Number((time % 60_000_000).into(), 3),
-        "epoch" => Value::Number(micros.into(), 6),
-        "year" => Value::Int(year),
-        "month" => Value::Int(month),
-        "day" => Value::Int(day),
-        "hour" => Value::Int(time / 3_600_000_000),
-        "minute" => Value::Int(time / 60_000_000 % 60),
-        "dow" => Value::Int(weekday(days) % 7),
-        "isodow" => Value::Int(weekday(days)),
-        "doy" => Value::Int(days - day_of(year, 1, 1)? + 1),
-        "quarter" => Value::Int((month - 1) / 3 + 1),
-        "week" => {
-            // The week is of the year that its Thursday lies in.
-            let thursday = days - weekday(days) + 4;
-            let (year, _, _) = civil_from_days(thursday);
-            Value::Int((thursday - day_of(year, 1, 1)?) / 7 + 1)
+        "second" | "seconds" | "epoch" => ScalarType::Number(6),
+        "milliseconds" | "millisecond" => ScalarType::Number(3),
+        "year" | "month" | "day" | "hour" | "minute" | "dow" | "isodow" | "doy" | "quarter" | "week" => {
+            ScalarType::Int(32)
         }
         _ => return None,
     })
 }
 
-/// A date or moment as text.
-pub fn written(value: &Value, zone: bool) -> String {
+/// The value of a timestamp's field.
+pub fn field(field: &str, micros: i64) -> Option<Scalar> {
+    let (days, time) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
+    let (year, month, day) = civil_from_days(days);
+    Some(match field {
+        "second" | "seconds" => Scalar::Number((time % 60_000_000).into(), 6),
+        "milliseconds" | "millisecond" => Scalar::Number((time % 60_000_000).into(), 3),
+        "epoch" => Scalar::Number(micros.into(), 6),
+        "year" => Scalar::Int(year),
+        "month" => Scalar::Int(month),
+        "day" => Scalar::Int(day),
+        "hour" => Scalar::Int(time / 3_600_000_000),
+        "minute" => Scalar::Int(time / 60_000_000 % 60),
+        "dow" => Scalar::Int(weekday(days) % 7),
+        "isodow" => Scalar::Int(weekday(days)),
+        "doy" => Scalar::Int(days - day_of(year, 1, 1)? + 1),
+        "quarter" => Scalar::Int((month - 1) / 3 + 1),
+        "week" => {
+            // A week belongs to the year of its Thursday.
+            let thursday = days - weekday(days) + 4;
+            let (year, _, _) = civil_from_days(thursday);
+            Scalar::Int((thursday - day_of(year, 1, 1)?) / 7 + 1)
+        }
+        _ => return None,
+    })
+}
+
+/// A date or timestamp as text.
+pub fn written(value: &Scalar, zone: bool) -> String {
     let mut text = String::new();
     let mut date = |days: i64| {
         let (year, month, day) = civil_from_days(days);
         let _ = write!(text, "{year:04}-{month:02}-{day:02}"); // A String takes all.
     };
     match value {
-        Value::Date(days) => date(i64::from(*days)),
-        Value::Moment(micros) => {
+        Scalar::Date(days) => date(i64::from(*days)),
+        Scalar::Moment(micros) => {
             date(micros.div_euclid(DAY));
             let (seconds, fraction) = (micros.rem_euclid(DAY) / 1_000_000, micros.rem_euclid(1_000_000));
             let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);

@@ -1,39 +1,41 @@
-//! What the independent opinion does not judge, each with its reason.
+//! Reasons why the independent opinion does not judge a table.
 //!
-//! It is decided from the SQL and the rows that it is over, never from what the run answered: a statement that reaches one of
-//! these is left to Alluvium's own plan.
+//! The reasons depend on the SQL and on its input rows, never on the run's answer. A statement with such a reason is
+//! judged by Alluvium's own plan only.
 
 use std::fmt;
 
 /// Why a table is not judged independently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unjudged {
-    /// PostgreSQL's dialect of the parser reads the text as another tree than the run's dialect does. Which is right is not for a
-    /// comparison to decide.
+    /// The parser's PostgreSQL dialect parses the text differently from the run's dialect. A comparison cannot decide
+    /// which is right.
     Reading,
-    /// A construct that is not written here. Its meaning would have to be the run's.
+    /// A construct that is not implemented here; using the run's implementation would judge nothing.
     Construct(String),
-    /// Types that meet in a way that SQL leaves open, or that PostgreSQL refuses.
+    /// A combination of types that SQL leaves open, or that PostgreSQL refuses.
     Types(String),
-    /// A name that is not found in one way only.
+    /// A name that does not resolve to exactly one column.
     Name(String),
-    /// Rows with one place in an order, of which the run keeps one by a rule of its own that depends on its plan.
+    /// Rows that tie in an order: the run keeps one of them by a rule of its own, which depends on its plan.
     Ties(&'static str),
-    /// A row that does not evaluate. It is a dead letter of the run's; which operator it is missing behind depends on the plan.
+    /// A row that does not evaluate. The run makes a dead letter of it; after which operator the row is missing
+    /// depends on the plan.
     Row(String),
-    /// A number with more digits than the run's DECIMAL keeps, where it rounds by the types of the whole expression.
+    /// A number with more digits than the run's DECIMAL has; there the run rounds by the types of the whole
+    /// expression.
     Digits,
-    /// More rows than are worth being computed one by one.
+    /// More rows than should be computed one by one.
     Size,
 }
 
 impl Unjudged {
-    /// A construct that is not written here.
+    /// The reason that a construct is not implemented here.
     pub fn construct(what: impl fmt::Display) -> Unjudged {
         Unjudged::Construct(what.to_string())
     }
 
-    /// A row that does not evaluate.
+    /// The reason that a row does not evaluate.
     pub fn row(why: impl fmt::Display) -> Unjudged {
         Unjudged::Row(why.to_string())
     }

@@ -1,7 +1,7 @@
-//! Values and their types, as SQL has them.
+//! Values and their types, as in SQL.
 //!
-//! Numbers carry their scale with them, as PostgreSQL's do, and are compared by what they are worth. Doubles are in order with
-//! NaN behind all others, and equal to itself; there is one zero.
+//! Decimals carry their scale, as in PostgreSQL, and are compared by their numeric value. NaN is greater than all
+//! other doubles and equal to itself; the two zeros are equal.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 
-/// A value of a row.
+/// A value in a row.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub enum Scalar {
     Null,
     Bool(bool),
     Int(i64),
-    /// So many units of 10^-scale.
+    /// A decimal: so many units of 10^-scale.
     Number(i128, u8),
     Double(f64),
     Text(Arc<str>),
@@ -23,14 +23,14 @@ pub enum Value {
     Date(i32),
     /// Microseconds since 1970-01-01.
     Moment(i64),
-    Length(Length),
-    /// What is only handed on, or given to functions.
-    Whole(Arc<ScalarValue>),
+    Length(IntervalLength),
+    /// A value that is only passed on, or passed to functions.
+    Arrow(Arc<ScalarValue>),
 }
 
-/// A length of time: months, days and microseconds.
+/// An interval: months, days and microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Length {
+pub struct IntervalLength {
     pub months: i32,
     pub days: i32,
     pub micros: i64,
@@ -38,84 +38,85 @@ pub struct Length {
 
 /// The type of a column or expression.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Type {
-    /// Of NULL alone.
+pub enum ScalarType {
+    /// The type of a bare NULL.
     Null,
     Bool,
-    /// Of so many bits.
+    /// Whole numbers of so many bits.
     Int(u8),
-    /// With so many digits behind the point.
+    /// Decimals of this scale.
     Number(u8),
     Double,
     Text,
     Date,
-    /// With or without a zone.
+    /// Timestamps; true: with time zone.
     Moment(bool),
     Length,
-    Whole(DataType),
+    /// An Arrow type whose values are only passed on.
+    Arrow(DataType),
 }
 
-impl Type {
-    /// Whether it is of numbers.
+impl ScalarType {
+    /// Whether its values are numbers.
     pub fn is_number(&self) -> bool {
-        matches!(self, Type::Int(_) | Type::Number(_) | Type::Double)
+        matches!(self, ScalarType::Int(_) | ScalarType::Number(_) | ScalarType::Double)
     }
 
-    /// As SQL calls it.
+    /// The type's name in SQL.
     pub fn name(&self) -> String {
         match self {
-            Type::Null => "NULL".into(),
-            Type::Bool => "BOOLEAN".into(),
-            Type::Int(16) => "SMALLINT".into(),
-            Type::Int(32) => "INT".into(),
-            Type::Int(_) => "BIGINT".into(),
-            Type::Number(scale) => format!("DECIMAL with {scale} digits behind the point"),
-            Type::Double => "DOUBLE".into(),
-            Type::Text => "VARCHAR".into(),
-            Type::Date => "DATE".into(),
-            Type::Moment(false) => "TIMESTAMP".into(),
-            Type::Moment(true) => "TIMESTAMP WITH TIME ZONE".into(),
-            Type::Length => "INTERVAL".into(),
-            Type::Whole(of) => of.to_string(),
+            ScalarType::Null => "NULL".into(),
+            ScalarType::Bool => "BOOLEAN".into(),
+            ScalarType::Int(16) => "SMALLINT".into(),
+            ScalarType::Int(32) => "INT".into(),
+            ScalarType::Int(_) => "BIGINT".into(),
+            ScalarType::Number(scale) => format!("DECIMAL with {scale} digits behind the point"),
+            ScalarType::Double => "DOUBLE".into(),
+            ScalarType::Text => "VARCHAR".into(),
+            ScalarType::Date => "DATE".into(),
+            ScalarType::Moment(false) => "TIMESTAMP".into(),
+            ScalarType::Moment(true) => "TIMESTAMP WITH TIME ZONE".into(),
+            ScalarType::Length => "INTERVAL".into(),
+            ScalarType::Arrow(of) => of.to_string(),
         }
     }
 }
 
-impl Length {
-    /// Its microseconds, where a month has 30 days and a day 24 hours, as comparisons take it.
+impl IntervalLength {
+    /// The microseconds that a comparison uses: a month counts as 30 days, a day as 24 hours.
     pub fn total(self) -> i128 {
         let days = i128::from(self.months) * 30 + i128::from(self.days);
         days * 86_400_000_000 + i128::from(self.micros)
     }
 }
 
-impl Value {
+impl Scalar {
     /// Whether it is NULL.
     pub fn is_null(&self) -> bool {
-        matches!(self, Value::Null)
+        matches!(self, Scalar::Null)
     }
 
     /// Whether it is true.
     pub fn is_true(&self) -> bool {
-        matches!(self, Value::Bool(true))
+        matches!(self, Scalar::Bool(true))
     }
 
-    /// A text.
-    pub fn text(text: impl Into<Arc<str>>) -> Value {
-        Value::Text(text.into())
+    /// Makes a text value.
+    pub fn text(text: impl Into<Arc<str>>) -> Scalar {
+        Scalar::Text(text.into())
     }
 
-    /// Which of two values of one kind comes first; none if one is NULL.
-    pub fn compare(&self, other: &Value) -> Option<Ordering> {
+    /// Compares two values of the same kind; none if one is NULL.
+    pub fn compare(&self, other: &Scalar) -> Option<Ordering> {
         Some(match (self, other) {
-            (Value::Null, _) | (_, Value::Null) => return None,
-            (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-            (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
-            (Value::Date(a), Value::Date(b)) => a.cmp(b),
-            (Value::Moment(a), Value::Moment(b)) => a.cmp(b),
-            (Value::Length(a), Value::Length(b)) => a.total().cmp(&b.total()),
-            (Value::Double(a), Value::Double(b)) => doubles(*a, *b),
-            (Value::Whole(a), Value::Whole(b)) => a.partial_cmp(b)?,
+            (Scalar::Null, _) | (_, Scalar::Null) => return None,
+            (Scalar::Bool(a), Scalar::Bool(b)) => a.cmp(b),
+            (Scalar::Text(a), Scalar::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
+            (Scalar::Date(a), Scalar::Date(b)) => a.cmp(b),
+            (Scalar::Moment(a), Scalar::Moment(b)) => a.cmp(b),
+            (Scalar::Length(a), Scalar::Length(b)) => a.total().cmp(&b.total()),
+            (Scalar::Double(a), Scalar::Double(b)) => doubles(*a, *b),
+            (Scalar::Arrow(a), Scalar::Arrow(b)) => a.partial_cmp(b)?,
             (a, b) => {
                 let (a, b) = (a.as_number()?, b.as_number()?);
                 numbers(a, b)
@@ -123,16 +124,16 @@ impl Value {
         })
     }
 
-    /// A whole number or decimal with its scale.
+    /// A whole number or decimal as units and scale.
     pub fn as_number(&self) -> Option<(i128, u8)> {
         match self {
-            Value::Int(n) => Some((i128::from(*n), 0)),
-            Value::Number(n, scale) => Some((*n, *scale)),
+            Scalar::Int(n) => Some((i128::from(*n), 0)),
+            Scalar::Number(n, scale) => Some((*n, *scale)),
             _ => None,
         }
     }
 
-    /// Bytes that are equal where values of one kind are not distinct.
+    /// Appends bytes that are equal exactly for values of one kind that are not distinct.
     pub fn key(&self, out: &mut Vec<u8>) {
         let mut put = |tag: u8, bytes: &[u8]| {
             out.push(tag);
@@ -140,16 +141,16 @@ impl Value {
             out.extend(bytes);
         };
         match self {
-            Value::Null => put(0, &[]),
-            Value::Bool(b) => put(1, &[u8::from(*b)]),
-            Value::Int(_) | Value::Number(..) => {
+            Scalar::Null => put(0, &[]),
+            Scalar::Bool(b) => put(1, &[u8::from(*b)]),
+            Scalar::Int(_) | Scalar::Number(..) => {
                 let (mut digits, mut scale) = self.as_number().expect("it is a number");
                 while scale > 0 && digits % 10 == 0 {
                     (digits, scale) = (digits / 10, scale - 1);
                 }
                 put(2, &[&digits.to_le_bytes()[..], &[scale]].concat());
             }
-            Value::Double(x) => {
+            Scalar::Double(x) => {
                 let one = match x {
                     x if x.is_nan() => f64::NAN,
                     x if *x == 0.0 => 0.0,
@@ -157,17 +158,17 @@ impl Value {
                 };
                 put(3, &one.to_bits().to_le_bytes());
             }
-            Value::Text(text) => put(4, text.as_bytes()),
-            Value::Date(days) => put(5, &days.to_le_bytes()),
-            Value::Moment(micros) => put(6, &micros.to_le_bytes()),
-            Value::Length(length) => put(7, &length.total().to_le_bytes()),
-            Value::Whole(value) => put(8, format!("{value:?}").as_bytes()),
+            Scalar::Text(text) => put(4, text.as_bytes()),
+            Scalar::Date(days) => put(5, &days.to_le_bytes()),
+            Scalar::Moment(micros) => put(6, &micros.to_le_bytes()),
+            Scalar::Length(length) => put(7, &length.total().to_le_bytes()),
+            Scalar::Arrow(value) => put(8, format!("{value:?}").as_bytes()),
         }
     }
 }
 
-/// The bytes of several values.
-pub fn key_of<'a>(values: impl IntoIterator<Item = &'a Value>) -> Vec<u8> {
+/// The key bytes of several values.
+pub fn key_of<'a>(values: impl IntoIterator<Item = &'a Scalar>) -> Vec<u8> {
     let mut key = Vec::new();
     values.into_iter().for_each(|value| value.key(&mut key));
     key

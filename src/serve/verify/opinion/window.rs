@@ -1,35 +1,35 @@
-//! Window functions: each row beside those of its partition, in their order.
+//! Window functions: evaluates each row with the other rows of its partition, in their order.
 //!
-//! Where rows have one place in the order and the function tells them apart, SQL leaves open what it yields.
+//! If rows tie in the order and the function distinguishes them, SQL leaves its result open.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, WindowFrameBound, WindowFrameUnits, WindowType};
 
-use super::aggregate::{self, Arguments, Call};
-use super::arrow::Row;
+use super::aggregate::{self, AggregateEval, Arguments};
+use super::arrow::ScalarRow;
 use super::bind::{Binder, Windows};
 use super::calls::arguments;
 use super::convert::{converted, meet};
-use super::expr::{Env, Ex};
-use super::order::{self, Way};
+use super::expr::{RowEnv, Term};
+use super::order::{self, SortDirection};
 use super::query::Budget;
 use super::scope::spelled;
 use super::trust::Unjudged;
-use super::value::{Type, Value, key_of};
+use super::value::{Scalar, ScalarType, key_of};
 
-/// A call of a window function.
+/// A bound call of a window function.
 pub struct WindowCall {
-    partition: Vec<Ex>,
-    order: Vec<(Ex, Way)>,
+    partition: Vec<Term>,
+    order: Vec<(Term, SortDirection)>,
     frame: Frame,
     function: Function,
 }
 
 #[derive(Clone, Copy)]
 struct Frame {
-    /// Whether it counts rows, or ends with all that have one place.
+    /// Whether the frame counts rows (ROWS); otherwise it ends with all rows that tie (RANGE).
     rows: bool,
     start: Edge,
     end: Edge,
@@ -38,7 +38,7 @@ struct Frame {
 #[derive(Clone, Copy, PartialEq)]
 enum Edge {
     First,
-    /// So many rows behind the row at hand.
+    /// So many rows after the current row; negative: before it.
     At(i64),
     Last,
 }
@@ -49,13 +49,13 @@ enum Function {
     DenseRank,
     PercentRank,
     CumeDist,
-    /// Rows behind the row at hand, the value there, and what stands where there is no such row.
-    Shifted(i64, Ex, Ex),
-    First(Ex),
-    Last(Ex),
-    Aggregate(Call),
-    /// The beginning of a session, or its end, by the gap in microseconds.
-    Session(bool, Ex, i64),
+    /// LAG or LEAD: the offset in rows, the value, and the default if there is no such row.
+    Shifted(i64, Term, Term),
+    First(Term),
+    Last(Term),
+    Aggregate(AggregateEval),
+    /// The beginning of a session, or its end if true; with the gap in microseconds.
+    Session(bool, Term, i64),
 }
 
 impl Frame {
@@ -64,13 +64,13 @@ impl Frame {
     }
 }
 
-/// A call, and the type of its value.
+/// Binds a call; returns it with the type of its value.
 pub fn bind(
     binder: &Binder<'_>,
     windows: &Windows,
     name: &str,
     call: &ast::Function,
-) -> Result<(WindowCall, Type), Unjudged> {
+) -> Result<(WindowCall, ScalarType), Unjudged> {
     let spec = spec(call.over.as_ref(), &windows.named)?;
     let partition = binder
         .all(&spec.partition_by)?
@@ -79,7 +79,7 @@ pub fn bind(
         .collect();
     let mut order = Vec::new();
     for by in &spec.order_by {
-        order.push((binder.bind(&by.expr)?.ex, Way::new(&by.options)));
+        order.push((binder.bind(&by.expr)?.ex, SortDirection::new(&by.options)));
     }
     let frame = match &spec.window_frame {
         Some(frame) => written(frame)?,
@@ -119,16 +119,16 @@ pub fn bind(
         Some(_) => Err(Unjudged::construct(format!("the call {call}"))),
     };
     match (name, given.as_slice()) {
-        ("row_number", []) => made(Function::RowNumber, Type::Int(64)),
-        ("rank", []) => made(Function::Rank, Type::Int(64)),
-        ("dense_rank", []) => made(Function::DenseRank, Type::Int(64)),
-        ("percent_rank", []) => made(Function::PercentRank, Type::Double),
-        ("cume_dist", []) => made(Function::CumeDist, Type::Double),
+        ("row_number", []) => made(Function::RowNumber, ScalarType::Int(64)),
+        ("rank", []) => made(Function::Rank, ScalarType::Int(64)),
+        ("dense_rank", []) => made(Function::DenseRank, ScalarType::Int(64)),
+        ("percent_rank", []) => made(Function::PercentRank, ScalarType::Double),
+        ("cume_dist", []) => made(Function::CumeDist, ScalarType::Double),
         ("lag" | "lead", [of, ..]) if given.len() <= 3 => {
             let by = whole(1)? * if name == "lag" { -1 } else { 1 };
             let value = binder.bind(of)?;
             match given.get(2) {
-                None => made(Function::Shifted(by, value.ex, Ex::Const(Value::Null)), value.of),
+                None => made(Function::Shifted(by, value.ex, Term::Const(Scalar::Null)), value.of),
                 Some(default) => {
                     let default = binder.bind(default)?;
                     let of = meet([&value, &default])?;
@@ -149,20 +149,20 @@ pub fn bind(
         }
         ("session_start" | "session_end", [at, gap]) => {
             let (at, gap) = (binder.bind(at)?, binder.bind(gap)?);
-            let Ex::Const(Value::Length(gap)) = gap.ex else {
+            let Term::Const(Scalar::Length(gap)) = gap.ex else {
                 return Err(Unjudged::construct("a session whose gap is computed"));
             };
             let gap = i64::try_from(gap.total()).map_err(Unjudged::row)?;
             made(
                 Function::Session(name == "session_end", at.ex, gap),
-                Type::Moment(false),
+                ScalarType::Moment(false),
             )
         }
         _ => Err(Unjudged::construct(format!("the window function {name}()"))),
     }
 }
 
-/// A window, with those that it builds on written out.
+/// A window's specification, with the windows that it builds on merged in.
 fn spec(over: Option<&WindowType>, named: &[ast::NamedWindowDefinition]) -> Result<ast::WindowSpec, Unjudged> {
     let find = |name: &ast::Ident| {
         let found = named.iter().find(|window| spelled(&window.0) == spelled(name));
@@ -234,10 +234,15 @@ fn written(frame: &ast::WindowFrame) -> Result<Frame, Unjudged> {
 
 impl WindowCall {
     /// The function's value for each row.
-    pub fn values(&self, rows: &[Row], parent: Option<&Env<'_>>, budget: &Budget) -> Result<Vec<Value>, Unjudged> {
-        let mut partitions: HashMap<Vec<u8>, Vec<(Vec<Value>, usize)>> = HashMap::new();
+    pub fn values(
+        &self,
+        rows: &[ScalarRow],
+        parent: Option<&RowEnv<'_>>,
+        budget: &Budget,
+    ) -> Result<Vec<Scalar>, Unjudged> {
+        let mut partitions: HashMap<Vec<u8>, Vec<(Vec<Scalar>, usize)>> = HashMap::new();
         for (at, row) in rows.iter().enumerate() {
-            let env = Env { row, parent };
+            let env = RowEnv { row, parent };
             let by = self
                 .partition
                 .iter()
@@ -250,8 +255,8 @@ impl WindowCall {
                 .collect::<Result<Vec<_>, _>>()?;
             partitions.entry(key_of(&by)).or_default().push((place, at));
         }
-        let ways: Vec<Way> = self.order.iter().map(|(_, way)| *way).collect();
-        let mut values = vec![Value::Null; rows.len()];
+        let ways: Vec<SortDirection> = self.order.iter().map(|(_, way)| *way).collect();
+        let mut values = vec![Scalar::Null; rows.len()];
         for (_, mut partition) in partitions {
             partition.sort_by(|(a, _), (b, _)| order::compare(&ways, a, b));
             let same = |a: usize, b: usize| order::compare(&ways, &partition[a].0, &partition[b].0) == Ordering::Equal;
@@ -262,7 +267,7 @@ impl WindowCall {
                     }
                 }
             }
-            // Where those that have one place begin, and where they end.
+            // For each row, where its run of ties begins, and where it ends.
             let (mut first, mut end) = (vec![0; partition.len()], vec![partition.len(); partition.len()]);
             for at in 1..partition.len() {
                 first[at] = if same(at - 1, at) { first[at - 1] } else { at };
@@ -290,15 +295,15 @@ impl WindowCall {
 
     fn of_partition(
         &self,
-        rows: &[Row],
+        rows: &[ScalarRow],
         places: &[usize],
         (first, end): (&[usize], &[usize]),
-        parent: Option<&Env<'_>>,
+        parent: Option<&RowEnv<'_>>,
         budget: &Budget,
-    ) -> Result<Vec<Value>, Unjudged> {
+    ) -> Result<Vec<Scalar>, Unjudged> {
         let n = places.len();
-        let value = |ex: &Ex, at: usize| {
-            ex.eval(&Env {
+        let value = |ex: &Term, at: usize| {
+            ex.eval(&RowEnv {
                 row: &rows[places[at]],
                 parent,
             })
@@ -319,20 +324,20 @@ impl WindowCall {
             let (start, end) = (edge(self.frame.start, true), edge(self.frame.end, false));
             start..end.max(start)
         };
-        let each = |of: &dyn Fn(usize) -> Result<Value, Unjudged>| (0..n).map(of).collect::<Result<Vec<_>, _>>();
+        let each = |of: &dyn Fn(usize) -> Result<Scalar, Unjudged>| (0..n).map(of).collect::<Result<Vec<_>, _>>();
         match &self.function {
-            Function::RowNumber => each(&|at| Ok(Value::Int(at as i64 + 1))),
-            Function::Rank => each(&|at| Ok(Value::Int(first[at] as i64 + 1))),
+            Function::RowNumber => each(&|at| Ok(Scalar::Int(at as i64 + 1))),
+            Function::Rank => each(&|at| Ok(Scalar::Int(first[at] as i64 + 1))),
             Function::DenseRank => {
                 let mut rank = 0;
                 let ranks = (0..n).map(|at| {
                     rank += i64::from(first[at] == at);
-                    Value::Int(rank)
+                    Scalar::Int(rank)
                 });
                 Ok(ranks.collect())
             }
-            Function::PercentRank => each(&|at| Ok(Value::Double(first[at] as f64 / (n.max(2) - 1) as f64))),
-            Function::CumeDist => each(&|at| Ok(Value::Double(end[at] as f64 / n as f64))),
+            Function::PercentRank => each(&|at| Ok(Scalar::Double(first[at] as f64 / (n.max(2) - 1) as f64))),
+            Function::CumeDist => each(&|at| Ok(Scalar::Double(end[at] as f64 / n as f64))),
             Function::Shifted(by, of, default) => each(&|at| match usize::try_from(at as i64 + by) {
                 Ok(there) if there < n => value(of, there),
                 _ => value(default, at),
@@ -340,7 +345,7 @@ impl WindowCall {
             Function::First(of) => each(&|at| {
                 let frame = frame(at);
                 if frame.is_empty() {
-                    Ok(Value::Null)
+                    Ok(Scalar::Null)
                 } else {
                     value(of, frame.start)
                 }
@@ -348,20 +353,20 @@ impl WindowCall {
             Function::Last(of) => each(&|at| {
                 let frame = frame(at);
                 if frame.is_empty() {
-                    Ok(Value::Null)
+                    Ok(Scalar::Null)
                 } else {
                     value(of, frame.end - 1)
                 }
             }),
             Function::Aggregate(call) => {
                 let given = places.iter().map(|at| {
-                    call.arguments(&Env {
+                    call.arguments(&RowEnv {
                         row: &rows[*at],
                         parent,
                     })
                 });
                 let given = given.collect::<Result<Vec<Option<Arguments>>, _>>()?;
-                let mut values: Vec<Value> = Vec::with_capacity(n);
+                let mut values: Vec<Scalar> = Vec::with_capacity(n);
                 let mut before = None;
                 for at in 0..n {
                     let frame = frame(at);
@@ -380,11 +385,11 @@ impl WindowCall {
             Function::Session(is_end, of, gap) => {
                 let times = (0..n).map(|at| value(of, at)).collect::<Result<Vec<_>, _>>()?;
                 let at = |n: usize| match &times[n] {
-                    Value::Moment(micros) => Some(*micros),
+                    Scalar::Moment(micros) => Some(*micros),
                     _ => None,
                 };
                 let follows = |n: usize| matches!((at(n - 1), at(n)), (Some(a), Some(b)) if b - a < *gap);
-                // Where the session of each row begins, or ends.
+                // For each row, where its session begins, or ends.
                 let mut bounds: Vec<usize> = (0..n).collect();
                 match *is_end {
                     true => (0..n.saturating_sub(1))
@@ -394,10 +399,10 @@ impl WindowCall {
                     false => (1..n).filter(|n| follows(*n)).for_each(|n| bounds[n] = bounds[n - 1]),
                 }
                 let gap = if *is_end { *gap } else { 0 };
-                let moved = |micros: i64| Value::Moment(micros.saturating_add(gap));
+                let moved = |micros: i64| Scalar::Moment(micros.saturating_add(gap));
                 let bounds = bounds
                     .into_iter()
-                    .map(|bound| at(bound).map_or(Value::Null, moved))
+                    .map(|bound| at(bound).map_or(Scalar::Null, moved))
                     .collect();
                 Ok(bounds)
             }

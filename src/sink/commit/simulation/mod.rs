@@ -3,20 +3,21 @@
 //! ```text
 //! seed --> scheduler --+--> which operation of which process goes on, and what becomes of it
 //!                      +--> crashes before and after it, lost answers, 503 for a while
-//!                      +--> new processes beside old ones, which sleep and wake up as zombies, with other numbers of writers
+//!                      +--> new processes beside sleeping old ones, which wake as zombies; numbers of writers vary
 //!                      +--> other engines: appends, OPTIMIZEs that read now and commit later
 //! ```
-//! Processes are the committer and the writers themselves; their feed, clock, store and sleep are simulated. One task is polled
-//! at a time, and each waits at every store operation, so a seed replays to the letter. (Writers wait for the
-//! store on their threads: their operations are decided at once.)
+//! The processes are the real committer and writers; their feed, clock, store and sleep are simulated. One task is
+//! polled at a time, and each task waits at every store operation, so a seed replays exactly. (Writers wait for the
+//! store on threads of their own: their operations are decided at once.)
 //!
-//! At the end a reader that takes Delta's protocol to the letter looks at every snapshot of the ledger:
-//! 1. epochs ascend, generations do not descend, and progress goes forward only,
-//! 2. each table at its version holds what it is to hold at the snapshot's progress, and rows of others besides,
-//! 3. a restart's audit has found nothing but rows of others,
+//! At the end, a reader that follows Delta's protocol to the letter checks every snapshot of the ledger:
+//! 1. epochs ascend, generations do not descend, and progress only goes forward,
+//! 2. each table, at its version, holds what it should at the snapshot's progress, and possibly rows of other writers,
+//! 3. the audit of a restart has found nothing but rows of other writers,
 //! 4. only a zombie may stop with an error other than the store's.
 //!
-//! `ALLUVIUM_SEEDS=20000 cargo test --lib simulation` runs more; `ALLUVIUM_SEED=17` replays one, and prints what happens.
+//! `ALLUVIUM_SEEDS=20000 cargo test --lib simulation` runs more; `ALLUVIUM_SEED=17` replays one, and prints what
+//! happens.
 
 mod others;
 mod process;
@@ -37,16 +38,15 @@ use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
 
 use self::others::Optimize;
-use self::process::{Start, Stopped, Told};
-use self::reader::{Walk, now};
+use self::process::{ProcessStart, SimulatedReport, Stopped};
+use self::reader::{LogReplay, now};
 use self::store::{Fate, Random, World};
-use self::workload::{Feed, specs};
+use self::workload::{SimFeed, specs};
 use super::Safeguards;
-use super::ledger::{self, Entry};
-use crate::repr::Epoch;
-use crate::source::Progress;
+use super::ledger::{self, LedgerEntry};
+use crate::repr::{Epoch, FeedPositions};
 
-/// What happened in a run, so that a test can see that it happens at all.
+/// Counts what happened in a run, so that a test can see that every kind of event is simulated.
 #[derive(Debug, Default)]
 struct Summary {
     snapshots: u64,
@@ -66,18 +66,18 @@ type Task = Pin<Box<dyn Future<Output = Result<(), Stopped>>>>;
 struct Process {
     number: usize,
     task: Task,
-    told: Arc<Told>,
-    /// Until which step it sleeps.
+    told: Arc<SimulatedReport>,
+    /// The step until which it sleeps.
     asleep: u64,
 }
 
 struct Simulation {
     world: Arc<World>,
-    feed: Feed,
+    feed: SimFeed,
     safeguards: Safeguards,
     processes: Vec<Process>,
     started: usize,
-    all: Vec<Arc<Told>>,
+    all: Vec<Arc<SimulatedReport>>,
     step: u64,
     optimizes: Vec<(u64, Optimize)>,
     others: u64,
@@ -106,7 +106,7 @@ impl Simulation {
                 random: Mutex::new(random),
                 faults: Mutex::new(true),
             }),
-            feed: Feed::new(seed),
+            feed: SimFeed::new(seed),
             safeguards,
             processes: Vec::new(),
             started: 0,
@@ -134,9 +134,9 @@ impl Simulation {
     }
 
     fn start(&mut self) -> Result<(), String> {
-        let told = Arc::new(Told::default());
+        let told = Arc::new(SimulatedReport::default());
         let writers = 1 + self.below(3) as usize;
-        let start = Start {
+        let start = ProcessStart {
             process: self.started,
             writers,
             safeguards: self.safeguards,
@@ -157,7 +157,7 @@ impl Simulation {
         self.poll(self.processes.len() - 1)
     }
 
-    /// Goes on with a process whose operation was decided.
+    /// Polls a process whose operation was decided.
     fn poll(&mut self, at: usize) -> Result<(), String> {
         let mut context = Context::from_waker(std::task::Waker::noop());
         let process = &mut self.processes[at];
@@ -173,20 +173,20 @@ impl Simulation {
         self.say(|| format!("process {number} stops: {error}"));
         let generation = told.generation.load(Relaxed);
         let zombie = generation < self.newest_generation() || error.contains("another run of this dataflow");
-        // By (3) and (4).
+        // By (3) and (4), only these errors are allowed.
         match zombie || error.contains("503 Slow Down") {
             true => Ok(()),
             false => Err(format!("process {number} (generation {generation}) stopped: {error}")),
         }
     }
 
-    /// Of the newest entry of the ledger.
+    /// The generation of the ledger's newest entry.
     fn newest_generation(&self) -> u64 {
         let lake = reader::lake(&self.world.objects);
         let newest = now(ledger::list(&lake)).unwrap().pop();
         match newest.and_then(|seq| now(ledger::read(&lake, seq)).unwrap()) {
-            Some(Entry::Fence(fence)) => fence.generation,
-            Some(Entry::Intent(intent)) => intent.generation,
+            Some(LedgerEntry::Fence(fence)) => fence.generation,
+            Some(LedgerEntry::Intent(intent)) => intent.generation,
             None => 0,
         }
     }
@@ -195,7 +195,7 @@ impl Simulation {
         self.world.waiting.lock().unwrap().retain(|w| w.process != process);
     }
 
-    /// Operations of processes that are awake: where they stand.
+    /// Indices of the waiting operations whose processes are awake.
     fn ready(&self) -> Vec<usize> {
         let asleep: Vec<usize> = (self.processes.iter())
             .filter(|p| p.asleep > self.step)
@@ -207,7 +207,7 @@ impl Simulation {
             .collect()
     }
 
-    /// Lets one operation go on; says whose it was.
+    /// Decides one waiting operation and polls its process; returns that process.
     fn advance(&mut self, fate: impl FnOnce(&mut Self) -> Fate) -> Result<Option<usize>, String> {
         let ready = self.ready();
         if ready.is_empty() {
@@ -236,7 +236,7 @@ impl Simulation {
         }
     }
 
-    /// What other engines do.
+    /// Lets other engines act, at random.
     fn others(&mut self) {
         let lake = reader::lake(&self.world.objects);
         let tables = specs();
@@ -272,7 +272,7 @@ impl Simulation {
             if self.processes.iter().all(|p| p.asleep > self.step) {
                 self.start()?;
             } else if self.chance(6) {
-                // The one that runs does not know of the new one.
+                // The running process does not learn of the new one.
                 let asleep = if self.chance(300) {
                     0
                 } else {
@@ -308,7 +308,7 @@ impl Simulation {
         *self.world.faults.lock().unwrap() = false;
         self.optimizes.clear();
         self.start()?;
-        // Zombies wake up in the middle of it.
+        // Zombies wake up during these steps.
         for _ in 0..100_000 {
             self.step += 1;
             if self.advance(|_| Fate::Done)?.is_none() {
@@ -321,14 +321,14 @@ impl Simulation {
         Err("it does not come to an end".into())
     }
 
-    /// By (1) and (2).
+    /// Checks (1) and (2).
     fn check(&mut self) -> Result<(), String> {
         let lake = reader::lake(&self.world.objects);
         let text = |e: &dyn std::fmt::Display| e.to_string();
-        let mut walks: Vec<Walk> = specs().iter().map(|s| Walk::new(lake.clone(), &s.path)).collect();
-        let mut progress = Progress::new();
+        let mut walks: Vec<LogReplay> = specs().iter().map(|s| LogReplay::new(lake.clone(), &s.path)).collect();
+        let mut progress = FeedPositions::new();
         let (mut last, mut reached): (Option<(u64, Epoch)>, u64) = (None, 0);
-        // What a zombie tells of epochs without changes stands in no ledger.
+        // Epochs without changes are only in what committers reported, not in the ledger.
         let mut told: BTreeMap<(u64, Epoch), Vec<i64>> = BTreeMap::new();
         for one in &self.all {
             let generation = one.generation.load(Relaxed);
@@ -345,7 +345,7 @@ impl Simulation {
         }
         let mut intents = Vec::new();
         for seq in now(ledger::list(&lake)).map_err(|e| text(&e))? {
-            if let Some(Entry::Intent(intent)) = now(ledger::read(&lake, seq)).map_err(|e| text(&e))? {
+            if let Some(LedgerEntry::Intent(intent)) = now(ledger::read(&lake, seq)).map_err(|e| text(&e))? {
                 intents.push(intent);
             }
         }
@@ -364,7 +364,7 @@ impl Simulation {
                 return Err(format!("snapshot {epoch} goes back from event {reached} to {offset}"));
             }
             reached = offset;
-            // What an intent names as its base is what the one before came to.
+            // The versions that the next intent names as its base are those that this one led to.
             let behind = intents.get(number + 1).map(|next| {
                 let versions = specs().iter().map(|s| next.versions[&s.name]).collect();
                 ("its next intent", versions)
@@ -372,7 +372,7 @@ impl Simulation {
             let published = told
                 .get(&(intent.generation, epoch))
                 .map(|versions| ("its committer", versions.clone()));
-            // The committer's versions come first: they are never newer.
+            // The committer's versions come first: they are at most as new as the others.
             let mut asked: Vec<(&str, Vec<i64>)> = published.into_iter().chain(behind).collect();
             asked.dedup_by(|a, b| a.1 == b.1);
             let expected = self.feed.tables(offset);
@@ -381,7 +381,7 @@ impl Simulation {
                     specs().iter().zip(&mut walks).zip(versions.into_iter().zip(&expected))
                 {
                     let (mut rows, _) = walk.rows(version)?;
-                    if spec.fold.is_some() {
+                    if spec.summation.is_some() {
                         rows = workload::folded(&rows);
                     }
                     if &rows != expected {
@@ -461,7 +461,7 @@ fn every_snapshot_is_exact_whatever_happens() {
         failed.join("\n")
     );
     println!("{seeds} seeds: {sum:?}");
-    // Nothing is simulated in name only.
+    // Every kind of event must really have occurred.
     for (what, count) in [
         ("snapshots", sum.snapshots),
         ("crashes", sum.crashes),
@@ -478,7 +478,7 @@ fn every_snapshot_is_exact_whatever_happens() {
     }
 }
 
-/// Runs seeds on all cores; they come as they are done.
+/// Runs seeds on all cores; yields outcomes as they are done.
 fn simulate_all(seeds: u64) -> impl Iterator<Item = (u64, Result<Summary, String>)> {
     let (done, ran) = crossbeam_channel::bounded(16);
     let next = Arc::new(AtomicU64::new(1));
@@ -487,7 +487,7 @@ fn simulate_all(seeds: u64) -> impl Iterator<Item = (u64, Result<Summary, String
         std::thread::spawn(move || {
             loop {
                 let seed = next.fetch_add(1, Relaxed);
-                // Nobody listens behind the last failure that counts.
+                // The receiver is gone after the last failure that counts.
                 if seed > seeds || done.send((seed, simulate(seed, Safeguards::default(), false))).is_err() {
                     return;
                 }
@@ -497,7 +497,7 @@ fn simulate_all(seeds: u64) -> impl Iterator<Item = (u64, Result<Summary, String
     ran.into_iter()
 }
 
-/// How many of these seeds fail.
+/// The failures among these seeds.
 fn failures(safeguards: Safeguards, seeds: u64) -> Vec<String> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));

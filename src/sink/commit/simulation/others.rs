@@ -1,5 +1,5 @@
-//! Another engine that writes to our tables: appends, and OPTIMIZEs that read now and commit later, with the conflict check
-//! of delta-rs, which ignores removals with `dataChange` false.
+//! Simulates another engine that writes to our tables: it appends, and it runs OPTIMIZEs that read now and commit
+//! later, with the conflict check of delta-rs, which ignores removals with `dataChange` false.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,14 @@ use super::super::log;
 use super::reader::{content, now};
 use super::store::Random;
 use super::workload::{FOREIGN, columns, schema};
+use crate::lake::{Lake, Put};
 use crate::sink::AddFile;
-use crate::sink::lake::{Lake, Put};
 
-/// An OPTIMIZE that has read, and not committed.
+/// An OPTIMIZE that has read its files, but not committed yet.
 pub struct Optimize {
-    /// Which table's folder.
+    /// The table's folder.
     pub table: String,
-    /// What it read.
+    /// The version that it read.
     read: i64,
     actions: Vec<Action>,
 }
@@ -39,7 +39,7 @@ fn write(lake: &Lake, table: &str, name: &str, rows: &[(i64, i64)], data_change:
         size,
         modification_time: 1,
         data_change,
-        // Not every engine writes statistics.
+        // Some engines write no statistics.
         stats: (!name.ends_with("7.parquet")).then(|| format!("{{\"numRecords\":{}}}", rows.len())),
         deletion_vector: None,
     }
@@ -58,11 +58,11 @@ pub fn append(lake: &Lake, table: &str, number: u64) {
     let add = write(lake, table, &format!("other-{number}.parquet"), &[row], true);
     let bytes = action::to_lines(&[info("WRITE"), Action::add(add)]);
     let path = log::entry_path(table, loaded.version + 1);
-    let put = lake.put_new(&path, bytes.into(), false);
+    let put = lake.put_new(&path, bytes.into());
     assert_eq!(now(put).unwrap(), Put::Written);
 }
 
-/// Reads some of a table's files, and writes their rows as one.
+/// Reads some of a table's files, and writes their rows as one file.
 pub fn optimize(lake: &Lake, table: &str, number: u64, random: &mut Random) -> Option<Optimize> {
     let loaded = now(log::load(lake, table, None)).unwrap()?;
     let all = random.chance(500);
@@ -108,7 +108,7 @@ pub fn optimize(lake: &Lake, table: &str, number: u64, random: &mut Random) -> O
 }
 
 impl Optimize {
-    /// Commits it where delta-rs would; says whether it did.
+    /// Commits if delta-rs would; returns whether it did.
     pub fn commit(self, lake: &Lake) -> bool {
         let mine: BTreeSet<&str> = (self.actions.iter().filter_map(|a| a.remove.as_ref()))
             .map(|r| r.path.as_str())
@@ -123,7 +123,7 @@ impl Optimize {
         }
         let bytes = action::to_lines(&self.actions);
         let path = log::entry_path(&self.table, version);
-        let put = lake.put_new(&path, bytes.into(), false);
+        let put = lake.put_new(&path, bytes.into());
         now(put).unwrap() == Put::Written
     }
 }

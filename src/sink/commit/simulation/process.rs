@@ -1,4 +1,4 @@
-//! One run of the program: a committer and its writers, as tasks that wait at every store operation.
+//! Simulates one run of the program: a committer and its writers, as a task that waits at every store operation.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,45 +9,48 @@ use object_store::path::Path;
 use tokio::runtime::Handle;
 use url::Url;
 
-use super::super::{Clock, Committer, Safeguards, Settings};
-use super::reader::{self, Walk};
+use super::super::{CommitClock, CommitSettings, Committer, Safeguards};
+use super::reader::{self, LogReplay};
 use super::store::{SimStore, World};
-use super::workload::{AUDITED, EVENTS, Feed, encode, specs};
-use crate::repr::Epoch;
+use super::workload::{AUDITED, EVENTS, SimFeed, encode, specs};
+use crate::lake::Lake;
+use crate::repr::{Epoch, PartitionId, Position};
 use crate::sink::writer::Compacting;
-use crate::sink::{Arrival, Batch, CommitEvent, Lake, Limits, Prepared, Writer, WriterConfig, owner, restore};
-use crate::source::{PartitionId, Position};
-use crate::store::{Patience, Patient};
+use crate::sink::{
+    CommitEvent, Prepared, SinkWriter, TableBatch, WriterConfig, WriterLimits, WriterMessage, owner, restore,
+};
+use crate::store::{RetryPolicy, RetryingStore};
 
-/// Epochs whose parts wait for the committer, at most.
+/// How many epochs may wait for the committer.
 const AHEAD: usize = 3;
 
-/// What a process is started with.
-pub struct Start {
-    /// Its number.
+/// The inputs of a process.
+pub struct ProcessStart {
+    /// The process's number.
     pub process: usize,
     /// How many writers it has.
     pub writers: usize,
-    /// What makes it safe.
+    /// The safeguards that are on.
     pub safeguards: Safeguards,
-    /// What it reads.
-    pub feed: Feed,
-    /// The threads of writers, which are not simulated.
+    /// The feed that it reads.
+    pub feed: SimFeed,
+    /// The runtime for the writers' threads, which are not simulated.
     pub runtime: Handle,
-    /// What it shares.
+    /// The state shared by all processes.
     pub world: Arc<World>,
-    /// What it tells.
-    pub told: Arc<Told>,
+    /// Where the process reports.
+    pub told: Arc<SimulatedReport>,
 }
 
-/// What a process tells.
+/// What a process reports to the simulation.
 #[derive(Default)]
-pub struct Told {
-    /// Its generation, once fenced.
+pub struct SimulatedReport {
+    /// The process's generation, once it has fenced.
     pub generation: std::sync::atomic::AtomicU64,
-    /// Snapshots: epoch, tables' versions.
+    /// Published snapshots: epoch, and the version of each table.
     pub snapshots: std::sync::Mutex<Vec<(Epoch, Vec<i64>)>>,
-    /// Relocations it followed, compactions it settled, rows of others that its audit removed.
+    /// Counts of relocations that its writers followed, compactions that they settled, and rows of other writers that
+    /// its audit removed.
     pub relocations: std::sync::atomic::AtomicU64,
     pub compactions: std::sync::atomic::AtomicU64,
     pub corrections: std::sync::atomic::AtomicU64,
@@ -69,9 +72,9 @@ impl fmt::Display for Stopped {
     }
 }
 
-fn patient(store: SimStore) -> Arc<Patient> {
+fn patient(store: SimStore) -> Arc<RetryingStore> {
     let sleep = store.sleep();
-    Arc::new(Patient::new(Arc::new(store), Patience::default()).sleeping(Arc::new(sleep)))
+    Arc::new(RetryingStore::new(Arc::new(store), RetryPolicy::default()).sleeping(Arc::new(sleep)))
 }
 
 fn partition() -> PartitionId {
@@ -82,9 +85,9 @@ fn partition() -> PartitionId {
     }
 }
 
-/// Runs until it has read all events, and committed them.
-pub async fn run(start: Start) -> Result<(), Stopped> {
-    let Start {
+/// Runs until all events have been read and committed.
+pub async fn run(start: ProcessStart) -> Result<(), Stopped> {
+    let ProcessStart {
         process,
         writers: count,
         safeguards,
@@ -98,24 +101,21 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
         process,
         immediate,
     };
-    let lake = Lake::over(
-        patient(store(false)),
-        Path::default(),
-        Url::parse("memory:///").unwrap(),
-    );
+    let lake = |immediate| {
+        let root = Url::parse("memory:///").unwrap();
+        Lake::over(patient(store(immediate)), Path::default(), root)
+    };
     let clock = {
         let world = world.clone();
-        // It steps back and forth.
-        Clock(Arc::new(move || 1_000_000 + world.random().below(1000) as i64))
+        // The simulated clock steps back and forth.
+        CommitClock(Arc::new(move || 1_000_000 + world.random().below(1000) as i64))
     };
-    let settings = Settings {
-        safeguards,
-        clock,
-        full_progress_every: 3,
-        ..Settings::new("flow", count, false)
-    };
+    let mut settings = CommitSettings::new("flow", count);
+    settings.policy.full_progress_every = 3;
+    settings.safeguards = safeguards;
+    settings.clock = clock;
     let specs = specs();
-    let opening = Committer::open_async(lake, specs.clone(), settings, runtime.clone());
+    let opening = Committer::open_async(lake(false), specs.clone(), settings, runtime.clone());
     let (mut committer, restored, _) = Box::pin(opening).await?;
     told.generation.store(restored.generation, Relaxed);
     let mut offset = restored.progress.values().next().map_or(0, |p| p.next);
@@ -125,19 +125,16 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
         writers: count,
         generation: restored.generation,
         specs: Arc::new(specs.clone()),
-        store: patient(store(true)),
-        root: Path::default(),
-        local: None,
-        durable: false,
+        lake: lake(true),
         runtime: runtime.clone(),
-        limits: Limits {
+        limits: WriterLimits {
             small_rows: 5,
             small_bytes: 1000,
             file_rows: 8,
             rewrite_rows: 4,
             merge_files: 2,
             merge_rows: 64,
-            ..Limits::default()
+            ..WriterLimits::default()
         },
         relocations: committer.relocations(),
     };
@@ -148,13 +145,13 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
         if audits {
             AUDITED.for_each(|table| loaded.audit_next(table, Epoch::MAX));
         }
-        writers.push(Writer::new(config(writer), loaded)?);
+        writers.push(SinkWriter::new(config(writer), loaded)?);
     }
     let mut parts: VecDeque<Prepared> = VecDeque::new();
     if audits {
         let mut expected = Vec::new();
         for table in AUDITED {
-            let mut walk = Walk::new(reader::lake(&world.objects), &specs[table].path);
+            let mut walk = LogReplay::new(reader::lake(&world.objects), &specs[table].path);
             expected.push(walk.rows(restored.versions[table]).map_err(Stopped)?.1 as u64);
         }
         epoch += 1;
@@ -164,7 +161,7 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
             send(&mut writers, table, rows, epoch)?;
         }
         for writer in &mut writers {
-            parts.extend(writer.observe(Arrival::Seal { epoch })?);
+            parts.extend(writer.observe(WriterMessage::Seal { epoch })?);
         }
         let of = |table: usize| {
             writers
@@ -181,7 +178,7 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
         told.corrections.fetch_add(corrected.iter().sum(), Relaxed);
     }
     let mut compacting: Vec<Option<Compacting>> = (0..count).map(|_| None).collect();
-    let mut compacted: Vec<Vec<(usize, Batch)>> = (0..count).map(|_| Vec::new()).collect();
+    let mut compacted: Vec<Vec<(usize, TableBatch)>> = (0..count).map(|_| Vec::new()).collect();
     loop {
         world.gate(process, "turn".into()).await;
         if offset >= EVENTS && parts.is_empty() {
@@ -212,7 +209,7 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
                 ..Position::default()
             };
             let partition = partition();
-            writers[0].observe(Arrival::Progress {
+            writers[0].observe(WriterMessage::Progress {
                 epoch,
                 partition,
                 position,
@@ -229,11 +226,11 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
             if compacting[number].is_none() && world.random().chance(500) {
                 compacting[number] = writer.start_compaction()?;
             }
-            if let Some(mut part) = writer.observe(Arrival::Seal { epoch })? {
+            if let Some(mut part) = writer.observe(WriterMessage::Seal { epoch })? {
                 part.tables.splice(0..0, compacted[number].drain(..));
                 parts.push_back(part);
             }
-            // Writers may be late.
+            // Writers may learn of a relocation late.
             if world.random().chance(700) {
                 writer.relocate()?;
             }
@@ -242,7 +239,7 @@ pub async fn run(start: Start) -> Result<(), Stopped> {
 }
 
 fn send(
-    writers: &mut [Writer],
+    writers: &mut [SinkWriter],
     table: usize,
     rows: impl IntoIterator<Item = ((i64, i64), i64)>,
     epoch: Epoch,
@@ -251,7 +248,7 @@ fn send(
     let count = writers.len();
     for (row, diff) in encode(&rows).into_iter().zip(diffs) {
         let writer = &mut writers[owner(row.bytes(), count)];
-        writer.observe(Arrival::Rows {
+        writer.observe(WriterMessage::Rows {
             table,
             updates: vec![(row, epoch, diff)],
         })?;

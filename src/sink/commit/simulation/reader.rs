@@ -1,5 +1,5 @@
-//! A reader that takes Delta's protocol to the letter: a file is its path and its vector, and what is added twice is there
-//! twice.
+//! A reader that follows Delta's protocol to the letter: path and vector together identify a file, and a file that is
+//! added twice holds its rows twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,21 +14,22 @@ use roaring::RoaringTreemap;
 use url::Url;
 
 use super::super::log;
-use super::workload::Rows;
-use crate::sink::{AddFile, Lake};
+use super::workload::RowCounts;
+use crate::lake::Lake;
+use crate::sink::AddFile;
 
-/// The lake without anybody between.
+/// The lake without simulated delays and faults.
 pub fn lake(objects: &Arc<InMemory>) -> Lake {
     Lake::over(objects.clone(), Path::default(), Url::parse("memory:///").unwrap())
 }
 
-/// Waits for what never waits.
+/// Completes a future that never has to wait.
 pub fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("memory answers at once")
 }
 
-/// Walks up a table's log.
-pub struct Walk {
+/// Replays a table's log version by version.
+pub struct LogReplay {
     lake: Lake,
     table: String,
     version: i64,
@@ -36,10 +37,10 @@ pub struct Walk {
     content: HashMap<String, Arc<Vec<(i64, i64)>>>,
 }
 
-impl Walk {
-    /// Before its first version.
-    pub fn new(lake: Lake, table: &str) -> Walk {
-        Walk {
+impl LogReplay {
+    /// Starts before the table's first version.
+    pub fn new(lake: Lake, table: &str) -> LogReplay {
+        LogReplay {
             lake,
             table: table.into(),
             version: -1,
@@ -48,8 +49,8 @@ impl Walk {
         }
     }
 
-    /// The table's rows as of a version, and those of others.
-    pub fn rows(&mut self, version: i64) -> Result<(Rows, usize), String> {
+    /// Our rows of the table as of a version, and the number of rows of other writers.
+    pub fn rows(&mut self, version: i64) -> Result<(RowCounts, usize), String> {
         while self.version < version {
             self.version += 1;
             let actions = now(log::read(&self.lake, &self.table, self.version)).map_err(|e| e.to_string())?;
@@ -64,7 +65,7 @@ impl Walk {
             }
         }
         assert_eq!(self.version, version, "versions are asked for in their order");
-        let (mut rows, mut foreign) = (Rows::new(), 0);
+        let (mut rows, mut foreign) = (RowCounts::new(), 0);
         for file in self.live.values() {
             let content = match self.content.get(&file.path) {
                 Some(content) => content.clone(),
@@ -91,7 +92,7 @@ impl Walk {
     }
 }
 
-/// A table's log for people: what each version takes away and brings.
+/// Lists a table's log for people: the files that each version removes and adds.
 pub fn log_of(lake: &Lake, table: &str) -> Vec<String> {
     let mut lines = Vec::new();
     while let Ok(Some(actions)) = now(log::read(lake, table, lines.len() as i64)) {

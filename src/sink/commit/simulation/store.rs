@@ -1,4 +1,4 @@
-//! An object store in memory whose every operation waits until the simulation decides what becomes of it.
+//! An object store in memory: every operation waits until the simulation decides its fate.
 
 use std::fmt;
 use std::future::Future;
@@ -16,30 +16,30 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// What becomes of an operation.
+/// The fate of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is done.
+    /// It is done, and answered.
     Done,
-    /// It is done, and the answer is lost.
+    /// It is done, but the answer is lost.
     Lost,
-    /// The store answers 503.
+    /// It is not done; the store answers 503.
     Refused,
 }
 
 /// An operation that waits.
-pub struct Waiting {
-    /// Whose.
+pub struct WaitingOperation {
+    /// The process that waits.
     pub process: usize,
-    /// Which, for people.
+    /// The operation, described for people.
     pub what: String,
     gate: oneshot::Sender<Fate>,
 }
 
-impl Waiting {
-    /// Lets it go on.
+impl WaitingOperation {
+    /// Decides the operation's fate and lets it go on.
     pub fn decide(self, fate: Fate) {
-        // A process that died does not listen.
+        // The receiver is gone if the process has died.
         let _ = self.gate.send(fate);
     }
 }
@@ -56,34 +56,37 @@ impl Random {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % n
     }
 
-    /// True so many times out of a thousand.
+    /// Returns true with a probability of `permille` thousandths.
     pub fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
     }
 }
 
-/// What all processes share.
+/// The state that all processes share.
 pub struct World {
-    /// What the store holds.
+    /// The content of the store.
     pub objects: Arc<InMemory>,
-    /// Operations that wait.
-    pub waiting: Mutex<Vec<Waiting>>,
-    /// Drives everything.
+    /// Operations that wait for a decision.
+    pub waiting: Mutex<Vec<WaitingOperation>>,
+    /// The random numbers that drive everything.
     pub random: Mutex<Random>,
-    /// Whether faults happen.
+    /// Whether operations may fail.
     pub faults: Mutex<bool>,
 }
 
 impl World {
-    /// Held for single statements only.
+    /// The random numbers. Hold the guard for a single statement only.
     pub fn random(&self) -> MutexGuard<'_, Random> {
         self.random.lock().unwrap()
     }
 
-    /// Waits to be scheduled.
+    /// Waits until the operation is scheduled; returns its fate.
     pub async fn gate(&self, process: usize, what: String) -> Fate {
         let (gate, decided) = oneshot::channel();
-        self.waiting.lock().unwrap().push(Waiting { process, what, gate });
+        self.waiting
+            .lock()
+            .unwrap()
+            .push(WaitingOperation { process, what, gate });
         decided.await.unwrap_or(Fate::Refused)
     }
 }
@@ -91,9 +94,9 @@ impl World {
 /// The store as one process sees it.
 #[derive(Clone)]
 pub struct SimStore {
-    /// Where.
+    /// The state shared with the other processes.
     pub world: Arc<World>,
-    /// Whose.
+    /// The process that uses it.
     pub process: usize,
     /// Whether operations are decided at once: for writers, whose threads wait for the store.
     pub immediate: bool,
@@ -104,7 +107,8 @@ impl SimStore {
         if !self.immediate {
             return self.world.gate(self.process, format!("{what} {path}")).await;
         }
-        // Reads of several threads at once must not draw numbers: their order is not ours.
+        // Several threads may read at once; they must not draw random numbers, because their order is not
+        // deterministic.
         if what != "put" || !*self.world.faults.lock().unwrap() {
             return Fate::Done;
         }
@@ -115,7 +119,7 @@ impl SimStore {
         }
     }
 
-    /// How its processes sleep: until they are scheduled.
+    /// A sleep function: its caller sleeps until it is scheduled.
     pub fn sleep(&self) -> impl Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + use<> {
         let store = self.clone();
         move |_| {

@@ -1,4 +1,5 @@
-//! What is fed, and what every table is to hold then: recomputed from nothing each time, so trivially right.
+//! The simulated feed, and the rows that every table should hold: recomputed from nothing each time, so trivially
+//! right.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,32 +10,32 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 
 use crate::definition::Deletes;
 use crate::repr::{Diff, Row, RowCodec};
-use crate::sink::{Fold, TableSpec};
+use crate::sink::{LogSummation, TableSpec};
 
-/// Rows and how often they are there.
-pub type Rows = BTreeMap<(i64, i64), i64>;
+/// Rows with their multiplicities.
+pub type RowCounts = BTreeMap<(i64, i64), i64>;
 
-/// Rows of others have keys from here on.
+/// Keys of rows that other writers append start here.
 pub const FOREIGN: i64 = 1_000_000;
 
-/// Tables that a restart audits; the others only grow.
+/// The tables that a restart audits; the others only grow.
 pub const AUDITED: Range<usize> = 1..4;
-/// The log.
+/// The table that is a log (a `LogSummation`).
 const LOG: usize = 4;
 
-/// Events of a run, at most.
+/// The most events of a run.
 pub const EVENTS: u64 = 150;
 
-/// One feed: upserts and deletions of a few keys.
+/// The feed of a run: upserts and deletions of a few keys.
 #[derive(Clone, Copy)]
-pub struct Feed {
+pub struct SimFeed {
     seed: u64,
 }
 
-impl Feed {
-    /// Of a seed.
-    pub fn new(seed: u64) -> Feed {
-        Feed { seed }
+impl SimFeed {
+    /// The feed of this seed.
+    pub fn new(seed: u64) -> SimFeed {
+        SimFeed { seed }
     }
 
     fn hash(&self, event: u64) -> u64 {
@@ -44,11 +45,11 @@ impl Feed {
         x ^ (x >> 31)
     }
 
-    /// Every table as of so many events.
-    pub fn tables(&self, events: u64) -> [Rows; 5] {
+    /// The rows of every table after so many events.
+    pub fn tables(&self, events: u64) -> [RowCounts; 5] {
         let mut current: BTreeMap<i64, i64> = BTreeMap::new();
-        let mut tables: [Rows; 5] = Default::default();
-        let mut seen: Rows = Rows::new();
+        let mut tables: [RowCounts; 5] = Default::default();
+        let mut seen: RowCounts = RowCounts::new();
         for event in 0..events {
             let hash = self.hash(event);
             let (key, value) = ((hash % 14) as i64, ((hash >> 16) % 40) as i64);
@@ -73,7 +74,7 @@ impl Feed {
         tables
     }
 
-    /// What changes in every table from one number of events to another.
+    /// The changes of every table between two numbers of events.
     pub fn changes(&self, from: u64, to: u64) -> Vec<Vec<((i64, i64), Diff)>> {
         let (before, after) = (self.tables(from), self.tables(to));
         let both = before.into_iter().zip(after);
@@ -84,7 +85,7 @@ impl Feed {
             after.into_iter().filter(|(_, diff)| *diff != 0).collect()
         });
         let mut changes: Vec<Vec<_>> = changes.collect();
-        // Nothing is taken back of a log: each event is told once.
+        // A log never takes rows back: it gets each event once.
         changes[LOG] = (from..to)
             .map(|event| (((self.hash(event) % 14) as i64, 1), 1))
             .collect();
@@ -92,8 +93,8 @@ impl Feed {
     }
 }
 
-/// What the rows of a log say: of each key the sum of its values.
-pub fn folded(rows: &Rows) -> Rows {
+/// The sums that the rows of a log stand for: the sum of values of each key.
+pub fn folded(rows: &RowCounts) -> RowCounts {
     let mut sums: BTreeMap<i64, i64> = BTreeMap::new();
     for ((key, value), count) in rows {
         *sums.entry(*key).or_default() += value * count;
@@ -104,9 +105,9 @@ pub fn folded(rows: &Rows) -> Rows {
 #[derive(Debug)]
 struct AddUp;
 
-impl Fold for AddUp {
-    fn fold(&self, batches: &[RecordBatch], _most: usize) -> Vec<RecordBatch> {
-        let mut rows = Rows::new();
+impl LogSummation for AddUp {
+    fn add_up(&self, batches: &[RecordBatch], _most: usize) -> Vec<RecordBatch> {
+        let mut rows = RowCounts::new();
         for batch in batches {
             let [keys, values] = [0, 1].map(|column| batch.column(column).as_primitive::<Int64Type>().values());
             let pairs = keys.iter().copied().zip(values.iter().copied());
@@ -117,7 +118,7 @@ impl Fold for AddUp {
     }
 }
 
-/// The tables: one of each way of keeping rows.
+/// The tables, one for each way of keeping rows.
 pub fn specs() -> Vec<TableSpec> {
     let of = |name: &str, append_only, deletes| TableSpec {
         name: name.into(),
@@ -125,7 +126,7 @@ pub fn specs() -> Vec<TableSpec> {
         schema: schema(),
         partition_by: vec![],
         append_only,
-        fold: name.ends_with("log").then(|| Arc::new(AddUp) as Arc<dyn Fold>),
+        summation: name.ends_with("log").then(|| Arc::new(AddUp) as Arc<dyn LogSummation>),
         deletes,
         change_data_feed: false,
         description: None,
@@ -139,7 +140,7 @@ pub fn specs() -> Vec<TableSpec> {
     ]
 }
 
-/// Of every table.
+/// The schema of every table.
 pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("k", DataType::Int64, false),
@@ -147,7 +148,7 @@ pub fn schema() -> SchemaRef {
     ]))
 }
 
-/// Columns of rows.
+/// The columns of these rows.
 pub fn columns(rows: &[(i64, i64)]) -> Vec<ArrayRef> {
     vec![
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0))),
@@ -155,7 +156,7 @@ pub fn columns(rows: &[(i64, i64)]) -> Vec<ArrayRef> {
     ]
 }
 
-/// Rows as the graph encodes them.
+/// These rows, encoded as in the graph.
 pub fn encode(rows: &[(i64, i64)]) -> Vec<Row> {
     let codec = RowCodec::new(schema()).unwrap();
     codec.encode_rows(&columns(rows), rows.len()).unwrap()

@@ -1,37 +1,38 @@
-//! First rows, by a view of the database.
+//! The initial copy: reads the present rows of tables, in one snapshot of the database.
 
 use std::collections::HashSet;
 use std::io;
 use std::time::Instant;
 
-use super::Reader;
+use super::PostgresReader;
 use crate::definition::FirstRows;
-use crate::source::postgres::catalog::{self, Catalog, Misfit};
-use crate::source::postgres::client::{Client, Tick, quoted};
-use crate::source::postgres::envelope::{Change, Origin, Table};
+use crate::source::postgres::catalog::{self, Catalog, CatalogMisfit};
+use crate::source::postgres::client::{PostgresClient, WaitCheck, quoted};
+use crate::source::postgres::envelope::{ChangeOrigin, RowChange, TableEnvelope};
+use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::lsn::Lsn;
-use crate::source::postgres::trouble::Trouble;
 
-impl Reader {
-    /// Holds the tables as they are for the view: one that is rewritten (by some forms of ALTER TABLE, or VACUUM FULL) would
-    /// look empty in it, without an error. Whoever wants to change them waits until their first rows are read.
+impl PostgresReader {
+    /// Locks the tables until the copy is done: a table that is rewritten meanwhile (by some forms of ALTER TABLE, or
+    /// VACUUM FULL) would look empty in the snapshot, without an error. Anyone who wants to alter the tables waits.
     pub(super) fn lock_rows(
         &self,
-        view: &mut Client,
+        view: &mut PostgresClient,
         new: &[(usize, String)],
         catalog: &Catalog,
-        tick: Tick<'_>,
-    ) -> Result<(), Trouble> {
+        tick: WaitCheck<'_>,
+    ) -> Result<(), PostgresError> {
         let is_read = |m: &usize| self.members[*m].postgres.start == FirstRows::Snapshot;
         let tables = new.iter().filter(|(m, _)| is_read(m));
-        let tables: Vec<&catalog::Table> = tables.filter_map(|(_, name)| catalog.table(name)).collect();
+        let tables: Vec<&catalog::CatalogTable> = tables.filter_map(|(_, name)| catalog.table(name)).collect();
         if tables.is_empty() {
             return Ok(());
         }
         let names: Vec<String> = tables.iter().map(|table| table.quoted()).collect();
         view.query(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", ")), tick)?;
         let oids: Vec<String> = tables.iter().map(|table| table.oid.to_string()).collect();
-        // As the view has it, and as it is.
+        // Compares the file of each table in the snapshot with its present file, to find tables that were
+        // rewritten in between.
         let rewritten = format!(
             "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relfilenode <> pg_relation_filenode(c.oid) AND c.oid IN \
              (SELECT t FROM unnest('{{{0}}}'::oid[]) t UNION SELECT p.relid FROM unnest('{{{0}}}'::oid[]) t, pg_partition_tree(t) p)",
@@ -43,16 +44,16 @@ impl Reader {
         }
     }
 
-    /// Reads first rows by a view of the database, which is as of `at`.
+    /// Copies the rows in a snapshot of the database as of `at`.
     pub(super) fn first_rows(
         &mut self,
-        mut view: Client,
+        mut view: PostgresClient,
         at: Lsn,
         new: Vec<(usize, String)>,
         catalog: &Catalog,
-    ) -> Result<(), Trouble> {
-        let hand = self.first().clone();
-        let mut tick = || hand.check();
+    ) -> Result<(), PostgresError> {
+        let handle = self.first().clone();
+        let mut tick = || handle.check();
         self.first_rows = true;
         let mut record = Vec::new();
         let mut read = Vec::new();
@@ -67,7 +68,7 @@ impl Reader {
                 self.read_rows(&mut view, table, *m, at, &mut record, &mut tick)?;
             }
             let rows = self.members[*m].next - rows_before;
-            tracing::info!(feed = self.members[*m].hand.name(), table = name, rows, %at, "begins");
+            tracing::info!(feed = self.members[*m].handle.name(), table = name, rows, %at, "begins");
             read.push((*m, (table.oid, name.clone())));
         }
         drop(view);
@@ -75,24 +76,24 @@ impl Reader {
             .for_each(|(m, table)| self.members[m].tables.push(table));
         self.taken = at.max(self.taken);
         self.release(false, None)?;
-        self.members.iter_mut().for_each(|member| member.again = false);
+        self.members.iter_mut().for_each(|member| member.copies_again = false);
         self.first_rows = false;
         Ok(())
     }
 
-    /// By (4) of the module, a feed that begins again empties its input first.
-    fn empty(&mut self, m: usize, name: &str, at: Lsn) -> Result<(), Trouble> {
+    /// By (4) of the module, truncates the input of a feed that starts again.
+    fn empty(&mut self, m: usize, name: &str, at: Lsn) -> Result<(), PostgresError> {
         let member = &mut self.members[m];
-        if !member.again {
+        if !member.copies_again {
             return Ok(());
         }
-        let text = format!("feed {} begins again, by slot {:?}", member.hand.name(), self.slot);
+        let text = format!("feed {} begins again, by slot {:?}", member.handle.name(), self.slot);
         if member.postgres.start == FirstRows::Now {
             tracing::warn!("{text}, with what changes from now on: what changed meanwhile is not read");
             return Ok(());
         }
-        if member.hand.input().feeds.len() > 1 {
-            return self.judge([Misfit {
+        if member.handle.input().feeds.len() > 1 {
+            return self.check_misfits([CatalogMisfit {
                 message: format!("{text}, and its input has other feeds, whose rows cannot be told from its own"),
                 help: "start with a new lake".into(),
                 refuses: true,
@@ -100,13 +101,13 @@ impl Reader {
         }
         tracing::warn!("{text}: its input is made anew of its tables' rows");
         let (schema, table) = name.split_once('.').unwrap_or(("", name));
-        let table = Table::of_columns(&self.database, (schema, table), std::iter::empty());
-        let origin = Origin {
+        let table = TableEnvelope::of_columns(&self.database, (schema, table), std::iter::empty());
+        let origin = ChangeOrigin {
             lsn: at,
             transaction: None,
         };
         let mut record = Vec::new();
-        table.write(&Change::Truncate, origin, None, &mut record);
+        table.write(&RowChange::Truncate, origin, None, &mut record);
         self.arrived.get_or_insert_with(Instant::now);
         self.members[m].push(&record, None);
         Ok(())
@@ -114,29 +115,30 @@ impl Reader {
 
     fn read_rows(
         &mut self,
-        view: &mut Client,
-        table: &catalog::Table,
+        view: &mut PostgresClient,
+        table: &catalog::CatalogTable,
         m: usize,
         at: Lsn,
         record: &mut Vec<u8>,
-        tick: Tick<'_>,
-    ) -> Result<(), Trouble> {
+        tick: WaitCheck<'_>,
+    ) -> Result<(), PostgresError> {
         let Some(published) = &table.published else {
-            return Err(Trouble::Wrong(format!("table {} is not published", table.name())));
+            return Err(PostgresError::Wrong(format!("table {} is not published", table.name())));
         };
         let columns: Vec<String> = published.columns.iter().map(|column| quoted(column)).collect();
-        // A table that others inherit from has its own rows alone; a partitioned one has none of its own.
+        // From a table that others inherit from, only its own rows are read; a partitioned table has none of its
+        // own.
         let only = if table.kind == "p" { "" } else { "ONLY " };
         let filter = published.filter.as_ref();
         let filter = filter.map_or(String::new(), |filter| format!(" WHERE {filter}"));
         let sql = format!("SELECT {} FROM {only}{}{filter}", columns.join(", "), table.quoted());
-        let mut written: Option<Table> = None;
+        let mut written: Option<TableEnvelope> = None;
         view.query_each(&sql, tick, |columns, row| {
             let written = written.get_or_insert_with(|| {
                 let columns = columns
                     .iter()
                     .map(|(name, oid)| (name.as_str(), self.types.kind(*oid), false));
-                Table::of_columns(&self.database, (&table.schema, &table.table), columns)
+                TableEnvelope::of_columns(&self.database, (&table.schema, &table.table), columns)
             });
             record.clear();
             written.write_row(row.values(), at, record);
@@ -150,8 +152,8 @@ impl Reader {
     }
 }
 
-/// Makes a view of the database on a connection of its own, by (4) of the module; answers the place that it is as of.
-pub(super) fn view_of(view: &mut Client, slot: &str, tick: Tick<'_>) -> Result<Lsn, Trouble> {
+/// Opens a snapshot of the database on a connection of its own, by (4) of the module; returns its LSN.
+pub(super) fn view_of(view: &mut PostgresClient, slot: &str, tick: WaitCheck<'_>) -> Result<Lsn, PostgresError> {
     let name: String = slot.chars().take(48).collect();
     let name = format!("{name}_{:08x}", rand::random::<u32>());
     view.query("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ", tick)?;
@@ -161,5 +163,5 @@ pub(super) fn view_of(view: &mut Client, slot: &str, tick: Tick<'_>) -> Result<L
     );
     let rows = view.query(&sql, tick)?;
     let at = rows.first().and_then(|row| row.get(1)?.as_deref()?.parse().ok());
-    at.ok_or_else(|| Trouble::Wrong("the server does not say what place the new slot is at".into()))
+    at.ok_or_else(|| PostgresError::Wrong("the server does not say what place the new slot is at".into()))
 }

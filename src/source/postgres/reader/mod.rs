@@ -1,4 +1,4 @@
-//! The thread that reads a slot: connects, reads first rows where there are some to read, and takes the stream.
+//! The thread that reads a slot: it connects, copies tables that were not read yet, and reads the stream.
 
 mod first;
 mod release;
@@ -12,183 +12,185 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::Known;
-use super::catalog::{self, Misfit};
-use super::client::{Client, quoted};
-use super::envelope::Table;
-use super::lsn::{Lsn, Reached};
-use super::trouble::Trouble;
+use super::KnownProgress;
+use super::catalog::{self, CatalogMisfit};
+use super::client::{PostgresClient, quoted};
+use super::envelope::TableEnvelope;
+use super::error::PostgresError;
+use super::lsn::{Lsn, SlotPosition};
 use super::types::Types;
+use crate::backoff::Backoff;
 use crate::definition::{Postgres, PostgresUrl};
 use crate::repr::Epoch;
-use crate::source::batch::{BatchBuilder, Record};
+use crate::source::batch::{BatchBuilder, SourceRecord};
+use crate::source::error::ReaderExit;
 use crate::source::fault::FeedFault;
-use crate::source::outlet::{Ended, Hand};
-use crate::source::readers::ReaderOptions;
-use crate::source::transactions::Given;
+use crate::source::feed_handle::FeedHandle;
+use crate::source::options::ReaderOptions;
+use crate::source::transactions::EpochShare;
 use crate::source::{Decode, SourceError};
 
 /// The longest pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// A feed of the slot.
-pub struct Member {
-    hand: Hand,
+/// A feed that reads from the slot.
+pub struct SlotMember {
+    handle: FeedHandle,
     postgres: Postgres,
     publication: String,
     decode: Decode,
     partition: Arc<str>,
     batch: BatchBuilder,
-    /// The next record's number; and that of the first that was not handed on.
+    /// The number of the next record; `given` is that of the first record that was not handed over.
     next: u64,
-    given: u64,
-    /// What the newest snapshot says.
-    known: Option<Reached>,
-    /// Tables that are read: what identifies each, and its name.
+    handed_over: u64,
+    /// Its position in the newest snapshot.
+    known: Option<SlotPosition>,
+    /// The tables that are read, by OID and name.
     tables: Vec<(u32, String)>,
-    /// Tables that were read, and are not named any more, likewise.
+    /// Tables that were read and are no longer named, by OID and name.
     left: Vec<(u32, String)>,
-    /// What it was read before does not reach to where it begins: its input is emptied first.
-    again: bool,
+    /// Whether it starts with the initial copy again, so that its input is truncated first.
+    copies_again: bool,
     fault: FeedFault,
 }
 
-impl Member {
-    /// What will read a feed.
-    pub fn new(hand: Hand, postgres: Postgres, decode: Decode, known: Known) -> Member {
-        let Known {
+impl SlotMember {
+    /// A feed that will be read.
+    pub fn new(handle: FeedHandle, postgres: Postgres, decode: Decode, known: KnownProgress) -> SlotMember {
+        let KnownProgress {
             next,
             reached: known,
-            otherwise,
+            had_other_slot,
         } = known;
-        Member {
-            publication: postgres.publication(&hand.dataflow.name),
-            partition: postgres.slot(&hand.dataflow.name).into(),
-            batch: BatchBuilder::new(hand.limits),
+        SlotMember {
+            publication: postgres.publication(&handle.dataflow.name),
+            partition: postgres.slot(&handle.dataflow.name).into(),
+            batch: BatchBuilder::new(handle.limits),
             next,
-            given: next,
-            again: otherwise && known.is_none(),
+            handed_over: next,
+            copies_again: had_other_slot && known.is_none(),
             known,
             tables: Vec::new(),
             left: Vec::new(),
             fault: FeedFault::default(),
-            hand,
+            handle,
             postgres,
             decode,
         }
     }
 
     fn push(&mut self, value: &[u8], ms: Option<i64>) {
-        self.batch.push(Record {
+        self.batch.push(SourceRecord {
             offset: self.next,
             value: Some(value),
             ts_ms: ms,
-            ..Record::default()
+            ..SourceRecord::default()
         });
         self.next += 1;
     }
 }
 
-/// A table of the stream, and who reads it.
-struct Route {
-    table: Table,
-    readers: Vec<Reading>,
+/// A table of the stream, and the feeds that read it.
+struct TableRoute {
+    table: TableEnvelope,
+    readers: Vec<FeedRoute>,
 }
 
 /// How a feed reads a table.
-struct Reading {
-    /// Index into [`Reader::members`].
+struct FeedRoute {
+    /// Index into [`PostgresReader::members`].
     member: usize,
-    /// What updates and deletes lack of its input's key.
+    /// A column of its input's key that updates and deletes lack.
     lacking: Option<String>,
-    /// Where the table has the columns that the key takes.
+    /// The indices of the table's columns from which the key is taken.
     key: Vec<usize>,
-    /// Rows of its input are found by all they hold.
+    /// Whether the input has no key, so that a row is found by all of its values.
     by_row: bool,
 }
 
-/// A transaction that is being told.
+/// The transaction that the server is sending.
 #[derive(Clone, Copy, Debug)]
 struct Transaction {
     commit: Lsn,
     xid: u32,
     /// Unix milliseconds.
     ms: i64,
-    /// Changes of ours so far.
+    /// The number of its changes so far that concern our feeds.
     changes: u64,
 }
 
-/// What a session broke off by.
-enum Judged {
-    /// Perhaps for a moment.
-    Passes(Trouble),
-    /// Until somebody mends it, perhaps.
+/// How to react to a session that ended with an error.
+enum SessionEnd {
+    /// The error may pass: try again.
+    Passes(PostgresError),
+    /// The fault may last until somebody repairs it.
     Waits(SourceError),
 }
 
 /// See the module's header.
-pub struct Reader {
+pub struct PostgresReader {
     url: PostgresUrl,
     slot: String,
-    members: Vec<Member>,
+    members: Vec<SlotMember>,
     committed: Arc<AtomicU64>,
     options: ReaderOptions,
     system: String,
     database: String,
     types: Types,
-    /// Types that were asked for and are of no use here.
+    /// Types that were looked up but turned out to be of no use here.
     asked_types: HashSet<u32>,
-    routes: HashMap<u32, Route>,
-    /// Transactions that commit before it are handed on; none: not one, nor first rows.
+    routes: HashMap<u32, TableRoute>,
+    /// Transactions that commit before this were handed over; none if nothing was, not even an initial copy.
     reached: Option<Lsn>,
-    /// The same, and those that wait in batches.
+    /// The same, including transactions that wait in batches.
     taken: Lsn,
-    /// By (6), the transaction that goes on as it comes, and how many changes of it are handed on.
+    /// By (6), the transaction that is handed over while it arrives, and how many of its changes were handed over.
     begun: Option<(Lsn, u64)>,
-    /// The transaction that is being told.
+    /// The transaction that the server is sending.
     open: Option<Transaction>,
-    /// Its epoch, or that of first rows.
-    held: Option<Epoch>,
-    /// First rows are being handed on.
+    /// The epoch of that transaction, or of the initial copy.
+    held_epoch: Option<Epoch>,
+    /// Whether an initial copy is being handed over.
     first_rows: bool,
-    /// What the newest epoch was given.
-    given: Given,
-    /// What there was to read as the connection was made; once it is reached, all is read.
+    /// What the newest epoch was given so far.
+    epoch_share: EpochShare,
+    /// The end of the log when the connection was made; once it is reached, the feed is caught up.
     target: Lsn,
     at_end: bool,
-    /// When the oldest record arrived that waits in a batch.
+    /// When the oldest record in a batch arrived.
     arrived: Option<Instant>,
-    told_progress: Instant,
-    /// A second connection, for questions beside the stream.
-    beside: Option<Client>,
+    handed_progress: Instant,
+    /// A second connection, for queries during the stream.
+    beside: Option<PostgresClient>,
     asked_lag: Instant,
-    /// The newest transaction's commit, Unix milliseconds.
+    /// The commit time of the newest transaction, in Unix milliseconds.
     newest_ms: Option<i64>,
     renamed: HashSet<u32>,
-    /// What was told of already.
-    told_misfits: HashSet<String>,
+    /// The misfits that were reported already.
+    reported_misfits: HashSet<String>,
     record: Vec<u8>,
 }
 
-impl Reader {
-    /// The feeds of a slot are not empty.
+impl PostgresReader {
+    /// A reader for the feeds of a slot, of which there is at least one.
     pub fn new(
         url: PostgresUrl,
         slot: String,
-        mut members: Vec<Member>,
+        mut members: Vec<SlotMember>,
         committed: Arc<AtomicU64>,
         options: ReaderOptions,
-    ) -> Reader {
+    ) -> PostgresReader {
         let known = members.iter().filter_map(|member| Some(member.known.as_ref()?.lsn));
         let reached = known.max();
-        // By (2) of the module they do not differ: one that does was not read for a while.
+        // By (2) of the module their LSNs are equal; a feed with another LSN was not read for a while.
         for member in &mut members {
             if member.known.as_ref().is_some_and(|known| Some(known.lsn) != reached) {
-                (member.known, member.again) = (None, true);
+                (member.known, member.copies_again) = (None, true);
             }
         }
         committed.store(reached.unwrap_or_default().0, Ordering::Release);
-        Reader {
+        PostgresReader {
             url,
             slot,
             members,
@@ -203,30 +205,30 @@ impl Reader {
             taken: reached.unwrap_or_default(),
             begun: None,
             open: None,
-            held: None,
+            held_epoch: None,
             first_rows: false,
-            given: Given::default(),
+            epoch_share: EpochShare::default(),
             target: Lsn::default(),
             at_end: false,
             arrived: None,
-            told_progress: Instant::now(),
+            handed_progress: Instant::now(),
             beside: None,
             asked_lag: Instant::now(),
             newest_ms: None,
             renamed: HashSet::new(),
-            told_misfits: HashSet::new(),
+            reported_misfits: HashSet::new(),
             record: Vec::new(),
         }
     }
 
-    fn first(&self) -> &Hand {
-        &self.members[0].hand
+    fn first(&self) -> &FeedHandle {
+        &self.members[0].handle
     }
 
-    /// Reads until readers are to stop. What keeps its feeds from being read makes them wait, unless an epoch is held for
-    /// them: nobody's records would be committed meanwhile.
-    pub fn read(mut self) -> Result<(), Ended> {
-        let mut pause = self.options.back_off;
+    /// Reads until readers are to stop. A fault makes the feeds of the slot wait. But while an epoch is held open for
+    /// them it ends the run, because no feed's records could be committed meanwhile.
+    pub fn read(mut self) -> Result<(), ReaderExit> {
+        let mut backoff = Backoff::new(self.options.back_off, PAUSE);
         let (mut attempts, mut answered) = (0, false);
         loop {
             let mut well = false;
@@ -236,17 +238,18 @@ impl Reader {
             };
             self.beside = None;
             if well {
-                (pause, attempts) = (self.options.back_off, 0);
+                backoff.reset();
+                attempts = 0;
             }
             attempts += 1;
-            // One that has answered is waited for as long as it takes.
-            answered |= well || matches!(trouble, Trouble::Server(_));
-            let is_away = attempts > self.options.retries && (!answered || self.held.is_some());
+            // A server that has answered before is waited for as long as it takes.
+            answered |= well || matches!(trouble, PostgresError::Server(_));
+            let is_away = attempts > self.options.retries && (!answered || self.held_epoch.is_some());
             let judged = self.judge_trouble(trouble, is_away)?;
             self.rewind();
             match judged {
-                Judged::Waits(fault) => self.observe_fault(&fault.to_string()),
-                Judged::Passes(trouble) => {
+                SessionEnd::Waits(fault) => self.observe_fault(&fault.to_string()),
+                SessionEnd::Passes(trouble) => {
                     let text = format!(
                         "{} does not answer as it should: {trouble}; it is tried again",
                         self.url
@@ -254,36 +257,36 @@ impl Reader {
                     tracing::warn!(feed = self.first().name(), "{text}");
                     self.members
                         .iter()
-                        .for_each(|member| member.hand.gauges.set_error(text.clone()));
+                        .for_each(|member| member.handle.gauges.set_error(text.clone()));
                 }
             }
             if self.members.iter().all(|member| member.fault.lasts()) {
                 self.members
                     .iter()
-                    .for_each(|member| member.hand.gauges.set_exhausted(true));
+                    .for_each(|member| member.handle.gauges.set_exhausted(true));
                 if self.options.stop_at_end {
                     return Ok(());
                 }
             }
-            match self.first().sleep(pause) {
-                Err(Ended::Stopped) if self.held.is_some() => return Err(self.cut()),
+            match self.first().sleep(backoff.pause()) {
+                Err(ReaderExit::Stopped) if self.held_epoch.is_some() => return Err(self.cut()),
                 slept => slept?,
             }
-            pause = (pause * 2).min(PAUSE);
         }
     }
 
-    /// What is to be done about a session that broke off. The error: what ends the run, or that readers are to stop.
-    fn judge_trouble(&mut self, trouble: Trouble, is_away: bool) -> Result<Judged, Ended> {
-        let is_held = self.held.is_some();
+    /// Decides how to react to the error that ended a session. The error ends the run, or says that readers are to
+    /// stop.
+    fn judge_trouble(&mut self, trouble: PostgresError, is_away: bool) -> Result<SessionEnd, ReaderExit> {
+        let is_held = self.held_epoch.is_some();
         let fault = match trouble {
-            Trouble::Ended(Ended::Failed(error)) => match error {
+            PostgresError::Ended(ReaderExit::Failed(error)) => match error {
                 SourceError::PostgresMisfit { .. } | SourceError::PostgresLost { .. } if !is_held => error,
                 error => return Err(error.into()),
             },
             trouble if self.first_rows && is_held => {
                 let reason = match trouble {
-                    Trouble::Ended(_) => "the run was to end".to_string(),
+                    PostgresError::Ended(_) => "the run was to end".to_string(),
                     trouble => trouble.to_string(),
                 };
                 return Err(SourceError::PostgresFirstRows {
@@ -292,66 +295,66 @@ impl Reader {
                 }
                 .into());
             }
-            // By (6) of the module.
-            Trouble::Ended(_) if is_held => return Err(self.cut()),
-            Trouble::Ended(ended) => return Err(ended),
+            // By (6) of the module, half a transaction cannot be left.
+            PostgresError::Ended(_) if is_held => return Err(self.cut()),
+            PostgresError::Ended(ended) => return Err(ended),
             trouble if !trouble.passes() => self.refused(&trouble),
             trouble if is_away => SourceError::PostgresAway {
                 url: self.url.to_string(),
                 reason: trouble.to_string(),
             },
-            trouble => return Ok(Judged::Passes(trouble)),
+            trouble => return Ok(SessionEnd::Passes(trouble)),
         };
         match is_held {
             true => Err(fault.into()),
-            false => Ok(Judged::Waits(fault)),
+            false => Ok(SessionEnd::Waits(fault)),
         }
     }
 
-    fn cut(&self) -> Ended {
+    fn cut(&self) -> ReaderExit {
         let topic = format!("slot {:?}", self.slot);
         SourceError::TransactionCut { topic }.into()
     }
 
-    /// Takes in what keeps the feeds of the slot from being read.
+    /// Records the fault that keeps the feeds of the slot from being read.
     fn observe_fault(&mut self, cause: &str) {
         for member in &mut self.members {
-            member.fault.observe_lasting(&member.hand, cause.to_string());
+            member.fault.observe_lasting(&member.handle, cause.to_string());
         }
     }
 
-    /// The slot is read.
+    /// Records that the slot is being read.
     fn observe_well(&mut self) {
         if self.members.iter().any(|member| member.fault.is_there()) {
             let at_end = self.at_end;
             self.members
                 .iter()
-                .for_each(|member| member.hand.gauges.set_exhausted(at_end));
+                .for_each(|member| member.handle.gauges.set_exhausted(at_end));
         }
         for member in &mut self.members {
-            member.fault.observe(&member.hand, &self.options, None);
+            member.fault.observe(&member.handle, &self.options, None);
         }
     }
 
-    /// Why it is of no use to try again as things are.
-    fn refused(&self, trouble: &Trouble) -> SourceError {
+    /// The fault for an error that does not pass with retries.
+    fn refused(&self, trouble: &PostgresError) -> SourceError {
         match trouble {
-            // The slot was invalidated, or is gone.
-            Trouble::Server(refusal)
+            // The slot was invalidated or dropped.
+            PostgresError::Server(refusal)
                 if matches!(refusal.code.as_str(), "55000" | "42704") && self.reached.is_some() =>
             {
                 self.lost(&refusal.to_string())
             }
-            Trouble::Server(refusal) if refusal.code == "42501" => self.misfit(Misfit {
+            PostgresError::Server(refusal) if refusal.code == "42501" => self.misfit(CatalogMisfit {
                 message: refusal.to_string(),
                 help: format!("as a superuser: ALTER ROLE {} REPLICATION", quoted(&self.url.user)),
                 refuses: true,
             }),
-            Trouble::Wrong(reason) if self.open.is_some() => SourceError::PostgresStream {
+            PostgresError::Wrong(reason) if self.open.is_some() => SourceError::PostgresStream {
                 url: self.url.to_string(),
                 reason: reason.clone(),
             },
-            trouble => self.misfit(Misfit {
+            trouble => self.misfit(CatalogMisfit {
                 message: trouble.to_string(),
                 help: "correct that at the server, or in the feed's settings".into(),
                 refuses: true,
@@ -359,7 +362,7 @@ impl Reader {
         }
     }
 
-    fn misfit(&self, misfit: Misfit) -> SourceError {
+    fn misfit(&self, misfit: CatalogMisfit) -> SourceError {
         SourceError::PostgresMisfit {
             url: self.url.to_string(),
             reason: misfit.message,
@@ -375,31 +378,33 @@ impl Reader {
         }
     }
 
-    /// Forgets what was read and not handed on: it is told again.
+    /// Discards what was read and not handed over; the server will send it again.
     fn rewind(&mut self) {
         for member in &mut self.members {
-            drop(member.batch.take(None));
-            member.next = member.given;
+            drop(member.batch.finish(None));
+            member.next = member.handed_over;
         }
         self.taken = self.reached.unwrap_or_default();
         (self.open, self.arrived, self.first_rows) = (None, None, false);
     }
 
-    /// A connection, from its beginning to its end. `well` is set once the stream runs.
-    fn session(&mut self, well: &mut bool) -> Result<(), Trouble> {
-        let hand = self.first().clone();
-        let mut tick = || hand.check();
-        let mut client = Client::connect(&self.url, &mut tick)?;
+    /// Runs one connection from its beginning to its end. Sets `well` once the stream runs.
+    fn session(&mut self, well: &mut bool) -> Result<(), PostgresError> {
+        let handle = self.first().clone();
+        let mut tick = || handle.check();
+        let mut client = PostgresClient::connect(&self.url, &mut tick)?;
         let catalog = self.prepare(&mut client, &mut tick)?;
         self.types = catalog::types(&mut client, &mut tick)?;
         let new = self.new_tables(&catalog);
         if new.is_empty() {
             return self.stream(client, None, well);
         }
-        self.tell_waiting();
-        let mut view = Client::connect(&self.url, &mut tick)?;
+        self.report_waiting();
+        let mut view = PostgresClient::connect(&self.url, &mut tick)?;
         let at = first::view_of(&mut view, &self.slot, &mut tick)?;
-        self.members.iter().for_each(|member| member.hand.gauges.clear_error());
+        self.members
+            .iter()
+            .for_each(|member| member.handle.gauges.clear_error());
         self.lock_rows(&mut view, &new, &catalog, &mut tick)?;
         if self.members.iter().any(|member| !member.tables.is_empty()) {
             self.stream(client, Some(at), well)?;
@@ -409,7 +414,7 @@ impl Reader {
         *well = true;
         self.observe_well();
         self.first_rows(view, at, new, &catalog)?;
-        let mut client = Client::connect(&self.url, &mut tick)?;
+        let mut client = PostgresClient::connect(&self.url, &mut tick)?;
         self.target = catalog::end(&mut client, &mut tick)?;
         self.stream(client, None, well)
     }

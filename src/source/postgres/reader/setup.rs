@@ -1,25 +1,29 @@
-//! Before the stream: publications and the slot are made where they are absent, and all is looked at whether it fits.
+//! Prepares the stream: creates missing publications and the slot, and checks that everything fits.
 
-use super::{Member, Reader};
+use super::{PostgresReader, SlotMember};
 use crate::source::SourceError;
-use crate::source::postgres::catalog::{self, Catalog, Misfit, Wanted};
-use crate::source::postgres::client::{Client, Tick, quoted};
-use crate::source::postgres::trouble::Trouble;
+use crate::source::postgres::catalog::{self, Catalog, CatalogMisfit, CatalogRequest};
+use crate::source::postgres::client::{PostgresClient, WaitCheck, quoted};
+use crate::source::postgres::error::PostgresError;
 
-impl Reader {
-    /// What the feeds' tables are published by.
+impl PostgresReader {
+    /// The publications of all feeds' tables.
     pub(super) fn publications(&self) -> Vec<String> {
         publications(self.members.iter())
     }
 
-    /// The same of feeds that have read their tables' first rows: other publications may be younger than what is still to
-    /// be told, and the server knows none that was not there then.
+    /// The publications of feeds whose initial copy was read. Other publications may be newer than the changes still
+    /// to be sent, and the server does not know a publication that did not exist at the time of a change.
     pub(super) fn publications_read(&self) -> Vec<String> {
         publications(self.members.iter().filter(|member| !member.tables.is_empty()))
     }
 
-    /// Makes publications and the slot where they are absent, and looks whether all fits.
-    pub(super) fn prepare(&mut self, client: &mut Client, tick: Tick<'_>) -> Result<Catalog, Trouble> {
+    /// Creates missing publications and the slot, and checks that everything fits.
+    pub(super) fn prepare(
+        &mut self,
+        client: &mut PostgresClient,
+        tick: WaitCheck<'_>,
+    ) -> Result<Catalog, PostgresError> {
         let known: Vec<u32> = self
             .members
             .iter()
@@ -32,7 +36,7 @@ impl Reader {
             })
             .map(|(oid, _)| *oid)
             .collect();
-        let wanted = Wanted {
+        let wanted = CatalogRequest {
             slot: self.slot.clone(),
             publications: self.publications(),
             tables: self
@@ -42,26 +46,26 @@ impl Reader {
                 .collect(),
             oids: known,
         };
-        let failed = |error: SourceError| Trouble::Ended(error.into());
+        let failed = |error: SourceError| PostgresError::Ended(error.into());
         let mut catalog = catalog::survey(client, &wanted, tick)?;
         let mut misfits = catalog.misfits(&self.url, &wanted);
         for member in &self.members {
-            misfits.extend(catalog.misfits_of_feed(member.hand.input(), member.hand.feed, &member.postgres));
+            misfits.extend(catalog.misfits_of_feed(member.handle.input(), member.handle.feed, &member.postgres));
         }
-        // A table that has another name now says so itself.
+        // A renamed table is reported with its new name, before a misfit says that it does not exist.
         self.resolve(&catalog)?;
-        self.judge(misfits)?;
+        self.check_misfits(misfits)?;
         let mut made = false;
         for publication in &wanted.publications {
             let tables = self.tables_of(publication);
-            self.judge(catalog.misfits_of_identity(&tables))?;
-            // What is only missing is added below.
+            self.check_misfits(catalog.misfits_of_identity(&tables))?;
+            // Tables that a publication merely lacks are added below.
             let misfits = catalog.misfits_of_publication(publication, &tables);
-            self.judge(misfits.into_iter().filter(|misfit| !misfit.refuses))?;
+            self.check_misfits(misfits.into_iter().filter(|misfit| !misfit.refuses))?;
             made |= self.publish(client, &catalog, publication, &tables, tick)?;
         }
         if catalog.slot.is_none() && self.reached.is_none() {
-            self.tell_waiting();
+            self.report_waiting();
             let sql = format!(
                 "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT",
                 quoted(&self.slot)
@@ -73,7 +77,7 @@ impl Reader {
         if made {
             catalog = catalog::survey(client, &wanted, tick)?;
         }
-        // A new slot is sound; one that was there may not be.
+        // A slot just created is valid; one that existed may have been invalidated.
         if let Some(lost) = catalog.slot.as_ref().and_then(|slot| slot.lost.as_deref()) {
             let reason = format!("the server gave it up: {lost}");
             return Err(failed(self.lost(&reason)));
@@ -105,28 +109,31 @@ impl Reader {
         Ok(catalog)
     }
 
-    /// A slot is made once all transactions have ended that were running.
-    pub(super) fn tell_waiting(&self) {
+    /// Reports that the server creates the slot only once all running transactions have ended.
+    pub(super) fn report_waiting(&self) {
         let text = "waits until the server has made a slot: transactions that run there must end first";
         self.members
             .iter()
-            .for_each(|member| member.hand.gauges.set_error(text.into()));
+            .for_each(|member| member.handle.gauges.set_error(text.into()));
     }
 
-    /// Fails for what refuses a feed, and tells of the rest.
-    pub(super) fn judge(&mut self, misfits: impl IntoIterator<Item = Misfit>) -> Result<(), Trouble> {
+    /// Fails for a misfit that prevents reading, and reports the others.
+    pub(super) fn check_misfits(
+        &mut self,
+        misfits: impl IntoIterator<Item = CatalogMisfit>,
+    ) -> Result<(), PostgresError> {
         for misfit in misfits {
             if misfit.refuses {
-                return Err(Trouble::Ended(self.misfit(misfit).into()));
+                return Err(PostgresError::Ended(self.misfit(misfit).into()));
             }
-            if self.told_misfits.insert(misfit.message.clone()) {
+            if self.reported_misfits.insert(misfit.message.clone()) {
                 tracing::warn!(feed = self.first().name(), "{}; {}", misfit.message, misfit.help);
             }
         }
         Ok(())
     }
 
-    /// The tables that feeds want of a publication.
+    /// The tables that feeds expect in a publication.
     fn tables_of(&self, publication: &str) -> Vec<String> {
         let members = self.members.iter().filter(|member| member.publication == publication);
         let mut tables: Vec<String> = members.flat_map(|member| member.postgres.tables.clone()).collect();
@@ -135,26 +142,26 @@ impl Reader {
         tables
     }
 
-    /// Makes a publication, or adds to it what it lacks. Says whether anything was done.
+    /// Creates a publication, or adds missing tables to it. Returns whether it changed anything.
     fn publish(
         &self,
-        client: &mut Client,
+        client: &mut PostgresClient,
         catalog: &Catalog,
         publication: &str,
         tables: &[String],
-        tick: Tick<'_>,
-    ) -> Result<bool, Trouble> {
+        tick: WaitCheck<'_>,
+    ) -> Result<bool, PostgresError> {
         let of = |names: &mut dyn Iterator<Item = &String>| -> Vec<String> {
             names
                 .filter_map(|name| catalog.table(name))
-                .map(catalog::Table::quoted)
+                .map(catalog::CatalogTable::quoted)
                 .collect()
         };
         let exists = catalog.publications.contains_key(publication);
         let lacks = |name: &&String| !exists || catalog.table(name).is_some_and(|table| table.published.is_none());
         let lacking: Vec<&String> = tables.iter().filter(lacks).collect();
-        // What was read and is no longer published has changes that nobody was told of.
-        let read = |member: &Member, name: &str| {
+        // If a table that was read is no longer published, its changes since then are lost.
+        let read = |member: &SlotMember, name: &str| {
             member.publication == publication && member.tables.iter().any(|(_, own)| own == name)
         };
         let lost = lacking
@@ -165,7 +172,7 @@ impl Reader {
                 true => format!("table {name} was taken out of publication {publication:?}"),
                 false => format!("publication {publication:?} does not exist"),
             };
-            return Err(Trouble::Ended(self.lost(&reason).into()));
+            return Err(PostgresError::Ended(self.lost(&reason).into()));
         }
         let sql = match exists {
             false => catalog::create_publication(publication, &of(&mut tables.iter())),
@@ -186,10 +193,10 @@ impl Reader {
                 tracing::info!(feed = self.first().name(), publication, "{sql}");
                 Ok(true)
             }
-            // Another run of ours was quicker.
+            // Another of our runs created it first.
             Err(trouble) if trouble.is("42710") => Ok(true),
-            Err(Trouble::Server(refusal)) => Err(Trouble::Ended(
-                self.misfit(Misfit {
+            Err(PostgresError::Server(refusal)) => Err(PostgresError::Ended(
+                self.misfit(CatalogMisfit {
                     message: format!("publication {publication:?} lacks tables and could not be made right: {refusal}"),
                     help: format!("as the tables' owner: {sql}"),
                     refuses: true,
@@ -200,14 +207,15 @@ impl Reader {
         }
     }
 
-    /// Which of their tables feeds have read already.
-    fn resolve(&mut self, catalog: &Catalog) -> Result<(), Trouble> {
+    /// Determines which of their tables the feeds have read already.
+    fn resolve(&mut self, catalog: &Catalog) -> Result<(), PostgresError> {
         let mut wrong = None;
         for member in &mut self.members {
             let known = member.known.take();
             if let Some(known) = &known {
                 let names = &member.postgres.tables;
-                // What is named again was not read meanwhile: its input is made anew of all tables' rows.
+                // A table that was removed and named again was not read meanwhile, so its input is rebuilt from
+                // all tables' rows.
                 let named = |oid: u32| {
                     catalog
                         .tables
@@ -215,7 +223,7 @@ impl Reader {
                         .any(|table| table.oid == oid && names.contains(&table.name()))
                 };
                 if known.left.iter().any(|(oid, name)| names.contains(name) || named(*oid)) {
-                    member.again = true;
+                    member.copies_again = true;
                     continue;
                 }
                 member.left.clone_from(&known.left);
@@ -224,10 +232,10 @@ impl Reader {
                         .tables
                         .iter()
                         .find(|table| table.oid == *oid)
-                        .map(catalog::Table::name);
+                        .map(catalog::CatalogTable::name);
                     let anew = catalog.table(name).is_some_and(|table| table.oid != *oid);
                     match now {
-                        // Called as it is now.
+                        // The table's present name is in the definition.
                         Some(now) if names.contains(&now) => member.tables.push((*oid, now)),
                         Some(now) if names.contains(name) => {
                             wrong.get_or_insert((
@@ -241,7 +249,7 @@ impl Reader {
                                 "give the feed another `slot` to begin with its tables' rows again".to_string(),
                             ));
                         }
-                        // Its name was taken out.
+                        // The table was removed from the definition.
                         _ => member.left.push((*oid, name.clone())),
                     }
                 }
@@ -254,7 +262,7 @@ impl Reader {
         }
         match wrong {
             None => Ok(()),
-            Some((message, help)) => self.judge([Misfit {
+            Some((message, help)) => self.check_misfits([CatalogMisfit {
                 message,
                 help,
                 refuses: true,
@@ -262,7 +270,7 @@ impl Reader {
         }
     }
 
-    /// Tables that no feed has read yet, by feed.
+    /// The tables whose initial copy is still to be read, each with the index of its feed.
     pub(super) fn new_tables(&self, catalog: &Catalog) -> Vec<(usize, String)> {
         let mut new = Vec::new();
         for (m, member) in self.members.iter().enumerate() {
@@ -277,7 +285,7 @@ impl Reader {
     }
 }
 
-fn publications<'m>(members: impl Iterator<Item = &'m Member>) -> Vec<String> {
+fn publications<'m>(members: impl Iterator<Item = &'m SlotMember>) -> Vec<String> {
     let mut names: Vec<String> = members.map(|member| member.publication.clone()).collect();
     names.sort();
     names.dedup();

@@ -1,4 +1,4 @@
-//! Dates, moments, zones, INTERVALs and patterns, mixed, of the years 1 to 9999.
+//! Families on dates, timestamps, zones, INTERVALs and patterns, in the years 1 to 9999.
 
 use super::{Family, Generator, Of};
 
@@ -245,7 +245,7 @@ pub const FAMILIES: &[Family] = &[
     }),
     ("to_timestamp_pattern", |g| {
         let (written, column) = (g.pick(&READABLE), g.pick(&["ts", "tf"]));
-        // A day's number that is read as a year is beyond our calendar, and not beyond PostgreSQL's.
+        // If a day number is read as a year, it is outside our calendar, but inside PostgreSQL's.
         let read = if g.chance(0.8) || written == "J" {
             written
         } else {
@@ -312,7 +312,7 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    /// A date or moment of `a`.
+    /// A date or timestamp of `a`.
     fn moment(&mut self) -> String {
         match self.number(0, 9) {
             0 => "CAST(a.dt AS TIMESTAMP)".to_string(),
@@ -325,7 +325,7 @@ impl Generator {
         }
     }
 
-    /// A length of time of `a`.
+    /// An interval, computed from columns of `a`.
     fn length(&mut self) -> String {
         let interval = format!("INTERVAL '{}'", self.pick(&INTERVALS));
         match self.number(0, 7) {
@@ -340,7 +340,7 @@ impl Generator {
         }
     }
 
-    /// A condition in one of the places where one may stand.
+    /// Places a condition in one of the clauses that allow one.
     fn placed(&mut self, condition: &str) -> String {
         let a = self.from("a");
         match self.number(0, 5) {

@@ -1,4 +1,4 @@
-//! Subqueries that use columns of outer queries, in every clause and around every construct.
+//! Families on subqueries that use columns of outer queries, in every clause and around every construct.
 
 use super::{Family, Generator};
 
@@ -328,7 +328,7 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    /// A condition between rows of a subquery and those outside.
+    /// A condition between the rows of a subquery and those of the outer query.
     fn correlation(&mut self, inner: &str, outer: &str) -> String {
         let on = self.pick(&[
             "i.k = o.k",
@@ -352,7 +352,7 @@ impl Generator {
         self.pick(&["", "NOT "])
     }
 
-    /// ` LIMIT ...`.
+    /// A ` LIMIT ...` or ` OFFSET ...` clause.
     fn limit(&mut self) -> String {
         match self.number(0, 2) {
             0 => format!(" LIMIT {}", self.number(0, 2)),
@@ -374,7 +374,7 @@ impl Generator {
         having.replace('$', of)
     }
 
-    /// EXISTS, IN, ANY or a comparison with rows of `b`.
+    /// A condition on rows of `b`: EXISTS, IN, ANY or a comparison.
     fn asked(&mut self, rows: &str) -> String {
         self.asked_of("b", rows)
     }

@@ -1,5 +1,5 @@
-//! Scalar functions that PostgreSQL has, too, with ordinary and with extreme arguments. See `src/render/tests/functions.txt`
-//! for more of them over fixed rows.
+//! Families on scalar functions that PostgreSQL has too, with ordinary and extreme arguments.
+//! `src/render/tests/functions.txt` tests more functions over fixed rows.
 
 use super::{Family, Generator, Of};
 
@@ -87,7 +87,7 @@ pub const FAMILIES: &[Family] = &[
         g.shown(&call)
     }),
     ("regexp_choices", |g| {
-        // Which of several matches at one place is taken.
+        // The family tests which of several matches at one position is found.
         let part = |g: &mut Generator| {
             g.pick(&[
                 "a",
@@ -172,7 +172,7 @@ pub const FAMILIES: &[Family] = &[
             "sqrt", "cbrt", "exp", "ln", "log10", "sin", "cos", "atan", "degrees", "radians",
         ]);
         let of = g.pick(&["a.x", "a.y", "abs(a.x)", "abs(a.y) + 1"]);
-        // A row without an answer ends the statement there, and is a dead letter here.
+        // A row without a result fails the statement in PostgreSQL, and becomes a dead letter here.
         g.shown(&format!("CASE WHEN {of} > 0 AND {of} < 700 THEN {function}({of}) END"))
     }),
     ("text_to_number", |g| {
@@ -215,7 +215,7 @@ pub const FAMILIES: &[Family] = &[
         g.shown(&call)
     }),
     ("guarded", |g| {
-        // Rows that a condition excludes are not computed.
+        // Rows that a condition excludes must not be computed.
         let a = g.from("a");
         match g.number(0, 5) {
             0 => format!(

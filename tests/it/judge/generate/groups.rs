@@ -1,4 +1,4 @@
-//! GROUP BY and aggregates.
+//! Families on GROUP BY and aggregates.
 
 use super::{Family, Generator, Of};
 
@@ -168,7 +168,7 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    /// These calls, by a key or two.
+    /// Aggregate calls, grouped by one or two keys.
     fn grouped(&mut self, calls: &str, more: &str) -> String {
         let keys = self.pick(&["a.k", "a.s", "a.b", "a.k, a.b"]);
         format!(

@@ -1,4 +1,4 @@
-//! Joins and set operations.
+//! Families on joins and set operations.
 
 use super::{Family, Generator, Of};
 
@@ -134,7 +134,7 @@ pub const FAMILIES: &[Family] = &[
     }),
 ];
 
-/// What stands in ON beside an equality.
+/// The condition in ON besides an equality.
 #[derive(PartialEq)]
 enum Residual {
     None,
@@ -170,7 +170,7 @@ impl Generator {
         )
     }
 
-    /// A part of a table whose second column is called so.
+    /// A part of a table whose second column gets this name.
     fn part(&mut self, second: &str) -> String {
         format!("(SELECT p.k, p.v AS {second} FROM {})", self.from("p"))
     }

@@ -1,4 +1,4 @@
-//! Three-valued logic.
+//! Families on three-valued logic.
 
 use super::{Family, Generator, Of};
 
@@ -118,7 +118,7 @@ impl Generator {
         format!("{column} {}IN ({})", self.pick(&["", "NOT "]), list.join(", "))
     }
 
-    /// A condition on `a` as a value, or as what keeps rows, also within NOT.
+    /// A statement that shows a condition on `a` as a value, or filters by it or by its negation.
     pub(super) fn shown_or_kept(&mut self, condition: &str) -> String {
         let from = self.from("a");
         match self.number(0, 3) {

@@ -1,9 +1,9 @@
-//! Random tables and random statements over them.
+//! Generates random tables, and random statements over them.
 //!
-//! A statement is of a *family*: a construct of SQL that it is about, with no more around it than is needed to see it.
-//! What is wrong is so told by construct. The family `nested` composes queries as the oracle does.
+//! A statement belongs to a *family*: the SQL construct that it tests, with as little else as possible. So mistakes
+//! are reported by construct. The family `nested` composes queries as the oracle does.
 //!
-//! What a statement yields is determined by SQL alone: windows and top-k order by all that they show.
+//! SQL alone determines the result of each statement: windows and top-k order by all columns that they show.
 
 mod calendar;
 mod correlated;
@@ -30,7 +30,7 @@ use super::tables::Table;
 use super::translate;
 use crate::oracle::sql::{Generator as Nested, Kind, Relation};
 
-/// A family's name, and what makes one of its statements.
+/// A family's name, and the function that generates one of its statements.
 pub type Family = (&'static str, fn(&mut Generator) -> String);
 
 /// All families.
@@ -64,14 +64,14 @@ const NESTED: &[Family] = &[("nested", |g| {
     }
 })];
 
-/// Makes tables and statements of a seed.
+/// Generates tables and statements from a seed.
 pub struct Generator {
     rng: StdRng,
     nested: Nested,
     pub tables: Arc<Vec<Table>>,
 }
 
-/// What a column holds: each table has one column or two of each.
+/// The kinds of columns: each table has one or two of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     /// `k` and `v`: small numbers, with many ties.
@@ -82,9 +82,9 @@ pub enum Of {
     Double,
     /// `d` and `e`: DECIMAL of two scales.
     Decimal,
-    /// `s`.
+    /// `s`: VARCHAR.
     Text,
-    /// `b`.
+    /// `b`: BOOLEAN.
     Bool,
     /// `ts`: TIMESTAMP of 2024.
     Time,
@@ -96,11 +96,11 @@ pub enum Of {
     FarDay,
 }
 
-/// What every construct takes, so that a family shows its own mistakes only.
+/// The kinds that every construct supports, so that a family reveals only its own mistakes.
 const TAME: [Of; 3] = [Of::Int, Of::Text, Of::Bool];
 
 impl Generator {
-    /// With three tables `t`, `u` and `w`.
+    /// Generates three tables `t`, `u` and `w`.
     pub fn new(seed: u64) -> Generator {
         let mut rng = StdRng::seed_from_u64(seed);
         let tables: Vec<Table> = ["t", "u", "w"].iter().map(|name| rows::table(&mut rng, name)).collect();
@@ -173,7 +173,7 @@ impl Generator {
         self.pick(&["=", "<>", "<", "<=", ">", ">="])
     }
 
-    /// A comparison of columns of one of these tables, or of a column with a constant; or a test for null.
+    /// A comparison between columns of these tables, or of a column with a constant, or a test for null.
     fn simple(&mut self, aliases: &[&str], kinds: &[Of]) -> String {
         let (one, other, of) = (self.pick(aliases), self.pick(aliases), self.pick(kinds));
         let column = self.column(one, of);
@@ -185,7 +185,7 @@ impl Generator {
         }
     }
 
-    /// A condition of what every construct takes, so many levels deep.
+    /// A condition that uses only what every construct supports, nested to this depth.
     fn condition(&mut self, aliases: &[&str], depth: usize) -> String {
         if depth == 0 {
             return self.simple(aliases, &TAME);
@@ -199,12 +199,12 @@ impl Generator {
         }
     }
 
-    /// The value of an expression over `a`, beside what tells its rows apart.
+    /// A statement that shows an expression over `a`, with columns that identify its rows.
     fn shown(&mut self, one: &str) -> String {
         format!("SELECT a.k, a.v, a.s, {one} AS c FROM {}", self.from("a"))
     }
 
-    /// ` WHERE ...`, or nothing.
+    /// A ` WHERE ...` clause, or nothing.
     fn filter(&mut self, aliases: &[&str]) -> String {
         match self.chance(0.5) {
             true => format!(" WHERE {}", self.condition(aliases, 1)),
@@ -213,7 +213,7 @@ impl Generator {
     }
 }
 
-/// The columns that the oracle's queries read.
+/// The columns that the oracle's queries use.
 const KINDS: [(&str, Kind); 8] = [
     ("k", Kind::Int),
     ("v", Kind::Int),

@@ -1,4 +1,4 @@
-//! Numbers: decimals beside literals and beside each other, whole numbers up to their limits, doubles, casts.
+//! Families on numbers: decimals with literals and with each other, whole numbers up to their limits, doubles, casts.
 
 use super::{Family, Of};
 
@@ -151,7 +151,7 @@ pub const FAMILIES: &[Family] = &[
         )
     }),
     ("cast_double_to_text", |g| {
-        // A zero has no sign here: -0.0 is written as 0.
+        // A zero is written without a sign here: -0.0 becomes 0.
         format!(
             "SELECT CAST({} AS VARCHAR) AS c FROM {}",
             g.pick(&["a.x", "a.y + 0", "a.x * 1000000", "a.x / 100000"]),

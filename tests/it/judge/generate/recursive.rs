@@ -1,5 +1,5 @@
-//! Recursive queries: `k` and `v` of a table are the ends of an edge, of which there are few, so that paths meet and go in
-//! circles.
+//! Families on recursive queries: `k` and `v` of a table are the ends of an edge, with so few different values that
+//! paths meet and form cycles.
 
 use super::{Family, Generator, Of};
 
@@ -106,7 +106,7 @@ pub const FAMILIES: &[Family] = &[
             format!("r (c, e) AS (SELECT a.k, a.v FROM {base} UNION SELECT r.c, y.v FROM r JOIN y ON y.k = r.e)"),
             format!("y AS (SELECT b.k, b.v FROM {step} WHERE b.v IS NOT NULL), z AS (SELECT k FROM y GROUP BY k)"),
         );
-        // Queries of a WITH RECURSIVE may read those behind them.
+        // Queries of a WITH RECURSIVE may use later ones.
         match g.chance(0.5) {
             true => format!("WITH RECURSIVE {first}, {second} {last}"),
             false => format!("WITH RECURSIVE {second}, {first} {last}"),
@@ -128,13 +128,13 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    /// Edges, with ends of one type.
+    /// Edges whose two ends have the same type.
     fn edges(&mut self, alias: &str) -> String {
         let table = self.pick(&["t", "u", "w"]);
         format!("(SELECT CAST(k AS BIGINT) AS k, v FROM {table}) AS {alias}")
     }
 
-    /// ` WHERE ...` of an expression over one of these, `plain` now and then, or nothing.
+    /// A ` WHERE ...` clause with a condition over one of these, or sometimes with `plain`, or nothing.
     fn more(&mut self, aliases: &[&str], plain: &str) -> String {
         match self.number(0, 2) {
             0 => format!(" WHERE {plain}"),
@@ -144,7 +144,7 @@ impl Generator {
         }
     }
 
-    /// What is made of the rows of a recursive query.
+    /// A query over the rows of a recursive query.
     fn rows_of(&mut self, name: &str, one: &str, other: &str) -> String {
         match self.number(0, 3) {
             0 => format!("SELECT {one}, count(*) AS n, max({other}) AS m FROM {name} GROUP BY {one}"),

@@ -1,4 +1,4 @@
-//! Random rows: nulls, ties, extremes.
+//! Generates random rows: with nulls, ties and extremes.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -58,7 +58,7 @@ const DOUBLES: [&str; 9] = [
     "16.1",
 ];
 
-/// A table of all kinds of columns, in a random order, with random types among those that fit.
+/// A table with all kinds of columns, in random order, with random types that fit.
 pub fn table(rng: &mut StdRng, name: &str) -> Table {
     let any = |rng: &mut StdRng, of: &[&str]| of[rng.random_range(0..of.len())].to_string();
     let mut columns: Vec<(&str, String)> = vec![

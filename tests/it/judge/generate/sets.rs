@@ -1,4 +1,4 @@
-//! Set operations that count rows, in chains and within each other; joins that name their columns.
+//! Families on set operations that count rows, in chains and nested; and on joins by column names.
 
 use super::{Family, Generator};
 
@@ -189,13 +189,13 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    /// Rows of one column with few values, so that many are equal.
+    /// A query of one column with few values, so that many rows are equal.
     fn few(&mut self) -> String {
         let column = self.pick(&["k", "k", "v"]);
         format!("SELECT a.{column} AS c FROM {}{}", self.from("a"), self.filter(&["a"]))
     }
 
-    /// A side of a join by name: `k`, and `v` under another name.
+    /// A side of a join by name: `k`, and `v` under a numbered name.
     fn half(&mut self, alias: &str, number: usize) -> String {
         let columns = self.pick(&["p.k, p.v AS v", "p.v AS v"]);
         let rest = if columns.starts_with("p.k") { "" } else { ", p.k" };

@@ -1,4 +1,4 @@
-//! Subqueries.
+//! Families on subqueries.
 
 use super::{Family, Generator, Of};
 
@@ -187,7 +187,7 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    /// A column of `a` in the rows of another.
+    /// A condition that a column of `a` is IN the rows of another table.
     fn in_subquery(&mut self, not: &str) -> String {
         let of = self.pick(&[Of::Int, Of::Int, Of::Text]);
         let (one, other) = (self.column("a", of), self.column("b", of));

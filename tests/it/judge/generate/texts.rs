@@ -1,4 +1,4 @@
-//! Functions over texts.
+//! Families on functions over texts.
 
 use super::{Family, Generator};
 

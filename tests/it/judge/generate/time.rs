@@ -1,4 +1,5 @@
-//! Dates, times and intervals; the columns of far years apart, so that it shows what is wrong near, too.
+//! Families on dates, times and intervals, with separate ones for the columns of far years, so that mistakes on near
+//! years are visible too.
 
 use super::{Family, Of};
 

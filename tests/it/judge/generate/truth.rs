@@ -1,4 +1,4 @@
-//! Three-valued logic, nested: conditions of every form within each other, in every place that takes one.
+//! Families on nested three-valued logic: conditions of every form within each other, in every place that allows one.
 
 use super::{Family, Generator, Of};
 
@@ -170,7 +170,7 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    /// A condition on columns and constants that may be null, so many levels deep.
+    /// A condition on columns and constants that may be null, nested to this depth.
     pub(super) fn truth(&mut self, aliases: &[&str], depth: usize) -> String {
         if depth == 0 {
             return match self.number(0, 5) {

@@ -1,4 +1,4 @@
-//! Window functions and top-k. What is shown is what is ordered by, so that ties are of equal rows.
+//! Families on window functions and top-k. They order by all shown columns, so that rows that tie are equal.
 
 use super::{Family, Generator};
 
@@ -129,7 +129,7 @@ pub const FAMILIES: &[Family] = &[
         )
     }),
     ("zero_ties", |g| {
-        // -0.0 and 0.0 are one value.
+        // -0.0 and 0.0 must count as one value.
         let a = g.from("a");
         match g.number(0, 4) {
             0 => {
@@ -163,7 +163,7 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 impl Generator {
-    /// ORDER BY all of these, in a random order and direction.
+    /// An ORDER BY of all these columns, in random sequence and directions.
     fn order(&mut self, columns: &[&str]) -> String {
         let mut columns = columns.to_vec();
         let mut order = vec![];

@@ -1,8 +1,8 @@
-//! Public suites of queries. Their answers are written down; PostgreSQL worked them out.
+//! Runs public suites of queries, whose answers are stored. PostgreSQL computed them.
 //!
-//! A suite's folder has `queries/`, and `answers/`: the columns' types on the first line, then a row a line, a cell a field
-//! of CSV, sorted. Where PostgreSQL has no words for a query, `postgres/` has another one that means the same.
-//! `ALLUVIUM_SUITES_WRITE=1` writes the answers anew, which needs PostgreSQL.
+//! A suite's folder has `queries/` and `answers/`: an answer has the columns' types on the first line, then one row
+//! per line as CSV, sorted. If PostgreSQL cannot express a query, `postgres/` has an equivalent one.
+//! `ALLUVIUM_SUITES_WRITE=1` rewrites the answers, which needs PostgreSQL.
 
 mod nexmark;
 mod tpch;
@@ -21,18 +21,18 @@ use crate::testing::checkout;
 
 /// Queries over tables.
 struct Suite {
-    /// Its folder beside this file.
+    /// The suite's folder beside this file.
     name: &'static str,
-    /// The names of its queries' files.
+    /// The names of the queries' files.
     queries: &'static [&'static str],
     tables: fn() -> Vec<Table>,
-    /// How long a run may take for anything that is waited for.
+    /// The most time that a run is waited for.
     patience: Duration,
 }
 
 impl Suite {
-    /// All queries, in one dataflow, have the answers that are written down, but for those known to be wrong: at once, under
-    /// inserts, updates and deletes, and after a restart.
+    /// Asserts that all queries, in one dataflow, have the stored answers, except for those known to be wrong: at
+    /// once, under inserts, updates and deletes, and after a restart.
     #[track_caller]
     fn check(&self) {
         let tables = Arc::new((self.tables)());
@@ -58,7 +58,7 @@ impl Suite {
         assert!(complaints.is_empty(), "{complaints}");
     }
 
-    /// How what was told differs from the answer that is written down.
+    /// The difference between an outcome and the stored answer.
     fn wrong(&self, query: &str, question: &Question, told: &Told) -> Option<String> {
         let right = self.written(query);
         match told {
@@ -148,7 +148,7 @@ fn cells(line: &str) -> Vec<String> {
     cells
 }
 
-/// A type of PostgreSQL whose values are compared as those of the column.
+/// A PostgreSQL type whose values are compared like those of the column.
 fn type_name(column: Column) -> &'static str {
     match column {
         Column::Exact { scale: 0 } => "bigint",

@@ -1,9 +1,10 @@
 //! Nexmark over a small auction house: 60 persons, 120 auctions, 500 bids in 400 seconds.
 //!
-//! The queries are those that stream processors publish (Apache Beam's q0 to q12, Flink's q13 to q22), where DATE_FORMAT is
-//! TO_CHAR, SPLIT_INDEX is SPLIT_PART and COUNT_CHAR is a difference of lengths. Query 12 counts by processing time there,
-//! which has no one answer: it goes by `date_time` here. Query 6 is Beam's, the mean over a seller's last auctions, which
-//! Flink has not. Windows are other words in PostgreSQL, which are in `postgres/`.
+//! The queries are those that stream processors publish (Apache Beam's q0 to q12, Flink's q13 to q22), with TO_CHAR
+//! for DATE_FORMAT, SPLIT_PART for SPLIT_INDEX and a difference of lengths for COUNT_CHAR. The original query 12
+//! counts by processing time, which has no single answer, so it uses `date_time` here. Query 6, the mean over a
+//! seller's last auctions, is Beam's; Flink lacks it. Queries with windows have another form for PostgreSQL, in
+//! `postgres/`.
 
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ fn tables() -> Vec<Table> {
     ]
 }
 
-/// A number that looks like chance and is the same for ever.
+/// A pseudo-random number that never changes.
 fn mixed(n: u64, salt: u64) -> u64 {
     let mut x = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x ^= x >> 30;
@@ -69,7 +70,7 @@ fn one_of<T: Copy>(of: &[T], n: u64, salt: u64) -> T {
     of[(mixed(n, salt) % of.len() as u64) as usize]
 }
 
-/// So many milliseconds behind a quarter of an hour before midnight.
+/// The timestamp `millis` milliseconds after 2024-02-28 23:57.
 fn time(millis: u64) -> String {
     let start = chrono::NaiveDate::from_ymd_opt(2024, 2, 28)
         .and_then(|day| day.and_hms_opt(23, 57, 0))
@@ -111,7 +112,7 @@ fn auction(n: u64) -> Value {
         initial + mixed(n, 13) % 50_000,
         time(opens),
         time(opens + 5_000 + mixed(n, 14) % 90_000),
-        // A seller who has come by then.
+        // The seller is a person who exists by then.
         1000 + mixed(n, 15) % (1 + n * PERSONS / AUCTIONS),
         10 + mixed(n, 16) % 5,
         extra(n, 17),
@@ -133,7 +134,7 @@ fn bid(n: u64) -> Value {
     json!([
         2000 + auction,
         1000 + mixed(n, 23) % PERSONS,
-        // From cents to millions, as many of each magnitude.
+        // Prices range from cents to millions, with as many of each magnitude.
         10u64.pow((2 + mixed(n, 24) % 6) as u32) + mixed(n, 25) % 90,
         channel,
         format!(

@@ -1,7 +1,8 @@
 //! TPC-H over its data at scale 0.01.
 //!
-//! The queries have the parameters that the specification validates by (section 2.4; the fraction of query 11 is that of this
-//! scale). They have no last ORDER BY where no LIMIT follows, for a table has no order. Query 15 names its view in WITH.
+//! The queries have the specification's validation parameters (section 2.4; the fraction of query 11 is the one for
+//! this scale). They have no final ORDER BY unless a LIMIT follows, because a table has no order. Query 15 names its
+//! view in WITH.
 
 mod data;
 
@@ -20,7 +21,7 @@ const SUITE: Suite = Suite {
         "q18", "q19", "q20", "q21", "q22",
     ],
     tables,
-    // Of a run in an unoptimised build on a machine that does other work, too.
+    // This is enough for an unoptimised build, even on a machine that does other work.
     patience: Duration::from_secs(600),
 };
 
@@ -29,7 +30,7 @@ fn tpch_has_the_answers_of_postgresql_at_once_and_under_changes() {
     SUITE.check();
 }
 
-/// The data is that which the answers were written for.
+/// The data must be the one that the answers were computed from.
 #[test]
 fn the_data_of_tpch_is_that_of_its_scale() {
     let rows: Vec<(String, usize)> = tables().iter().map(|t| (t.name.clone(), t.rows.len())).collect();

@@ -5,7 +5,7 @@ use super::{COMPARED, Generator, Kind, Named, Scope};
 const TEXTS: [&str; 6] = ["a", "ab", "b", "", "\u{e4}\u{2713}", "n7"];
 
 impl Generator {
-    /// An expression of this kind, `depth` levels deep at most.
+    /// An expression of this kind, at most `depth` levels deep.
     pub(super) fn expr(&mut self, kind: Kind, scope: &Scope, depth: usize) -> String {
         let columns: Vec<&Named> = scope.iter().filter(|(_, k)| *k == kind).collect();
         if !columns.is_empty() && (depth == 0 || self.chance(0.45)) {
@@ -53,7 +53,7 @@ impl Generator {
         }
     }
 
-    /// CASE, COALESCE, NULLIF: of any kind.
+    /// CASE, COALESCE or NULLIF, of any kind.
     fn choice(&mut self, kind: Kind, scope: &Scope, depth: usize) -> String {
         let (a, b) = self.pair(kind, scope, depth);
         match self.below(4) {
@@ -192,13 +192,13 @@ impl Generator {
                 let kind = self.present(scope);
                 let (a, b) = self.pair(kind, scope, below);
                 let not = self.pick(&["", "NOT "]);
-                // The parser takes an AND behind it for a part of its right side.
+                // The parser would take a following AND for a part of the right side.
                 format!("({a} IS {not}DISTINCT FROM {b})")
             }
         }
     }
 
-    /// A kind that the scope has and that can be compared.
+    /// A kind of column that the scope has and that can be compared.
     pub(super) fn present(&mut self, scope: &Scope) -> Kind {
         let kinds: Vec<Kind> = compared(scope).iter().map(|(_, kind)| *kind).collect();
         if kinds.is_empty() { Kind::Int } else { self.pick(&kinds) }
@@ -210,7 +210,7 @@ impl Generator {
     }
 }
 
-/// What of a scope can be compared.
+/// The columns of a scope that can be compared.
 pub(super) fn compared(scope: &Scope) -> Vec<Named> {
     scope
         .iter()

@@ -1,15 +1,15 @@
-//! Random SQL: queries over inputs and tables, of a seed.
+//! Random SQL from a seed: queries over inputs and tables.
 //!
-//! What a query yields is determined by SQL alone, or by the completion of orders that the planner promises:
-//! 1. Sums, averages and medians of doubles are taken over [`Kind::Eighths`] alone, where every order yields the same
-//!    bits; what was divided may be compared, but not added up ([`Kind::Double`]).
-//! 2. What differs in its last digits ([`Kind::Shown`]: a standard deviation), and lists, are only shown: never
-//!    compared, grouped by, joined on, ordered by.
-//! 3. No double is a negative zero: there is no multiplication by what may be negative.
-//! 4. A query that only our own plan decides (windows as table functions, exact approximate percentiles, ties that
-//!    the planner completes) is not [`Query::plain`].
+//! SQL alone, or the planner's promise to complete orders, determines a query's result:
+//! 1. Sums, averages and medians of doubles use only [`Kind::Eighths`], for which every order gives the same bits; a
+//!    quotient may be compared, but not added up ([`Kind::Double`]).
+//! 2. Values that may differ in their last digits ([`Kind::Shown`]: a standard deviation), and lists, are only shown:
+//!    never compared, grouped by, joined on, or ordered by.
+//! 3. No double is a negative zero, because nothing is multiplied by a value that may be negative.
+//! 4. A query whose result only our own plan decides (windows as table functions, exact approximate percentiles, ties
+//!    that the planner completes) is not [`Query::plain`].
 //!
-//! An input is written `$events`: [`Query::over`] puts a name there.
+//! An input is written as `$events`: [`Query::over`] inserts the actual name.
 
 mod exprs;
 mod queries;
@@ -17,14 +17,14 @@ mod queries;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// What a column holds, as far as the generator must know.
+/// The kind of a column, as far as the generator needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// INT or BIGINT, small.
     Int,
     /// A double that is a small multiple of a power of two.
     Eighths,
-    /// Any other double that every evaluation agrees on to the last bit.
+    /// Another double, on whose every bit all evaluations agree.
     Double,
     /// DECIMAL.
     Decimal,
@@ -36,11 +36,11 @@ pub enum Kind {
     Time,
     /// VARCHAR[], to be unnested.
     Words,
-    /// Nothing but shown.
+    /// A value that is only shown.
     Shown,
 }
 
-/// What can be compared, grouped by and ordered by.
+/// The kinds that can be compared, grouped by and ordered by.
 const COMPARED: [Kind; 7] = [
     Kind::Int,
     Kind::Eighths,
@@ -54,44 +54,44 @@ const COMPARED: [Kind; 7] = [
 /// A column's name and kind.
 pub type Column = (String, Kind);
 
-/// A relation that queries read: an input or a table.
+/// A relation that queries use: an input or a table.
 #[derive(Clone, Debug)]
 pub struct Relation {
-    /// As in FROM.
+    /// The name in FROM.
     pub name: String,
     /// Its columns.
     pub columns: Vec<Column>,
-    /// About how many rows it has: joins of too many are not made.
+    /// About how many rows it has, because joins of too many rows are avoided.
     pub rows: usize,
 }
 
 /// A random query.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// With `$` before the names of inputs.
+    /// The text, with `$` before the names of inputs.
     pub sql: String,
-    /// What it yields.
+    /// The result's columns.
     pub columns: Vec<Column>,
-    /// About how many rows.
+    /// About how many rows it yields.
     pub rows: usize,
-    /// Whether any engine's answer is ours: see (4).
+    /// Whether any engine gives our answer: see (4).
     pub plain: bool,
 }
 
 impl Query {
-    /// The SQL with inputs called what `name` says: `""` for their own names.
+    /// The SQL with this prefix before the inputs' names: `""` for their own names.
     pub fn over(&self, prefix: &str) -> String {
         self.sql.replace('$', prefix)
     }
 }
 
-/// A column as an expression names it.
+/// The name of a column in expressions, and its kind.
 type Named = (String, Kind);
 
-/// What expressions may name.
+/// The columns that expressions may use.
 type Scope = [Named];
 
-/// Makes queries.
+/// Generates queries.
 pub struct Generator {
     rng: StdRng,
     relations: Vec<Relation>,
@@ -100,7 +100,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Over these relations.
+    /// Generates queries over these relations.
     pub fn new(seed: u64, relations: Vec<Relation>) -> Self {
         Generator {
             rng: StdRng::seed_from_u64(seed ^ 0x5157_1ca1),
@@ -110,7 +110,7 @@ impl Generator {
         }
     }
 
-    /// A further query, nested a few levels.
+    /// Another query, nested a few levels.
     pub fn query(&mut self) -> Query {
         self.plain = true;
         let depth = self.rng.random_range(1..=3);
@@ -123,7 +123,7 @@ impl Generator {
         }
     }
 
-    /// Makes a table known to further queries.
+    /// Lets further queries use a table.
     pub fn learn(&mut self, relation: Relation) {
         self.relations.push(relation);
     }
@@ -140,7 +140,7 @@ impl Generator {
         of[self.below(of.len())].clone()
     }
 
-    /// A name that no query used before.
+    /// A name that no query has used before.
     fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
         format!("{prefix}{}", self.names)

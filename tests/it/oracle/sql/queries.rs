@@ -1,19 +1,19 @@
-//! Random queries: what stands in FROM, and what is made of it.
+//! Random queries: their FROM clauses, and the operations on them.
 
 use super::exprs::compared;
 use super::{COMPARED, Column, Generator, Kind, Named, Relation, Scope};
 
-/// Joins are not made of more rows than this, and not as cross joins of more than a tenth.
+/// The most rows of a join, and ten times the most of a cross join.
 const MANY: usize = 5000;
 
-/// A SELECT, and what it yields.
+/// A SELECT, and its result.
 pub(super) struct Body {
     pub sql: String,
     pub columns: Vec<Column>,
     pub rows: usize,
 }
 
-/// What stands in FROM: its text, what may be named, about how many rows.
+/// A FROM clause: its text, the columns that it offers, and about how many rows.
 struct From {
     sql: String,
     scope: Vec<Named>,
@@ -43,7 +43,7 @@ impl Generator {
         }
     }
 
-    /// A CTE that is read once or twice.
+    /// A query over a CTE, which is used once or twice.
     fn with(&mut self, depth: usize) -> Body {
         let cte = self.body(depth - 1);
         let name = self.name("q");
@@ -101,7 +101,7 @@ impl Generator {
         (self.expr(kind, scope, 3), kind)
     }
 
-    /// ` WHERE ...`, with subqueries among its conditions.
+    /// A ` WHERE ...` clause, which may have subqueries among its conditions.
     fn filter(&mut self, scope: &Scope) -> String {
         let mut conditions = vec![];
         if self.chance(0.7) {
@@ -157,7 +157,7 @@ impl Generator {
         }
     }
 
-    /// A subquery of one whole number, correlated or not.
+    /// A subquery that yields one whole number, correlated or not.
     fn scalar_subquery(&mut self, scope: &Scope) -> Option<String> {
         let relation = self.pick(&self.relations.clone());
         let inner = self.aliased(&relation.name, &relation.columns, relation.rows);
@@ -175,7 +175,7 @@ impl Generator {
         ))
     }
 
-    /// A column of each that can be joined on.
+    /// A pair of columns that can be joined on.
     fn shared(&mut self, left: &Scope, right: &Scope) -> Option<(String, String)> {
         let mut pairs = vec![];
         for (a, kind) in compared(left) {
@@ -203,7 +203,7 @@ impl Generator {
         from
     }
 
-    /// A table, or a query in its place.
+    /// A table, or a subquery in its place.
     fn relation(&mut self, depth: usize) -> From {
         if depth > 1 && self.chance(0.45) {
             let body = self.body(depth - 1);
@@ -267,7 +267,7 @@ impl Generator {
         }
     }
 
-    /// TUMBLE, HOP or SESSION over a table with a time.
+    /// A call of TUMBLE, HOP or SESSION over a table with a time.
     fn window_function(&mut self) -> Option<From> {
         let timed = |r: &Relation| r.columns.iter().any(|(_, kind)| *kind == Kind::Time);
         let timed: Vec<Relation> = self.relations.iter().filter(|r| timed(r)).cloned().collect();
@@ -312,8 +312,8 @@ impl Generator {
             let kind = self.present(&from.scope);
             let deep = usize::from(self.chance(0.3));
             let key = self.expr(kind, &from.scope, deep);
-            // A key that names no column is a constant, which GROUP BY may take for a position. DataFusion takes keys that
-            // differ in a cast alone for one.
+            // GROUP BY may take a key without columns for a position. DataFusion cannot distinguish keys that differ
+            // only in a cast.
             let named = from.scope.iter().any(|(name, _)| key.contains(name.as_str()));
             let apart = keys.is_empty() || !(key.contains("CAST(") || keys.iter().any(|(k, _)| k.contains("CAST(")));
             if named && apart && !keys.iter().any(|(k, _)| *k == key) {
@@ -323,7 +323,7 @@ impl Generator {
         let mut scope = keys.clone();
         for _ in 0..self.rng_int(1, 4) {
             let call = self.aggregate(&from.scope);
-            // DataFusion has no plan for two of different orders; `verify` could not recompute the table.
+            // DataFusion has no plan for two with different orders, so `verify` could not recompute the table.
             let second = |sql: &str| {
                 sql.starts_with("STRING_AGG") && scope.iter().any(|(other, _)| other.starts_with("STRING_AGG"))
             };
@@ -375,7 +375,7 @@ impl Generator {
         }
     }
 
-    /// A call of an aggregate, and what it yields.
+    /// A call of an aggregate, and the kind of its result.
     fn aggregate(&mut self, scope: &Scope) -> Named {
         let int = self.expr(Kind::Int, scope, 1);
         let any = self.present(scope);
@@ -483,7 +483,7 @@ impl Generator {
         }
     }
 
-    /// An order of these columns; total, or for the planner to complete.
+    /// An order by these columns, either total or left for the planner to complete.
     fn order(&mut self, columns: &[Named]) -> String {
         let mut rest = columns.to_vec();
         let mut order = vec![];
@@ -517,7 +517,7 @@ impl Generator {
         }
     }
 
-    /// The first rows of each group.
+    /// A query for the first rows of each group.
     fn ranked(&mut self, depth: usize) -> Body {
         let body = self.only_compared(depth);
         let (by, _) = self.pick(&body.columns);
@@ -585,7 +585,7 @@ impl Generator {
         self.group_from(from)
     }
 
-    /// Window functions over a total order.
+    /// A query with window functions over a total order.
     fn running(&mut self, depth: usize) -> Body {
         let body = self.only_compared(depth);
         let (by, _) = self.pick(&body.columns);
@@ -613,7 +613,7 @@ impl Generator {
         }
     }
 
-    /// Groups of windows in time.
+    /// A query that groups by windows in time.
     fn windowed(&mut self, depth: usize) -> Body {
         match self.window_function() {
             Some(from) => self.group_from(from),

@@ -1,4 +1,4 @@
-//! The tables of TPC-H as their generator makes them.
+//! The tables of TPC-H from a library's generator.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use tpchgen::generators::{
     RegionGenerator, SupplierGenerator,
 };
 
-/// At a scale: each table's name, its columns in SQL, and its rows, the cells with a `|` between them.
+/// Each table at a scale: its name, its columns in SQL, and its rows, with `|` between the cells.
 pub fn tables(scale: f64) -> Vec<(&'static str, &'static str, Vec<String>)> {
     vec![
         (
@@ -65,7 +65,7 @@ pub fn tables(scale: f64) -> Vec<(&'static str, &'static str, Vec<String>)> {
     ]
 }
 
-/// Rows without the `|` that the generator writes behind the last cell.
+/// The rows without the `|` that the generator writes after the last cell.
 fn lines(rows: impl Iterator<Item = impl Display>) -> Vec<String> {
     rows.map(|row| row.to_string().trim_end_matches('|').to_string())
         .collect()
