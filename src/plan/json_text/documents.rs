@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::super::standard::row::{RowFunction, RowResult, RowType, RowValue};
 use super::quoted;
@@ -36,10 +37,9 @@ fn checked(text: &str) -> RowResult {
 }
 
 fn canonical(text: &str) -> RowResult {
-    serde_json::from_str::<IgnoredAny>(text).map_err(|why| format!("{} is no JSON: {why}", shown(text)))?;
-    let mut reader = Reader { text, at: 0, depth: 0 };
+    let document: &RawValue = serde_json::from_str(text).map_err(|why| format!("{} is no JSON: {why}", shown(text)))?;
     let mut written = String::with_capacity(text.len());
-    reader.value(&mut written)?;
+    write(document, 0, &mut written)?;
     Ok(RowValue::Text(written))
 }
 
@@ -104,115 +104,65 @@ impl<'de> Deserialize<'de> for Distinct {
     }
 }
 
-/// Reads a text that is known to be JSON.
-struct Reader<'a> {
-    text: &'a str,
-    at: usize,
-    /// The number of objects and lists around the present place.
-    depth: usize,
+/// Writes a value, which is below `depth` objects and lists, as PostgreSQL's JSONB is written.
+fn write(value: &RawValue, depth: usize, written: &mut String) -> Result<(), String> {
+    let text = value.get();
+    match text.as_bytes().first() {
+        Some(b'{' | b'[') if depth == DEPTH => return Err(format!("it is nested deeper than {DEPTH} levels")),
+        Some(b'{') => {
+            let fields: BTreeMap<Key, &RawValue> = parsed(text)?;
+            written.push('{');
+            for (n, (key, value)) in fields.iter().enumerate() {
+                written.push_str(if n > 0 { ", " } else { "" });
+                written.push_str(&quoted(without_nul(&key.name)?));
+                written.push_str(": ");
+                write(value, depth + 1, written)?;
+            }
+            written.push('}');
+        }
+        Some(b'[') => {
+            written.push('[');
+            for (n, item) in parsed::<Vec<&RawValue>>(text)?.into_iter().enumerate() {
+                written.push_str(if n > 0 { ", " } else { "" });
+                write(item, depth + 1, written)?;
+            }
+            written.push(']');
+        }
+        Some(b'"') => written.push_str(&quoted(without_nul(&parsed::<String>(text)?)?)),
+        Some(b'-' | b'0'..=b'9') => {
+            written.push_str(&plain(text).ok_or_else(|| format!("the number {text} is too large"))?)
+        }
+        _ => written.push_str(text),
+    }
+    Ok(())
 }
 
-impl<'a> Reader<'a> {
-    /// Skips white space and returns the next byte, or 0 at the end.
-    fn peek(&mut self) -> u8 {
-        let rest = &self.text.as_bytes()[self.at..];
-        self.at += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        self.text.as_bytes().get(self.at).copied().unwrap_or_default()
-    }
+fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|why| why.to_string())
+}
 
-    fn next(&mut self) -> u8 {
-        let next = self.peek();
-        self.at += 1;
-        next
+/// PostgreSQL has no text with this character.
+fn without_nul(text: &str) -> Result<&str, String> {
+    match text.contains('\0') {
+        true => Err("a text has no \\u0000".to_string()),
+        false => Ok(text),
     }
+}
 
-    fn value(&mut self, written: &mut String) -> Result<(), String> {
-        match self.peek() {
-            open @ (b'{' | b'[') => {
-                self.depth += 1;
-                if self.depth > DEPTH {
-                    return Err(format!("it is nested deeper than {DEPTH} levels"));
-                }
-                match open {
-                    b'{' => self.object(written)?,
-                    _ => self.list(written)?,
-                }
-                self.depth -= 1;
-            }
-            b'"' => written.push_str(&quoted(&self.string()?)),
-            b'-' | b'0'..=b'9' => {
-                let number = self.word();
-                written.push_str(&plain(number).ok_or_else(|| format!("the number {number} is too large"))?);
-            }
-            _ => written.push_str(self.word()),
-        }
-        Ok(())
-    }
+/// A key of an object, in the order of JSONB: by length in bytes, then by bytes.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    length: usize,
+    name: String,
+}
 
-    fn list(&mut self, written: &mut String) -> Result<(), String> {
-        self.next();
-        written.push('[');
-        while self.peek() != b']' {
-            self.value(written)?;
-            if self.peek() == b',' {
-                self.next();
-                written.push_str(", ");
-            }
-        }
-        self.next();
-        written.push(']');
-        Ok(())
-    }
-
-    fn object(&mut self, written: &mut String) -> Result<(), String> {
-        self.next();
-        let mut fields: BTreeMap<(usize, String), String> = BTreeMap::new();
-        while self.peek() != b'}' {
-            let key = self.string()?;
-            self.peek(); // skips blanks
-            self.next(); // takes the colon
-            let mut value = String::new();
-            self.value(&mut value)?;
-            fields.insert((key.len(), key), value);
-            if self.peek() == b',' {
-                self.next();
-            }
-        }
-        self.next();
-        written.push('{');
-        for (n, ((_, key), value)) in fields.iter().enumerate() {
-            written.push_str(if n > 0 { ", " } else { "" });
-            written.push_str(&quoted(key));
-            written.push_str(": ");
-            written.push_str(value);
-        }
-        written.push('}');
-        Ok(())
-    }
-
-    fn string(&mut self) -> Result<String, String> {
-        self.peek();
-        let start = self.at;
-        let bytes = self.text.as_bytes();
-        self.at += 1;
-        while bytes[self.at] != b'"' {
-            self.at += if bytes[self.at] == b'\\' { 2 } else { 1 };
-        }
-        self.at += 1;
-        let string: String = serde_json::from_str(&self.text[start..self.at]).map_err(|why| why.to_string())?;
-        match string.contains('\0') {
-            true => Err("a text has no \\u0000".to_string()),
-            false => Ok(string),
-        }
-    }
-
-    /// Takes a number, `true`, `false` or `null`.
-    fn word(&mut self) -> &'a str {
-        let rest = &self.text[self.at..];
-        let is_of = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-        let length = rest.bytes().take_while(is_of).count();
-        self.at += length;
-        &rest[..length]
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        Ok(Key {
+            length: name.len(),
+            name,
+        })
     }
 }
 
