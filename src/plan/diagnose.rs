@@ -316,6 +316,10 @@ fn remedy(message: &str) -> Option<String> {
         ("not allowed in the WHERE", "move the condition into HAVING"),
         ("LATERAL syntax", "write CROSS JOIN LATERAL or LEFT JOIN LATERAL"),
         ("only support Literal", "write a number or a text itself there"),
+        (
+            "with the text '",
+            "compare it with a value of its type, or make it a text: CAST(x AS VARCHAR)",
+        ),
         ("coerce", "cast one side: CAST(... AS ...)"),
         ("type", "cast one side: CAST(... AS ...)"),
     ];

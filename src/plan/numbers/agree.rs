@@ -17,6 +17,7 @@ use datafusion_functions_json::udfs::{json_as_text_udf, json_get_float_udf};
 use std::sync::Arc;
 
 use super::super::times;
+use super::compared_texts::read_literals;
 use super::framed::framed;
 use super::types::{CommonTypeUse, MOST, NumberArithmetic, common, is_number, meeting_of, shape};
 use super::{convert, functions, nodes};
@@ -100,7 +101,10 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
             let changed = match op.supports_propagation() {
-                true => coerce_to_common(vec![&mut left, &mut right], CommonTypeUse::Compared, schema),
+                true if is_pattern_match(op) => {
+                    coerce_to_common(vec![&mut left, &mut right], CommonTypeUse::Compared, schema)
+                }
+                true => coerce_compared(vec![&mut left, &mut right], schema)?,
                 false => doubles_beside(vec![&mut left, &mut right], schema),
             };
             Ok(marked_changed(
@@ -114,7 +118,7 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             mut low,
             mut high,
         }) => {
-            let changed = coerce_to_common(vec![&mut expr, &mut low, &mut high], CommonTypeUse::Compared, schema);
+            let changed = coerce_compared(vec![&mut expr, &mut low, &mut high], schema)?;
             Ok(marked_changed(
                 Expr::Between(Between {
                     expr,
@@ -131,7 +135,7 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             negated,
         }) => {
             let all = std::iter::once(expr.as_mut()).chain(&mut list).collect();
-            let changed = coerce_to_common(all, CommonTypeUse::Compared, schema);
+            let changed = coerce_compared(all, schema)?;
             Ok(marked_changed(Expr::InList(InList { expr, list, negated }), changed))
         }
         Expr::Case(mut case) => {
@@ -142,7 +146,7 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 }
                 None => vec![],
             };
-            let mut changed = coerce_to_common(compared, CommonTypeUse::Compared, schema);
+            let mut changed = coerce_compared(compared, schema)?;
             let thens = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
             let kept = thens.chain(case.else_expr.as_deref_mut()).collect();
             changed |= coerce_to_common(kept, CommonTypeUse::Kept, schema);
@@ -385,6 +389,17 @@ fn literal_digits_type(expr: &Expr, of: DataType) -> DataType {
         }
         _ => of,
     }
+}
+
+fn is_pattern_match(op: Operator) -> bool {
+    use Operator::{RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch};
+    matches!(op, RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch)
+}
+
+/// Converts operands that are compared to their common type. Returns whether any operand changed.
+fn coerce_compared(mut operands: Vec<&mut Expr>, schema: &DFSchema) -> Result<bool> {
+    let read = read_literals(&mut operands, schema)?;
+    Ok(coerce_to_common(operands, CommonTypeUse::Compared, schema) || read)
 }
 
 /// Converts operands to their common type. Returns whether any operand changed.

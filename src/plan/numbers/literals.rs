@@ -41,6 +41,25 @@ pub fn decimals(sql: &mut impl VisitMut) {
     let _ = sql.visit(&mut Numbers);
 }
 
+/// The precision and scale of the decimal type that holds a number exactly, which is given as a text; `None` if no
+/// decimal type does, or if the text has other characters than a number.
+pub(super) fn decimal_digits(text: &str) -> Option<(u8, i8)> {
+    let number = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let plain = match written(number) {
+        None => number.to_string(),
+        Some(Written::Decimal(plain)) => plain,
+        Some(Written::Double) => return None,
+    };
+    let (whole, behind) = plain.split_once('.').unwrap_or((&plain, ""));
+    let is_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.len() + behind.len() == 0 || !is_digits(whole) || !is_digits(behind) {
+        return None;
+    }
+    let digits = whole.trim_start_matches('0').len() + behind.len();
+    let precision = u8::try_from(digits.max(1)).ok().filter(|p| *p <= MOST)?;
+    Some((precision, i8::try_from(behind.len()).ok()?))
+}
+
 #[derive(Debug, PartialEq)]
 enum Written {
     /// The number in digits, without an exponent.

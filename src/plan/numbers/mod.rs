@@ -7,6 +7,7 @@
 //! and live queries all use [`NumberCoercion`]. `times` does the same for dates, timestamps and intervals.
 
 mod agree;
+mod compared_texts;
 mod convert;
 mod decimal;
 mod framed;

@@ -8,7 +8,8 @@
 //!    it again; the `txn` of each table makes that harmless.
 //! 4. The next intent is put only after the last one is applied in full, so only the newest intent can be applied in
 //!    part.
-//! 5. Every entry from the newest entry with full progress to the newest entry is kept.
+//! 5. One dataflow, which entries name, owns the ledger. Entries of older versions name none.
+//! 6. Every entry from the newest entry with full progress to the newest entry is kept.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +59,7 @@ pub enum LedgerError {
         /// The version of the entry's format.
         version: u32,
     },
-    /// An entry is missing, which breaks (1) or (5).
+    /// An entry is missing, which breaks (1) or (6).
     #[error("ledger entry {seq} is missing; restore _alluvium/ledger/{seq:020}.json")]
     Missing {
         /// Which.
@@ -76,6 +77,17 @@ pub enum LedgerError {
         epoch: Epoch,
         /// The epoch of the ledger's newest intent.
         newest: Epoch,
+    },
+    /// Another dataflow owns the lake: each would take the other's tables for ones that are no longer wanted.
+    #[error(
+        "this lake is that of dataflow {theirs:?}, and this one is {ours:?}: give each a lake of its own; if it is the \
+         same one, renamed, set name = {theirs:?} again"
+    )]
+    OtherDataflow {
+        /// The dataflow of the lake's newest entry.
+        theirs: String,
+        /// The dataflow that starts.
+        ours: String,
     },
     /// Another generation has taken over, by (2).
     #[error(
@@ -110,6 +122,9 @@ pub struct Fence {
     pub owner: String,
     /// The generation that it begins.
     pub generation: u64,
+    /// The name of its dataflow; empty in entries of older versions.
+    #[serde(default)]
+    pub dataflow: String,
     /// Unix milliseconds.
     pub at: i64,
 }
@@ -121,6 +136,9 @@ pub struct Intent {
     pub seq: u64,
     /// The generation that put it.
     pub generation: u64,
+    /// The name of its dataflow; empty in entries of older versions.
+    #[serde(default)]
+    pub dataflow: String,
     /// The snapshot's epoch.
     pub epoch: Epoch,
     /// Unix milliseconds.
@@ -166,11 +184,19 @@ impl LedgerEntry {
             LedgerEntry::Intent(intent) => intent.generation,
         }
     }
+
+    fn dataflow(&self) -> &str {
+        match self {
+            LedgerEntry::Fence(fence) => &fence.dataflow,
+            LedgerEntry::Intent(intent) => &intent.dataflow,
+        }
+    }
 }
 
 /// The ledger as the committer of one generation writes it.
 pub struct Ledger {
     lake: Lake,
+    dataflow: String,
     /// Whether fences are respected: off only in simulations, which show that it matters.
     fences: bool,
     generation: u64,
@@ -189,19 +215,35 @@ pub struct LedgerState {
 }
 
 impl Ledger {
-    /// Takes the next generation, and reads where the last one stopped. Without `fences` (simulations only), earlier
-    /// runs are not stopped.
-    pub async fn fence(lake: &Lake, now: i64, fences: bool) -> Result<(Ledger, LedgerState), LedgerError> {
+    /// Takes the next generation for a dataflow, and reads where the last one stopped. Without `fences` (simulations
+    /// only), earlier runs are not stopped. Another dataflow's lake is refused, and its run is not stopped.
+    pub async fn fence(
+        lake: &Lake,
+        dataflow: &str,
+        now: i64,
+        fences: bool,
+    ) -> Result<(Ledger, LedgerState), LedgerError> {
         loop {
             let seqs = list(lake).await?;
             let generation = match seqs.last() {
-                Some(seq) => read_present(lake, *seq).await?.generation() + 1,
+                Some(seq) => {
+                    let newest = read_present(lake, *seq).await?;
+                    let theirs = newest.dataflow();
+                    if !theirs.is_empty() && theirs != dataflow {
+                        return Err(LedgerError::OtherDataflow {
+                            theirs: theirs.to_string(),
+                            ours: dataflow.to_string(),
+                        });
+                    }
+                    newest.generation() + 1
+                }
                 None => 1,
             };
             let seq = seqs.last().map_or(0, |last| last + 1);
             let owner = Uuid::new_v4().to_string();
             let mut ledger = Ledger {
                 lake: lake.clone(),
+                dataflow: dataflow.to_string(),
                 fences,
                 generation,
                 next: seq,
@@ -217,6 +259,7 @@ impl Ledger {
                     seq,
                     owner,
                     generation,
+                    dataflow: dataflow.to_string(),
                     at: now,
                 }))
                 .await
@@ -233,6 +276,11 @@ impl Ledger {
     /// The generation of the entries that this ledger appends.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The dataflow that the ledger belongs to.
+    pub fn dataflow(&self) -> &str {
+        &self.dataflow
     }
 
     /// The sequence number of the next entry.
@@ -277,7 +325,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Entries that may be deleted: all but the newest `keep` and those that (5) keeps.
+    /// Entries that may be deleted: all but the newest `keep` and those that (6) keeps.
     pub fn expired(&mut self, keep: u64) -> Vec<Path> {
         let end = self
             .next
@@ -423,6 +471,7 @@ mod tests {
         LedgerEntry::Intent(Intent {
             seq: ledger.next_seq(),
             generation: ledger.generation(),
+            dataflow: ledger.dataflow().to_string(),
             epoch,
             at: 0,
             plan: String::new(),
@@ -436,11 +485,11 @@ mod tests {
     #[tokio::test]
     async fn a_new_generation_fences_off_the_old_one() {
         let lake = lake();
-        let (mut old, found) = Ledger::fence(&lake, 0, true).await.unwrap();
+        let (mut old, found) = Ledger::fence(&lake, "d", 0, true).await.unwrap();
         assert!(found.newest.is_none());
         let first = intent(&old, 5, true, &[("0", 7)]);
         old.append(&first).await.unwrap();
-        let (new, found) = Ledger::fence(&lake, 0, true).await.unwrap();
+        let (new, found) = Ledger::fence(&lake, "d", 0, true).await.unwrap();
         assert_eq!((new.generation(), found.newest.map(|i| i.epoch)), (2, Some(5)));
         let late = intent(&old, 6, false, &[]);
         let error = old.append(&late).await.unwrap_err();
@@ -450,10 +499,25 @@ mod tests {
         );
     }
 
+    /// Two dataflows that were given one lake by mistake emptied each other's tables, start by start.
+    #[tokio::test]
+    async fn another_dataflow_is_refused_and_stops_nobody() {
+        let lake = lake();
+        let (mut ledger, _) = Ledger::fence(&lake, "orders", 0, true).await.unwrap();
+        for epoch in [5, 6] {
+            let error = Ledger::fence(&lake, "payments", 0, true).await.err().unwrap();
+            assert!(matches!(error, LedgerError::OtherDataflow { .. }), "{error}");
+            let entry = intent(&ledger, epoch, true, &[]);
+            ledger.append(&entry).await.unwrap();
+        }
+        let (new, _) = Ledger::fence(&lake, "orders", 0, true).await.unwrap();
+        assert_eq!(new.generation(), 2);
+    }
+
     #[tokio::test]
     async fn an_entry_put_twice_by_us_counts_once() {
         let lake = lake();
-        let (mut ledger, _) = Ledger::fence(&lake, 0, true).await.unwrap();
+        let (mut ledger, _) = Ledger::fence(&lake, "d", 0, true).await.unwrap();
         let entry = intent(&ledger, 5, true, &[]);
         ledger.append(&entry).await.unwrap();
         ledger.next -= 1; // The answer to the first try was lost.
@@ -464,7 +528,7 @@ mod tests {
     #[tokio::test]
     async fn progress_is_the_last_full_one_and_what_moved_since_also_after_clean_up() {
         let lake = lake();
-        let (mut ledger, _) = Ledger::fence(&lake, 0, true).await.unwrap();
+        let (mut ledger, _) = Ledger::fence(&lake, "d", 0, true).await.unwrap();
         for (epoch, full, progress) in [
             (1, true, vec![("0", 1)]),
             (2, false, vec![("1", 1)]),
@@ -477,7 +541,7 @@ mod tests {
         }
         delete(&lake, ledger.expired(1)).await.unwrap();
         assert_eq!(list(&lake).await.unwrap(), [3, 4, 5]);
-        let (_, found) = Ledger::fence(&lake, 0, true).await.unwrap();
+        let (_, found) = Ledger::fence(&lake, "d", 0, true).await.unwrap();
         let next: Vec<u64> = found.progress.values().map(|p| p.next).collect();
         assert_eq!((next, found.newest.unwrap().epoch), (vec![2, 9], 5));
     }

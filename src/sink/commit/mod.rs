@@ -302,7 +302,7 @@ impl Committer {
         runtime: Handle,
     ) -> Result<(Committer, Restored, Upkeep), CommitError> {
         let now = (settings.clock.0)();
-        let (ledger, found) = Ledger::fence(&lake, now, settings.safeguards.fence).await?;
+        let (ledger, found) = Ledger::fence(&lake, &settings.app_id, now, settings.safeguards.fence).await?;
         let generation = ledger.generation();
         let last = match &found.newest {
             Some(intent) if settings.safeguards.redo => {
@@ -573,6 +573,7 @@ impl Committer {
         Intent {
             seq: self.ledger.next_seq(),
             generation: self.ledger.generation(),
+            dataflow: self.ledger.dataflow().to_string(),
             epoch: snapshot.epoch,
             at: now,
             plan: self.plan.name.clone(),
