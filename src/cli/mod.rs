@@ -32,6 +32,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+use crate::causes;
 use crate::deep::deep;
 use crate::definition::{
     DATAFLOW_FILE, Dataflow, Diagnostics, feeds_on_lake, lake_location, lake_of_dataflow, load, nearest, parse_bytes,
@@ -304,8 +305,7 @@ fn describe(error: &anyhow::Error) -> String {
         let noun = if count == 1 { "mistake" } else { "mistakes" };
         return format!("{diagnostics}\n{count} {noun}");
     }
-    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    format!("error: {}", causes.join("\n  caused by: "))
+    format!("error: {}", causes::list(&**error).join("\n  caused by: "))
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

@@ -202,8 +202,20 @@ const IGNORED: usize = 20;
 
 /// How many classes of dead letters are printed.
 const CLASSES: usize = 8;
-/// How many characters of a reason are printed; the remedy is at its end.
-const REASON: usize = 400;
+/// How many characters of a reason are printed: from its start, and from its end, where the remedy is.
+const REASON: (usize, usize) = (250, 150);
+
+/// A long reason without its middle.
+fn shortened(reason: &str) -> String {
+    let (start, end) = REASON;
+    let length = reason.chars().count();
+    if length <= start + end {
+        return reason.to_string();
+    }
+    let begins: String = reason.chars().take(start).collect();
+    let ends: String = reason.chars().skip(length - end).collect();
+    format!("{begins} ... {ends}")
+}
 
 /// Prints how many dead letters the lake has, and their reasons.
 fn tell_letters(out: &mut impl Write, classes: Result<Vec<DeadLetterClass>, QueryError>) -> io::Result<()> {
@@ -225,10 +237,7 @@ fn tell_letters(out: &mut impl Write, classes: Result<Vec<DeadLetterClass>, Quer
         counted(rows, "row"),
     )?;
     for class in classes.iter().take(CLASSES) {
-        let mut reason: String = class.reason.chars().take(REASON).collect();
-        if reason.len() < class.reason.len() {
-            reason += " ...";
-        }
+        let reason = shortened(&class.reason);
         let letters = counted(class.letters, &class.kind);
         writeln!(out, "  {}: {letters}: {}", class.source, shown(&reason))?;
     }

@@ -11,13 +11,13 @@ use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
     JoinOperator, LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, Spanned, Statement,
-    TableFactor, TypedString, Value, ValueWithSpan, Visit, Visitor, visit_expressions,
+    TableFactor, TableWithJoins, TypedString, Value, ValueWithSpan, Visit, Visitor, visit_expressions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::Refusal;
 use super::operators::is_of_code_points;
-use super::{foreign, laterals, lower, row_queries, ties};
+use super::{foreign, laterals, lower, row_queries, ties, windows};
 use crate::definition::{Dataflow, nearest};
 
 /// The one query of a file.
@@ -99,7 +99,7 @@ fn not_a_table(factor: &TableFactor) -> Option<(String, String)> {
         name if name.starts_with("read_") || name.ends_with("_scan") => {
             "define an input in inputs/ that reads it".to_string()
         }
-        _ => functions(),
+        name => windows::usage_of(name).map_or_else(functions, str::to_string),
     };
     let (what, help) = match factor {
         TableFactor::Table {
@@ -140,6 +140,41 @@ fn not_a_table(factor: &TableFactor) -> Option<(String, String)> {
         _ => return None,
     };
     Some((what, help))
+}
+
+/// A table that FROM names twice by one name, with the place of the second one.
+fn named_twice(from: &[TableWithJoins]) -> Option<(String, Span)> {
+    let factors = from
+        .iter()
+        .flat_map(|part| std::iter::once(&part.relation).chain(part.joins.iter().map(|join| &join.relation)));
+    let mut names = BTreeSet::new();
+    for factor in factors {
+        let name = match factor {
+            TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
+                folded(&alias.name)
+            }
+            TableFactor::Table { name, args: None, .. } => name_parts(name).join("."),
+            _ => continue,
+        };
+        if !names.insert(name.clone()) {
+            return Some((name, factor.span()));
+        }
+    }
+    None
+}
+
+/// The parts of a name, as SQL understands them.
+fn name_parts(name: &ObjectName) -> Vec<String> {
+    let identifiers = name.0.iter().filter_map(ObjectNamePart::as_ident);
+    identifiers.map(folded).collect()
+}
+
+/// An identifier in lower case, unless it is quoted.
+fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
 }
 
 /// What a query reads, and its mistakes.
@@ -352,6 +387,14 @@ impl Visitor for Inspector<'_> {
                 .near("INTO");
             self.refuse(refusal);
         }
+        if let Some((name, span)) = named_twice(&select.from) {
+            let refusal = Refusal::new(format!(
+                "could not tell two tables of FROM apart: both are called {name:?}"
+            ))
+            .help(format!("give one of them an alias: FROM {name} AS a, {name} AS b"))
+            .at(Some(span));
+            self.refuse(refusal);
+        }
         if let GroupByExpr::Expressions(groups, _) = &select.group_by {
             for group in groups {
                 if let Expr::Function(function) = group
@@ -420,15 +463,7 @@ impl Visitor for Inspector<'_> {
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-        let parts: Vec<String> = relation
-            .0
-            .iter()
-            .filter_map(|part| match part {
-                ObjectNamePart::Identifier(ident) if ident.quote_style.is_some() => Some(ident.value.clone()),
-                ObjectNamePart::Identifier(ident) => Some(ident.value.to_lowercase()),
-                _ => None,
-            })
-            .collect();
+        let parts = name_parts(relation);
         let name = parts.join(".");
         if self.functions.contains(&relation.to_string()) {
             return ControlFlow::Continue(());

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenize
 
 use super::dialect::Standard;
 use super::error::Refusal;
+use crate::definition::nearest;
 
 /// The tokens of `sql` without white space and comments.
 pub(super) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, Refusal> {
@@ -55,6 +56,8 @@ enum Kind {
 }
 
 impl Kind {
+    const ALL: [(&'static str, Kind); 3] = [("TUMBLE", Kind::Tumble), ("HOP", Kind::Hop), ("SESSION", Kind::Session)];
+
     fn usage(self) -> &'static str {
         match self {
             Kind::Tumble => "write TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))",
@@ -64,6 +67,13 @@ impl Kind {
             Kind::Session => "write TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '30' MINUTE))",
         }
     }
+}
+
+/// How the window table function is written that a name most likely stands for.
+pub(super) fn usage_of(name: &str) -> Option<&'static str> {
+    let near = nearest(name, Kind::ALL.map(|(word, _)| word))?;
+    let (_, kind) = Kind::ALL.into_iter().find(|(word, _)| *word == near)?;
+    Some(kind.usage())
 }
 
 /// A call of a window table function, with the tokens of its arguments.
@@ -83,13 +93,7 @@ impl Call {
         let is = |at: usize, token: &Token| tokens.get(at).is_some_and(|t| &t.token == token);
         let wrapped = is_word(tokens, start, "TABLE") && is(start + 1, &Token::LParen);
         let name = if wrapped { start + 2 } else { start };
-        let kind = if is_word(tokens, name, "TUMBLE") {
-            Kind::Tumble
-        } else if is_word(tokens, name, "HOP") {
-            Kind::Hop
-        } else if is_word(tokens, name, "SESSION") {
-            Kind::Session
-        } else {
+        let Some((_, kind)) = Kind::ALL.into_iter().find(|(word, _)| is_word(tokens, name, word)) else {
             return Ok(None);
         };
         if !is(name + 1, &Token::LParen) || (!wrapped && !is_word(tokens, name + 2, "TABLE")) {
