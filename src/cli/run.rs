@@ -149,6 +149,13 @@ fn keep_up_to_date(dataflow: Dataflow, options: &Options) -> Result<ExitCode> {
         records => writeln!(out, "skipped {records} records, which are dead letters")?,
     }
     tell_letters(&mut out, letters)?;
+    for (table, expectation, rows) in &outcome.warnings {
+        writeln!(
+            out,
+            "{table}: {} of this run violate expectation {expectation:?}, and are in the table: on_violation is \"warn\"",
+            counted(*rows, "row")
+        )?;
+    }
     for (input, evolved) in &outcome.evolved {
         writeln!(out, "{input}: column {evolved}")?;
     }

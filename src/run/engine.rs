@@ -121,6 +121,7 @@ impl Engine {
             rejected: sum(|c| c.rejected.load(Ordering::Relaxed)),
             rejected_files: sum(|c| c.rejected_files.load(Ordering::Relaxed)),
             ignored: self.board.counters.ignored(),
+            warnings: self.wiring.warnings(),
             corrections,
             unread,
             skipped: self.board.counters.skipped.load(Ordering::Relaxed),

@@ -123,6 +123,9 @@ pub struct RunOutcome {
     pub rejected_files: u64,
     /// How many records had fields that no column takes, by input and name of the field.
     pub ignored: BTreeMap<(usize, String), u64>,
+    /// Expectations with `on_violation = "warn"` that rows violate, as (table, expectation, rows). Of the rows that this
+    /// process computed, those that were not removed since count.
+    pub warnings: Vec<(String, String, u64)>,
     /// Over a lake with a past, how many rows of each stored table the audit corrected; tables without a difference
     /// are left out. `None` in a new lake, or where the run ended before its first snapshot.
     pub corrections: Option<Vec<(String, u64)>>,

@@ -3,7 +3,7 @@
 //! The order of the sink's tables is: Bronze of every input, dead letters, the definition's tables (each after those
 //! that it reads), then the state tables ([`states`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -17,7 +17,7 @@ use timely::dataflow::{ProbeHandle, Scope};
 use super::RunError;
 use super::board::Board;
 use super::past::{InputSource, PastSources, StatefulParts, TableSource};
-use crate::definition::{Dataflow, Deletes};
+use crate::definition::{Dataflow, Deletes, OnViolation};
 use crate::plan::{Graph, NodeId, Op};
 use crate::render::{BuiltGraph, Counters, tap};
 use crate::repr::{Diff, Epoch, Pairs, Row, Rows, Update};
@@ -149,6 +149,21 @@ impl Wiring {
             sources: None,
             counters,
         }
+    }
+
+    /// Expectations that only warn and are violated; see [`super::RunOutcome::warnings`].
+    pub fn warnings(&self) -> Vec<(String, String, u64)> {
+        let tables = self.dataflow.tables.iter();
+        let warning: BTreeSet<(String, &str)> = tables
+            .flat_map(|table| table.expectations.iter().map(|e| (table.qualified_name(), e)))
+            .filter(|(_, expectation)| expectation.on_violation == OnViolation::Warn)
+            .map(|(table, expectation)| (table, expectation.name.as_str()))
+            .collect();
+        let counts = self.counters.read().into_iter();
+        counts
+            .filter(|(table, name, _)| warning.contains(&(table.clone(), name.as_str())))
+            .filter_map(|(table, name, rows)| Some((table, name, u64::try_from(rows).ok().filter(|rows| *rows > 0)?)))
+            .collect()
     }
 
     /// Sends the rows of every table, all errors as dead letters, and the state to the worker's writer.

@@ -344,3 +344,23 @@ fn an_expectation_that_must_hold_names_a_row_that_breaks_it() {
     let row = r#"expectation "small" of silver.t violated, which must hold, by 1 row(s), such as {"a":9,"b":"seven"}"#;
     assert!(told.contains(row), "{told}");
 }
+
+/// Nothing told how many rows violate an expectation that only warns, though the documentation says they are counted.
+#[test]
+fn an_expectation_that_warns_is_in_the_summary() {
+    let folder = Folder::new("warned", &[]);
+    let feed = "[[feeds]]\nname = \"f\"\nkind = \"files\"\npath = \"drops/*.csv\"\nformat = \"csv\"\n";
+    folder.write("inputs/m.toml", &format!("[columns]\na = \"INT\"\n{feed}"));
+    folder.write("silver/t.sql", "SELECT a FROM m");
+    folder.write(
+        "silver/t.toml",
+        "[expect.small]\ncheck = \"a < 5\"\n[expect.positive]\ncheck = \"a > 0\"\n",
+    );
+    folder.write("drops/1.csv", "a\n1\n2\n8\n9\n");
+    let told = text(&alluvium(&["run", ".", "--until-caught-up"], folder.path()));
+    assert!(
+        told.contains(r#"silver.t: 2 rows of this run violate expectation "small""#),
+        "{told}"
+    );
+    assert!(!told.contains("positive"), "{told}");
+}
