@@ -111,7 +111,8 @@ impl NumberProfile {
         if self.floating {
             return Some(SqlType::Double);
         }
-        if !self.fractional {
+        // A program writes a whole number as 5.0 at most; where 5.00 stands, 5.25 may come.
+        if !self.fractional && self.scale < 2 {
             return match self.largest {
                 ..100_000_000 => Some(SqlType::Int),
                 100_000_000..9_000_000_000_000_000_000 => Some(SqlType::BigInt),
