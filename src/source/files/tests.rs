@@ -17,8 +17,8 @@ use object_store::*;
 
 use super::content::KnownFiles;
 use super::listing::GlobLocation;
+use super::queue::FileQueue;
 use super::reader::{FileEnd, FileReader};
-use super::settle::FileQueue;
 use crate::definition::{Dataflow, Feed, FeedKind, FileFeed, Format, Input};
 use crate::source::batch::{BatchLimits, nothing};
 use crate::source::feed_handle::{FeedHandle, Gauges, WorkerChannel};
@@ -235,14 +235,14 @@ fn read_place(place: GlobLocation, format: Format) -> (Vec<Delivery>, FileEnd) {
         retries: 3,
         ..ReaderOptions::default()
     };
-    let mut settle = FileQueue::new((place.is_atomic(), false), options.settle, BTreeMap::new());
-    settle.observe(
+    let mut queue = FileQueue::new((place.is_atomic(), false), options.settle, BTreeMap::new());
+    queue.observe(
         Some(place.list(&|| false).unwrap().files),
         &|_| false,
         Instant::now(),
         std::time::SystemTime::now(),
     );
-    let job = settle.next_job().unwrap();
+    let job = queue.next_job().unwrap();
     let end = FileReader::new(handle, place, options, decode, KnownFiles::default()).run(&job);
     (deliveries.try_iter().collect(), end.unwrap())
 }

@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use memchr::{memchr, memchr2, memchr3};
 
 use super::line_number::LineNumber;
-use super::skim::RecordEndScan;
+use super::record_end::RecordEndScan;
 use crate::decode::FIRST_BYTES;
 use crate::definition::TextDialect;
 
@@ -273,7 +273,7 @@ impl<R: Read> TextRecords<R> {
 
     /// Skips the record that starts here, which is above the limit, and keeps its first bytes.
     fn pass_over(&mut self) -> Result<TextRecord<'_>, SplitError> {
-        let mut skim = RecordEndScan::new(self.csv);
+        let mut scan = RecordEndScan::new(self.csv);
         let unread = &self.buffer[self.start..self.end];
         self.first.clear();
         self.first.extend_from_slice(&unread[..unread.len().min(FIRST_BYTES)]);
@@ -281,7 +281,7 @@ impl<R: Read> TextRecords<R> {
         let (mut length, mut number) = (0, None);
         loop {
             let piece = &self.buffer[self.start..self.end];
-            let end = skim.find_end(piece);
+            let end = scan.find_end(piece);
             let passed = end.map_or(piece.len(), |end| end + 1);
             let line = self.line.observe(&piece[..passed], end.is_some());
             number.get_or_insert(line);
@@ -293,7 +293,7 @@ impl<R: Read> TextRecords<R> {
                 break;
             }
             if self.at_end {
-                if skim.is_quoted() {
+                if scan.is_quoted() {
                     return Err(SplitError::OpenQuote(number.unwrap_or_default()));
                 }
                 break;
@@ -784,16 +784,16 @@ pub(super) mod tests {
                     let text: Vec<u8> = (0..length).map(letter).collect();
                     let marked = [MARK, &text].concat();
                     for (text, piece) in [(&text, 1), (&text, 2), (&text, 6), (&marked, 1), (&marked, 4)] {
-                        let mut skim = RecordEndScan::new(Some(dialect));
+                        let mut scan = RecordEndScan::new(Some(dialect));
                         let mut at = 0;
                         let found = text.chunks(piece).find_map(|piece| {
-                            let end = skim.find_end(piece).map(|end| at + end);
+                            let end = scan.find_end(piece).map(|end| at + end);
                             at += piece.len();
                             end
                         });
-                        let skimmed = found.ok_or(skim.is_quoted());
+                        let scanned = found.ok_or(scan.is_quoted());
                         let shown = String::from_utf8_lossy(text);
-                        assert_eq!(skimmed, end_of_csv(text, &dialect), "{shown:?} of {dialect:?}");
+                        assert_eq!(scanned, end_of_csv(text, &dialect), "{shown:?} of {dialect:?}");
                     }
                 }
             }

@@ -320,8 +320,8 @@ mod tests {
         }
     }
 
-    fn names(settle: &mut FileQueue) -> Vec<(String, FileTask)> {
-        std::iter::from_fn(|| settle.next_job())
+    fn names(queue: &mut FileQueue) -> Vec<(String, FileTask)> {
+        std::iter::from_fn(|| queue.next_job())
             .map(|j| (j.partition.to_string(), j.task))
             .collect()
     }
