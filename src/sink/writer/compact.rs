@@ -2,11 +2,11 @@
 //! change.
 //!
 //! ```text
-//! writer thread: pick files -> [background: read live rows, write one file] -> settle: move index entries
+//! writer thread: pick files -> [background: read live rows, write one file] -> move index entries
 //! ```
 //!
 //! 1. The writer's thread never reads a file for compaction, and moves index entries a slice at a time
-//!    ([`super::settle`]).
+//!    ([`super::index_move`]).
 //! 2. Files are merged with files of their own size class, so a row is rewritten a logarithmic number of times.
 //! 3. Files of a log are folded: their rows are added up, and may be spread over several files.
 
@@ -161,7 +161,7 @@ impl CompactionJob {
 }
 
 /// Replaces the inputs by the new files, in an append-only table.
-pub(super) fn settle_appended(files: &mut TableFiles, merged: &MergedFiles) -> TableBatch {
+pub(super) fn replace_appended(files: &mut TableFiles, merged: &MergedFiles) -> TableBatch {
     let mut batch = TableBatch {
         adds: merged.files.iter().map(|file| file.add.clone()).collect(),
         ..TableBatch::default()

@@ -14,8 +14,8 @@ use super::file::encode_rows;
 use super::files::{RowPositions, TableFiles, WriterFile};
 use super::hash::RowHash;
 use super::index::Index;
+use super::index_move::IndexMove;
 use super::layout::{TableLayout, from_log};
-use super::settle::SettlingCompaction;
 use super::small::{PublishedFile, SmallTable};
 use super::table::{TableEdit, WriterContext, WrittenBatch};
 use crate::repr::{Diff, Epoch, Row};
@@ -28,7 +28,7 @@ pub(super) struct IndexedTable {
     /// Whether a file that loses rows is rewritten.
     pub(super) rewrite: bool,
     /// A compaction whose index entries are moving.
-    settling: Option<Box<SettlingCompaction>>,
+    index_move: Option<Box<IndexMove>>,
 }
 
 impl IndexedTable {
@@ -38,33 +38,33 @@ impl IndexedTable {
             index: Index::new(),
             files: TableFiles::default(),
             rewrite,
-            settling: None,
+            index_move: None,
         }
     }
 
-    /// Takes over a compaction's file, to be settled by [`IndexedTable::move_entries`]. In a table that rewrites files
-    /// all entries move at once, because such a table could not rewrite a file that is only half taken over. The
+    /// Takes over a compaction's file, whose entries [`IndexedTable::move_entries`] moves. In a table that rewrites
+    /// files all entries move at once, because such a table could not rewrite a file that is only half taken over. The
     /// compaction is void if one of its inputs has been rewritten in the meantime.
-    pub(super) fn begin_settling(&mut self, merged: MergedFiles) -> Option<(Option<TableBatch>, MergedFiles)> {
-        debug_assert!(self.settling.is_none(), "one compaction at a time");
+    pub(super) fn begin_move(&mut self, merged: MergedFiles) -> Option<(Option<TableBatch>, MergedFiles)> {
+        debug_assert!(self.index_move.is_none(), "one compaction at a time");
         if self.rewrite && merged.inputs.iter().any(|id| self.files.get(*id).is_none()) {
             return Some((None, merged));
         }
-        self.settling = Some(Box::new(SettlingCompaction::new(&mut self.files, merged)));
+        self.index_move = Some(Box::new(IndexMove::new(&mut self.files, merged)));
         self.rewrite.then(|| self.move_entries(usize::MAX)).flatten()
     }
 
     /// Moves up to `moves` entries; returns the compaction's batch after the last one.
     pub(super) fn move_entries(&mut self, moves: usize) -> Option<(Option<TableBatch>, MergedFiles)> {
-        if !self.settling.as_mut()?.advance(&mut self.index, moves) {
+        if !self.index_move.as_mut()?.advance(&mut self.index, moves) {
             return None;
         }
-        Some(self.settling.take()?.finish(&mut self.files))
+        Some(self.index_move.take()?.finish(&mut self.files))
     }
 
-    /// Gives up the compaction that is not settled, because the writer ends.
+    /// Gives up the compaction whose entries are moving, because the writer ends.
     pub(super) fn give_up(&mut self) -> Option<MergedFiles> {
-        self.settling.take().map(|settling| settling.into_merged())
+        self.index_move.take().map(|index_move| index_move.into_merged())
     }
 
     /// Moves the entries of rows that another writer moved. Returns how many of this writer's rows were not found.
@@ -74,7 +74,7 @@ impl IndexedTable {
         writer: usize,
         folder: &str,
     ) -> Result<u64, WriterError> {
-        debug_assert!(self.settling.is_none(), "a compaction is settled first");
+        debug_assert!(self.index_move.is_none(), "a compaction's entries have moved before");
         let by_path: HashMap<&str, usize> = (relocation.gone.iter().enumerate())
             .map(|(number, path)| (path.as_str(), number))
             .collect();
@@ -138,7 +138,7 @@ impl IndexedTable {
         desired: Vec<(Row, Diff)>,
         mut kept: RowPositions,
     ) -> Result<TableEdit, WriterError> {
-        debug_assert!(self.settling.is_none(), "audits come before any compaction");
+        debug_assert!(self.index_move.is_none(), "audits come before any compaction");
         let mut edit = TableEdit::default();
         for (row, mut count) in desired {
             let only = self.index.only_place(RowHash::of_row(row.bytes()));
@@ -227,8 +227,8 @@ impl IndexedTable {
                     first = first.or(Some(row));
                     break;
                 };
-                if let Some(settling) = &mut self.settling {
-                    place = settling.published(place);
+                if let Some(index_move) = &mut self.index_move {
+                    place = index_move.published(place);
                 }
                 let (file, position) = place;
                 edit.vacated.entry(file).or_default().insert(position);

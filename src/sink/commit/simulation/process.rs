@@ -49,7 +49,7 @@ pub struct SimulatedReport {
     pub generation: std::sync::atomic::AtomicU64,
     /// Published snapshots: epoch, and the version of each table.
     pub snapshots: std::sync::Mutex<Vec<(Epoch, Vec<i64>)>>,
-    /// Counts of relocations that its writers followed, compactions that they settled, and rows of other writers that
+    /// Counts of relocations that its writers followed, compactions that they finished, and rows of other writers that
     /// its audit removed.
     pub relocations: std::sync::atomic::AtomicU64,
     pub compactions: std::sync::atomic::AtomicU64,
