@@ -9,7 +9,7 @@ use super::compile::two_columns;
 use super::error::{PlanError, Refusal};
 use super::foreign;
 use super::places::{find, mentioned, named, rare};
-use super::plainly::plainly;
+use super::plain_messages::simplify_message;
 use super::{message_rules, shape};
 use crate::definition::{Diagnostic, nearest};
 use crate::words::sql_types;
@@ -23,7 +23,7 @@ pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) 
         PlanError::Refused(refusal) => vec![refused(*refusal, file, tokens)],
         PlanError::DataFusion(error) => flatten(&error)
             .into_iter()
-            .map(|error| refused(plainly(understand(error, tokens), tokens), file, tokens))
+            .map(|error| refused(simplify_message(understand(error, tokens), tokens), file, tokens))
             .collect(),
     }
 }

@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::row_queries::row_queries;
-use super::written::call;
+use super::syntax::call;
 
 /// Rewrites the operators of a statement, query or expression.
 pub fn operators(sql: &mut impl VisitMut) {

@@ -30,7 +30,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::contain::contain;
-use crate::plan::guard::settle;
+use crate::plan::guard::wrap_functions;
 use crate::plan::lower::physical;
 use crate::plan::session;
 use crate::render::expr::{KernelError, bisect, evaluated};
@@ -303,7 +303,7 @@ impl Sweep {
     }
 
     fn plan(&self, call: Expr) -> Option<Arc<dyn PhysicalExpr>> {
-        let call = settle(call, &self.named, MAX_VALUE).ok()?;
+        let call = wrap_functions(call, &self.named, MAX_VALUE).ok()?;
         let call = self.simplifier.simplify(call).ok()?;
         physical(&call, &self.named, &self.schema).ok()
     }

@@ -1,6 +1,6 @@
 //! The columns that a FROM offers without their table's name.
 
-use super::super::written::call;
+use super::super::syntax::call;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ExcludeSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, SelectItem,
     TableFactor, TableWithJoins, Value, VisitMut, WildcardAdditionalOptions,

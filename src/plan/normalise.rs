@@ -17,7 +17,7 @@ use crate::repr::normalise_type;
 
 /// Replaces approximate percentiles, which depend on the order of rows, by exact ones of the same type, and
 /// `any_value` by the least value.
-pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
+pub(super) fn exact_aggregates(plan: LogicalPlan) -> Planned<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::Aggregate(aggregate) = &node else {
             return Ok(Transformed::no(node));
