@@ -551,9 +551,9 @@ mod tests {
                 if epoch % 4 == 1 {
                     ready.push((key.clone(), epoch, change(epoch, Flag::Gone, Epoch::MAX)));
                 }
-                let told = held.close(ready, Antichain::from_elem(epoch + 1), |_| {});
+                let updates = held.close(ready, Antichain::from_elem(epoch + 1), |_| {});
                 assert!(
-                    told.iter().all(|(_, time, _)| *time == epoch),
+                    updates.iter().all(|(_, time, _)| *time == epoch),
                     "nothing is told of what is forgotten"
                 );
                 most = most.max(stored(&mut held));

@@ -313,11 +313,11 @@ impl Brokers for KafkaProducer {
         }
         let group = self.clients().group.group_metadata();
         let group = group.ok_or_else(|| self.failed("tell an epoch", KafkaError::Canceled))?;
-        let told = self
+        let stored = self
             .clients()
             .producer
             .send_offsets_to_transaction(&offsets, &group, self.patience);
-        told.map_err(|error| self.failed("tell an epoch", error))?;
+        stored.map_err(|error| self.failed("tell an epoch", error))?;
         let committed = self.clients().producer.commit_transaction(self.patience);
         committed.map_err(|error| self.failed("commit a transaction", error))?;
         self.begun = None;

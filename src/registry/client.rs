@@ -291,11 +291,11 @@ impl RegistryClient {
             Some(Credentials::Token(token)) => request.bearer_auth(token),
         };
         // The error's own URL is removed, because the message already has the address.
-        let told = |error: reqwest::Error| crate::causes::chain(&error.without_url());
-        let mut response = request.send().await.map_err(told)?;
+        let reason = |error: reqwest::Error| crate::causes::chain(&error.without_url());
+        let mut response = request.send().await.map_err(reason)?;
         let status = response.status();
         let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(told)? {
+        while let Some(part) = response.chunk().await.map_err(reason)? {
             if body.len() + part.len() > ANSWER {
                 return Err(format!("its answer is longer than {ANSWER} bytes"));
             }

@@ -122,8 +122,11 @@ impl<'s> Builder<'_, 's> {
         });
         self.rounds.push((name.to_string(), probe));
         // There may be as many such rows as there are paths; `distinct` reports each row once.
-        let told = format!("ends of {name}");
-        let ends = arrange::distinct(arrange::arrange_rows(ends, &format!("arrange {told}")), &told);
+        let description = format!("ends of {name}");
+        let ends = arrange::distinct(
+            arrange::arrange_rows(ends, &format!("arrange {description}")),
+            &description,
+        );
         Collections {
             oks,
             errs: errs.concat(made_errs).concat(ends),

@@ -163,14 +163,14 @@ pub const LATE: &str = "late: retention keeps ";
 /// For rows that came too late, given by the payloads of their error rows: whether they are past their retention at
 /// `epoch`. The retention may have changed since. A payload without a readable time counts as late.
 pub fn still_late(payloads: &BinaryArray, retention: &Retention, epoch: Epoch) -> Vec<bool> {
-    let told = payloads.iter().map(|payload| {
+    let texts = payloads.iter().map(|payload| {
         let row: serde_json::Value = serde_json::from_slice(payload?).ok()?;
         row.get(&retention.column)?.as_str().map(str::to_string)
     });
-    let told = moments(&StringArray::from_iter(told)).expect("text can be read as moments, or as none");
+    let texts = moments(&StringArray::from_iter(texts)).expect("text can be read as moments, or as none");
     let keep = keep_micros(retention.keep);
     let over = |us: Option<i64>| us.is_none_or(|us| first_at(us.saturating_add(keep), true) <= epoch);
-    told.into_iter().map(over).collect()
+    texts.into_iter().map(over).collect()
 }
 
 fn keep_micros(keep: Duration) -> i64 {

@@ -339,14 +339,14 @@ mod tests {
                 let compared = compare(&sides, "silver.rows".into(), slice).await.unwrap();
                 assert_eq!(compared.rows, [Some(53), Some(53)]);
                 assert!(!compared.is_equal());
-                let mut told: Vec<_> = compared
+                let mut examples: Vec<_> = compared
                     .examples
                     .iter()
                     .map(|d| (d.row.as_str(), d.found, d.expected))
                     .collect();
-                told.sort();
+                examples.sort();
                 let expected = [("id=0 amount=0 share=0.5", 1, 0), ("id=7 amount=7 share=null", 1, 2)];
-                assert_eq!(told, expected, "in slices of {slice}");
+                assert_eq!(examples, expected, "in slices of {slice}");
                 assert_eq!(compared.differing, 2);
             }
             let bronze = compare(&sides, "bronze.rows".into(), SLICE).await.unwrap();

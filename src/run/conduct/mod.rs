@@ -507,11 +507,11 @@ impl<'a> Conductor<'a> {
             None => {}
             // The publisher reports its last failure as an event, and nothing else receives events any more.
             Some(Ok(())) => {
-                let told = self.run.events.try_iter().find_map(|event| match event {
+                let failure = self.run.events.try_iter().find_map(|event| match event {
                     RunEvent::Failed(error) => Some(error),
                     _ => None,
                 });
-                told.map_or(Ok(()), Err)?;
+                failure.map_or(Ok(()), Err)?;
             }
             // Topics lag behind, but the lake is complete.
             Some(Err(error @ PublishError::Behind { .. })) => self.run.status.print(&causes::chain(&error)),

@@ -420,7 +420,7 @@ impl ForeignCommits<'_> {
             let Some(bytes) = self.data(file).await? else {
                 return Ok(None);
             };
-            let told = identify.rows(
+            let read = identify.rows(
                 (&file.path, bytes),
                 &file.partition_values,
                 self.applying.writers,
@@ -429,7 +429,7 @@ impl ForeignCommits<'_> {
                     rows += 1;
                 },
             );
-            if told.is_err() {
+            if read.is_err() {
                 return Ok(None); // A file that does not decode as rows of this table makes the rewrite unfit.
             }
             came.push(LiveFile {
@@ -448,7 +448,7 @@ impl ForeignCommits<'_> {
             };
             let (mut position, mut lost) = (0u32, 0u32);
             let mut rows = Vec::new();
-            let told = identify.rows(
+            let read = identify.rows(
                 (&file.path, bytes),
                 &file.partition_values,
                 self.applying.writers,
@@ -468,7 +468,7 @@ impl ForeignCommits<'_> {
                     position += 1;
                 },
             );
-            told.map_err(CommitError::Rows)?;
+            read.map_err(CommitError::Rows)?;
             if lost > 0 {
                 return Ok(None);
             }

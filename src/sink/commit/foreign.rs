@@ -76,8 +76,8 @@ impl fmt::Display for CommitAuthor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = self.0.iter().find_map(|a| a.commit_info.as_ref());
         let field = |names: [&str; 2]| {
-            let told = names.into_iter().find_map(|name| info?.get(name)?.as_str());
-            told.unwrap_or("unknown").to_string()
+            let value = names.into_iter().find_map(|name| info?.get(name)?.as_str());
+            value.unwrap_or("unknown").to_string()
         };
         let (engine, operation) = (
             field(["engineInfo", "clientVersion"]),

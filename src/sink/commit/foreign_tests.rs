@@ -311,10 +311,10 @@ fn what_cannot_be_undone_stops_with_the_remedy() {
     let gone = Path::from(format!("bronze/i/{}", files[0].path));
     place.runtime.block_on(place.lake.store.delete(&gone)).unwrap();
     let error = running.fail(2, vec![(0, adds(vec![place.file(&specs[0], 20..21)]))]);
-    let told = error.to_string();
+    let message = error.to_string();
     assert!(
-        told.contains("bronze/i") && told.contains(&files[0].path) && told.contains("guard"),
-        "{told}"
+        message.contains("bronze/i") && message.contains(&files[0].path) && message.contains("guard"),
+        "{message}"
     );
     // Its redo by a restart finds the same: the old files are gone, so the rewrite is kept, which holds the same rows.
     let (running, _) = place.open(&specs, settings()).unwrap();
@@ -411,12 +411,12 @@ fn a_guard_keeps_writers_out_and_readers_in_and_may_be_changed_at_any_restart() 
             let first = refusals(&place, spec);
             match guard {
                 true => assert!(
-                    first.len() == 2 && first.iter().all(|told| told.contains("alluvium.guard")),
+                    first.len() == 2 && first.iter().all(|message| message.contains("alluvium.guard")),
                     "{}: {first:?}",
                     spec.name
                 ),
                 false => assert!(
-                    first.iter().all(|told| !told.contains("guard")),
+                    first.iter().all(|message| !message.contains("guard")),
                     "{}: {first:?}",
                     spec.name
                 ),

@@ -244,7 +244,9 @@ impl FileReader {
                     let suspects = suspects.filter(|_| matches!(error, SplitError::Io(_)));
                     break Err(
                         match (broken(error), suspects.and_then(|suspects| suspects.describe(at))) {
-                            (ReadBreak::Spoilt(reason), Some(told)) => ReadBreak::Spoilt(format!("{reason}: {told}")),
+                            (ReadBreak::Spoilt(reason), Some(suspects)) => {
+                                ReadBreak::Spoilt(format!("{reason}: {suspects}"))
+                            }
                             (broke, _) => broke,
                         },
                     );

@@ -256,10 +256,10 @@ mod tests {
         let wide = b"\x28\xb5\x2f\xfd\x00\xa8\x21\x00\x00a,1\n";
         // A frame that needs dictionary 7.
         let foreign = b"\x28\xb5\x2f\xfd\x21\x07\x04\x21\x00\x00a,1\n";
-        for (bytes, told) in [(&wide[..], "--long"), (foreign, "dictionary")] {
+        for (bytes, words) in [(&wide[..], "--long"), (foreign, "dictionary")] {
             let error = read(Packing::Zstd, bytes, &VerifiedBytes::default()).1.unwrap();
             assert!(error.get_ref().unwrap().is::<UnsupportedPacking>(), "{error}");
-            assert!(error.to_string().contains(told), "{error}");
+            assert!(error.to_string().contains(words), "{error}");
         }
     }
 }

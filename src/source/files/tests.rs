@@ -388,10 +388,10 @@ fn rows_of_a_file_that_is_replaced_in_its_store_are_never_mixed_with_the_others(
                 // The next listing takes up the new version.
                 (FileEnd::Changed, 0) => seen[0] += 1,
                 (FileEnd::Done(_), 1..250) => {
-                    let told = rejections(&deliveries).concat();
+                    let message = rejections(&deliveries).concat();
                     assert!(
-                        told.contains(&format!("changed after {} of its records", came.len())),
-                        "{told}"
+                        message.contains(&format!("changed after {} of its records", came.len())),
+                        "{message}"
                     );
                     seen[1] += 1;
                 }
@@ -423,8 +423,8 @@ fn a_text_that_is_replaced_while_a_failure_is_waited_out_is_not_read_on() {
             0 => assert!(matches!(end, FileEnd::Changed) && came.is_empty(), "{end:?}"),
             _ => {
                 assert!(is_done(&end) && (1..50_000).contains(&came.len()), "{end:?}");
-                let told = rejections(&deliveries).concat();
-                assert!(told.contains("changed after"), "{told}");
+                let message = rejections(&deliveries).concat();
+                assert!(message.contains("changed after"), "{message}");
             }
         }
     }

@@ -377,8 +377,8 @@ mod tests {
     }
 
     fn left_out(walked: &Walked) -> Vec<(&str, &WhyLeftOut)> {
-        let told = |left: &'_ LeftOut| left.path.to_str().unwrap().to_string().leak() as &str;
-        walked.left_out.iter().map(|left| (told(left), &left.why)).collect()
+        let path = |left: &'_ LeftOut| left.path.to_str().unwrap().to_string().leak() as &str;
+        walked.left_out.iter().map(|left| (path(left), &left.why)).collect()
     }
 
     /// A name that is not UTF-8 made the listing panic, even if it was hidden or the glob did not name it.

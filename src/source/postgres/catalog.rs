@@ -532,7 +532,7 @@ impl Catalog {
     pub fn misfits_of_columns(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<CatalogMisfit> {
         let mut found = Vec::new();
         for table in postgres.tables.iter().filter_map(|name| self.table(name)) {
-            let told = |from: &String| {
+            let is_published = |from: &String| {
                 let (first, rest) = from
                     .split_once('.')
                     .map_or((from.as_str(), None), |(first, rest)| (first, Some(rest)));
@@ -548,7 +548,7 @@ impl Catalog {
                 .columns
                 .iter()
                 .zip(&feed.columns)
-                .filter(|(_, c)| !c.from.iter().any(told))
+                .filter(|(_, c)| !c.from.iter().any(is_published))
             {
                 let generated = table
                     .columns

@@ -104,16 +104,16 @@ mod tests {
     #[test]
     fn an_epoch_stays_open_until_all_that_belongs_into_it_is_taken() {
         let open = Arc::new(AtomicU64::new(0));
-        let told: OpenEpoch = {
+        let open_epoch: OpenEpoch = {
             let open = open.clone();
             Arc::new(move || Some(open.load(Ordering::Acquire)).filter(|epoch| *epoch > 0))
         };
         let together = OpenEpochDeliveries::default();
-        assert_eq!(together.begin(2, &told), None);
+        assert_eq!(together.begin(2, &open_epoch), None);
         assert!(!together.waits());
         let next = || together.unless_waiting(|| open.fetch_add(1, Ordering::AcqRel) + 1);
         assert_eq!(next(), Some(1));
-        assert_eq!(together.begin(2, &told), Some(1));
+        assert_eq!(together.begin(2, &open_epoch), Some(1));
         assert_eq!(next(), None);
         together.end_one();
         assert_eq!(next(), None);

@@ -329,11 +329,11 @@ impl Simulation {
         let mut progress = FeedPositions::new();
         let (mut last, mut reached): (Option<(u64, Epoch)>, u64) = (None, 0);
         // Epochs without changes are only in what committers reported, not in the ledger.
-        let mut told: BTreeMap<(u64, Epoch), Vec<i64>> = BTreeMap::new();
+        let mut reported: BTreeMap<(u64, Epoch), Vec<i64>> = BTreeMap::new();
         for one in &self.all {
             let generation = one.generation.load(Relaxed);
             let snapshots = one.snapshots.lock().unwrap();
-            told.extend(
+            reported.extend(
                 snapshots
                     .iter()
                     .map(|(epoch, versions)| ((generation, *epoch), versions.clone())),
@@ -369,7 +369,7 @@ impl Simulation {
                 let versions = specs().iter().map(|s| next.versions[&s.name]).collect();
                 ("its next intent", versions)
             });
-            let published = told
+            let published = reported
                 .get(&(intent.generation, epoch))
                 .map(|versions| ("its committer", versions.clone()));
             // The committer's versions come first: they are at most as new as the others.
@@ -413,9 +413,9 @@ fn simulate(seed: u64, safeguards: Safeguards, verbose: bool) -> Result<Summary,
         });
     }
     let ran = ran.unwrap_or_else(|panic| {
-        let told = panic.downcast_ref::<String>().cloned();
-        let told = told.or(panic.downcast_ref::<&str>().map(|t| t.to_string()));
-        Err(format!("panicked: {}", told.unwrap_or_default()))
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or(panic.downcast_ref::<&str>().map(|t| t.to_string()));
+        Err(format!("panicked: {}", message.unwrap_or_default()))
     });
     ran.map(|()| simulation.summary)
 }
