@@ -598,28 +598,29 @@ mod tests {
             };
             encode(&mut Vec::new(), &parts)
         };
-        let told = |held: &mut KeyStates, at: Epoch, change: Row| -> Vec<(Vec<u8>, Diff)> {
-            let told = held.close(vec![(key.clone(), at, change)], Antichain::from_elem(at + 1), |_| {});
-            told.into_iter()
+        let close = |held: &mut KeyStates, at: Epoch, change: Row| -> Vec<(Vec<u8>, Diff)> {
+            let updates = held.close(vec![(key.clone(), at, change)], Antichain::from_elem(at + 1), |_| {});
+            updates
+                .into_iter()
                 .map(|(row, _, diff)| (row.bytes().to_vec(), diff))
                 .collect()
         };
         let held = |fold| KeyStates::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings(fold)));
 
         let mut first = held(MergeRule::First);
-        told(&mut first, 5, change(5, Flag::Live, b"later"));
-        let mut corrected = told(&mut first, 6, change(3, Flag::Live, b"earlier"));
+        close(&mut first, 5, change(5, Flag::Live, b"later"));
+        let mut corrected = close(&mut first, 6, change(3, Flag::Live, b"earlier"));
         corrected.sort();
         assert_eq!(corrected, [(b"earlier".to_vec(), 1), (b"later".to_vec(), -1)]);
-        assert_eq!(told(&mut first, 7, change(3, Flag::Live, b"earlier")), []);
-        assert_eq!(told(&mut first, 8, change(5, Flag::Live, b"later")), []);
+        assert_eq!(close(&mut first, 7, change(3, Flag::Live, b"earlier")), []);
+        assert_eq!(close(&mut first, 8, change(5, Flag::Live, b"later")), []);
 
         let mut newest = held(MergeRule::Newest);
-        told(&mut newest, 5, change(5, Flag::Live, b"later"));
-        assert_eq!(told(&mut newest, 6, change(3, Flag::Live, b"earlier")), []);
-        assert_eq!(told(&mut newest, 7, change(4, Flag::GoneUnordered, b"")), []);
+        close(&mut newest, 5, change(5, Flag::Live, b"later"));
+        assert_eq!(close(&mut newest, 6, change(3, Flag::Live, b"earlier")), []);
+        assert_eq!(close(&mut newest, 7, change(4, Flag::GoneUnordered, b"")), []);
         assert_eq!(
-            told(&mut newest, 8, change(8, Flag::GoneUnordered, b"")),
+            close(&mut newest, 8, change(8, Flag::GoneUnordered, b"")),
             [(b"later".to_vec(), -1)]
         );
     }

@@ -204,7 +204,12 @@ impl<B: Brokers> Channel<B> {
         }
         let found = self.brokers.open(&self.topics)?;
         // What we know is valid only if the brokers still have the epochs that we stored.
-        if common_epoch(&found).is_none() || found.iter().zip(&self.topic_epochs).any(|(found, told)| found < told) {
+        if common_epoch(&found).is_none()
+            || found
+                .iter()
+                .zip(&self.topic_epochs)
+                .any(|(found, stored)| found < stored)
+        {
             self.place = None;
         }
         (self.topic_epochs, self.sent) = (found, None);

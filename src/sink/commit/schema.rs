@@ -117,7 +117,7 @@ pub enum Evolution {
         /// Why.
         reason: Reshape,
         /// Whether the existing rows can be shown in the new schema: every column has the same type, or is null.
-        told: bool,
+        showable: bool,
     },
 }
 
@@ -205,7 +205,7 @@ pub fn evolution(
         Some(reason) => Evolution::Rebuild {
             actions,
             reason,
-            told: has_form(&old, &schema_of(spec)?),
+            showable: has_form(&old, &schema_of(spec)?),
         },
         None if !empty && grows => Evolution::Grow(actions),
         None => Evolution::Now(actions),
@@ -556,10 +556,15 @@ mod tests {
             (other, "column id is gone", true),
             (parted, "it was partitioned by nothing and is by id now", true),
         ] {
-            let Evolution::Rebuild { actions, reason, told } = evolve(&spec, &there, false) else {
+            let Evolution::Rebuild {
+                actions,
+                reason,
+                showable,
+            } = evolve(&spec, &there, false)
+            else {
                 panic!("{words}")
             };
-            assert_eq!((reason.to_string().as_str(), told), (words, shown));
+            assert_eq!((reason.to_string().as_str(), showable), (words, shown));
             let meta_data = actions[0].meta_data.as_ref().unwrap();
             assert_eq!(
                 meta_data.schema_string,

@@ -77,10 +77,10 @@ pub async fn ensure(
         Evolution::Rebuild {
             mut actions,
             reason,
-            told,
+            showable,
         } => {
             tracing::info!(table = spec.name, %reason, "rebuilding the table with the next snapshot");
-            if spec.change_data_feed && told {
+            if spec.change_data_feed && showable {
                 actions.extend(departing(lake, spec, loaded.version, making).await?);
             }
             let replaces = true;

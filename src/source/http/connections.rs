@@ -279,8 +279,8 @@ mod tests {
     use super::*;
 
     async fn is_told(place: &ConnectionPermit) -> bool {
-        let told = tokio::time::timeout(Duration::from_millis(1), place.slot.gone());
-        told.await.is_ok()
+        let notified = tokio::time::timeout(Duration::from_millis(1), place.slot.gone());
+        notified.await.is_ok()
     }
 
     fn prove(place: &ConnectionPermit) {

@@ -66,7 +66,7 @@ type Task = Pin<Box<dyn Future<Output = Result<(), Stopped>>>>;
 struct Process {
     number: usize,
     task: Task,
-    told: Arc<SimulatedReport>,
+    report: Arc<SimulatedReport>,
     /// The step until which it sleeps.
     asleep: u64,
 }
@@ -134,7 +134,7 @@ impl Simulation {
     }
 
     fn start(&mut self) -> Result<(), String> {
-        let told = Arc::new(SimulatedReport::default());
+        let report = Arc::new(SimulatedReport::default());
         let writers = 1 + self.below(3) as usize;
         let start = ProcessStart {
             process: self.started,
@@ -143,16 +143,16 @@ impl Simulation {
             feed: self.feed,
             runtime: runtime().handle().clone(),
             world: self.world.clone(),
-            told: told.clone(),
+            report: report.clone(),
         };
         self.say(|| format!("process {} starts with {writers} writers", self.started));
         self.processes.push(Process {
             number: self.started,
             task: Box::pin(process::run(start)),
-            told: told.clone(),
+            report: report.clone(),
             asleep: 0,
         });
-        self.all.push(told);
+        self.all.push(report);
         self.started += 1;
         self.poll(self.processes.len() - 1)
     }
@@ -164,14 +164,14 @@ impl Simulation {
         let Poll::Ready(ended) = process.task.as_mut().poll(&mut context) else {
             return Ok(());
         };
-        let Process { number, told, .. } = self.processes.remove(at);
+        let Process { number, report, .. } = self.processes.remove(at);
         self.forget(number);
         let Err(Stopped(error)) = ended else {
             self.say(|| format!("process {number} has read everything"));
             return Ok(());
         };
         self.say(|| format!("process {number} stops: {error}"));
-        let generation = told.generation.load(Relaxed);
+        let generation = report.generation.load(Relaxed);
         let zombie = generation < self.newest_generation() || error.contains("another run of this dataflow");
         // By (3) and (4), only these errors are allowed.
         match zombie || error.contains("503 Slow Down") {
