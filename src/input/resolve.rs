@@ -199,11 +199,11 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             let now = change.arrival.epoch;
-            let held = current.get(&change.key).filter(|((_, _, arrival), row)| match row {
+            let existing = current.get(&change.key).filter(|((_, _, arrival), row)| match row {
                 Some((_, moment)) => term.keeps(*moment, now),
                 None => term.remembers(arrival.epoch, now),
             });
-            let order = match (change.order, held) {
+            let order = match (change.order, existing) {
                 (Some(order), _) => order,
                 (None, Some(((order, _, _), _))) => {
                     let version = (order.clone(), change.arrival.feed, change.arrival);
@@ -213,8 +213,8 @@ impl<'a> Resolver<'a> {
                 (None, None) => continue, // The key has no state, and this deletion has no version of its own.
             };
             let version = (order, change.arrival.feed, change.arrival);
-            if held.is_none_or(|(newest, _)| *newest < version) {
-                let before = held.and_then(|(_, row)| row.clone());
+            if existing.is_none_or(|(newest, _)| *newest < version) {
+                let before = existing.and_then(|(_, row)| row.clone());
                 let row = match change.op {
                     ChangeOp::Upsert => Some(self.complete(change.row, change.moment, &change.unchanged, before)?),
                     _ => None,

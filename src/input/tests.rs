@@ -330,15 +330,15 @@ fn compare_loaded(input: &Input, batches: &[Batch], end: Epoch, at: Epoch) {
         // The loaded states plus those it emitted equal the states of a run without a restart, so the next restart
         // loads the same.
         let through = run_from(input, &States::new(), None, batches, end + 20, RunOptions::stepwise(1));
-        let mut held = states.clone();
+        let mut states_now = states.clone();
         for (state, count) in states_as_of(&restarted.states, Epoch::MAX) {
-            *held.entry(state).or_default() += count;
+            *states_now.entry(state).or_default() += count;
         }
-        held.retain(|_, count| *count != 0);
+        states_now.retain(|_, count| *count != 0);
         if input.retention.is_none() {
-            assert_eq!(held, states_as_of(&through.states, Epoch::MAX), "{how:?}");
+            assert_eq!(states_now, states_as_of(&through.states, Epoch::MAX), "{how:?}");
         }
-        assert!(held.values().all(|count| *count > 0), "{held:?}");
+        assert!(states_now.values().all(|count| *count > 0), "{states_now:?}");
     }
 }
 

@@ -129,10 +129,10 @@ pub fn build<'s>(
         failures: empty(scope),
     };
     let past = builder.restart.past.as_ref();
-    let stands = past.map_or_else(HashSet::new, |past| past.tables.keys().copied().collect());
+    let stored_tables = past.map_or_else(HashSet::new, |past| past.tables.keys().copied().collect());
     let epoch = past.map_or(Epoch::MIN, |past| past.pause.since);
     let tables = (0..graph.tables.len()).map(|table| match builder.table(table) {
-        made if stands.contains(&table) => made.after(epoch).encoded(),
+        made if stored_tables.contains(&table) => made.after(epoch).encoded(),
         made => made.encoded(),
     });
     let tables = tables.collect();

@@ -271,7 +271,7 @@ fn release<'s>(input: Rows<'s>, pause: Option<Pause>, name: &str) -> Rows<'s> {
             footprint::name(info.global_id, &called);
             let asked = Rc::downgrade(&shared);
             footprint::note(info.global_id, move || Some(asked.upgrade()?.borrow().footprint()));
-            let mut held: Option<Capability<Epoch>> = None;
+            let mut held_capability: Option<Capability<Epoch>> = None;
             move |(input, frontier), output| {
                 let waiting = &mut *shared.borrow_mut();
                 input.for_each_time(|capability, containers| {
@@ -287,25 +287,27 @@ fn release<'s>(input: Rows<'s>, pause: Option<Pause>, name: &str) -> Rows<'s> {
                     }
                     drop(session);
                     if let Some(first) = waiting.first()
-                        && held.as_ref().is_none_or(|c| *c.time() > first)
+                        && held_capability.as_ref().is_none_or(|c| *c.time() > first)
                     {
-                        held = Some(capability.delayed(&first, 0));
+                        held_capability = Some(capability.delayed(&first, 0));
                     }
                 });
                 let Some(frontier) = frontier.frontier().first().copied() else {
                     *waiting = Waiting::default();
-                    held = None;
+                    held_capability = None;
                     return;
                 };
                 while let Some((time, mut updates)) = waiting.next_before(frontier) {
-                    let held = held.as_mut().expect("a capability is held while updates wait");
-                    held.downgrade(&time);
-                    let mut session = output.session(held);
+                    let held_capability = held_capability
+                        .as_mut()
+                        .expect("a capability is held while updates wait");
+                    held_capability.downgrade(&time);
+                    let mut session = output.session(held_capability);
                     session.give_iterator(updates.drain(..).map(|(row, diff)| (row, time, diff)));
                 }
-                match (waiting.first(), held.as_mut()) {
-                    (Some(first), Some(held)) => held.downgrade(&first),
-                    _ => held = None,
+                match (waiting.first(), held_capability.as_mut()) {
+                    (Some(first), Some(held_capability)) => held_capability.downgrade(&first),
+                    _ => held_capability = None,
                 }
             }
         })

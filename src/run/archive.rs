@@ -67,8 +67,8 @@ pub fn decoders(
                     })),
                 }
             }
-            let met = watch.as_mut().map_or(Ok(None), |watch| watch.first_new_schema(&raw));
-            match met {
+            let new_schema = watch.as_mut().map_or(Ok(None), |watch| watch.first_new_schema(&raw));
+            match new_schema {
                 Ok(None) => Ok(decoder.decode(raw)?),
                 Ok(Some(schema)) => {
                     let (input, feed) = place.clone();

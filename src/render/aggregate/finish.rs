@@ -118,12 +118,15 @@ impl GroupFinisher {
         let errors = Errors::default();
         let mut bounds: Vec<GroupBounds> = columns.slots.iter().map(|_| GroupBounds::default()).collect();
         builder.build(move |_capabilities| {
-            let mut held: Option<[Capability<Epoch>; 3]> = None;
+            let mut capabilities: Option<[Capability<Epoch>; 3]> = None;
             let mut from = Epoch::MIN;
             move |_frontiers| {
                 let mut hold = |capability: &InputCapability<Epoch>| {
-                    if held.as_ref().is_none_or(|[held, ..]| capability.time() < held.time()) {
-                        held = Some([0, 1, 2].map(|output| capability.retain(output)));
+                    if capabilities
+                        .as_ref()
+                        .is_none_or(|[earliest, ..]| capability.time() < earliest.time())
+                    {
+                        capabilities = Some([0, 1, 2].map(|output| capability.retain(output)));
                     }
                 };
                 sums_handle.for_each(|capability, batches| {
@@ -140,7 +143,7 @@ impl GroupFinisher {
                     .iter_mut()
                     .map(ArrangedInput::reached)
                     .fold(sums.reached(), Epoch::min);
-                if let Some([for_oks, for_errs, for_growth]) = held.as_ref().filter(|_| from < until) {
+                if let Some([for_oks, for_errs, for_growth]) = capabilities.as_ref().filter(|_| from < until) {
                     let (mut oks, mut errs, mut growth) = (oks.activate(), errs.activate(), growth.activate());
                     let (mut oks, mut errs) = (oks.session(for_oks), errs.session(for_errs));
                     let mut growth = growth.session(for_growth);
@@ -160,8 +163,8 @@ impl GroupFinisher {
                 from = until;
                 // Batches behind that time remain.
                 match sums.is_processed() && inputs.iter().all(ArrangedInput::is_processed) {
-                    true => held = None,
-                    false => (held.iter_mut().flatten())
+                    true => capabilities = None,
+                    false => (capabilities.iter_mut().flatten())
                         .filter(|capability| *capability.time() < until)
                         .for_each(|capability| capability.downgrade(&until)),
                 }

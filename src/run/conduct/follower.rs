@@ -50,7 +50,7 @@ impl Follower<'_> {
                     self.memory.ask(&self.board, Instant::now());
                 }
                 Ok(RunEvent::Stop) => self.leader.report(&ProcessReport::Stop),
-                Ok(RunEvent::Evolves(met)) => self.leader.report(&ProcessReport::Evolves(met)),
+                Ok(RunEvent::Evolves(new_schema)) => self.leader.report(&ProcessReport::Evolves(new_schema)),
                 Ok(RunEvent::Committed(epoch)) => self.reported.snapshot = epoch,
                 Ok(RunEvent::Drain) => {
                     draining = true;

@@ -423,9 +423,9 @@ fn a_guard_keeps_writers_out_and_readers_in_and_may_be_changed_at_any_restart() 
             }
         }
         let expected: Vec<i64> = (0..epoch as i64).flat_map(|e| e * 10..e * 10 + 4).collect();
-        let held = place.newest(&specs[1]);
+        let newest = place.newest(&specs[1]);
         assert_eq!(
-            held.into_iter().filter(|id| *id != 9000).collect::<Vec<_>>(),
+            newest.into_iter().filter(|id| *id != 9000).collect::<Vec<_>>(),
             expected,
             "guard {guard}"
         );

@@ -425,11 +425,11 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                     half_moved += 1;
                 }
             }
-            let held: u64 = writers
+            let live_rows: u64 = writers
                 .iter()
                 .map(|w| w.stats().tables[0].live_rows.load(Relaxed))
                 .sum();
-            assert_eq!(held as i64, model.values().sum::<i64>());
+            assert_eq!(live_rows as i64, model.values().sum::<i64>());
             assert_eq!(
                 log.read(),
                 model,
@@ -609,8 +609,8 @@ fn summed(log: &Log) -> BTreeMap<(i64, Row), Accumulators> {
     for (row, count) in log.read() {
         let batch = log.layout.decode(vec![row.bytes(); count as usize]).unwrap();
         for (sum, key, grew) in sums::rows(&batch) {
-            let held = sums.entry((sum, key)).or_default();
-            held.plus_equals(&Accumulators::from_row(grew));
+            let total = sums.entry((sum, key)).or_default();
+            total.plus_equals(&Accumulators::from_row(grew));
         }
     }
     sums

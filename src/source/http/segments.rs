@@ -340,12 +340,12 @@ impl Segments {
             return Ok(());
         }
         let mut segments = self.extent.segments();
-        let held: Vec<u64> = segments
+        let removable: Vec<u64> = segments
             .iter()
             .filter(|(base, end)| **end <= next && self.filed.contains_key(base))
             .map(|(base, _)| *base)
             .collect();
-        for base in held {
+        for base in removable {
             fs::remove_file(path(&self.folder, base))?;
             segments.remove(&base);
         }

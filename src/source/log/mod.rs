@@ -583,8 +583,8 @@ impl Follower {
             if !partition.holds_what_was_read() {
                 return self.recheck(partition);
             }
-            let held = HeldBytes::read_from(&partition.file, end + 1 - partition.base);
-            partition.held = held.map_err(|e| waits(&partition.path, e))?;
+            let bytes = HeldBytes::read_from(&partition.file, end + 1 - partition.base);
+            partition.held = bytes.map_err(|e| waits(&partition.path, e))?;
             let mut batch = BatchBuilder::new(self.handle.limits);
             batch.push(cut(start, &first, end - start));
             let (name, position) = (&partition.name, partition.position(end + 1));
@@ -675,14 +675,14 @@ fn check_read(partition: &mut Partition, mark: Option<&LogMark>) -> Result<(), L
             )));
         }
     }
-    let held = HeldBytes::read_from(&partition.file, next).map_err(|e| waits(&path, e))?;
-    if mark.is_some() && held.mark().as_ref() != mark {
+    let bytes = HeldBytes::read_from(&partition.file, next).map_err(|e| waits(&path, e))?;
+    if mark.is_some() && bytes.mark().as_ref() != mark {
         return Err(LogUnread::Lost(format!(
             "log {} holds other bytes than were read of it, up to byte {next}, so it was written anew",
             shown_path(&path)
         )));
     }
-    partition.held = held;
+    partition.held = bytes;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::repr::Epoch;
 pub struct OpenEpochDeliveries {
     waiting: Mutex<usize>,
     /// The number of transactions that are being streamed.
-    held: AtomicUsize,
+    streamed: AtomicUsize,
 }
 
 /// Returns the open epoch; none while workers take nothing from feeds.
@@ -68,14 +68,14 @@ impl OpenEpochDeliveries {
     /// fails.
     pub fn observe_held(&self, begins: bool) {
         match begins {
-            true => self.held.fetch_add(1, Ordering::AcqRel),
-            false => self.held.fetch_sub(1, Ordering::AcqRel),
+            true => self.streamed.fetch_add(1, Ordering::AcqRel),
+            false => self.streamed.fetch_sub(1, Ordering::AcqRel),
         };
     }
 
     /// Whether a transaction is being streamed.
     pub fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire) > 0
+        self.streamed.load(Ordering::Acquire) > 0
     }
 
     /// Records that a delivery was taken, or will never be.

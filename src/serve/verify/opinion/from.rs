@@ -374,7 +374,7 @@ impl FromJoin {
             }
         }
         let nulls = |width: usize| std::iter::repeat_n(Scalar::Null, width);
-        let mut met = vec![false; all.len()];
+        let mut matched = vec![false; all.len()];
         let mut rows = Vec::new();
         for row in left.iter() {
             let env = RowEnv { row, parent };
@@ -388,7 +388,7 @@ impl FromJoin {
                 (None, None) => vec![],
             };
             self.budget.spend(candidates.len() + 1)?;
-            let mut is_met = false;
+            let mut is_matched = false;
             for at in candidates {
                 let right = &lateral.as_ref().unwrap_or(&all)[at];
                 let both: ScalarRow = row.iter().chain(right).cloned().collect();
@@ -402,19 +402,19 @@ impl FromJoin {
                     fits = fits && matches!(of_both, (Some(a), Some(b)) if a == b);
                 }
                 if fits {
-                    is_met = true;
+                    is_matched = true;
                     if lateral.is_none() {
-                        met[at] = true;
+                        matched[at] = true;
                     }
                     rows.push(both);
                 }
             }
-            if self.keeps[0] && !is_met {
+            if self.keeps[0] && !is_matched {
                 rows.push(row.iter().cloned().chain(nulls(self.widths[1])).collect());
             }
         }
         if self.keeps[1] {
-            let alone = all.iter().zip(&met).filter(|(_, met)| !**met);
+            let alone = all.iter().zip(&matched).filter(|(_, matched)| !**matched);
             rows.extend(alone.map(|(row, _)| nulls(self.widths[0]).chain(row.iter().cloned()).collect::<ScalarRow>()));
         }
         if self.merged.is_empty() {
