@@ -94,9 +94,9 @@ pub fn run(args: DeadLettersArgs) -> Result<ExitCode> {
 /// Prints at most `limit` dead letters, newest first, and how many there are.
 fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, format: FormatArg) -> Result<ExitCode> {
     let reader = LakeReader::open(dataflow, snapshot)?;
-    let (there, _) = reader.query("SELECT * FROM dead_letters LIMIT 0")?;
+    let (columns, _) = reader.query("SELECT * FROM dead_letters LIMIT 0")?;
     // Tables that earlier versions wrote lack this column.
-    let key = match there.column_with_name("key") {
+    let key = match columns.column_with_name("key") {
         Some(_) => "\"key\"",
         None => "NULL",
     };

@@ -273,9 +273,9 @@ impl ClosedUpdates {
 
     fn update_rows(&mut self, settings: &StateSettings, key: &Row, time: Epoch, before: &KeyState, after: &KeyState) {
         // The retention operator has already retracted expired rows.
-        let there = |state: &KeyState| settings.expiry(state) > time;
-        let before = before.as_ref().filter(|_| there(before));
-        let after = after.as_ref().filter(|_| there(after));
+        let is_unexpired = |state: &KeyState| settings.expiry(state) > time;
+        let before = before.as_ref().filter(|_| is_unexpired(before));
+        let after = after.as_ref().filter(|_| is_unexpired(after));
         if settings.fold == MergeRule::Counted {
             let count = |state: Option<&(Row, Diff)>| state.map_or(0, |(_, count)| *count);
             self.rows.push((key.clone(), time, count(after) - count(before)));

@@ -382,7 +382,7 @@ impl Visitor for Inspector<'_> {
             ),
             (select.prewhere.is_some(), "PREWHERE", "PREWHERE", "write WHERE"),
         ];
-        for (_, clause, word, help) in clauses.into_iter().filter(|(there, ..)| *there) {
+        for (_, clause, word, help) in clauses.into_iter().filter(|(is_used, ..)| *is_used) {
             let refusal = Refusal::new(format!("could not plan {clause}")).help(help).near(word);
             self.refuse(refusal);
         }

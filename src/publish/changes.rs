@@ -171,15 +171,15 @@ impl PublishedChanges {
         let mut gone = Vec::new();
         if !key.is_empty() {
             let codec = RowCodec::new(schema.clone())?;
-            let mut there: HashSet<Row> = HashSet::new();
+            let mut known_keys: HashSet<Row> = HashSet::new();
             for batch in &came {
                 let keys: Vec<ArrayRef> = key.iter().map(|column| batch.column(*column).clone()).collect();
-                there.extend(codec.encode_rows(&keys, batch.num_rows())?);
+                known_keys.extend(codec.encode_rows(&keys, batch.num_rows())?);
             }
             for batch in &went {
                 let keys = codec.encode_rows(batch.columns(), batch.num_rows())?;
                 // A key of which several rows went appears once.
-                let new: BooleanArray = keys.into_iter().map(|row| Some(there.insert(row))).collect();
+                let new: BooleanArray = keys.into_iter().map(|row| Some(known_keys.insert(row))).collect();
                 gone.push(filtered(spec, batch, &new)?);
             }
         }

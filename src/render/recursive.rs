@@ -315,12 +315,12 @@ impl<'i> Step<'_, '_, 'i> {
             };
             let mut make =
                 emit(layouts[0], layouts[1], &whole).expect("rows are split only where they can be put together");
-            let there = outside.keyed.arranged.clone().enter(self.scope);
+            let outside_rows = outside.keyed.arranged.clone().enter(self.scope);
             let pairs = match mirrored {
-                false => join(keyed.arranged.clone(), there, make),
+                false => join(keyed.arranged.clone(), outside_rows, make),
                 true => join(
                     keyed.arranged.clone(),
-                    there,
+                    outside_rows,
                     Box::new(move |key, inside, outside| make(key, outside, inside)),
                 ),
             };

@@ -140,8 +140,8 @@ pub fn rebuild(
     let mut new = dataflow.clone();
     new.lake = into.to_string();
     let (known, graph) = runtime.block_on(evolve::known(&new, &from)).map_err(RunError::from)?;
-    let there = runtime.block_on(target.store.list(None).next());
-    match there {
+    let first_object = runtime.block_on(target.store.list(None).next());
+    match first_object {
         None => {}
         Some(Ok(_)) => return Err(RebuildError::NotEmpty { lake: into.to_string() }),
         Some(Err(source)) => {

@@ -108,7 +108,7 @@ impl Lowering<'_> {
         let mut seen: HashMap<u64, u64> = HashMap::new();
         let mut inputs = Vec::with_capacity(sets.len());
         for set in sets {
-            let grouped: Vec<&Logical> = all.iter().copied().filter(|e| set.contains(e)).collect();
+            let in_set: Vec<&Logical> = all.iter().copied().filter(|e| set.contains(e)).collect();
             let mask = all
                 .iter()
                 .fold(0u64, |mask, e| (mask << 1) | u64::from(!set.contains(e)));
@@ -123,7 +123,7 @@ impl Lowering<'_> {
                 .collect();
             let fields: Vec<Field> = positions.iter().map(|&p| schema.field(p).clone()).collect();
             let own = Arc::new(Schema::new(fields));
-            let groups: Vec<Logical> = grouped.into_iter().cloned().collect();
+            let groups: Vec<Logical> = in_set.into_iter().cloned().collect();
             let node = if groups.is_empty() && calls.is_empty() {
                 // The group of the empty set exists even without rows.
                 self.constant(rows_without_columns(1)?, crate::plan::share::no_columns())

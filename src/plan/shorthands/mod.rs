@@ -286,13 +286,13 @@ fn first_by(with: &Function, of: &Expr, by: &Expr, least: bool) -> Expr {
             with_fill: None,
         }]));
     }
-    let there = Expr::IsNotNull(Box::new(Expr::Nested(Box::new(by.clone()))));
+    let not_null = Expr::IsNotNull(Box::new(Expr::Nested(Box::new(by.clone()))));
     call.filter = Some(Box::new(match &with.filter {
-        None => there,
+        None => not_null,
         Some(filter) => Expr::BinaryOp {
             left: Box::new(Expr::Nested(filter.clone())),
             op: BinaryOperator::And,
-            right: Box::new(there),
+            right: Box::new(not_null),
         },
     }));
     call.over.clone_from(&with.over);

@@ -93,8 +93,8 @@ fn evaluate_over(graph: &Graph, node: NodeId, epoch_ms: u64, before: Option<&Rec
                 }
                 _ => false,
             };
-            let there: Vec<bool> = left.iter().map(is_there).collect();
-            let kept = (0..left.len()).filter(|n| there[*n] == (*kind == SetKind::Intersect));
+            let in_other: Vec<bool> = left.iter().map(is_there).collect();
+            let kept = (0..left.len()).filter(|n| in_other[*n] == (*kind == SetKind::Intersect));
             pick(&inputs[0], &kept.map(|n| n as u32).collect::<Vec<_>>())
         }
         Op::TopK(top) => evaluate_top(top, schema, &inputs[0]),

@@ -535,8 +535,8 @@ mod tests {
     fn expected(state: &State) -> Answer {
         let groups = state.iter().filter(|(_, (rows, _))| *rows > 0);
         let rows = groups.map(|(group, (_, values))| {
-            let there = || values.iter().filter(|(_, count)| **count > 0).map(|(value, _)| *value);
-            vec![*group, there().min().unwrap_or(255), there().max().unwrap_or(255)]
+            let present = || values.iter().filter(|(_, count)| **count > 0).map(|(value, _)| *value);
+            vec![*group, present().min().unwrap_or(255), present().max().unwrap_or(255)]
         });
         rows.map(|row| (row, 1)).collect()
     }

@@ -308,14 +308,14 @@ impl ForeignCommits<'_> {
             if put == Put::Written {
                 break;
             }
-            let there = log::read(lake, path, version).await?.ok_or(LogError::Gap {
+            let actions = log::read(lake, path, version).await?.ok_or(LogError::Gap {
                 table: path.clone(),
                 version,
             })?;
-            if self.applying.transactions && log::carries_transaction(&there, &commit.app_id, self.epoch as i64) {
+            if self.applying.transactions && log::carries_transaction(&actions, &commit.app_id, self.epoch as i64) {
                 break;
             }
-            self.observe(version, &there).await?;
+            self.observe(version, &actions).await?;
             version += 1;
         }
         self.undone = None; // Our entry has undone it.

@@ -140,8 +140,8 @@ impl SnapshotHistory {
                 // Another generation has written: records that it appended are dropped here.
                 Put::Taken => {
                     self.files.clear();
-                    let there = log::read(&self.lake, PATH, self.version + 1).await?.unwrap_or_default();
-                    let theirs = there
+                    let entry = log::read(&self.lake, PATH, self.version + 1).await?.unwrap_or_default();
+                    let theirs = entry
                         .iter()
                         .filter_map(|a| a.txn.as_ref())
                         .find(|t| t.app_id == self.app_id);

@@ -255,14 +255,14 @@ impl Ledger {
             source,
         })?;
         if put == Put::Taken {
-            let there = read_present(&self.lake, seq).await?;
+            let existing = read_present(&self.lake, seq).await?;
             // It is our own entry if the store lost the answer to an earlier attempt.
-            if &there != entry && !self.fences {
+            if &existing != entry && !self.fences {
                 self.next += 1;
                 return Box::pin(self.append(entry)).await;
             }
-            if &there != entry {
-                let theirs = there.generation();
+            if &existing != entry {
+                let theirs = existing.generation();
                 return Err(LedgerError::Zombie {
                     seq,
                     theirs,

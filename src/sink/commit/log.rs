@@ -173,18 +173,18 @@ pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &CommitEntry<'_>)
             Put::Written => return Ok(version),
             Put::Taken => {}
         }
-        let there = read(lake, table, version).await?.ok_or(LogError::Gap {
+        let entry_there = read(lake, table, version).await?.ok_or(LogError::Gap {
             table: table.into(),
             version,
         })?;
-        if carries_transaction(&there, entry.app_id, entry.epoch) {
+        if carries_transaction(&entry_there, entry.app_id, entry.epoch) {
             return Ok(version);
         }
-        if let Foreign::Change(what) = Foreign::from_actions(&there) {
+        if let Foreign::Change(what) = Foreign::from_actions(&entry_there) {
             return Err(LogError::Foreign {
                 table: table.into(),
                 version,
-                by: CommitAuthor(&there).to_string(),
+                by: CommitAuthor(&entry_there).to_string(),
                 what,
             });
         }

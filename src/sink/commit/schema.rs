@@ -534,11 +534,11 @@ mod tests {
 
     #[test]
     fn a_nullable_column_comes_with_rows_and_what_rows_do_not_fit_rebuilds_the_table() {
-        let there = stored(&spec(vec![id()]));
+        let current = stored(&spec(vec![id()]));
         let more = spec(vec![Field::new("note", DataType::Utf8, true), id()]);
-        let actions = grown(evolve(&more, &there, false));
+        let actions = grown(evolve(&more, &current, false));
         assert_eq!(
-            now(evolve(&more, &there, true)).len(),
+            now(evolve(&more, &current, true)).len(),
             1,
             "at once where there are no rows"
         );
@@ -560,7 +560,7 @@ mod tests {
                 actions,
                 reason,
                 showable,
-            } = evolve(&spec, &there, false)
+            } = evolve(&spec, &current, false)
             else {
                 panic!("{words}")
             };
@@ -572,9 +572,9 @@ mod tests {
                 "{words}"
             );
             assert_eq!(meta_data.partition_columns, partition_columns(&spec));
-            assert_eq!(meta_data.id, there.1.id, "it stays the same table");
+            assert_eq!(meta_data.id, current.1.id, "it stays the same table");
             // The same change of a table without rows is committed at once.
-            assert_eq!(now(evolve(&spec, &there, true)), actions, "{words}");
+            assert_eq!(now(evolve(&spec, &current, true)), actions, "{words}");
         }
     }
 
@@ -582,14 +582,14 @@ mod tests {
     fn features_are_only_those_in_use_and_only_grow() {
         let mut plain = spec(vec![id()]);
         plain.deletes = Deletes::Rewrite;
-        let there = stored(&plain);
-        let protocol = &there.0;
+        let current = stored(&plain);
+        let protocol = &current.0;
         assert_eq!((protocol.min_reader_version, protocol.min_writer_version), (1, 2));
         let timed = spec(vec![
             id(),
             Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
         ]);
-        let actions = grown(evolve(&timed, &there, false));
+        let actions = grown(evolve(&timed, &current, false));
         let raised = actions[0].protocol.clone().unwrap();
         assert_eq!(
             raised.reader_features.as_deref(),

@@ -120,7 +120,7 @@ mod tests {
         let bytes = Bytes::from(action::to_lines(&actions));
         let entry = log::entry_path("silver/x", 0);
         lake.put_new(&entry, bytes).await.unwrap();
-        let there = [
+        let names = [
             "day=a b/live.parquet",
             &vector::file_name(id),
             "kept.parquet",
@@ -128,7 +128,7 @@ mod tests {
             "day=a b/orphan.parquet",
             "_change_data/old.parquet",
         ];
-        for name in there {
+        for name in names {
             let path = Path::from(format!("silver/x/{name}"));
             lake.store.put(&path, "bytes".into()).await.unwrap();
         }

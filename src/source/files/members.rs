@@ -235,9 +235,9 @@ mod tests {
             let (twice, error) = read(packing, &filled_up, &proven);
             assert!(twice.len() == 2 * text.len() && error.is_none(), "{name}: {error:?}");
             for behind in [&b"\n"[..], b"x,3\ny,4\n", b"\x1e\x8b\x28"] {
-                let (there, error) = read(packing, &[&two, behind].concat(), &proven);
+                let (read_text, error) = read(packing, &[&two, behind].concat(), &proven);
                 let error = error.unwrap();
-                assert_eq!(there, text, "{name}");
+                assert_eq!(read_text, text, "{name}");
                 assert!(error.get_ref().unwrap().is::<UnsupportedPacking>(), "{name}: {error}");
             }
             // An incomplete member may still be being written.

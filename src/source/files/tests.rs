@@ -452,10 +452,10 @@ fn a_damaged_file_of_columns_comes_to_the_same_in_a_store_as_on_a_disk() {
             vetting: None,
         };
         let (here, _) = read_place(local, Format::Parquet);
-        let (there, _) = read("a.parquet", bytes, Format::Parquet, 0, false);
-        assert_eq!(delivered(&here), delivered(&there), "byte {at}");
-        assert_eq!(rejections(&here).len(), rejections(&there).len(), "byte {at}");
-        damaged += rejections(&there).len();
+        let (from_parquet, _) = read("a.parquet", bytes, Format::Parquet, 0, false);
+        assert_eq!(delivered(&here), delivered(&from_parquet), "byte {at}");
+        assert_eq!(rejections(&here).len(), rejections(&from_parquet).len(), "byte {at}");
+        damaged += rejections(&from_parquet).len();
     }
     assert!(damaged > 3, "{damaged}");
 }

@@ -342,8 +342,8 @@ impl Follower {
             )));
         }
         if self.partitions.is_empty() {
-            let there = what_is_in(&self.folder);
-            self.warn_nothing(&format!("has no <partition>.ndjson: it {there}"));
+            let contents = what_is_in(&self.folder);
+            self.warn_nothing(&format!("has no <partition>.ndjson: it {contents}"));
         }
         Ok(found)
     }

@@ -64,16 +64,16 @@ impl<R: Read> RescanBuffer<R> {
 
     /// Buffers the next `length` bytes; returns whether there are as many.
     pub fn hold(&mut self, length: u64) -> io::Result<bool> {
-        let there = (self.buffered.len() - self.at) as u64;
-        if there >= length {
+        let available = (self.buffered.len() - self.at) as u64;
+        if available >= length {
             return Ok(true);
         }
         let read = self
             .source
             .by_ref()
-            .take(length - there)
+            .take(length - available)
             .read_to_end(&mut self.buffered)?;
-        Ok(there + read as u64 >= length)
+        Ok(available + read as u64 >= length)
     }
 
     /// The buffered bytes from the next one on.

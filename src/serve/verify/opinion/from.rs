@@ -186,8 +186,11 @@ impl Planner<'_> {
         let names: Vec<String> = match constraint {
             Some(JoinConstraint::Using(names)) => names.iter().map(last_part).collect(),
             Some(JoinConstraint::Natural) => {
-                let there = |name: &str| right_columns.iter().any(|column| column.open && column.name == name);
-                let shared = left_columns.iter().filter(|column| column.open && there(&column.name));
+                let is_right_column =
+                    |name: &str| right_columns.iter().any(|column| column.open && column.name == name);
+                let shared = left_columns
+                    .iter()
+                    .filter(|column| column.open && is_right_column(&column.name));
                 shared.map(|column| column.name.clone()).collect()
             }
             _ => vec![],

@@ -103,8 +103,8 @@ impl Functions {
                     _ => std::cmp::Ordering::Less,
                 };
                 let kernel: ScalarKernel = Rc::new(move |v| {
-                    let there = v.iter().filter(|value| !value.is_null());
-                    let best = there.reduce(|best, value| match value.compare(best) == Some(wanted) {
+                    let values = v.iter().filter(|value| !value.is_null());
+                    let best = values.reduce(|best, value| match value.compare(best) == Some(wanted) {
                         true => value,
                         false => best,
                     });

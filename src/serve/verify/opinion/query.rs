@@ -467,19 +467,19 @@ fn side(
 
 /// Combines the sides of a set operation: with ALL multiplicities count, without it each row occurs once.
 fn combined(op: SetOperator, all: bool, left: Vec<ScalarRow>, right: Vec<ScalarRow>) -> Vec<ScalarRow> {
-    let mut there: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
     let (first, second) = match op {
         SetOperator::Union => (left.into_iter().chain(right).collect(), vec![]),
         _ => (left, right),
     };
     for row in &second {
-        *there.entry(key_of(row)).or_default() += 1;
+        *counts.entry(key_of(row)).or_default() += 1;
     }
     let mut shown: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut rows = Vec::new();
     for row in first {
         let key = key_of(&row);
-        let count = there.get(&key).copied().unwrap_or(0);
+        let count = counts.get(&key).copied().unwrap_or(0);
         let before = shown.entry(key).or_default();
         *before += 1;
         let kept = match (op, all) {
