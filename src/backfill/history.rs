@@ -296,7 +296,7 @@ impl BackfillJob<'_> {
         let tells = |record: u32| !choice.refused || refused(record);
         past.decoded.rejects.retain(|reject| reject.record.is_some_and(tells));
         past.decoded.keep(&kept);
-        let gone = offsets
+        let retracted = offsets
             .iter()
             .filter_map(|offset| known?.get(offset))
             .flatten()
@@ -319,7 +319,7 @@ impl BackfillJob<'_> {
                 room: None,
             },
             arrived: Some(past.epoch),
-            letters: gone,
+            letters: retracted,
             progress: choice.progress.clone(),
         })
     }

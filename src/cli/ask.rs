@@ -104,12 +104,12 @@ fn wait(runtime: &Runtime, board: &RequestBoard, lake: &Lake, requests: &[Reques
     for request in requests {
         loop {
             // The order matters: a run that ends between these two checks has already written its outcome.
-            let gone = run::is_running(lake) == Some(false);
+            let has_ended = run::is_running(lake) == Some(false);
             if let Some(outcome) = runtime.block_on(board.outcome(&request.id))? {
                 outcomes.push(outcome);
                 break;
             }
-            if gone {
+            if has_ended {
                 let help = "the next one goes on with it; ask again to run the graph here until it is done";
                 return Err(anyhow::anyhow!(
                     "the run on the lake ended before this was done\n  help: {help}"

@@ -400,7 +400,7 @@ impl StateSettings {
                 if Change::read(existing.bytes()).arrival() > change.arrival() {
                     return Some((existing, count));
                 }
-                let gone = ChangeParts {
+                let tombstone = ChangeParts {
                     order: Change::read(existing.bytes()).order(),
                     arrival: change.arrival(),
                     flag: Flag::Gone,
@@ -408,7 +408,7 @@ impl StateSettings {
                     unchanged: &[],
                     row: &[],
                 };
-                Some((encode(buffer, &gone), 1))
+                Some((encode(buffer, &tombstone), 1))
             }
             (MergeRule::Newest, _) => match state {
                 Some((existing, count)) if Change::read(existing.bytes()).version() > change.version() => {

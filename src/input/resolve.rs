@@ -279,10 +279,10 @@ impl RetentionTime {
         moment.saturating_add(keep) > (epoch as i64).saturating_mul(1000)
     }
 
-    /// Whether a tombstone that arrived at `gone` is still remembered at an epoch.
-    fn remembers(self, gone: Epoch, epoch: Epoch) -> bool {
+    /// Whether a tombstone that arrived at `deleted_at` is still remembered at an epoch.
+    fn remembers(self, deleted_at: Epoch, epoch: Epoch) -> bool {
         self.0
-            .is_none_or(|keep| gone.saturating_add(keep as u64 / 1000) >= epoch)
+            .is_none_or(|keep| deleted_at.saturating_add(keep as u64 / 1000) >= epoch)
     }
 }
 

@@ -117,8 +117,8 @@ impl ChangedTableRows {
             return Ok(Some(PublishedChanges::of_rows(&key_schema(&self.spec, &self.key), new)));
         }
         self.rows = None;
-        let gone = self.before.take().map(TableBefore::gone).transpose()?;
-        Ok(gone.map(|gone| PublishedChanges::of_gone(&self.spec, gone)))
+        let removed_keys = self.before.take().map(TableBefore::gone).transpose()?;
+        Ok(removed_keys.map(|removed_keys| PublishedChanges::of_gone(&self.spec, removed_keys)))
     }
 }
 

@@ -191,10 +191,10 @@ mod tests {
             newest: None,
         };
         let path = |name: &str| at("drops").join(name).display().to_string().into();
-        let gone = archive.store_copy(&path("gone"), &"1".into());
+        let outcome = archive.store_copy(&path("gone"), &"1".into());
         assert!(
-            matches!(&gone, Err(ArchiveFailure::Unread(error)) if error.kind() == ErrorKind::NotFound),
-            "{gone:?}"
+            matches!(&outcome, Err(ArchiveFailure::Unread(error)) if error.kind() == ErrorKind::NotFound),
+            "{outcome:?}"
         );
         let other = archive.store_copy(&path("a"), &"another".into());
         assert!(

@@ -386,12 +386,12 @@ impl<'a> GraphFeeder<'a> {
         let counters = &self.board.counters.inputs[delivery.input];
         counters.backfilled.fetch_add(records as u64, Ordering::Relaxed);
         let rejected = self.ingest(delivery, portion.arrived.unwrap_or(self.epoch))?;
-        let mut gone = portion
+        let mut retractions = portion
             .letters
             .into_iter()
             .map(|letter| (letter, self.epoch, -1))
             .collect();
-        self.letters_in.send_batch(&mut gone);
+        self.letters_in.send_batch(&mut retractions);
         if portion.arrived.is_none() {
             self.archive(delivery)?;
         }

@@ -120,8 +120,8 @@ fn refuse_unknown_feeds(
     let replayed = dataflow.inputs.iter().zip(&sources.inputs);
     for (input, _) in replayed.filter(|(_, source)| matches!(source, InputSource::Bronze)) {
         let mut read = progress.keys().filter(|id| id.input == input.name);
-        let gone = read.find(|id| id.feed != backfill::FEED && input.feed_index(&id.feed).is_none());
-        if let Some(id) = gone {
+        let removed_feed = read.find(|id| id.feed != backfill::FEED && input.feed_index(&id.feed).is_none());
+        if let Some(id) = removed_feed {
             return Err(HistoryError::UnknownFeed {
                 input: input.name.clone(),
                 feed: id.feed.clone(),
@@ -289,8 +289,8 @@ impl Reporter<'_> {
             changes.extend(renamed.map(|((then, _), (now, _))| format!("column {then} is called {now}")));
         } else {
             let has = |columns: &[(String, String)], name: &str| columns.iter().any(|(column, _)| column == name);
-            let gone = then.iter().filter(|(name, _)| !has(now, name));
-            changes.extend(gone.map(|(name, _)| format!("column {name} is dropped")));
+            let dropped = then.iter().filter(|(name, _)| !has(now, name));
+            changes.extend(dropped.map(|(name, _)| format!("column {name} is dropped")));
             let came = now.iter().filter(|(name, _)| !has(then, name));
             changes.extend(came.map(|(name, _)| format!("column {name} is added")));
             let types = now.iter().filter_map(|(name, now)| {

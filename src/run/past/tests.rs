@@ -219,9 +219,9 @@ fn a_changed_table_is_made_of_the_nearest_thing_that_stands() {
     let expected = ([STATE, InputSource::Bronze], [TableSource::Graph; 3], false);
     assert_eq!(changed.said(&changed.over(&shop.blueprint)), expected);
     // Nothing reads clicks any more.
-    let gone = Planned::new(&[("gold/clicked.sql", ""), ("silver/clicks.sql", "")]);
+    let dropped = Planned::new(&[("gold/clicked.sql", ""), ("silver/clicks.sql", "")]);
     assert_eq!(
-        gone.over(&shop.blueprint).inputs[gone.input("clicks")],
+        dropped.over(&shop.blueprint).inputs[dropped.input("clicks")],
         InputSource::None
     );
 }

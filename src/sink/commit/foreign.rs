@@ -29,13 +29,14 @@ pub struct Rewrite {
 impl Rewrite {
     /// Whether it removed files exactly as they were just before it, and added others.
     pub fn fits(&self, before: &BTreeMap<String, AddFile>) -> bool {
-        let was = |gone: &RemoveFile| {
+        let was = |remove: &RemoveFile| {
             before
-                .get(&gone.path)
-                .is_some_and(|f| f.deletion_vector == gone.deletion_vector)
+                .get(&remove.path)
+                .is_some_and(|f| f.deletion_vector == remove.deletion_vector)
         };
-        let fresh =
-            |come: &AddFile| !before.contains_key(&come.path) || self.removed.iter().any(|gone| gone.path == come.path);
+        let fresh = |come: &AddFile| {
+            !before.contains_key(&come.path) || self.removed.iter().any(|remove| remove.path == come.path)
+        };
         self.removed.iter().all(was) && self.added.iter().all(fresh)
     }
 }

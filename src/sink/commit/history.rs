@@ -182,10 +182,10 @@ impl SnapshotHistory {
         self.replace(&files, Some(merged), now).await
     }
 
-    /// Removes the files `gone`, and adds one file in their place if `merged` is given.
+    /// Removes the files `replaced`, and adds one file in their place if `merged` is given.
     async fn replace(
         &mut self,
-        gone: &[KnownFile],
+        replaced: &[KnownFile],
         merged: Option<RecordBatch>,
         now: i64,
     ) -> Result<Option<i64>, CommitError> {
@@ -194,7 +194,7 @@ impl SnapshotHistory {
             "timestamp": now, "operation": if data_change { "DELETE" } else { "OPTIMIZE" }, "operationParameters": {},
             "isBlindAppend": false, "engineInfo": engine_info(),
         }))];
-        let removals = gone
+        let removals = replaced
             .iter()
             .map(|file| RemoveFile::of(file.add.clone(), Some(now), data_change));
         actions.extend(removals.map(Action::remove));
@@ -214,8 +214,8 @@ impl SnapshotHistory {
             return Ok(None);
         }
         self.version += 1;
-        let gone: Vec<&String> = gone.iter().map(|file| &file.add.path).collect();
-        self.files.retain(|file| !gone.contains(&&file.add.path));
+        let replaced: Vec<&String> = replaced.iter().map(|file| &file.add.path).collect();
+        self.files.retain(|file| !replaced.contains(&&file.add.path));
         self.files.extend(added);
         Ok(Some(self.version))
     }

@@ -557,8 +557,8 @@ mod tests {
             let name = format!("{:020}.checkpoint.{n:010}.{:010}.parquet", 1, 2);
             write(&lake, log.clone().join(name), part(&rows, "remove", set)).await;
         }
-        for gone in [whole, entry_path(TABLE, 0), entry_path(TABLE, 1)] {
-            lake.store.delete(&gone).await.unwrap();
+        for path in [whole, entry_path(TABLE, 0), entry_path(TABLE, 1)] {
+            lake.store.delete(&path).await.unwrap();
         }
 
         let loaded = load(&lake, TABLE, None).await.unwrap().unwrap();

@@ -88,12 +88,12 @@ async fn found(
     };
     let evolution = schema::evolution(spec, stored, loaded.files.is_empty(), policy)?;
     let rows = loaded.files.values().map(|add| {
-        let gone = add
+        let deleted_rows = add
             .deletion_vector
             .as_ref()
             .map_or(0, |vector| vector.cardinality.max(0) as u64);
         let rows = add.stats.as_deref().and_then(live::physical_rows).unwrap_or(0);
-        rows.saturating_sub(gone)
+        rows.saturating_sub(deleted_rows)
     });
     let foreign = loaded.files.keys().any(|file| !is_named_by_us(file));
     Ok(Some(TableSurvey {

@@ -44,9 +44,9 @@ pub async fn orphans(lake: &Lake, table: &str, cutoff: i64) -> Result<Vec<Path>,
         source,
     })?;
     if !found.is_empty() {
-        log::tombstones(lake, table, |gone| {
-            if gone.deletion_timestamp.unwrap_or(0) > cutoff {
-                for name in names(table, &gone.path, gone.deletion_vector.as_ref()) {
+        log::tombstones(lake, table, |tombstone| {
+            if tombstone.deletion_timestamp.unwrap_or(0) > cutoff {
+                for name in names(table, &tombstone.path, tombstone.deletion_vector.as_ref()) {
                     found.remove(&name);
                 }
             }
@@ -133,14 +133,14 @@ mod tests {
             lake.store.put(&path, "bytes".into()).await.unwrap();
         }
         assert!(orphans(&lake, "silver/x", 0).await.unwrap().is_empty(), "all are young");
-        let mut gone = orphans(&lake, "silver/x", now + 5_000).await.unwrap();
-        gone.sort();
+        let mut found_orphans = orphans(&lake, "silver/x", now + 5_000).await.unwrap();
+        found_orphans.sort();
         let expected = ["_change_data/old.parquet", "day=a b/orphan.parquet", "expired.parquet"];
         let expected: Vec<Path> = expected
             .iter()
             .map(|name| Path::from(format!("silver/x/{name}")))
             .collect();
-        assert_eq!(gone, expected);
+        assert_eq!(found_orphans, expected);
         assert!(orphans(&lake, "silver/none", now).await.unwrap().is_empty());
     }
 }

@@ -689,12 +689,12 @@ fn what_was_retired_before_a_restart_is_deleted_when_it_is_due_and_what_came_bac
         3,
         vec![(0, deletes(&files[0].path, [2])), (0, deletes(&files[2].path, [4]))],
     );
-    let gone = TableBatch {
+    let removal = TableBatch {
         removes: vec![files[0].path.clone(), files[1].path.clone()],
         data_change: true,
         ..TableBatch::default()
     };
-    running.commit(4, vec![(0, gone)]);
+    running.commit(4, vec![(0, removal)]);
     running.stop();
     let folder = place.lake.local.clone().unwrap().join("silver/x");
     let exists = |name: &str| folder.join(name).exists();

@@ -67,10 +67,11 @@ pub(super) fn pick(files: &TableFiles, limits: &WriterLimits, is_log: bool) -> O
         }
         // A file with few removed rows waits for a merge of its class; otherwise it would be rewritten again and
         // again.
-        let gone = file.gone.len();
-        let worth = gone > limits.merge_rows as u64 / 64 && gone as f64 > limits.dead_share * f64::from(file.rows);
-        if worth && !file.shared && hollow.is_none_or(|(most, _)| gone > most) {
-            hollow = Some((gone, id));
+        let deleted = file.gone.len();
+        let worth =
+            deleted > limits.merge_rows as u64 / 64 && deleted as f64 > limits.dead_share * f64::from(file.rows);
+        if worth && !file.shared && hollow.is_none_or(|(most, _)| deleted > most) {
+            hollow = Some((deleted, id));
         }
     }
     // The smallest full class comes first: it removes the most files for the fewest bytes.

@@ -78,13 +78,13 @@ impl IndexedTable {
         let by_path: HashMap<&str, usize> = (relocation.gone.iter().enumerate())
             .map(|(number, path)| (path.as_str(), number))
             .collect();
-        let gone: Vec<(u32, usize, u64)> = (self.files.iter())
+        let removed_files: Vec<(u32, usize, u64)> = (self.files.iter())
             .filter_map(|(id, file)| Some((id, *by_path.get(file.path.as_str())?, u64::from(file.live()))))
             .collect();
-        let expected: u64 = gone.iter().map(|(_, _, live)| live).sum();
+        let expected: u64 = removed_files.iter().map(|(_, _, live)| live).sum();
         let mut found = 0;
         let mut came: BTreeMap<u32, (u32, RoaringBitmap)> = BTreeMap::new();
-        for (id, number, _) in gone {
+        for (id, number, _) in removed_files {
             for row in relocation.moved[number]
                 .iter()
                 .filter(|row| row.owner as usize == writer)
@@ -221,9 +221,9 @@ impl IndexedTable {
         let mut first = None;
         for (row, diff) in edit.changes.iter().filter(|(_, diff)| *diff < 0) {
             let hash = RowHash::of_row(row.bytes());
-            for gone in 0..diff.unsigned_abs() {
+            for removed in 0..diff.unsigned_abs() {
                 let Some(mut place) = self.index.remove(hash) else {
-                    missing += diff.unsigned_abs() - gone;
+                    missing += diff.unsigned_abs() - removed;
                     first = first.or(Some(row));
                     break;
                 };

@@ -205,12 +205,12 @@ fn read_file(
     let mut file = state(layout, file)?;
     let mut shares: Vec<Share> = (0..writers).map(|_| Share::default()).collect();
     let mut live = 0;
-    let gone = &file.gone;
+    let deleted = &file.gone;
     // The reader asks for every position, so the highest one gives the number of rows.
     let highest = std::cell::Cell::new(0u32);
     let wanted = |position: u32| {
         highest.set(highest.get().max(position + 1));
-        !gone.contains(position)
+        !deleted.contains(position)
     };
     file.read(layout, store, wanted, |position, row| {
         live += 1;

@@ -210,13 +210,13 @@ impl Log {
             };
             assert!(self.live.insert(add.path, file).is_none(), "a name was used twice");
         }
-        for (path, gone) in batch.deletes {
+        for (path, positions) in batch.deletes {
             let file = self.live.get_mut(&path).expect("rows go from live files");
             assert!(
-                gone.iter().all(|p| p < file.rows && file.deleted.insert(p)),
+                positions.iter().all(|p| p < file.rows && file.deleted.insert(p)),
                 "a row went twice"
             );
-            assert!(!gone.is_empty());
+            assert!(!positions.is_empty());
         }
         for path in batch.removes {
             self.live.remove(&path).expect("a live file goes");
