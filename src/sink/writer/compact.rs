@@ -67,11 +67,11 @@ pub(super) fn pick(files: &TableFiles, limits: &WriterLimits, is_log: bool) -> O
         }
         // A file with few removed rows waits for a merge of its class; otherwise it would be rewritten again and
         // again.
-        let deleted = file.gone.len();
+        let excluded = file.excluded.len();
         let worth =
-            deleted > limits.merge_rows as u64 / 64 && deleted as f64 > limits.dead_share * f64::from(file.rows);
-        if worth && !file.shared && hollow.is_none_or(|(most, _)| deleted > most) {
-            hollow = Some((deleted, id));
+            excluded > limits.merge_rows as u64 / 64 && excluded as f64 > limits.dead_share * f64::from(file.rows);
+        if worth && !file.shared && hollow.is_none_or(|(most, _)| excluded > most) {
+            hollow = Some((excluded, id));
         }
     }
     // The smallest full class comes first: it removes the most files for the fewest bytes.
@@ -150,7 +150,7 @@ impl CompactionJob {
                 let batch = batch?;
                 let numbers = 0..batch.num_rows() as u32;
                 let end = start + numbers.end;
-                let mut live: Vec<u32> = numbers.filter(|n| !input.gone.contains(start + n)).collect();
+                let mut live: Vec<u32> = numbers.filter(|n| !input.excluded.contains(start + n)).collect();
                 let rows = self.layout.to_table(&self.layout.pick(&batch, &live)?, &input.values)?;
                 live.iter_mut().for_each(|number| *number += start);
                 each(*id, &rows, &live)?;

@@ -114,7 +114,7 @@ impl IndexedTable {
                 values: Arc::new(file.partition_values.clone()),
                 rows,
                 bytes: file.size,
-                gone: (0..rows).filter(|p| !mine.contains(*p)).collect(),
+                excluded: (0..rows).filter(|p| !mine.contains(*p)).collect(),
                 shared: mine.len() + file.deleted.len() != file.rows,
             };
             self.files.put(id, state);
@@ -161,7 +161,7 @@ impl IndexedTable {
                 continue;
             }
             let mut vacated = RoaringBitmap::new();
-            let wanted = |p| !file.gone.contains(p) && !kept.contains(p);
+            let wanted = |p| !file.excluded.contains(p) && !kept.contains(p);
             file.read(layout, &context.store, wanted, |position, row| {
                 let known = self.index.remove_at(RowHash::of_row(row), (id, position));
                 debug_assert!(known, "a live row is in the index");
@@ -256,14 +256,16 @@ impl IndexedTable {
         let losing: Vec<u32> = self
             .files
             .iter()
-            .filter(|(id, file)| edit.vacated.contains_key(id) || (rehome && (file.shared || !file.gone.is_empty())))
+            .filter(|(id, file)| {
+                edit.vacated.contains_key(id) || (rehome && (file.shared || !file.excluded.is_empty()))
+            })
             .map(|(id, _)| id)
             .collect();
         for id in losing {
             let vacated = edit.vacated.entry(id).or_default();
             let file = self.files.get(id).expect("a file just listed");
             let wanted: RoaringBitmap = (0..file.rows)
-                .filter(|p| !file.gone.contains(*p) && !vacated.contains(*p))
+                .filter(|p| !file.excluded.contains(*p) && !vacated.contains(*p))
                 .collect();
             file.read(
                 layout,
@@ -288,7 +290,7 @@ impl IndexedTable {
             file.read(
                 layout,
                 &context.store,
-                |p| !file.gone.contains(p),
+                |p| !file.excluded.contains(p),
                 |position, row| {
                     rows.push(Row::new(row));
                     positions.insert(position);

@@ -83,7 +83,7 @@ pub(super) fn state(layout: &TableLayout, file: LiveFile) -> Result<WriterFile, 
         values: Arc::new(file.partition_values),
         rows: file.rows as u32,
         bytes: file.size,
-        gone: file.deleted.iter().map(|p| p as u32).collect(),
+        excluded: file.deleted.iter().map(|p| p as u32).collect(),
         shared: false,
     })
 }
@@ -157,7 +157,7 @@ fn load_rows(
             let mut mine = file.clone();
             let own: RoaringBitmap = share.hashes.iter().map(|(position, _)| *position).collect();
             mine.shared = share.hashes.len() as u64 != live;
-            mine.gone = (0..file.rows).filter(|p| !own.contains(*p)).collect();
+            mine.excluded = (0..file.rows).filter(|p| !own.contains(*p)).collect();
             let id = all.files.insert(mine);
             share
                 .hashes
@@ -188,7 +188,7 @@ fn keep(layout: &TableLayout, mut indexed: IndexedTable, all: Gathered) -> Resul
     let mut small = SmallTable::default();
     for (id, share) in all.shares {
         let file = all.files.get(id).expect("a share is of a file");
-        let positions = (0..file.rows).filter(|p| !file.gone.contains(*p)).collect();
+        let positions = (0..file.rows).filter(|p| !file.excluded.contains(*p)).collect();
         place_rows(&mut small, layout, file, share.rows, positions)?;
     }
     Ok(RowTracking::Small(small))
@@ -205,12 +205,12 @@ fn read_file(
     let mut file = state(layout, file)?;
     let mut shares: Vec<Share> = (0..writers).map(|_| Share::default()).collect();
     let mut live = 0;
-    let deleted = &file.gone;
+    let excluded = &file.excluded;
     // The reader asks for every position, so the highest one gives the number of rows.
     let highest = std::cell::Cell::new(0u32);
     let wanted = |position: u32| {
         highest.set(highest.get().max(position + 1));
-        !deleted.contains(position)
+        !excluded.contains(position)
     };
     file.read(layout, store, wanted, |position, row| {
         live += 1;
