@@ -285,7 +285,7 @@ impl BackfillJob<'_> {
             partition: &past.partition,
             decoded: &past.decoded,
         };
-        let kept: Vec<bool> = arrivals(arrived)
+        let mask: Vec<bool> = arrivals(arrived)
             .zip(&past.decoded.record)
             .zip(&past.decoded.ops)
             .map(|((arrival, record), op)| {
@@ -295,7 +295,7 @@ impl BackfillJob<'_> {
             .collect();
         let tells = |record: u32| !choice.refused || refused(record);
         past.decoded.rejects.retain(|reject| reject.record.is_some_and(tells));
-        past.decoded.keep(&kept);
+        past.decoded.keep(&mask);
         let retracted = offsets
             .iter()
             .filter_map(|offset| known?.get(offset))

@@ -128,11 +128,11 @@ fn readable(
             .iter()
             .any(|batch| batch.column(column).null_count() < batch.num_rows())
     };
-    let kept: Vec<usize> = (0..schema.fields().len())
+    let shown_columns: Vec<usize> = (0..schema.fields().len())
         .filter(|column| !is_table || schema.field(*column).name() != "key" || has_some(*column))
         .collect();
     let mut fields = Vec::new();
-    for field in kept.iter().map(|column| schema.field(*column)) {
+    for field in shown_columns.iter().map(|column| schema.field(*column)) {
         match is_text(field) {
             false => fields.push(field.clone()),
             true => fields.push(Field::new(field.name(), DataType::Utf8, true)),
@@ -144,7 +144,7 @@ fn readable(
     let readable = Arc::new(Schema::new(fields));
     let batch = |batch: &RecordBatch| {
         let mut columns: Vec<ArrayRef> = Vec::new();
-        for column in &kept {
+        for column in &shown_columns {
             if !is_text(schema.field(*column)) {
                 columns.push(batch.column(*column).clone());
                 continue;

@@ -128,8 +128,8 @@ pub fn current<'s>(
                 capabilities.get_or_insert(of_time);
             }
             let row_updates = key_states.close(ready, upper, |updates| {
-                let kept = |(_, time, _): &&KeyedUpdate| loaded.is_none_or(|loaded| *time > loaded);
-                stored.extend(updates.iter().filter(kept).cloned());
+                let is_later = |(_, time, _): &&KeyedUpdate| loaded.is_none_or(|loaded| *time > loaded);
+                stored.extend(updates.iter().filter(is_later).cloned());
             });
             if let Some([of_rows, of_states]) = capabilities {
                 rows.activate().session(&of_rows).give_iterator(row_updates.into_iter());

@@ -130,7 +130,7 @@ impl<'a> Resolver<'a> {
                 let rows = current.into_values().filter_map(|(_, row)| row);
                 (vec![], Box::new(rows.map(|(row, _)| row)))
             }
-            Resolved::First(kept) => (vec![], Box::new(kept.into_values().map(|(row, _)| row))),
+            Resolved::First(rows) => (vec![], Box::new(rows.into_values().map(|(row, _)| row))),
             Resolved::Counted(counts) => {
                 let rows = counts.into_iter();
                 (
@@ -153,8 +153,8 @@ impl<'a> Resolver<'a> {
         if let (Some(retention), Some(now)) = (&self.input.retention, now) {
             for batch in &mut batches {
                 let moments = moments(self.input, retention, batch).into_iter();
-                let kept = moments.map(|moment| Some(term.keeps(moment, now))).collect();
-                *batch = filter_record_batch(batch, &kept).expect("the mask was made from the batch");
+                let mask = moments.map(|moment| Some(term.keeps(moment, now))).collect();
+                *batch = filter_record_batch(batch, &mask).expect("the mask was made from the batch");
             }
         }
         Ok(batches)
@@ -168,7 +168,7 @@ impl<'a> Resolver<'a> {
         let mut resolved = std::mem::replace(&mut self.resolved, Resolved::All(vec![], vec![]));
         match &mut resolved {
             Resolved::Newest(current) => self.newest(current, changes, term)?,
-            Resolved::First(kept) => keep_first(kept, changes, term),
+            Resolved::First(rows) => keep_first(rows, changes, term),
             Resolved::Counted(counts) => count_rows(counts, changes),
             Resolved::All(batches, rows) => {
                 let mut bytes: usize = rows.iter().map(|row| row.bytes().len()).sum();
@@ -300,20 +300,20 @@ type Version = (Row, u16, Arrival);
 /// A key's version, and its row with the row's moment; the row is none if the key is deleted.
 type KeyVersion = (Version, Option<(Row, Option<i64>)>);
 
-fn keep_first(kept: &mut HashMap<Row, (Row, Option<i64>)>, changes: Vec<ArrivedChange>, term: RetentionTime) {
+fn keep_first(rows: &mut HashMap<Row, (Row, Option<i64>)>, changes: Vec<ArrivedChange>, term: RetentionTime) {
     for change in changes {
         match change.op {
             ChangeOp::Upsert => {
                 let now = change.arrival.epoch;
-                if kept
+                if rows
                     .get(&change.key)
                     .is_none_or(|(_, moment)| !term.keeps(*moment, now))
                 {
-                    kept.insert(change.key, (change.row, change.moment));
+                    rows.insert(change.key, (change.row, change.moment));
                 }
             }
             ChangeOp::Delete => {}
-            ChangeOp::Truncate => kept.clear(),
+            ChangeOp::Truncate => rows.clear(),
         }
     }
 }

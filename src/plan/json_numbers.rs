@@ -87,7 +87,7 @@ impl ScalarUDFImpl for JsonNumber {
 
 /// The numbers of these rows as the JSON text has them.
 fn texts(args: ScalarFunctionArgs, odd: &BooleanArray) -> Result<Arc<dyn Array>> {
-    let kept = |value: &ColumnarValue| -> Result<ColumnarValue> {
+    let argument = |value: &ColumnarValue| -> Result<ColumnarValue> {
         Ok(match value {
             ColumnarValue::Array(array) => ColumnarValue::Array(filter(array, odd)?),
             scalar => scalar.clone(),
@@ -95,7 +95,7 @@ fn texts(args: ScalarFunctionArgs, odd: &BooleanArray) -> Result<Arc<dyn Array>>
     };
     let number_rows = odd.true_count();
     let args = ScalarFunctionArgs {
-        args: args.args.iter().map(kept).collect::<Result<_>>()?,
+        args: args.args.iter().map(argument).collect::<Result<_>>()?,
         number_rows,
         ..args
     };

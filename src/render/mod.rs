@@ -390,8 +390,8 @@ impl<'s> Builder<'_, 's> {
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
             let keep = keep(retention, schema);
             let pause = self.restart.past.as_ref().map(|past| past.pause);
-            let kept = retain(made.encoded(), schema, keep, pause, &format!("{name}: retention"));
-            made = NodeOutput::rows(kept, schema, name);
+            let retained = retain(made.encoded(), schema, keep, pause, &format!("{name}: retention"));
+            made = NodeOutput::rows(retained, schema, name);
         }
         for expectation in &table.expectations {
             let checked = checks::expect(made.decoded(), name, expectation, self.counters);

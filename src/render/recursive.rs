@@ -465,7 +465,7 @@ fn among<'i>(rows: RoundRows<'i>, parts: RoundRows<'i>, name: &str) -> RoundRows
         .map(move |row| (row, part.clone()))
         .concat(rows.map(move |row| (row, of.clone())));
     let name = format!("{name}: matched");
-    let kept = reduce(
+    let reduced = reduce(
         arrange_by_key(tagged, &name),
         &name,
         Box::new(move |_, values, output| {
@@ -480,5 +480,5 @@ fn among<'i>(rows: RoundRows<'i>, parts: RoundRows<'i>, name: &str) -> RoundRows
             }
         }),
     );
-    kept.as_collection(|row, _| row.to_row())
+    reduced.as_collection(|row, _| row.to_row())
 }

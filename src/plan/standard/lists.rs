@@ -374,7 +374,7 @@ fn is_element<'a>(lists: &ListArray, elements: &'a ArrayRef) -> Result<impl Fn(u
 
 fn removed(lists: &ListArray, elements: &ArrayRef) -> Result<ArrayRef> {
     let is_element = is_element(lists, elements)?;
-    let kept = |row: usize| {
+    let left = |row: usize| {
         lists.is_valid(row).then(|| {
             let items = lists.value_offsets()[row] as usize..lists.value_offsets()[row + 1] as usize;
             items
@@ -383,7 +383,7 @@ fn removed(lists: &ListArray, elements: &ArrayRef) -> Result<ArrayRef> {
                 .collect()
         })
     };
-    lists_of(field_of(lists), lists.values(), (0..lists.len()).map(kept).collect())
+    lists_of(field_of(lists), lists.values(), (0..lists.len()).map(left).collect())
 }
 
 fn replaced(lists: &ListArray, from: &ArrayRef, to: &ArrayRef) -> Result<ArrayRef> {

@@ -190,27 +190,32 @@ fn answer(
     mut tell: impl FnMut(RowRef<'_>, AccumulatorsRef<'_>, Epoch),
 ) {
     let (sums, sums_queued) = sums.batches(from);
-    let kept: Vec<_> = inputs.iter_mut().map(|input| input.batches(from)).collect();
+    let group_values: Vec<_> = inputs.iter_mut().map(|input| input.batches(from)).collect();
     let mut sums = Sums::new(&sums, sums_queued, (from, until));
-    let mut wanted: Vec<Vec<Extreme<'_>>> = kept.iter().map(|_| vec![]).collect();
+    let mut wanted: Vec<Vec<Extreme<'_>>> = group_values.iter().map(|_| vec![]).collect();
     for (slot, bounds) in columns.slots.iter().zip(bounds) {
         wanted[slot.kept.input].push(Extreme::new(slot.kept.end, bounds));
     }
-    let kept = kept.iter().zip(wanted);
-    let mut kept: Vec<GroupValues<'_>> = kept
+    let group_values = group_values.iter().zip(wanted);
+    let mut group_values: Vec<GroupValues<'_>> = group_values
         .map(|((batches, queued), extremes)| GroupValues::new(batches, *queued, (from, until), extremes))
         .collect();
     let mut pending = Pending::new(columns);
-    while let Some(key) = kept.iter().filter_map(GroupValues::key).chain(sums.key()).min() {
+    while let Some(key) = group_values.iter().filter_map(GroupValues::key).chain(sums.key()).min() {
         sums.begin(key);
-        kept.iter_mut().for_each(|values| values.begin(key));
-        let mut before = pending.state(&sums.sum, &kept);
-        while let Some(time) = kept.iter().filter_map(GroupValues::time).chain(sums.time()).min() {
+        group_values.iter_mut().for_each(|values| values.begin(key));
+        let mut before = pending.state(&sums.sum, &group_values);
+        while let Some(time) = group_values
+            .iter()
+            .filter_map(GroupValues::time)
+            .chain(sums.time())
+            .min()
+        {
             if sums.time() == Some(time) {
                 sums.advance(time, |grew| tell(key, grew, time));
             }
-            kept.iter_mut().for_each(|values| values.advance(time));
-            let after = pending.state(&sums.sum, &kept);
+            group_values.iter_mut().for_each(|values| values.advance(time));
+            let after = pending.state(&sums.sum, &group_values);
             if before.is_some() || after.is_some() {
                 pending.changes.push(Change {
                     key,
@@ -221,7 +226,7 @@ fn answer(
             }
             before = after;
         }
-        kept.iter_mut().for_each(|values| values.end(key));
+        group_values.iter_mut().for_each(|values| values.end(key));
         if pending.states.len() >= BATCH {
             pending.finish(&mut give);
         }

@@ -76,9 +76,9 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
         .iter()
         .map(|found| found.as_ref().is_none_or(|found| found.altered))
         .collect();
-    let kept = found.plan.as_ref().filter(|_| !recompute);
+    let past_plan = found.plan.as_ref().filter(|_| !recompute);
     let (now, then, sources) = match found.epoch {
-        Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, kept, &altered)?,
+        Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, past_plan, &altered)?,
         None => return Ok(PlanReport::of_a_new_lake(&wiring)),
     };
     let progress = runtime

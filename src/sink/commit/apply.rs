@@ -615,7 +615,7 @@ impl ForeignCommits<'_> {
             let path = (a.add.as_ref().map(|f| &f.path)).or(a.remove.as_ref().map(|f| &f.path));
             path.is_some_and(|path| rows_of.contains_key(path.as_str()))
         };
-        let mut kept: Vec<Action> = actions.iter().filter(|a| !is_elsewhere(a)).cloned().collect();
+        let mut translated: Vec<Action> = actions.iter().filter(|a| !is_elsewhere(a)).cloned().collect();
         let mut vectored: Vec<(AddFile, RoaringTreemap)> = Vec::new();
         for (number, rows) in deleted_rows {
             let file = &moved.came[number as usize];
@@ -628,7 +628,7 @@ impl ForeignCommits<'_> {
                 .into());
             };
             let deleted = log::bitmap(lake, table, current.deletion_vector.as_ref()).await? | rows;
-            kept.push(Action::remove(RemoveFile::of(current.clone(), at, data_change)));
+            translated.push(Action::remove(RemoveFile::of(current.clone(), at, data_change)));
             if deleted.len() < file.rows {
                 vectored.push((current.clone(), deleted));
             }
@@ -649,10 +649,10 @@ impl ForeignCommits<'_> {
                 file.stats = file.stats.as_deref().map(live::loosen_bounds);
                 file.deletion_vector = Some(descriptor);
                 file.data_change = data_change;
-                kept.push(Action::add(file));
+                translated.push(Action::add(file));
             }
         }
-        Ok(kept)
+        Ok(translated)
     }
 
     /// Brings the relocation's files to their state after our last entry.

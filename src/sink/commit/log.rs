@@ -522,10 +522,10 @@ mod tests {
     /// A file with the rows of a checkpoint in which `column` is set (or null, if `set` is false).
     fn part(rows: &RecordBatch, column: &str, set: bool) -> Bytes {
         let of = rows.column_by_name(column).unwrap();
-        let kept: BooleanArray = (0..rows.num_rows()).map(|n| Some(of.is_valid(n) == set)).collect();
-        let kept = filter_record_batch(rows, &kept).unwrap();
-        let mut writer = ArrowWriter::try_new(Vec::new(), kept.schema(), None).unwrap();
-        writer.write(&kept).unwrap();
+        let mask: BooleanArray = (0..rows.num_rows()).map(|n| Some(of.is_valid(n) == set)).collect();
+        let part = filter_record_batch(rows, &mask).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), part.schema(), None).unwrap();
+        writer.write(&part).unwrap();
         writer.into_inner().unwrap().into()
     }
 

@@ -103,8 +103,8 @@ impl Maintenance {
         let thread = thread::Builder::new().name("maintenance".into());
         let thread = thread.spawn(move || {
             // Without maintenance tables stay correct and only grow, so the run goes on.
-            let kept = catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run(inbox))));
-            if let Err(panic) = kept {
+            let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run(inbox))));
+            if let Err(panic) = outcome {
                 tracing::error!(
                     panic = contain::message(&*panic),
                     "maintenance of the lake ended, which is a bug: until the next start no checkpoints are written and nothing is cleaned up"

@@ -124,9 +124,9 @@ impl IndexedTable {
 
     /// Notes that a published row is desired, if no other row has its hash and it was not noted before: such a row
     /// need not wait for [`IndexedTable::difference`].
-    pub(super) fn confirm(&self, row: &Row, kept: &mut RowPositions) -> bool {
+    pub(super) fn confirm(&self, row: &Row, confirmed: &mut RowPositions) -> bool {
         let place = self.index.only_place(RowHash::of_row(row.bytes()));
-        place.is_some_and(|(file, position)| kept.entry(file).or_default().insert(position))
+        place.is_some_and(|(file, position)| confirmed.entry(file).or_default().insert(position))
     }
 
     /// Computes the edit that turns the published rows into the desired ones; those at the positions in `kept` are

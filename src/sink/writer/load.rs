@@ -60,13 +60,13 @@ pub fn restore(
     let mut restored: Vec<LoadedWriter> = local.clone().map(|_| LoadedWriter::default()).collect();
     for (table, files) in tables {
         let layout = Arc::new(TableLayout::new(config.specs[table].clone())?);
-        let kept = if layout.spec.append_only {
+        let trackings = if layout.spec.append_only {
             load_appended(&layout, local.len(), files)?
         } else {
             load_rows(config, &store, &layout, local.clone(), files)?
         };
-        for (writer, kept) in restored.iter_mut().zip(kept) {
-            writer.tables.insert(table, kept);
+        for (writer, tracking) in restored.iter_mut().zip(trackings) {
+            writer.tables.insert(table, tracking);
         }
     }
     Ok(restored)
@@ -89,11 +89,11 @@ pub(super) fn state(layout: &TableLayout, file: LiveFile) -> Result<WriterFile, 
 }
 
 fn load_appended(layout: &TableLayout, writers: usize, files: Vec<LiveFile>) -> Result<Vec<RowTracking>, WriterError> {
-    let mut kept: Vec<TableFiles> = (0..writers).map(|_| TableFiles::default()).collect();
+    let mut files_of: Vec<TableFiles> = (0..writers).map(|_| TableFiles::default()).collect();
     for (i, file) in files.into_iter().enumerate() {
-        kept[i % writers].insert(state(layout, file)?);
+        files_of[i % writers].insert(state(layout, file)?);
     }
-    Ok(kept.into_iter().map(RowTracking::Appended).collect())
+    Ok(files_of.into_iter().map(RowTracking::Appended).collect())
 }
 
 /// One writer's rows of one file: positions and hashes, and also the rows themselves while they are few.

@@ -157,8 +157,8 @@ impl FileQueue {
             }
             if file.state == State::Watched {
                 let age = wall.duration_since(found.modified).unwrap_or_default();
-                let kept = now.saturating_duration_since(file.seen);
-                if self.atomic || kept >= self.settle || age >= self.settle * LONG_PAST {
+                let unchanged = now.saturating_duration_since(file.seen);
+                if self.atomic || unchanged >= self.settle || age >= self.settle * LONG_PAST {
                     file.state = State::Queued;
                     self.ready.insert(found.partition);
                 }

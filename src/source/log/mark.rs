@@ -29,8 +29,8 @@ impl HeldBytes {
     /// # Errors
     /// Those of the file; `UnexpectedEof` if it is shorter.
     pub fn read_from(file: &File, read: u64) -> io::Result<HeldBytes> {
-        let kept = |most: usize| vec![0; usize::try_from(read).map_or(most, |read| read.min(most))];
-        let (mut head, mut tail) = (kept(HEAD_BYTES), kept(TAIL_BYTES));
+        let buffer = |most: usize| vec![0; usize::try_from(read).map_or(most, |read| read.min(most))];
+        let (mut head, mut tail) = (buffer(HEAD_BYTES), buffer(TAIL_BYTES));
         file.read_exact_at(&mut head, 0)?;
         let tail_starts = read - tail.len() as u64;
         file.read_exact_at(&mut tail, tail_starts)?;

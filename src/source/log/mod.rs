@@ -355,7 +355,7 @@ impl Follower {
     /// Opens a partition; none if it is left out, which is reported.
     fn open(&mut self, name: &Arc<str>, path: &Path) -> Result<Option<Partition>, LogUnread> {
         let within = self.within()?;
-        let kept = KeptOpen::acquire().map_err(|error| waits(path, error))?;
+        let permit = KeptOpen::acquire().map_err(|error| waits(path, error))?;
         let file = match open_regular(path, within.as_deref()) {
             Ok(file) => file,
             Err(error) if is_left_out(&error) && !self.positions.contains_key(&**name) => {
@@ -368,7 +368,7 @@ impl Follower {
             Err(error) => return Err(waits(path, error)),
         };
         let place = self.positions.get(&**name).cloned().unwrap_or_default();
-        let (file, place_of_file) = ((file, kept), (place.next, place.base));
+        let (file, place_of_file) = ((file, permit), (place.next, place.base));
         let mut partition = Partition::new(name.clone(), path.to_path_buf(), file, place_of_file);
         match check_read(&mut partition, place.mark.as_ref()) {
             Ok(()) if place.mark.is_none() && place.next > place.base => {

@@ -272,12 +272,12 @@ impl JoinedFrom {
 
 /// Keeps the rows for which a condition is true.
 fn fit(rows: &mut Vec<ScalarRow>, condition: &Term, parent: Option<&RowEnv<'_>>) -> Result<(), Unjudged> {
-    let mut kept = Vec::with_capacity(rows.len());
+    let mut matching = Vec::with_capacity(rows.len());
     for row in rows.drain(..) {
         if condition.eval(&RowEnv { row: &row, parent })?.is_true() {
-            kept.push(row);
+            matching.push(row);
         }
     }
-    *rows = kept;
+    *rows = matching;
     Ok(())
 }

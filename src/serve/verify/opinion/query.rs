@@ -420,8 +420,8 @@ impl Query {
                     }
                 }
             }
-            let kept = self.offset.min(end)..end;
-            rows = keyed.drain(kept).map(|(_, row)| row).collect();
+            let range = self.offset.min(end)..end;
+            rows = keyed.drain(range).map(|(_, row)| row).collect();
         }
         rows.iter_mut().for_each(|row| row.truncate(width));
         Ok(rows)
@@ -482,7 +482,7 @@ fn combined(op: SetOperator, all: bool, left: Vec<ScalarRow>, right: Vec<ScalarR
         let count = counts.get(&key).copied().unwrap_or(0);
         let before = shown.entry(key).or_default();
         *before += 1;
-        let kept = match (op, all) {
+        let passes = match (op, all) {
             (SetOperator::Union, true) => true,
             (SetOperator::Union, false) => *before == 1,
             (SetOperator::Except, true) => *before > count,
@@ -490,7 +490,7 @@ fn combined(op: SetOperator, all: bool, left: Vec<ScalarRow>, right: Vec<ScalarR
             (_, true) => *before <= count,
             (_, false) => *before == 1 && count > 0,
         };
-        if kept {
+        if passes {
             rows.push(row);
         }
     }
