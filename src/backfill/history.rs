@@ -53,8 +53,8 @@ impl InputLetters {
     async fn read(snapshot: &LakeSnapshot, input: &Input) -> Result<InputLetters, QueryError> {
         let mut letters = InputLetters::default();
         let condition = format!("input = '{}' AND kind IN ('record', 'file')", input.name);
-        let mut found = snapshot.letters(&condition).await?;
-        while let Some(serve::DeadLetterRows { batch, rows }) = found.try_next().await? {
+        let mut letter_batches = snapshot.letters(&condition).await?;
+        while let Some(serve::DeadLetterRows { batch, rows }) = letter_batches.try_next().await? {
             let text = |name: &str| batch.column_by_name(name).expect("letters have it").as_string::<i32>();
             let number = |name: &str| {
                 batch

@@ -549,11 +549,11 @@ impl Compiler<'_> {
         } else {
             lines.iter().position(|l| l == &compact(header)).unwrap_or(0)
         };
-        let found = lines
+        let position = lines
             .iter()
             .skip(from)
             .position(|l| l.starts_with(&format!("{setting}=")));
-        found.map_or(0, |n| from + n + 1)
+        position.map_or(0, |n| from + n + 1)
     }
 }
 

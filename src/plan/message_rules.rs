@@ -238,12 +238,12 @@ fn has(tokens: &[TokenWithSpan], word: &str) -> bool {
 /// Where the first list of column names is given: `WITH a (x, y)`, `AS a (x, y)`.
 fn column_list_span(tokens: &[TokenWithSpan]) -> Option<datafusion::sql::sqlparser::tokenizer::Span> {
     let is = |t: &TokenWithSpan, word: &str| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
-    let found = tokens.windows(3).find(|three| {
+    let three_tokens = tokens.windows(3).find(|three| {
         (is(&three[0], "WITH") || is(&three[0], "AS"))
             && matches!(three[1].token, Token::Word(_))
             && three[2].token == Token::LParen
     });
-    found.map(|three| three[1].span)
+    three_tokens.map(|three| three[1].span)
 }
 
 /// Tokens that the parser found where it expected others, each with what to write instead.

@@ -202,17 +202,17 @@ impl<B: Brokers> Channel<B> {
         if theirs > ours {
             return Err(PublishError::Superseded { ours, theirs });
         }
-        let found = self.brokers.open(&self.topics)?;
+        let stored_now = self.brokers.open(&self.topics)?;
         // What we know is valid only if the brokers still have the epochs that we stored.
-        if common_epoch(&found).is_none()
-            || found
+        if common_epoch(&stored_now).is_none()
+            || stored_now
                 .iter()
                 .zip(&self.topic_epochs)
-                .any(|(found, stored)| found < stored)
+                .any(|(stored_now, stored)| stored_now < stored)
         {
             self.place = None;
         }
-        (self.topic_epochs, self.sent) = (found, None);
+        (self.topic_epochs, self.sent) = (stored_now, None);
         (self.is_open, self.in_transaction) = (true, false);
         Ok(())
     }

@@ -125,13 +125,13 @@ impl ChangedTableRows {
 /// Opens exactly this snapshot, with the published tables.
 async fn open(lake: &Lake, tables: &[ChannelTable], epoch: Epoch) -> Result<LakeSnapshot, QueryError> {
     let wanted = |name: &str| tables.iter().any(|table| table.spec.name == name);
-    let found = LakeSnapshot::open_tables(lake, Some(epoch), wanted).await?;
-    match found.epoch() == epoch {
-        true => Ok(found),
+    let snapshot = LakeSnapshot::open_tables(lake, Some(epoch), wanted).await?;
+    match snapshot.epoch() == epoch {
+        true => Ok(snapshot),
         false => Err(QueryError::NoSuchSnapshot {
             wanted: epoch,
-            oldest: found.epoch(),
-            newest: found.epoch(),
+            oldest: snapshot.epoch(),
+            newest: snapshot.epoch(),
         }),
     }
 }

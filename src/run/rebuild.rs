@@ -304,11 +304,11 @@ impl ObjectCopier {
     }
 
     fn copy_one(&self, object: &Path) -> io::Result<()> {
-        let found = self.runtime.block_on(self.from.store.get(object))?;
-        let size = found.meta.size;
+        let stored = self.runtime.block_on(self.from.store.get(object))?;
+        let size = stored.meta.size;
         let mut bytes = ObjectReader {
             runtime: self.runtime.clone(),
-            stream: found.into_stream(),
+            stream: stored.into_stream(),
             chunk: Bytes::new(),
         };
         self.to.put_stream(object, &mut bytes, &self.runtime)?;

@@ -101,8 +101,8 @@ fn left_out(table: &str) -> &'static [&'static str] {
 
 async fn has_values(side: &LakeSnapshot, table: &str, column: &str) -> Result<bool, VerifyError> {
     let sql = format!("SELECT 1 FROM {} WHERE \"{column}\" IS NOT NULL LIMIT 1", quoted(table));
-    let found = side.query(&sql).await?.1;
-    Ok(found.iter().any(|batch| batch.num_rows() > 0))
+    let batches = side.query(&sql).await?.1;
+    Ok(batches.iter().any(|batch| batch.num_rows() > 0))
 }
 
 /// One table on two sides.
@@ -224,16 +224,16 @@ impl Pair<'_> {
     /// The rows of one side with these hashes.
     async fn rows(&self, side: usize, wanted: &HashMap<u128, i64>) -> Result<RecordBatch, VerifyError> {
         let mut stream = self.stream(side).await?;
-        let mut found = Vec::new();
+        let mut matching = Vec::new();
         while let Some(batch) = stream.next().await {
             let batch = self.normal(batch.map_err(QueryError::from)?)?;
             let hashes = self.hashes(&batch)?;
             let mask: BooleanArray = hashes.iter().map(|hash| Some(wanted.contains_key(hash))).collect();
             if mask.true_count() > 0 {
-                found.push(filter_record_batch(&batch, &mask).expect("the mask was made from the batch"));
+                matching.push(filter_record_batch(&batch, &mask).expect("the mask was made from the batch"));
             }
         }
-        Ok(concat_batches(&self.schema, &found).expect("all are of one schema"))
+        Ok(concat_batches(&self.schema, &matching).expect("all are of one schema"))
     }
 
     async fn stream(&self, side: usize) -> Result<SendableRecordBatchStream, VerifyError> {

@@ -106,7 +106,7 @@ fn part(args: &[RowArgument<'_>]) -> RowResult {
         return Err("a part's place is 1 or more, or counted from the end -1 or less, and not 0".to_string());
     }
     let nth = usize::try_from(place.unsigned_abs() - 1).unwrap_or(usize::MAX);
-    let found = match (text.is_empty(), by.is_empty()) {
+    let part = match (text.is_empty(), by.is_empty()) {
         (true, _) => None,
         (_, true) => (nth == 0).then_some(text),
         _ if place > 0 => text.split(by).nth(nth),
@@ -117,7 +117,7 @@ fn part(args: &[RowArgument<'_>]) -> RowResult {
             parts.len().checked_sub(nth + 1).map(|at| parts[at])
         }
     };
-    Ok(RowValue::Text(found.unwrap_or_default().to_string()))
+    Ok(RowValue::Text(part.unwrap_or_default().to_string()))
 }
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

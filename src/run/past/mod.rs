@@ -302,9 +302,9 @@ impl PastReplay<'_> {
         }
         if let Some(table) = places.errors {
             rows += self.scan(table, |batch| {
-                let found = states::errors(batch)?;
+                let errors = states::errors(batch)?;
                 for node in &sources.sums {
-                    let own = found.iter().filter(|(of, _)| *of == first.meanings[*node]);
+                    let own = errors.iter().filter(|(of, _)| *of == first.meanings[*node]);
                     let own: Vec<Row> = own.map(|(_, error)| error.clone()).collect();
                     if !own.is_empty() {
                         worker_turns.send(PastPiece::Rows(FeedPoint::Errors(*node), own));

@@ -489,8 +489,8 @@ impl ForeignCommits<'_> {
         let Ok(location) = file_location(table, &file.path) else {
             return Ok(None);
         };
-        let found = self.applying.lake.get(&location).await;
-        Ok(found.map_err(|e| log::store_error(table, format!("read {}", file.path), e))?)
+        let bytes = self.applying.lake.get(&location).await;
+        Ok(bytes.map_err(|e| log::store_error(table, format!("read {}", file.path), e))?)
     }
 
     /// A step's actions, adapted to what others committed before `version`.

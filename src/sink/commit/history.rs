@@ -227,8 +227,8 @@ impl SnapshotHistory {
             reason,
         };
         let location = object_store::path::Path::from(format!("{PATH}/{}", add.path));
-        let found = self.lake.get(&location).await.map_err(write_error)?;
-        let bytes = found.ok_or_else(|| damaged("it is missing".into()))?;
+        let file = self.lake.get(&location).await.map_err(write_error)?;
+        let bytes = file.ok_or_else(|| damaged("it is missing".into()))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
         let reader = reader.map_err(|e| damaged(e.to_string()))?;
         let batches: Result<Vec<RecordBatch>, _> = reader.collect();

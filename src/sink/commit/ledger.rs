@@ -318,7 +318,7 @@ impl Ledger {
 
 /// All sequence numbers in the ledger, ascending.
 pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
-    let found: Vec<_> = lake
+    let objects: Vec<_> = lake
         .store
         .list(Some(&Path::from(FOLDER)))
         .try_collect()
@@ -327,7 +327,7 @@ pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
             what: "list entries".into(),
             source,
         })?;
-    let mut seqs: Vec<u64> = found
+    let mut seqs: Vec<u64> = objects
         .iter()
         .filter_map(|object| object.location.filename()?.strip_suffix(".json")?.parse().ok())
         .collect();

@@ -158,8 +158,8 @@ pub fn entry_path(table: &str, version: i64) -> Path {
 
 /// The actions of an entry; none if the version does not exist.
 pub async fn read(lake: &Lake, table: &str, version: i64) -> Result<Option<Vec<Action>>, LogError> {
-    let found = lake.get(&entry_path(table, version)).await;
-    let bytes = found.map_err(|source| store_error(table, format!("read version {version}"), source))?;
+    let entry = lake.get(&entry_path(table, version)).await;
+    let bytes = entry.map_err(|source| store_error(table, format!("read version {version}"), source))?;
     bytes.map(|bytes| parse(table, version, &bytes)).transpose()
 }
 
@@ -366,8 +366,8 @@ pub async fn vectors(lake: &Lake, table: &str, files: &[AddFile]) -> Result<Vec<
     let bytes: BTreeMap<String, Bytes> = stream::iter(named)
         .map(|name| async move {
             let path = Path::from(format!("{table}/{name}"));
-            let found = lake.store.get(&path).await;
-            let bytes = async { found?.bytes().await }.await;
+            let object = lake.store.get(&path).await;
+            let bytes = async { object?.bytes().await }.await;
             bytes
                 .map(|b| (name.clone(), b))
                 .map_err(|e| store_error(table, format!("read {name}"), e))
@@ -433,7 +433,7 @@ impl Replay {
 /// The versions of the log, ascending, and the checkpoints with their parts.
 pub(super) async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap<i64, Vec<Path>>), LogError> {
     let folder = Path::from(format!("{table}/_delta_log"));
-    let found: Vec<_> = lake
+    let objects: Vec<_> = lake
         .store
         .list(Some(&folder))
         .try_collect()
@@ -441,7 +441,7 @@ pub(super) async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap
         .map_err(|source| store_error(table, "list the log".into(), source))?;
     let mut versions = Vec::new();
     let mut checkpoints: BTreeMap<i64, Vec<Path>> = BTreeMap::new();
-    for object in found {
+    for object in objects {
         let Some(name) = object.location.filename() else {
             continue;
         };

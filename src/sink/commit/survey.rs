@@ -60,7 +60,7 @@ pub async fn survey(lake: &Lake, specs: &[TableSpec], history: Duration) -> Resu
     };
     let base = |spec: &TableSpec| intent.versions.get(&spec.name).copied().unwrap_or(-1);
     let tables = stream::iter(specs)
-        .map(|spec| found(lake, spec, base(spec), history))
+        .map(|spec| survey_table(lake, spec, base(spec), history))
         .buffered(TABLES);
     let known = |table: &&String| is_state(table) || specs.iter().any(|spec| spec.name == **table);
     Ok(LakeSurvey {
@@ -71,7 +71,7 @@ pub async fn survey(lake: &Lake, specs: &[TableSpec], history: Duration) -> Resu
     })
 }
 
-async fn found(
+async fn survey_table(
     lake: &Lake,
     spec: &TableSpec,
     base: i64,

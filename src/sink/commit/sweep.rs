@@ -30,30 +30,34 @@ pub async fn orphans(lake: &Lake, table: &str, cutoff: i64) -> Result<Vec<Path>,
     }
     let folder = Path::from(table);
     let log = Path::from(format!("{table}/_delta_log"));
-    let found = lake.store.list(Some(&folder)).try_filter(|object| {
+    let candidates = lake.store.list(Some(&folder)).try_filter(|object| {
         let old = object.last_modified.timestamp_millis() < cutoff;
         let orphan = old && !object.location.prefix_matches(&log) && !named.contains(&object.location);
         std::future::ready(orphan)
     });
     // The candidates, neither live nor young, are few. So they are collected before the tombstones, of which there are
     // many.
-    let found: Result<HashSet<Path>, _> = found.map_ok(|object| object.location).take(MOST).try_collect().await;
-    let mut found = found.map_err(|source| LogError::Store {
+    let candidates: Result<HashSet<Path>, _> = candidates
+        .map_ok(|object| object.location)
+        .take(MOST)
+        .try_collect()
+        .await;
+    let mut candidates = candidates.map_err(|source| LogError::Store {
         what: "list the files".into(),
         table: table.into(),
         source,
     })?;
-    if !found.is_empty() {
+    if !candidates.is_empty() {
         log::tombstones(lake, table, |tombstone| {
             if tombstone.deletion_timestamp.unwrap_or(0) > cutoff {
                 for name in names(table, &tombstone.path, tombstone.deletion_vector.as_ref()) {
-                    found.remove(&name);
+                    candidates.remove(&name);
                 }
             }
         })
         .await?;
     }
-    Ok(found.into_iter().collect())
+    Ok(candidates.into_iter().collect())
 }
 
 /// The places of a file and of its vector.

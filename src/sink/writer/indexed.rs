@@ -82,7 +82,7 @@ impl IndexedTable {
             .filter_map(|(id, file)| Some((id, *by_path.get(file.path.as_str())?, u64::from(file.live()))))
             .collect();
         let expected: u64 = removed_files.iter().map(|(_, _, live)| live).sum();
-        let mut found = 0;
+        let mut moved = 0;
         let mut came: BTreeMap<u32, (u32, RoaringBitmap)> = BTreeMap::new();
         for (id, number, _) in removed_files {
             for row in relocation.moved[number]
@@ -96,7 +96,7 @@ impl IndexedTable {
                 // place.
                 if self.index.relocate(row.hash, (id, row.position), (new.0, row.to)) {
                     new.1.insert(row.to);
-                    found += 1;
+                    moved += 1;
                 }
             }
             self.files.remove(id);
@@ -119,7 +119,7 @@ impl IndexedTable {
             };
             self.files.put(id, state);
         }
-        Ok(expected - found)
+        Ok(expected - moved)
     }
 
     /// Notes that a published row is desired, if no other row has its hash and it was not noted before: such a row
@@ -145,12 +145,12 @@ impl IndexedTable {
             let confirmed = only.and_then(|(file, position)| Some(kept.get_mut(&file)?.remove(position)));
             count += Diff::from(confirmed == Some(true));
             let wanted = usize::try_from(count.max(0)).expect("counts of rows fit the address space");
-            let found = self
+            let placed = self
                 .index
                 .places(RowHash::of_row(row.bytes()), wanted, |(file, position)| {
                     kept.entry(file).or_default().insert(position);
                 });
-            let missing = count - found as Diff;
+            let missing = count - placed as Diff;
             if missing != 0 {
                 edit.changes.push((row, missing));
             }

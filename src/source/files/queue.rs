@@ -129,11 +129,11 @@ impl FileQueue {
         self.files.values_mut().for_each(|file| file.is_listed = false);
         let Some(listing) = listing else { return };
         self.observe_missing(&listing, is_unseen);
-        for found in listing {
-            let file = self.files.entry(found.partition.clone()).or_insert_with(|| File {
-                tag: found.tag.clone(),
-                size: found.size,
-                modified: found.modified,
+        for listed in listing {
+            let file = self.files.entry(listed.partition.clone()).or_insert_with(|| File {
+                tag: listed.tag.clone(),
+                size: listed.size,
+                modified: listed.modified,
                 seen: now,
                 position: None,
                 state: State::Watched,
@@ -143,24 +143,24 @@ impl FileQueue {
             if matches!(file.state, State::Queued | State::Lost) {
                 continue;
             }
-            file.size = found.size;
-            file.modified = found.modified;
-            if file.tag != found.tag {
-                file.tag = found.tag;
+            file.size = listed.size;
+            file.modified = listed.modified;
+            if file.tag != listed.tag {
+                file.tag = listed.tag;
                 file.seen = now;
                 file.state = State::Watched;
-                self.stuck.remove(&found.partition);
+                self.stuck.remove(&listed.partition);
             }
             if matches!(file.state, State::Stuck { again } if again <= now) {
                 file.state = State::Queued;
-                self.ready.insert(found.partition.clone());
+                self.ready.insert(listed.partition.clone());
             }
             if file.state == State::Watched {
-                let age = wall.duration_since(found.modified).unwrap_or_default();
+                let age = wall.duration_since(listed.modified).unwrap_or_default();
                 let unchanged = now.saturating_duration_since(file.seen);
                 if self.atomic || unchanged >= self.settle || age >= self.settle * LONG_PAST {
                     file.state = State::Queued;
-                    self.ready.insert(found.partition);
+                    self.ready.insert(listed.partition);
                 }
             }
         }

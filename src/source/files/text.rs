@@ -137,11 +137,11 @@ impl<R: Read> TextRecords<R> {
                 self.skip_line()?;
                 continue;
             }
-            let found = match &self.csv {
+            let end = match &self.csv {
                 Some(dialect) => end_of_csv(unread, dialect),
                 None => end_of_json(unread).ok_or(false),
             };
-            let length = match found {
+            let length = match end {
                 Ok(length) => length,
                 Err(_) if !self.at_end && unread.len() > self.limit => return self.pass_over().map(Some),
                 Err(_) if !self.at_end => {
@@ -622,11 +622,11 @@ pub(super) mod tests {
                     is_csv.then(TextDialect::default),
                     1 << 20,
                 );
-                let mut found = Vec::new();
+                let mut lines = Vec::new();
                 while let Some(line) = records.next().unwrap() {
                     let start = String::from_utf8(line.bytes[..line.bytes.len().min(4)].to_vec()).unwrap();
                     assert!(line.cut_from.is_none() || line.bytes.len() == FIRST_BYTES);
-                    found.push((start, line.cut_from));
+                    lines.push((start, line.cut_from));
                 }
                 let n = long.len() as u64;
                 let expected = match is_csv {
@@ -644,7 +644,7 @@ pub(super) mod tests {
                     ],
                 };
                 assert_eq!(
-                    found,
+                    lines,
                     expected.map(|(start, length)| (start.to_string(), length)),
                     "steps of {step}"
                 );
@@ -718,12 +718,12 @@ pub(super) mod tests {
             let mut records = TextRecords::new(SlowReader(longer.as_bytes(), 3), Some(dialect), 250);
             assert!(records.next().unwrap().is_some(), "the header");
             records.skip_to(before.reached()).unwrap();
-            let mut found = Vec::new();
+            let mut lines = Vec::new();
             while let Some(line) = records.next().unwrap() {
-                found.push((String::from_utf8_lossy(line.bytes).into_owned(), line.number));
+                lines.push((String::from_utf8_lossy(line.bytes).into_owned(), line.number));
             }
             let expected = rest.into_iter().map(str::to_string).zip(6..);
-            assert_eq!(found, expected.collect::<Vec<_>>());
+            assert_eq!(lines, expected.collect::<Vec<_>>());
         }
         let mut open = TextRecords::new(&b"h\n1\n2"[..], Some(usual), 250);
         while open.next().unwrap().is_some() {}

@@ -143,8 +143,8 @@ impl FolderWalk<'_> {
             }
             links.sort_by(|a, b| a.path.cmp(&b.path));
             if state.seen.is_none() {
-                let found = state.walked.files.iter();
-                state.seen = Some(found.map(|file| state.real.join(&file.path)).collect());
+                let files = state.walked.files.iter();
+                state.seen = Some(files.map(|file| state.real.join(&file.path)).collect());
             }
             links.into_iter().for_each(|link| state.follow(link));
         }

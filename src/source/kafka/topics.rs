@@ -84,10 +84,10 @@ impl Topics {
 
     /// Selects the topics that the feed reads.
     fn select(&self, topics: &[DescribedTopic]) -> KafkaResult<TopicDiscovery> {
-        let mut found = TopicDiscovery::default();
+        let mut discovery = TopicDiscovery::default();
         for name in &self.names {
             if !topics.iter().any(|topic| topic.name == *name && topic.error.is_none()) {
-                found.absent.push(name.clone());
+                discovery.absent.push(name.clone());
             }
         }
         for topic in topics {
@@ -103,13 +103,13 @@ impl Topics {
                         number: *number,
                     };
                     if !has_leader {
-                        found.leaderless.insert(partition.clone());
+                        discovery.leaderless.insert(partition.clone());
                     }
-                    found.partitions.insert(partition);
+                    discovery.partitions.insert(partition);
                 }
             }
         }
-        Ok(found)
+        Ok(discovery)
     }
 }
 
