@@ -115,7 +115,7 @@ impl AggregateFront {
             let mut pin = (self.global && first_worker)
                 .then(|| capabilities.into_iter().nth(1))
                 .flatten();
-            let mut held_capability: Option<Capability<Epoch>> = None;
+            let mut hold: Option<Capability<Epoch>> = None;
             let mut frontier_before = vec![];
             move |frontiers| {
                 let mut errs = errs.activate();
@@ -135,11 +135,8 @@ impl AggregateFront {
                 let mut projected: Vec<_> = projected.iter_mut().map(|output| output.activate()).collect();
                 input.for_each(|capability, batches| {
                     for batch in batches.drain(..) {
-                        if held_capability
-                            .as_ref()
-                            .is_none_or(|earliest| capability.time() < earliest.time())
-                        {
-                            held_capability = Some(capability.retain(1));
+                        if hold.as_ref().is_none_or(|hold| capability.time() < hold.time()) {
+                            hold = Some(capability.retain(1));
                         }
                         let came = UnevaluatedBatch::new(&batch, &self.reader);
                         let mut failed = vec![];
@@ -172,19 +169,16 @@ impl AggregateFront {
                             errs.session(&capability).give((error, time, diff));
                         }
                         if local.is_full() {
-                            flush(
-                                &mut local,
-                                held_capability.as_ref().expect("a table with groups has a capability"),
-                            );
-                            held_capability = None;
+                            flush(&mut local, hold.as_ref().expect("a table with groups has a capability"));
+                            hold = None;
                         }
                     }
                 });
                 let frontier = frontiers[0].frontier();
                 if frontier.iter().ne(frontier_before.iter()) {
                     frontier_before = frontier.to_vec();
-                    if let Some(held_capability) = held_capability.take() {
-                        flush(&mut local, &held_capability);
+                    if let Some(hold) = hold.take() {
+                        flush(&mut local, &hold);
                         local.shrink();
                     }
                 }
