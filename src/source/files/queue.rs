@@ -295,7 +295,7 @@ impl FileQueue {
 mod tests {
     use super::*;
 
-    fn found(name: &str, tag: &str, modified: SystemTime) -> ListedFile {
+    fn listed(name: &str, tag: &str, modified: SystemTime) -> ListedFile {
         ListedFile {
             partition: name.into(),
             size: 10,
@@ -341,9 +341,9 @@ mod tests {
     fn a_growing_file_waits_until_it_keeps_its_tag() {
         let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
         let (now, wall) = (Instant::now(), SystemTime::now());
-        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "1", wall)]), &seen, now, wall);
         files.observe(
-            some(vec![found("a", "2", wall + SECOND)]),
+            some(vec![listed("a", "2", wall + SECOND)]),
             &seen,
             now + SECOND,
             wall + SECOND,
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(names(&mut files), []);
         assert_eq!(files.lag(), (1, 10));
         files.observe(
-            some(vec![found("a", "2", wall + SECOND)]),
+            some(vec![listed("a", "2", wall + SECOND)]),
             &seen,
             now + SECOND * 2,
             wall + SECOND * 2,
@@ -372,8 +372,8 @@ mod tests {
         let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
         files.observe(
             some(vec![
-                found("b", "1", wall - SECOND * 2),
-                found("a", "1", wall - SECOND * 9),
+                listed("b", "1", wall - SECOND * 2),
+                listed("a", "1", wall - SECOND * 9),
             ]),
             &seen,
             now,
@@ -382,7 +382,7 @@ mod tests {
         let read = |name: &str| (name.to_string(), FileTask::Read { next: 0, base: 0 });
         assert_eq!(names(&mut files), [read("a"), read("b")]);
         let mut store = FileQueue::new((true, false), SECOND, BTreeMap::new());
-        store.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        store.observe(some(vec![listed("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut store), [read("a")]);
     }
 
@@ -394,15 +394,15 @@ mod tests {
             SECOND,
             BTreeMap::from([("a".into(), done(7, "1").unwrap())]),
         );
-        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
-        files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "2", wall)]), &seen, now, wall);
         assert_eq!(
             names(&mut files),
             [("a".into(), FileTask::Changed(done(7, "1").unwrap()))]
         );
         files.observe_end("a", done(7, "2"));
-        files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "2", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
     }
 
@@ -416,7 +416,7 @@ mod tests {
         };
         let resume = BTreeMap::from([("a".into(), done(0, "1").unwrap()), ("b".into(), again)]);
         let mut files = FileQueue::new((true, false), SECOND, resume);
-        let listing = |tag: &str| some(vec![found("a", tag, wall), found("b", tag, wall)]);
+        let listing = |tag: &str| some(vec![listed("a", tag, wall), listed("b", tag, wall)]);
         files.observe(listing("1"), &seen, now, wall);
         assert_eq!(names(&mut files), []);
         files.observe(listing("2"), &seen, now, wall);
@@ -433,7 +433,7 @@ mod tests {
         let resume = BTreeMap::from([("a".into(), open(5, "1")), ("b".into(), open(5, "1"))]);
         let mut files = FileQueue::new((true, false), SECOND, resume);
         files.observe(
-            some(vec![found("a", "1", wall), found("b", "2", wall)]),
+            some(vec![listed("a", "1", wall), listed("b", "2", wall)]),
             &seen,
             now,
             wall,
@@ -449,7 +449,7 @@ mod tests {
     fn a_file_that_vanishes_before_its_turn_owes_nothing() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
-        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "1", wall)]), &seen, now, wall);
         files.observe(None, &seen, now + SECOND, wall);
         assert_eq!(files.lag(), (1, 10), "a folder that is not there tells nothing");
         files.observe(some(vec![]), &seen, now + SECOND, wall);
@@ -475,7 +475,7 @@ mod tests {
     #[test]
     fn a_file_that_is_stuck_waits_and_lets_others_by_unless_order_decides() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let listing = || some(vec![found("a", "1", wall), found("b", "1", wall)]);
+        let listing = || some(vec![listed("a", "1", wall), listed("b", "1", wall)]);
         for in_order in [false, true] {
             let mut files = FileQueue::new((true, in_order), SECOND, BTreeMap::new());
             files.observe(listing(), &seen, now, wall);
@@ -500,7 +500,7 @@ mod tests {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let resume = BTreeMap::from([("a".into(), done(7, "1").unwrap()), ("b".into(), done(3, "1").unwrap())]);
         let mut files = FileQueue::new((true, false), SECOND, resume);
-        let listing = |a: &str| some(vec![found("a", a, wall), found("b", "1", wall)]);
+        let listing = |a: &str| some(vec![listed("a", a, wall), listed("b", "1", wall)]);
         files.observe(listing("2"), &seen, now, wall);
         let task = FileTask::Changed(done(7, "1").unwrap());
         assert_eq!(names(&mut files), [("a".into(), task.clone())]);
