@@ -238,21 +238,21 @@ fn schemas(feed: &Feed, registries: &Registries, ids: &[u32]) -> Vec<RegisteredS
             return vec![];
         }
     };
-    let mut found = vec![];
+    let mut schemas = vec![];
     for id in ids {
         match registry.schema(*id) {
-            Ok(SchemaLookup::Schema(schema)) => found.push((*schema).clone()),
+            Ok(SchemaLookup::Schema(schema)) => schemas.push((*schema).clone()),
             Ok(SchemaLookup::Unknown) => {}
             Err(error) => away(error.to_string()),
         }
     }
     if let Some(subject) = feed.subject() {
         match registry.newest(&subject) {
-            Ok(newest) => found.extend(newest),
+            Ok(newest) => schemas.extend(newest),
             Err(error) => away(error.to_string()),
         }
     }
-    found
+    schemas
 }
 
 /// A dataflow and its lake's list, while columns are added to both.
@@ -326,13 +326,13 @@ impl ColumnAcceptor<'_> {
 
 /// The columns of the lake's list for an input, in order.
 async fn list(lake: &Lake, input: &str) -> Result<Vec<Evolved>, EvolveError> {
-    let mut found = vec![];
+    let mut evolved = vec![];
     loop {
-        let path = path(input, found.len());
+        let path = path(input, evolved.len());
         let Some(bytes) = lake.get(&path).await.map_err(|source| failed(&path, source))? else {
-            return Ok(found);
+            return Ok(evolved);
         };
-        found.push(serde_json::from_slice(&bytes).map_err(|source| EvolveError::Broken {
+        evolved.push(serde_json::from_slice(&bytes).map_err(|source| EvolveError::Broken {
             path: path.to_string(),
             source,
         })?);

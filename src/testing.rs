@@ -56,10 +56,10 @@ pub fn real_data(what: &str) -> Option<PathBuf> {
     let beside = checkout.ancestors().skip(1).map(|a| a.join("shared/data"));
     let named = std::env::var_os("ALLUVIUM_DATA").map(PathBuf::from);
     let places = named.into_iter().chain(beside);
-    let found = places.map(|data| data.join(what)).find(|place| place.exists());
-    if found.is_none() {
+    let place = places.map(|data| data.join(what)).find(|place| place.exists());
+    if place.is_none() {
         let why = format!("no real data {what:?}: set ALLUVIUM_DATA, or put shared/data beside the checkout");
         skip(Prerequisite::Data, &why);
     }
-    found
+    place
 }

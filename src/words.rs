@@ -20,17 +20,17 @@ pub fn in_sql_words(message: &str) -> String {
     if message.starts_with("Regular expression did not compile") {
         return "the regular expression does not compile".to_string();
     }
-    let (mut told, mut at) = (String::new(), 0);
+    let (mut plain_text, mut at) = (String::new(), 0);
     for quoted in QUOTED.find_iter(message) {
-        told += &plain(&message[at..quoted.start()]);
-        told += quoted.as_str();
+        plain_text += &plain(&message[at..quoted.start()]);
+        plain_text += quoted.as_str();
         at = quoted.end();
     }
-    told += &plain(&message[at..]);
-    if !CODE.is_match(&QUOTED.replace_all(&told, "")) {
-        return told.trim().to_string();
+    plain_text += &plain(&message[at..]);
+    if !CODE.is_match(&QUOTED.replace_all(&plain_text, "")) {
+        return plain_text.trim().to_string();
     }
-    let function = told.split_once("(): ").map(|(function, _)| function);
+    let function = plain_text.split_once("(): ").map(|(function, _)| function);
     match function.filter(|function| function.starts_with("could not compute ")) {
         Some(function) => format!("{function}(): it has no answer to these values"),
         None => "an expression has no answer to these values".to_string(),
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_code_calls_things_is_not_told() {
-        for (said, told) in [
+        for (said, expected) in [
             (
                 "Arrow error: Cast error: Failed to create naive time with arrow_array::types::TimestampMicrosecondType 9",
                 "Failed to create naive time with TIMESTAMP 9",
@@ -218,7 +218,7 @@ mod tests {
                 "the regular expression does not compile",
             ),
         ] {
-            assert_eq!(in_sql_words(said), told, "{said}");
+            assert_eq!(in_sql_words(said), expected, "{said}");
         }
     }
 }

@@ -241,13 +241,13 @@ mod tests {
         // The allowed folder is given by a link, as a user may write it.
         let allowed = Allowed::in_places(&[at("door")]);
         let check = |path: &str| allowed.check(&at(path));
-        let there = Ok(Some((root.join("shop"), root.join("shop/old/a.csv"))));
-        assert_eq!(check("shop/old/a.csv"), there);
-        assert_eq!(check("door/old/a.csv"), there);
-        assert_eq!(allowed.check(&format!("file://{}", at("shop/old/a.csv"))), there);
+        let allowed_path = Ok(Some((root.join("shop"), root.join("shop/old/a.csv"))));
+        assert_eq!(check("shop/old/a.csv"), allowed_path);
+        assert_eq!(check("door/old/a.csv"), allowed_path);
+        assert_eq!(allowed.check(&format!("file://{}", at("shop/old/a.csv"))), allowed_path);
         assert_eq!(
             check("shop/./old%2Fa.csv"),
-            there,
+            allowed_path,
             "as names that are not UTF-8 are written"
         );
         assert!(

@@ -125,7 +125,7 @@ impl RequestBoard {
     /// # Errors
     /// The folder cannot be listed.
     pub async fn next_request(&self) -> Result<NextRequest, Error> {
-        let mut found = NextRequest::Nothing;
+        let mut next = NextRequest::Nothing;
         for posted in self.posted().await? {
             let is_passed_by = self.passed_by().contains(&posted.name);
             let Some(id) = posted.name.strip_suffix(".json").filter(|_| !is_passed_by) else {
@@ -157,11 +157,11 @@ impl RequestBoard {
             };
             match read {
                 Ok(request) => return Ok(NextRequest::Request(request)),
-                Err(_) if posted.is_young() => found = NextRequest::Unsettled,
+                Err(_) if posted.is_young() => next = NextRequest::Unsettled,
                 Err(reason) => self.refuse(&posted, id, reason).await,
             }
         }
-        Ok(found)
+        Ok(next)
     }
 
     /// Whether a request exists that is not done.
@@ -175,8 +175,8 @@ impl RequestBoard {
 
     /// Whether a request has been deleted; false if that is unknown.
     pub async fn is_deleted(&self, id: &str) -> bool {
-        let found = self.lake.store.head(&object_path("", id)).await;
-        matches!(found, Err(Error::NotFound { .. }))
+        let head = self.lake.store.head(&object_path("", id)).await;
+        matches!(head, Err(Error::NotFound { .. }))
     }
 
     /// Writes the status of a request.
@@ -418,11 +418,11 @@ fn list_local(folder: PathBuf) -> io::Result<Vec<PostedEntry>> {
 /// is.
 fn read_local(path: &std::path::Path, lake: Option<&std::path::Path>) -> io::Result<ReadObject> {
     let refused = |reason: &str| Ok(ReadObject::Refused(reason.to_string()));
-    let found = match std::fs::symlink_metadata(path) {
+    let metadata = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(ReadObject::Nothing),
-        found => found?,
+        metadata => metadata?,
     };
-    if !found.is_file() {
+    if !metadata.is_file() {
         return refused("it is no regular file (a folder, a link, a FIFO or a socket)");
     }
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -432,12 +432,12 @@ fn read_local(path: &std::path::Path, lake: Option<&std::path::Path>) -> io::Res
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return refused("it may not be read"),
         opened => opened?,
     };
-    let found = file.metadata()?;
-    if !found.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return refused("it is no regular file any more");
     }
-    if found.len() > LARGEST {
-        return Ok(ReadObject::Refused(too_large(found.len())));
+    if metadata.len() > LARGEST {
+        return Ok(ReadObject::Refused(too_large(metadata.len())));
     }
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes)?; // it may grow meanwhile
@@ -448,7 +448,7 @@ fn read_local(path: &std::path::Path, lake: Option<&std::path::Path>) -> io::Res
             let own = lake.and_then(|lake| tempfile::tempfile_in(lake).and_then(|own| own.metadata()).ok());
             Ok(ReadObject::Bytes(
                 bytes,
-                Some(Requester::from_metadata(&found, own.as_ref())),
+                Some(Requester::from_metadata(&metadata, own.as_ref())),
             ))
         }
     }

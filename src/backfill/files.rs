@@ -244,11 +244,11 @@ impl BackfillJob<'_> {
             })
         })?;
         let serving = &self.service.serving;
-        let found = match &place {
+        let opened = match &place {
             Some((root, path)) => SingleFile::below(root, path, vetting(path, allowed, asker)),
             None => SingleFile::stored(&serving.dataflow, path, &serving.runtime),
         };
-        match found {
+        match opened {
             Ok(Some(file)) => Ok(file),
             Ok(None) => Err(RequestHalt::Failed("it is not there".to_string())),
             Err(error) => Err(RequestHalt::Failed(format!("could not look at it: {error}"))),

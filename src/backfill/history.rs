@@ -53,8 +53,8 @@ impl InputLetters {
     async fn read(snapshot: &LakeSnapshot, input: &Input) -> Result<InputLetters, QueryError> {
         let mut letters = InputLetters::default();
         let condition = format!("input = '{}' AND kind IN ('record', 'file')", input.name);
-        let mut found = snapshot.letters(&condition).await?;
-        while let Some(serve::DeadLetterRows { batch, rows }) = found.try_next().await? {
+        let mut letter_batches = snapshot.letters(&condition).await?;
+        while let Some(serve::DeadLetterRows { batch, rows }) = letter_batches.try_next().await? {
             let text = |name: &str| batch.column_by_name(name).expect("letters have it").as_string::<i32>();
             let number = |name: &str| {
                 batch
@@ -285,7 +285,7 @@ impl BackfillJob<'_> {
             partition: &past.partition,
             decoded: &past.decoded,
         };
-        let kept: Vec<bool> = arrivals(arrived)
+        let mask: Vec<bool> = arrivals(arrived)
             .zip(&past.decoded.record)
             .zip(&past.decoded.ops)
             .map(|((arrival, record), op)| {
@@ -295,8 +295,8 @@ impl BackfillJob<'_> {
             .collect();
         let tells = |record: u32| !choice.refused || refused(record);
         past.decoded.rejects.retain(|reject| reject.record.is_some_and(tells));
-        past.decoded.keep(&kept);
-        let gone = offsets
+        past.decoded.keep(&mask);
+        let retracted = offsets
             .iter()
             .filter_map(|offset| known?.get(offset))
             .flatten()
@@ -319,7 +319,7 @@ impl BackfillJob<'_> {
                 room: None,
             },
             arrived: Some(past.epoch),
-            letters: gone,
+            letters: retracted,
             progress: choice.progress.clone(),
         })
     }

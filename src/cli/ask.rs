@@ -99,24 +99,24 @@ fn answered(runtime: &Runtime, board: &RequestBoard, requests: &[Request]) -> Re
 
 /// Waits for the run on the lake to serve the requests.
 fn wait(runtime: &Runtime, board: &RequestBoard, lake: &Lake, requests: &[Request]) -> Result<Vec<BackfillOutcome>> {
-    let mut told = Instant::now();
+    let mut last_said = Instant::now();
     let mut outcomes = Vec::new();
     for request in requests {
         loop {
             // The order matters: a run that ends between these two checks has already written its outcome.
-            let gone = run::is_running(lake) == Some(false);
+            let has_ended = run::is_running(lake) == Some(false);
             if let Some(outcome) = runtime.block_on(board.outcome(&request.id))? {
                 outcomes.push(outcome);
                 break;
             }
-            if gone {
+            if has_ended {
                 let help = "the next one goes on with it; ask again to run the graph here until it is done";
                 return Err(anyhow::anyhow!(
                     "the run on the lake ended before this was done\n  help: {help}"
                 ));
             }
-            if told.elapsed() >= TELL {
-                told = Instant::now();
+            if last_said.elapsed() >= TELL {
+                last_said = Instant::now();
                 // Here, too, the order matters: a request is deleted only once its outcome exists.
                 let is_posted = runtime.block_on(board.is_posted(&request.id))?;
                 if !is_posted && runtime.block_on(board.outcome(&request.id))?.is_none() {

@@ -190,16 +190,16 @@ fn find_files(dataflow: &Dataflow, paths: &[String]) -> Result<Vec<String>> {
         };
         let location = files_location(&pattern, &here)
             .map_err(|error| UsageError::new(format!("bad path {path:?}: {error}"), error.help()))?;
-        let mut found = list_files(dataflow, &location, runtime.handle())?;
-        if found.is_empty() && !location.contains("://") && std::path::Path::new(path).is_dir() {
-            found = list_files(dataflow, &format!("{location}/*"), runtime.handle())?;
+        let mut matched = list_files(dataflow, &location, runtime.handle())?;
+        if matched.is_empty() && !location.contains("://") && std::path::Path::new(path).is_dir() {
+            matched = list_files(dataflow, &format!("{location}/*"), runtime.handle())?;
         }
-        if found.is_empty() {
+        if matched.is_empty() {
             let help = "write a file, a folder or a glob (in quotes); names that start with . or _ are left out";
             return Err(UsageError::new(format!("no file is at {path}"), help).into());
         }
-        found.retain(|file| !files.contains(file));
-        files.extend(found);
+        matched.retain(|file| !files.contains(file));
+        files.extend(matched);
     }
     if files.len() > MOST_FILES {
         return Err(UsageError::new(

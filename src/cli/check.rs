@@ -134,11 +134,11 @@ fn against_registries(dataflow: &Dataflow, registries: &Registries) -> (Diagnost
 /// The columns that a run would take from a schema in addition to those of the file.
 fn evolving(input: &Input, feed: &Feed, schema: &RegisteredSchema) -> Vec<String> {
     let new = newcomers(input, feed, schema).unwrap_or_default(); // an invalid schema is reported elsewhere
-    let told = |Newcomer { field, column }: Newcomer| match column {
+    let description = |Newcomer { field, column }: Newcomer| match column {
         Ok(sql_type) => format!("a run takes field {field:?} of {schema} as a column {sql_type}"),
         Err(reason) => format!("field {field:?} of {schema} is left out: {reason}"),
     };
-    new.into_iter().map(told).collect()
+    new.into_iter().map(description).collect()
 }
 
 /// Checks whether sources fit their feeds: a mistake if a feed cannot be read, otherwise a note.

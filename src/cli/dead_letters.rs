@@ -94,9 +94,9 @@ pub fn run(args: DeadLettersArgs) -> Result<ExitCode> {
 /// Prints at most `limit` dead letters, newest first, and how many there are.
 fn dead_letters(dataflow: &Dataflow, limit: usize, snapshot: Option<Epoch>, format: FormatArg) -> Result<ExitCode> {
     let reader = LakeReader::open(dataflow, snapshot)?;
-    let (there, _) = reader.query("SELECT * FROM dead_letters LIMIT 0")?;
+    let (columns, _) = reader.query("SELECT * FROM dead_letters LIMIT 0")?;
     // Tables that earlier versions wrote lack this column.
-    let key = match there.column_with_name("key") {
+    let key = match columns.column_with_name("key") {
         Some(_) => "\"key\"",
         None => "NULL",
     };
@@ -128,11 +128,11 @@ fn readable(
             .iter()
             .any(|batch| batch.column(column).null_count() < batch.num_rows())
     };
-    let kept: Vec<usize> = (0..schema.fields().len())
+    let shown_columns: Vec<usize> = (0..schema.fields().len())
         .filter(|column| !is_table || schema.field(*column).name() != "key" || has_some(*column))
         .collect();
     let mut fields = Vec::new();
-    for field in kept.iter().map(|column| schema.field(*column)) {
+    for field in shown_columns.iter().map(|column| schema.field(*column)) {
         match is_text(field) {
             false => fields.push(field.clone()),
             true => fields.push(Field::new(field.name(), DataType::Utf8, true)),
@@ -144,7 +144,7 @@ fn readable(
     let readable = Arc::new(Schema::new(fields));
     let batch = |batch: &RecordBatch| {
         let mut columns: Vec<ArrayRef> = Vec::new();
-        for column in &kept {
+        for column in &shown_columns {
             if !is_text(schema.field(*column)) {
                 columns.push(batch.column(*column).clone());
                 continue;

@@ -64,10 +64,10 @@ mod tests {
     fn dead_letters_are_counted_by_what_they_are() {
         assert_eq!(counted(1, "record"), "1 record");
         assert_eq!(counted(0, "record"), "0 records");
-        let told = |records, files, rows| new_letters(DeadLetterCounts { records, files, rows });
-        assert_eq!(told(0, 0, 0), "no new dead letters");
-        assert_eq!(told(1, 2, 0), "new dead letters: 1 record, 2 files");
-        assert_eq!(told(0, 1, 3), "new dead letters: 1 file, 3 rows");
+        let line = |records, files, rows| new_letters(DeadLetterCounts { records, files, rows });
+        assert_eq!(line(0, 0, 0), "no new dead letters");
+        assert_eq!(line(1, 2, 0), "new dead letters: 1 record, 2 files");
+        assert_eq!(line(0, 1, 3), "new dead letters: 1 file, 3 rows");
     }
 
     #[test]

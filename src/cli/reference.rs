@@ -117,9 +117,9 @@ fn the_page_of_commands_is_what_the_arguments_say() {
     if std::env::var_os("ALLUVIUM_GOLDEN").is_some() {
         std::fs::write(&path, &page).expect("the page is written");
     }
-    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    let existing = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        there == page,
+        existing == page,
         "docs/src/reference/commands.md is not what the arguments say; ALLUVIUM_GOLDEN=1 cargo test --lib reference writes it"
     );
 }

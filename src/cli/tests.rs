@@ -147,8 +147,8 @@ fn init_makes_a_dataflow_that_loads_and_refuses_to_overwrite() {
 
     std::fs::write(folder.join("dataflow.toml"), "mine").expect("the file is writable");
     assert_eq!(run_line(&line), 2);
-    let kept = std::fs::read_to_string(folder.join("dataflow.toml")).expect("the file is readable");
-    assert_eq!(kept, "mine");
+    let text = std::fs::read_to_string(folder.join("dataflow.toml")).expect("the file is readable");
+    assert_eq!(text, "mine");
     assert_eq!(run_line(&format!("alluvium check {}", folder.display())), 2);
 }
 

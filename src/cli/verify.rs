@@ -115,17 +115,17 @@ fn reread_as(reread: &Reread) -> String {
             false => format!("not read again by arrow's readers: {unread}"),
         };
     }
-    let mut told = match differing {
+    let mut summary = match differing {
         0 => format!("{equal} values read again by arrow's readers, equal"),
         _ => format!("{differing} of {} values differ by arrow's readers", equal + differing),
     };
     if *not_compared > 0 {
-        told.push_str(&format!("; {not_compared} not compared"));
+        summary.push_str(&format!("; {not_compared} not compared"));
     }
     if !unread.is_empty() {
-        told.push_str(&format!("; not read again: {unread}"));
+        summary.push_str(&format!("; not read again: {unread}"));
     }
-    told
+    summary
 }
 
 /// By what a table was judged, as the end of a line about it.

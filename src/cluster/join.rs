@@ -179,8 +179,8 @@ impl Joiner<'_> {
                 Ok((SocketKind::Data, from, stream)) => self.data[from] = Some(stream),
                 Err(_) => {
                     for slot in &mut control {
-                        let gone = slot.as_mut().is_some_and(|stream| stream.write_all(&[STILL]).is_err());
-                        if gone {
+                        let has_left = slot.as_mut().is_some_and(|stream| stream.write_all(&[STILL]).is_err());
+                        if has_left {
                             *slot = None;
                         }
                     }

@@ -126,11 +126,11 @@ fn watch(listener: &TcpListener, closing: &AtomicBool, admit: &Admit) {
                 continue;
             }
         };
-        let Ok(held) = stream.try_clone() else {
+        let Ok(clone) = stream.try_clone() else {
             log.refused(Some(from), "no more files can be opened");
             continue;
         };
-        let id = pending.enter(held);
+        let id = pending.enter(clone);
         let (leaving, log_of, admit) = (pending.clone(), log.clone(), admit.clone());
         let spawned = std::thread::Builder::new()
             .name("cluster handshake".into())

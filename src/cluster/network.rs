@@ -43,7 +43,7 @@ pub fn network(
     on_loss: OnLoss,
 ) -> io::Result<(Vec<AllocatorBuilder>, Network)> {
     let cut = Arc::new(CutSignal::default());
-    let mut held = Vec::new();
+    let mut clones = Vec::new();
     let mut guarded = Vec::new();
     for (peer, socket) in sockets.into_iter().enumerate() {
         let Some(socket) = socket else {
@@ -51,7 +51,7 @@ pub fn network(
             continue;
         };
         socket.set_nodelay(true)?;
-        held.push(socket.try_clone()?);
+        clones.push(socket.try_clone()?);
         guarded.push(Some(GuardedSocket {
             socket,
             peer,
@@ -70,7 +70,7 @@ pub fn network(
     let network = Network {
         guard: Some(guard),
         cut,
-        sockets: held,
+        sockets: clones,
     };
     Ok((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), network))
 }

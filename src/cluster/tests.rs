@@ -278,10 +278,11 @@ fn member(process: usize, hosts: &[String], secret: Secret) -> Member {
 
 /// Addresses with ports that are free at the moment.
 fn hosts(n: usize) -> Vec<String> {
-    let held: Vec<TcpListener> = (0..n)
+    let listeners: Vec<TcpListener> = (0..n)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
         .collect();
-    held.iter()
+    listeners
+        .iter()
         .map(|listener| listener.local_addr().expect("an address").to_string())
         .collect()
 }

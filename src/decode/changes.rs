@@ -230,9 +230,10 @@ impl<'a> ChangeBuilder<'a> {
             let array = coerce::column(target, cells, &mut faults);
             if shape.keyed() && !shape.identifies[column] {
                 // By (2): in a delete, a value that does not fit becomes null without a fault.
-                let kept = faults.split_off(before);
+                let later = faults.split_off(before);
                 faults.extend(
-                    kept.into_iter()
+                    later
+                        .into_iter()
                         .filter(|f| self.ops[f.row as usize] != ChangeOp::Delete),
                 );
             }
@@ -419,15 +420,15 @@ impl TypedRows {
             }
             let keep: Vec<bool> = record.iter().map(|r| !refused[*r as usize]).collect();
             if keep.contains(&false) {
-                let mut kept = keep.iter();
-                ops.retain(|_| *kept.next().expect("one for each row"));
+                let mut verdicts = keep.iter();
+                ops.retain(|_| *verdicts.next().expect("one for each row"));
                 unchanged.retain(|(row, _)| keep[*row as usize]);
                 for (row, _) in &mut unchanged {
                     let before = keep[..*row as usize].iter().filter(|kept| !**kept).count();
                     *row -= before as u32;
                 }
-                let mut kept = keep.iter();
-                record.retain(|_| *kept.next().expect("one for each row"));
+                let mut verdicts = keep.iter();
+                record.retain(|_| *verdicts.next().expect("one for each row"));
                 rows = filter_record_batch(&rows, &BooleanArray::from(keep)).expect("one value for each row");
             }
         }

@@ -66,7 +66,7 @@ impl<'a> FeedSchemas<'a> {
     fn new(feed: &'a Feed, registries: &Registries, context: &'a str) -> Result<Self, DecodeError> {
         // A dataflow's default registry also applies to feeds that do not need it.
         let settings = feed.wire.registry.as_ref().filter(|_| feed.needs_registry());
-        let found = settings.map(|settings| match registries.registry(settings) {
+        let registry = settings.map(|settings| match registries.registry(settings) {
             Ok(registry) => Ok((settings, registry)),
             Err(source) => Err(DecodeError::Registry {
                 context: context.to_string(),
@@ -76,7 +76,7 @@ impl<'a> FeedSchemas<'a> {
         Ok(FeedSchemas {
             feed,
             context,
-            registry: found.transpose()?,
+            registry: registry.transpose()?,
         })
     }
 

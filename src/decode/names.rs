@@ -278,9 +278,9 @@ mod tests {
         for name in [long.as_str(), other.as_str(), "short"] {
             names.ignore(0, name);
         }
-        let told = names.take_ignored();
-        assert_eq!(told.len(), 2);
-        assert!(told[0].0.starts_with("néxxx") && told[0].0.ends_with('…') && told[0].0.len() < 130);
-        assert_eq!((told[0].1, told[1].clone()), (2, ("short".to_string(), 1)));
+        let ignored = names.take_ignored();
+        assert_eq!(ignored.len(), 2);
+        assert!(ignored[0].0.starts_with("néxxx") && ignored[0].0.ends_with('…') && ignored[0].0.len() < 130);
+        assert_eq!((ignored[0].1, ignored[1].clone()), (2, ("short".to_string(), 1)));
     }
 }

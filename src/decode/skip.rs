@@ -124,8 +124,8 @@ impl Skips {
         if count == 0 {
             return 0;
         }
-        let kept: Vec<bool> = decoded.record.iter().map(|record| !skipped[*record as usize]).collect();
-        decoded.keep(&kept);
+        let mask: Vec<bool> = decoded.record.iter().map(|record| !skipped[*record as usize]).collect();
+        decoded.keep(&mask);
         decoded
             .rejects
             .retain(|reject| reject.record.is_none_or(|record| !skipped[record as usize]));

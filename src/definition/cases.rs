@@ -70,7 +70,7 @@ pub fn cases(folder: &Path) -> Result<Vec<Case>, Diagnostics> {
                     .map(move |n| format!("{}.{n}", layer.name()))
             })
             .collect(),
-        found: Vec::new(),
+        mistakes: Vec::new(),
     };
     let mut cases = Vec::new();
     for (name, is_folder) in entries(&folder.join("tests")) {
@@ -78,9 +78,9 @@ pub fn cases(folder: &Path) -> Result<Vec<Case>, Diagnostics> {
             cases.push(reader.case(name));
         }
     }
-    match reader.found.is_empty() {
+    match reader.mistakes.is_empty() {
         true => Ok(cases),
-        false => Err(Diagnostics(reader.found).sorted()),
+        false => Err(Diagnostics(reader.mistakes).sorted()),
     }
 }
 
@@ -88,7 +88,7 @@ struct CaseReader<'a> {
     folder: &'a Path,
     inputs: Vec<String>,
     tables: Vec<String>,
-    found: Vec<Diagnostic>,
+    mistakes: Vec<Diagnostic>,
 }
 
 impl CaseReader<'_> {
@@ -130,7 +130,7 @@ impl CaseReader<'_> {
                 .map(|number| self.step(*number, &path.join(number.to_string())))
                 .collect(),
         };
-        if steps.iter().all(|step| step.expect.is_empty()) && !self.found.iter().any(|d| d.file.starts_with(&path)) {
+        if steps.iter().all(|step| step.expect.is_empty()) && !self.mistakes.iter().any(|d| d.file.starts_with(&path)) {
             self.say(
                 path,
                 "the test expects nothing",
@@ -227,7 +227,7 @@ impl CaseReader<'_> {
     }
 
     fn say(&mut self, file: PathBuf, message: impl Into<String>, help: impl Into<String>) {
-        self.found.push(Diagnostic {
+        self.mistakes.push(Diagnostic {
             file,
             line: 0,
             column: 0,

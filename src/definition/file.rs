@@ -23,18 +23,18 @@ pub struct File<'a> {
     pub text: &'a str,
     /// Looks up the environment variables in its values.
     pub env: EnvLookup<'a>,
-    found: &'a DiagnosticCollector,
+    mistakes: &'a DiagnosticCollector,
     broken_lines: RefCell<Vec<usize>>,
 }
 
 impl<'a> File<'a> {
-    /// A file that reports its mistakes to `found`.
-    pub fn new(path: PathBuf, text: &'a str, env: EnvLookup<'a>, found: &'a DiagnosticCollector) -> Self {
+    /// A file that reports its mistakes to `mistakes`.
+    pub fn new(path: PathBuf, text: &'a str, env: EnvLookup<'a>, mistakes: &'a DiagnosticCollector) -> Self {
         File {
             path,
             text,
             env,
-            found,
+            mistakes,
             broken_lines: RefCell::default(),
         }
     }
@@ -89,7 +89,7 @@ impl<'a> File<'a> {
         if line > 0 && self.is_broken_at(line) {
             return;
         }
-        self.found.borrow_mut().push(Diagnostic {
+        self.mistakes.borrow_mut().push(Diagnostic {
             file: self.path.clone(),
             line,
             column,
@@ -124,9 +124,9 @@ fn toml_help(message: &str) -> String {
 }
 
 /// Reads a file; if it cannot be read, that is reported.
-pub fn read(folder: &Path, relative: &Path, found: &DiagnosticCollector) -> Option<String> {
+pub fn read(folder: &Path, relative: &Path, mistakes: &DiagnosticCollector) -> Option<String> {
     let report = |line: usize, message: String, help: &str| {
-        found.borrow_mut().push(Diagnostic {
+        mistakes.borrow_mut().push(Diagnostic {
             file: relative.to_path_buf(),
             line,
             column: 0,

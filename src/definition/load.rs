@@ -41,28 +41,28 @@ pub fn load(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Dataf
 
 /// Reads the valid part of a dataflow's folder, so that the rest of it can be checked in spite of mistakes.
 pub fn survey(folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> DefinitionSurvey {
-    let found = DiagnosticCollector::default();
+    let mistakes = DiagnosticCollector::default();
     let loader = Loader {
         folder,
         env,
-        found: &found,
+        mistakes: &mistakes,
     };
     let (dataflow, mut broken) = loader.load();
-    let found = Diagnostics(found.into_inner()).sorted();
+    let mistakes = Diagnostics(mistakes.into_inner()).sorted();
     let tables = dataflow.iter().flat_map(|dataflow| &dataflow.tables);
-    let wrong = tables.filter(|table| found.0.iter().any(|mistake| mistake.file == table.file));
+    let wrong = tables.filter(|table| mistakes.0.iter().any(|mistake| mistake.file == table.file));
     broken.extend(wrong.map(Table::qualified_name));
     DefinitionSurvey {
         dataflow,
         broken,
-        found,
+        found: mistakes,
     }
 }
 
 struct Loader<'a> {
     folder: &'a Path,
     env: EnvLookup<'a>,
-    found: &'a DiagnosticCollector,
+    mistakes: &'a DiagnosticCollector,
 }
 
 impl Loader<'_> {
@@ -131,7 +131,7 @@ impl Loader<'_> {
             inputs,
             tables,
         };
-        self.found.borrow_mut().extend(feeds_on_lake(&dataflow));
+        self.mistakes.borrow_mut().extend(feeds_on_lake(&dataflow));
         (Some(dataflow), broken)
     }
 
@@ -184,7 +184,7 @@ impl Loader<'_> {
                     lake: &root.lake,
                 };
                 let mistakes = definition.kind.contract().mistakes(&around);
-                self.found.borrow_mut().extend(mistakes);
+                self.mistakes.borrow_mut().extend(mistakes);
             }
         }
     }
@@ -363,8 +363,8 @@ impl Loader<'_> {
     }
 
     fn with_file<T>(&self, path: &Path, work: impl FnOnce(&File<'_>) -> T) -> Option<T> {
-        let text = read(self.folder, path, self.found)?;
-        Some(work(&File::new(path.to_path_buf(), &text, self.env, self.found)))
+        let text = read(self.folder, path, self.mistakes)?;
+        Some(work(&File::new(path.to_path_buf(), &text, self.env, self.mistakes)))
     }
 
     fn say(&self, file: &Path, message: impl Into<String>, help: impl Into<String>) {
@@ -376,7 +376,7 @@ impl Loader<'_> {
     }
 
     fn push(&self, file: &Path, line: usize, column: usize, message: String, help: String) {
-        self.found.borrow_mut().push(Diagnostic {
+        self.mistakes.borrow_mut().push(Diagnostic {
             file: file.to_path_buf(),
             line,
             column,

@@ -20,16 +20,16 @@ pub(super) fn order(reads: &[Vec<usize>]) -> Result<Vec<usize>, Vec<Cycle>> {
         return Ok(order);
     }
     let mut cycles: Vec<Cycle> = Vec::new();
-    let mut told = vec![false; reads.len()];
+    let mut reported = vec![false; reads.len()];
     for start in 0..reads.len() {
-        if placed[start] || told[start] {
+        if placed[start] || reported[start] {
             continue;
         }
         // Nodes that only read from a cycle are not on one, because no path leads back to them.
         let Some(cycle) = way_back(reads, start) else { continue };
         let reached = reachable(reads, start);
         for n in 0..reads.len() {
-            told[n] |= reached[n] && reachable(reads, n)[start];
+            reported[n] |= reached[n] && reachable(reads, n)[start];
         }
         cycles.push(cycle);
     }

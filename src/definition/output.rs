@@ -88,14 +88,14 @@ pub(super) type Collision<'a> = (&'a Path, String, String);
 /// cluster would fence each other, and one producer can only have one set of options. A topic can hold the epochs and
 /// keys of only one table.
 pub(super) fn collisions<'a>(all: &[OutputTarget<'a>]) -> Vec<Collision<'a>> {
-    let mut found = Vec::new();
+    let mut collisions = Vec::new();
     for (n, one) in all.iter().enumerate() {
         for other in &all[..n] {
             let (ours, theirs) = (&one.output.client, &other.output.client);
             if !ours.hosts().any(|host| theirs.hosts().any(|their| host == their)) {
                 continue;
             }
-            let mut say = |message: String, help: &str| found.push((one.file, message, help.to_string()));
+            let mut say = |message: String, help: &str| collisions.push((one.file, message, help.to_string()));
             if ours.brokers != theirs.brokers {
                 say(
                     format!(
@@ -118,7 +118,7 @@ pub(super) fn collisions<'a>(all: &[OutputTarget<'a>]) -> Vec<Collision<'a>> {
             }
         }
     }
-    found
+    collisions
 }
 
 fn read_topic_of(settings: &mut Settings<'_>) -> (Option<KafkaClient>, Option<String>) {

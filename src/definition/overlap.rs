@@ -41,8 +41,8 @@ fn own_file_in(path: &str, dataflow: &Dataflow) -> Option<String> {
     let (path, lake) = (plain(path), plain(&dataflow.lake));
     let (fixed, rest) = FileGlob::split(&path);
     let glob = FileGlob::new(rest).ok()?;
-    let kept = dataflow.inputs.iter().filter(|input| input.bronze);
-    let bronze = kept.map(|input| format!("bronze/{}", input.name));
+    let archived = dataflow.inputs.iter().filter(|input| input.bronze);
+    let bronze = archived.map(|input| format!("bronze/{}", input.name));
     let tables = dataflow.tables.iter();
     let tables = tables.map(|table| format!("{}/{}", table.layer.name(), table.name));
     let folders = bronze.chain(tables).chain(["dead_letters".to_string()]);

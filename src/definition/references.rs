@@ -121,7 +121,7 @@ fn normalised(word: &Word) -> String {
 mod tests {
     use super::*;
 
-    fn found(sql: &str) -> Vec<(String, usize, usize, bool)> {
+    fn references_of(sql: &str) -> Vec<(String, usize, usize, bool)> {
         scan(sql)
             .expect("tokens")
             .references
@@ -135,7 +135,7 @@ mod tests {
         let sql = "-- silver.no\nSELECT 'gold.no', t.silver.no\nFROM Silver . \"Orders\" JOIN \"gold\".x ON true\n\
                    FROM TABLE(TUMBLE(TABLE silver.events, DESCRIPTOR(ts), INTERVAL '1' MINUTE))";
         assert_eq!(
-            found(sql),
+            references_of(sql),
             [
                 ("silver.Orders".to_string(), 3, 6, false),
                 ("gold.x".to_string(), 3, 29, false),
@@ -152,10 +152,10 @@ mod tests {
             "SELECT gold.x FROM (SELECT 1) gold",
             "WITH gold AS (SELECT 1 AS x) SELECT gold.x FROM gold",
         ] {
-            assert!(found(sql)[0].3, "{sql}");
+            assert!(references_of(sql)[0].3, "{sql}");
         }
-        assert!(!found("SELECT gold, m.gold FROM gold.x ORDER BY gold")[0].3);
-        assert!(!found("SELECT gold.x, silver.y FROM t AS gold")[1].3);
+        assert!(!references_of("SELECT gold, m.gold FROM gold.x ORDER BY gold")[0].3);
+        assert!(!references_of("SELECT gold.x, silver.y FROM t AS gold")[1].3);
     }
 
     #[test]

@@ -342,10 +342,10 @@ impl ObservedValues {
         let mark = known.map(|(mark, _)| mark);
         if let Some((format, sql_type)) = self.written.decided(mark) {
             let is_plain = self.written.decided(None).is_some();
-            let told = known.zip(self.written.first()).filter(|_| !is_plain);
+            let decider = known.zip(self.written.first()).filter(|_| !is_plain);
             return InferredColumn {
                 format: vec![format],
-                note: told.map(|((mark, column), text)| {
+                note: decider.map(|((mark, column), text)| {
                     format!(
                         "how {text} is read follows from column {column}, which has decimal {}",
                         mark.word()

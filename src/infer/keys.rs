@@ -76,10 +76,10 @@ impl KeyRows {
         candidates.truncate(TRIED);
         candidates.sort_by_key(|candidate| candidate.column);
         let pairs = sets_of(2, candidates.len());
-        let found = self.distinguishing(&candidates, pairs, clock);
-        match found.is_empty() {
+        let keys = self.distinguishing(&candidates, pairs, clock);
+        match keys.is_empty() {
             true => self.distinguishing(&candidates, sets_of(3, candidates.len()), clock),
-            false => found,
+            false => keys,
         }
     }
 
@@ -134,9 +134,9 @@ impl KeyRows {
     ) -> Vec<Vec<usize>> {
         let rank = |set: &Vec<usize>| set.iter().map(|n| u32::from(candidates[*n].rank)).sum::<u32>();
         sets.sort_by_key(rank);
-        let mut found = Vec::new();
+        let mut keys = Vec::new();
         for set in sets {
-            if found.len() == NAMED || clock.is_over() {
+            if keys.len() == NAMED || clock.is_over() {
                 break;
             }
             let most = set
@@ -153,10 +153,10 @@ impl KeyRows {
                 seen.insert(together)
             });
             if is_distinguishing {
-                found.push(set.iter().map(|n| candidates[*n].column).collect());
+                keys.push(set.iter().map(|n| candidates[*n].column).collect());
             }
         }
-        found
+        keys
     }
 }
 

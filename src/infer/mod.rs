@@ -107,13 +107,13 @@ pub fn infer(path: &Path, limits: &SampleLimits) -> Result<InferredInput, InferE
         path: path.display().to_string(),
         reason,
     };
-    let (say, told) = channel();
+    let (say, answer) = channel();
     let (named, given) = (path.to_path_buf(), *limits);
     // The work runs on a thread of its own, so that this function returns whatever a file does to the reader.
     let looking = thread::Builder::new().name("infer".to_string()).stack_size(deep::STACK);
     let looking = looking.spawn(move || say.send(contain(|| inferred(&named, &given))));
     looking.map_err(|source| InferError::Io(path.to_path_buf(), source))?;
-    match told.recv_timeout(limits.time.saturating_add(GRACE)) {
+    match answer.recv_timeout(limits.time.saturating_add(GRACE)) {
         Ok(Ok(inferred)) => inferred,
         Ok(Err(panic)) => Err(unreadable(format!(
             "its reader met something that it did not expect ({panic})"

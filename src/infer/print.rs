@@ -161,9 +161,9 @@ fn keys(looked: &InferSample, decided: &[(&Candidate, InferredColumn, bool)], li
         .map(|(candidate, _, _)| candidate.name.as_str())
         .collect();
     // For files with a schema, only the rows show uniqueness.
-    let told = |column: &usize| matches!(columns.all[*column].known, ColumnKnowledge::Described(..));
+    let is_described = |column: &usize| matches!(columns.all[*column].known, ColumnKnowledge::Described(..));
     if columns.rows.len() > 1 {
-        unique.extend(columns.rows.single(&ranks).into_iter().filter(told).map(name));
+        unique.extend(columns.rows.single(&ranks).into_iter().filter(is_described).map(name));
     }
     let key = |names: &[&str]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
     if let [first, ..] = &unique[..] {
@@ -246,8 +246,8 @@ fn column(
         _ => format!("{{ {} }}", settings.join(", ")),
     };
     let mut text = format!("{} = {value}", key(&candidate.name));
-    let told = code.map(|code| format!("{code} is no null here: all other texts are written like it"));
-    if let Some(note) = decided.note.as_ref().or(told.as_ref()) {
+    let code_note = code.map(|code| format!("{code} is no null here: all other texts are written like it"));
+    if let Some(note) = decided.note.as_ref().or(code_note.as_ref()) {
         let _ = write!(text, " # {note}");
     }
     text

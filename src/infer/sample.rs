@@ -44,7 +44,7 @@ pub(super) fn sample_files(
     let mut passed = Vec::new();
     let (mut forms, form) = survey(listed, limits, clock);
     for file in listed.files.iter().take(limits.files) {
-        let found = match forms.next().unwrap_or_else(|| form_of(file, clock)) {
+        let surveyed = match forms.next().unwrap_or_else(|| form_of(file, clock)) {
             Ok(form) => form,
             Err(reason) => {
                 passed.push((file.clone(), reason));
@@ -55,7 +55,7 @@ pub(super) fn sample_files(
             }
         };
         let looked = looked.get_or_insert_with(|| InferSample {
-            form: form.unwrap_or(found.form),
+            form: form.unwrap_or(surveyed.form),
             columns: CandidateColumns::default(),
             files: Vec::new(),
             records: 0,
@@ -63,11 +63,11 @@ pub(super) fn sample_files(
             odd_header: None,
             passed: Vec::new(),
         });
-        if let Some(reason) = found.misfit(&looked.form) {
+        if let Some(reason) = surveyed.misfit(&looked.form) {
             passed.push((file.clone(), reason));
             continue;
         }
-        looked.odd_header = looked.odd_header.or(found.odd_header);
+        looked.odd_header = looked.odd_header.or(surveyed.odd_header);
         let part = SampleRange {
             skip: 0,
             limit: FIRST,

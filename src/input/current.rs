@@ -128,8 +128,8 @@ pub fn current<'s>(
                 capabilities.get_or_insert(of_time);
             }
             let row_updates = key_states.close(ready, upper, |updates| {
-                let kept = |(_, time, _): &&KeyedUpdate| loaded.is_none_or(|loaded| *time > loaded);
-                stored.extend(updates.iter().filter(kept).cloned());
+                let is_later = |(_, time, _): &&KeyedUpdate| loaded.is_none_or(|loaded| *time > loaded);
+                stored.extend(updates.iter().filter(is_later).cloned());
             });
             if let Some([of_rows, of_states]) = capabilities {
                 rows.activate().session(&of_rows).give_iterator(row_updates.into_iter());
@@ -273,9 +273,9 @@ impl ClosedUpdates {
 
     fn update_rows(&mut self, settings: &StateSettings, key: &Row, time: Epoch, before: &KeyState, after: &KeyState) {
         // The retention operator has already retracted expired rows.
-        let there = |state: &KeyState| settings.expiry(state) > time;
-        let before = before.as_ref().filter(|_| there(before));
-        let after = after.as_ref().filter(|_| there(after));
+        let is_unexpired = |state: &KeyState| settings.expiry(state) > time;
+        let before = before.as_ref().filter(|_| is_unexpired(before));
+        let after = after.as_ref().filter(|_| is_unexpired(after));
         if settings.fold == MergeRule::Counted {
             let count = |state: Option<&(Row, Diff)>| state.map_or(0, |(_, count)| *count);
             self.rows.push((key.clone(), time, count(after) - count(before)));
@@ -319,12 +319,12 @@ impl StateSettings {
     }
 
     /// A change with the values that it leaves out filled in, by (4).
-    fn filled(&self, held: Option<&(Row, Diff)>, change: &Change<'_>, buffer: &mut Vec<u8>) -> Row {
-        let held = held.map(|(value, _)| Change::read(value.bytes()));
-        let held = held.filter(|held| held.flag() == Flag::Live);
+    fn filled(&self, existing: Option<&(Row, Diff)>, change: &Change<'_>, buffer: &mut Vec<u8>) -> Row {
+        let existing = existing.map(|(value, _)| Change::read(value.bytes()));
+        let existing = existing.filter(|existing| existing.flag() == Flag::Live);
         let left_out: Vec<usize> = change.unchanged().collect();
-        let row = held.map(|held| {
-            let rows = self.codec.decode([held.row(), change.row()]);
+        let row = existing.map(|existing| {
+            let rows = self.codec.decode([existing.row(), change.row()]);
             let rows = rows.expect("an input's rows were encoded by its codec");
             let value = |column| rows.column(column).slice(usize::from(!left_out.contains(&column)), 1);
             let columns: Vec<_> = (0..rows.num_columns()).map(value).collect();
@@ -335,7 +335,7 @@ impl StateSettings {
             filled.pop().expect("one row was encoded")
         });
         let until = match self.retained.filter(|column| left_out.contains(column)) {
-            Some(_) => held.map_or(Epoch::MAX, |held| held.until()),
+            Some(_) => existing.map_or(Epoch::MAX, |existing| existing.until()),
             None => change.until(),
         };
         let parts = ChangeParts {
@@ -390,29 +390,31 @@ impl StateSettings {
             }
             // A replay of history may bring changes that arrived before the row that is held.
             (MergeRule::First, Flag::Live) => state
-                .filter(|(held, _)| Change::read(held.bytes()).arrival() <= change.arrival())
+                .filter(|(existing, _)| Change::read(existing.bytes()).arrival() <= change.arrival())
                 .or_else(|| Some((next.clone(), 1))),
             (MergeRule::First, _) => state,
             (MergeRule::Newest, Flag::GoneUnordered) => {
                 // Without a state there is no version to take, so the deletion is ignored.
-                let (held, count) = state?;
+                let (existing, count) = state?;
                 // The deletion removes only what arrived before it; in a replay, it may find what arrived later.
-                if Change::read(held.bytes()).arrival() > change.arrival() {
-                    return Some((held, count));
+                if Change::read(existing.bytes()).arrival() > change.arrival() {
+                    return Some((existing, count));
                 }
-                let gone = ChangeParts {
-                    order: Change::read(held.bytes()).order(),
+                let tombstone = ChangeParts {
+                    order: Change::read(existing.bytes()).order(),
                     arrival: change.arrival(),
                     flag: Flag::Gone,
                     until: Epoch::MAX,
                     unchanged: &[],
                     row: &[],
                 };
-                Some((encode(buffer, &gone), 1))
+                Some((encode(buffer, &tombstone), 1))
             }
             (MergeRule::Newest, _) => match state {
-                Some((held, count)) if Change::read(held.bytes()).version() > change.version() => Some((held, count)),
-                held if change.unchanged().len() > 0 => Some((self.filled(held.as_ref(), &change, buffer), 1)),
+                Some((existing, count)) if Change::read(existing.bytes()).version() > change.version() => {
+                    Some((existing, count))
+                }
+                existing if change.unchanged().len() > 0 => Some((self.filled(existing.as_ref(), &change, buffer), 1)),
                 _ => Some((next.clone(), 1)),
             },
         }
@@ -514,8 +516,8 @@ mod tests {
         encode(&mut Vec::new(), &parts)
     }
 
-    fn stored(held: &mut KeyStates) -> usize {
-        let (mut cursor, storage) = held.trace.cursor();
+    fn stored(states: &mut KeyStates) -> usize {
+        let (mut cursor, storage) = states.trace.cursor();
         let mut keys = 0;
         while let Some(_key) = cursor.get_key(&storage) {
             let mut count = 0;
@@ -539,7 +541,7 @@ mod tests {
                 retained: None,
                 codec: RowCodec::new(Arc::new(Schema::empty())).unwrap(),
             };
-            let mut held = KeyStates::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings));
+            let mut states = KeyStates::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings));
             let mut most = 0;
             for epoch in 0..1000u64 {
                 let key = Row::new(&epoch.to_be_bytes());
@@ -551,21 +553,21 @@ mod tests {
                 if epoch % 4 == 1 {
                     ready.push((key.clone(), epoch, change(epoch, Flag::Gone, Epoch::MAX)));
                 }
-                let told = held.close(ready, Antichain::from_elem(epoch + 1), |_| {});
+                let updates = states.close(ready, Antichain::from_elem(epoch + 1), |_| {});
                 assert!(
-                    told.iter().all(|(_, time, _)| *time == epoch),
+                    updates.iter().all(|(_, time, _)| *time == epoch),
                     "nothing is told of what is forgotten"
                 );
-                most = most.max(stored(&mut held));
+                most = most.max(stored(&mut states));
             }
             assert!(
                 (75..=205).contains(&most),
                 "{most} keys of the last 100 or 200 epochs with {fold:?}"
             );
-            held.close(vec![], Antichain::from_elem(2000), |_| {});
-            held.close(vec![], Antichain::from_elem(2001), |_| {});
-            assert_eq!(stored(&mut held), 0, "{fold:?}");
-            assert!(held.expiries.borrow().by_epoch.is_empty());
+            states.close(vec![], Antichain::from_elem(2000), |_| {});
+            states.close(vec![], Antichain::from_elem(2001), |_| {});
+            assert_eq!(stored(&mut states), 0, "{fold:?}");
+            assert!(states.expiries.borrow().by_epoch.is_empty());
         }
     }
 
@@ -598,28 +600,29 @@ mod tests {
             };
             encode(&mut Vec::new(), &parts)
         };
-        let told = |held: &mut KeyStates, at: Epoch, change: Row| -> Vec<(Vec<u8>, Diff)> {
-            let told = held.close(vec![(key.clone(), at, change)], Antichain::from_elem(at + 1), |_| {});
-            told.into_iter()
+        let close = |states: &mut KeyStates, at: Epoch, change: Row| -> Vec<(Vec<u8>, Diff)> {
+            let updates = states.close(vec![(key.clone(), at, change)], Antichain::from_elem(at + 1), |_| {});
+            updates
+                .into_iter()
                 .map(|(row, _, diff)| (row.bytes().to_vec(), diff))
                 .collect()
         };
-        let held = |fold| KeyStates::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings(fold)));
+        let states = |fold| KeyStates::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings(fold)));
 
-        let mut first = held(MergeRule::First);
-        told(&mut first, 5, change(5, Flag::Live, b"later"));
-        let mut corrected = told(&mut first, 6, change(3, Flag::Live, b"earlier"));
+        let mut first = states(MergeRule::First);
+        close(&mut first, 5, change(5, Flag::Live, b"later"));
+        let mut corrected = close(&mut first, 6, change(3, Flag::Live, b"earlier"));
         corrected.sort();
         assert_eq!(corrected, [(b"earlier".to_vec(), 1), (b"later".to_vec(), -1)]);
-        assert_eq!(told(&mut first, 7, change(3, Flag::Live, b"earlier")), []);
-        assert_eq!(told(&mut first, 8, change(5, Flag::Live, b"later")), []);
+        assert_eq!(close(&mut first, 7, change(3, Flag::Live, b"earlier")), []);
+        assert_eq!(close(&mut first, 8, change(5, Flag::Live, b"later")), []);
 
-        let mut newest = held(MergeRule::Newest);
-        told(&mut newest, 5, change(5, Flag::Live, b"later"));
-        assert_eq!(told(&mut newest, 6, change(3, Flag::Live, b"earlier")), []);
-        assert_eq!(told(&mut newest, 7, change(4, Flag::GoneUnordered, b"")), []);
+        let mut newest = states(MergeRule::Newest);
+        close(&mut newest, 5, change(5, Flag::Live, b"later"));
+        assert_eq!(close(&mut newest, 6, change(3, Flag::Live, b"earlier")), []);
+        assert_eq!(close(&mut newest, 7, change(4, Flag::GoneUnordered, b"")), []);
         assert_eq!(
-            told(&mut newest, 8, change(8, Flag::GoneUnordered, b"")),
+            close(&mut newest, 8, change(8, Flag::GoneUnordered, b"")),
             [(b"later".to_vec(), -1)]
         );
     }

@@ -130,7 +130,7 @@ impl<'a> Resolver<'a> {
                 let rows = current.into_values().filter_map(|(_, row)| row);
                 (vec![], Box::new(rows.map(|(row, _)| row)))
             }
-            Resolved::First(kept) => (vec![], Box::new(kept.into_values().map(|(row, _)| row))),
+            Resolved::First(rows) => (vec![], Box::new(rows.into_values().map(|(row, _)| row))),
             Resolved::Counted(counts) => {
                 let rows = counts.into_iter();
                 (
@@ -153,8 +153,8 @@ impl<'a> Resolver<'a> {
         if let (Some(retention), Some(now)) = (&self.input.retention, now) {
             for batch in &mut batches {
                 let moments = moments(self.input, retention, batch).into_iter();
-                let kept = moments.map(|moment| Some(term.keeps(moment, now))).collect();
-                *batch = filter_record_batch(batch, &kept).expect("the mask was made from the batch");
+                let mask = moments.map(|moment| Some(term.keeps(moment, now))).collect();
+                *batch = filter_record_batch(batch, &mask).expect("the mask was made from the batch");
             }
         }
         Ok(batches)
@@ -168,7 +168,7 @@ impl<'a> Resolver<'a> {
         let mut resolved = std::mem::replace(&mut self.resolved, Resolved::All(vec![], vec![]));
         match &mut resolved {
             Resolved::Newest(current) => self.newest(current, changes, term)?,
-            Resolved::First(kept) => keep_first(kept, changes, term),
+            Resolved::First(rows) => keep_first(rows, changes, term),
             Resolved::Counted(counts) => count_rows(counts, changes),
             Resolved::All(batches, rows) => {
                 let mut bytes: usize = rows.iter().map(|row| row.bytes().len()).sum();
@@ -199,11 +199,11 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             let now = change.arrival.epoch;
-            let held = current.get(&change.key).filter(|((_, _, arrival), row)| match row {
+            let existing = current.get(&change.key).filter(|((_, _, arrival), row)| match row {
                 Some((_, moment)) => term.keeps(*moment, now),
                 None => term.remembers(arrival.epoch, now),
             });
-            let order = match (change.order, held) {
+            let order = match (change.order, existing) {
                 (Some(order), _) => order,
                 (None, Some(((order, _, _), _))) => {
                     let version = (order.clone(), change.arrival.feed, change.arrival);
@@ -213,8 +213,8 @@ impl<'a> Resolver<'a> {
                 (None, None) => continue, // The key has no state, and this deletion has no version of its own.
             };
             let version = (order, change.arrival.feed, change.arrival);
-            if held.is_none_or(|(newest, _)| *newest < version) {
-                let before = held.and_then(|(_, row)| row.clone());
+            if existing.is_none_or(|(newest, _)| *newest < version) {
+                let before = existing.and_then(|(_, row)| row.clone());
                 let row = match change.op {
                     ChangeOp::Upsert => Some(self.complete(change.row, change.moment, &change.unchanged, before)?),
                     _ => None,
@@ -279,10 +279,10 @@ impl RetentionTime {
         moment.saturating_add(keep) > (epoch as i64).saturating_mul(1000)
     }
 
-    /// Whether a tombstone that arrived at `gone` is still remembered at an epoch.
-    fn remembers(self, gone: Epoch, epoch: Epoch) -> bool {
+    /// Whether a tombstone that arrived at `deleted_at` is still remembered at an epoch.
+    fn remembers(self, deleted_at: Epoch, epoch: Epoch) -> bool {
         self.0
-            .is_none_or(|keep| gone.saturating_add(keep as u64 / 1000) >= epoch)
+            .is_none_or(|keep| deleted_at.saturating_add(keep as u64 / 1000) >= epoch)
     }
 }
 
@@ -300,20 +300,20 @@ type Version = (Row, u16, Arrival);
 /// A key's version, and its row with the row's moment; the row is none if the key is deleted.
 type KeyVersion = (Version, Option<(Row, Option<i64>)>);
 
-fn keep_first(kept: &mut HashMap<Row, (Row, Option<i64>)>, changes: Vec<ArrivedChange>, term: RetentionTime) {
+fn keep_first(rows: &mut HashMap<Row, (Row, Option<i64>)>, changes: Vec<ArrivedChange>, term: RetentionTime) {
     for change in changes {
         match change.op {
             ChangeOp::Upsert => {
                 let now = change.arrival.epoch;
-                if kept
+                if rows
                     .get(&change.key)
                     .is_none_or(|(_, moment)| !term.keeps(*moment, now))
                 {
-                    kept.insert(change.key, (change.row, change.moment));
+                    rows.insert(change.key, (change.row, change.moment));
                 }
             }
             ChangeOp::Delete => {}
-            ChangeOp::Truncate => kept.clear(),
+            ChangeOp::Truncate => rows.clear(),
         }
     }
 }

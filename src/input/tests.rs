@@ -133,8 +133,8 @@ struct RunOutput {
 /// Runs an input, with its partitions spread over workers. Returns the updates of its rows, and the records that came
 /// too late.
 fn run(input: &Input, batches: &[Batch], end: Epoch, how: RunOptions) -> (Vec<Update>, Vec<Reject>) {
-    let told = run_from(input, &States::new(), None, batches, end, how);
-    (told.rows, told.late)
+    let output = run_from(input, &States::new(), None, batches, end, how);
+    (output.rows, output.late)
 }
 
 /// Runs an input that loads `states` as of the epoch `loaded`.
@@ -158,7 +158,7 @@ fn run_from(
                 until: since + 1,
             });
             let built = build(scope, &definition, pause, |_| true).unwrap();
-            let (oks, told) = (shared.clone(), shared.clone());
+            let (oks, states_out) = (shared.clone(), shared.clone());
             let rows = built.collections[0].clone();
             rows.oks
                 .inner
@@ -167,7 +167,7 @@ fn run_from(
             if let Some(states) = &built.states[0] {
                 let states = states.inner.clone();
                 states
-                    .inspect(move |update| told.lock().unwrap().states.push(update.clone()))
+                    .inspect(move |update| states_out.lock().unwrap().states.push(update.clone()))
                     .probe_with(&probe);
             }
             built.inputs
@@ -297,9 +297,9 @@ fn compare(input: &Input, batches: &[Batch], end: Epoch) {
 }
 
 /// The states that had been output up to an epoch.
-fn states_as_of(told: &[((Row, Row), Epoch, i64)], epoch: Epoch) -> States {
+fn states_as_of(updates: &[((Row, Row), Epoch, i64)], epoch: Epoch) -> States {
     let mut states = States::new();
-    for (state, _, diff) in told.iter().filter(|(_, time, _)| *time <= epoch) {
+    for (state, _, diff) in updates.iter().filter(|(_, time, _)| *time <= epoch) {
         *states.entry(state.clone()).or_default() += diff;
     }
     states.retain(|_, count| *count != 0);
@@ -316,12 +316,12 @@ fn compare_loaded(input: &Input, batches: &[Batch], end: Epoch, at: Epoch) {
     assert!(states.values().all(|count| *count > 0), "{states:?}");
     for workers in [1, 3] {
         let how = RunOptions::stepwise(workers);
-        let told = run_from(input, &states, Some(at + 1), &after, end + 20, how);
+        let restarted = run_from(input, &states, Some(at + 1), &after, end + 20, how);
         let now = |epoch| input.retention.as_ref().map(|_| epoch);
         for epoch in at + 1..end + 20 {
             let expected = resolved(input, batches, epoch.min(end), now(epoch));
             assert_eq!(
-                as_of(input, &told.rows, epoch),
+                as_of(input, &restarted.rows, epoch),
                 expected,
                 "loaded at {}, at {epoch}: {how:?}",
                 at + 1
@@ -330,15 +330,15 @@ fn compare_loaded(input: &Input, batches: &[Batch], end: Epoch, at: Epoch) {
         // The loaded states plus those it emitted equal the states of a run without a restart, so the next restart
         // loads the same.
         let through = run_from(input, &States::new(), None, batches, end + 20, RunOptions::stepwise(1));
-        let mut held = states.clone();
-        for (state, count) in states_as_of(&told.states, Epoch::MAX) {
-            *held.entry(state).or_default() += count;
+        let mut states_now = states.clone();
+        for (state, count) in states_as_of(&restarted.states, Epoch::MAX) {
+            *states_now.entry(state).or_default() += count;
         }
-        held.retain(|_, count| *count != 0);
+        states_now.retain(|_, count| *count != 0);
         if input.retention.is_none() {
-            assert_eq!(held, states_as_of(&through.states, Epoch::MAX), "{how:?}");
+            assert_eq!(states_now, states_as_of(&through.states, Epoch::MAX), "{how:?}");
         }
-        assert!(held.values().all(|count| *count > 0), "{held:?}");
+        assert!(states_now.values().all(|count| *count > 0), "{states_now:?}");
     }
 }
 

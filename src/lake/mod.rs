@@ -477,8 +477,8 @@ mod tests {
                     .with_durability(durable)
                     .put_stream(&path, &mut bytes, runtime.handle())
                     .unwrap();
-                let there = runtime.block_on(lake.get(&path)).unwrap().unwrap();
-                assert_eq!(there.len() as u64, length);
+                let stored = runtime.block_on(lake.get(&path)).unwrap().unwrap();
+                assert_eq!(stored.len() as u64, length);
                 assert!(
                     bytes.most_held <= PART,
                     "{} bytes of {length} were held",

@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn a_name_says_where_a_table_belongs() {
         let names = ["dead_letters", "bronze.orders", "silver.order_lines", "gold.sales"];
-        let told = names.map(|name| {
+        let parts = names.map(|name| {
             (
                 LakeLayer::of_table(name),
                 bronze_input(name),
@@ -67,7 +67,7 @@ mod tests {
             )
         });
         assert_eq!(
-            told,
+            parts,
             [
                 (LakeLayer::Base, None, ("public", "dead_letters"), "dead_letters".into()),
                 (

@@ -5,7 +5,7 @@
 //! the query is planned again with every cast inside `as_type(cast, 'BIGINT')`, a function that returns its
 //! argument but gives the expression a name of its own.
 
-use super::written::call;
+use super::syntax::call;
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};

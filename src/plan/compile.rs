@@ -25,7 +25,7 @@ use super::diagnose::{diagnose, not_a_condition, refused};
 use super::dialect::Standard;
 use super::encoding::{quoted, retention, texts};
 use super::error::{PlanError, Planned, Refusal};
-use super::guard::{SettledFunctions, settle};
+use super::guard::{FunctionWrapper, wrap_functions};
 use super::lower::{Lowering, physical};
 use super::mistakes::Mistakes;
 use super::moments::microseconds;
@@ -35,8 +35,9 @@ use super::share::{Builder, Draft};
 use super::using::without_using;
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
-    casts, change_feed, complete, distinct_on, laterals, limits, named_windows, normal, now, numbers, optimise,
-    partitions, refuse, session, sets, shape, shorthands, standard, subqueries, ties, unread, values, wide, windows,
+    casts, change_feed, complete, distinct_on, laterals, limits, named_windows, normalise, now, numbers, optimise,
+    partitions, refuse, session, sets, shape, shorthands, standard, subqueries, ties, unread, values, widen_windows,
+    windows,
 };
 use crate::contain::contain;
 use crate::deep::deep;
@@ -354,12 +355,15 @@ impl Compiler<'_> {
         // Planning reads nothing: the catalog is in memory, so its futures are ready at once.
         let plan = futures::executor::block_on(state.statement_to_plan(statement))?;
         let plan = now::hold_now(plan)?;
-        let plan = sets::marked(normal::distinct_on(plan)?)?;
+        let plan = sets::marked(normalise::distinct_on(plan)?)?;
         let options = state.config_options();
         let plan = session::analysed(&state, plan)?;
-        let plan = normal::types(wide::widen_windows(normal::exact(plan)?)?, options)?;
+        let plan = normalise::types(
+            widen_windows::widen_windows(normalise::exact_aggregates(plan)?)?,
+            options,
+        )?;
         // The rewrites above may have changed the types of functions' arguments.
-        let plan = SettledFunctions::new(self.dataflow.bounds.max_value).analyze(plan, options)?;
+        let plan = FunctionWrapper::new(self.dataflow.bounds.max_value).analyze(plan, options)?;
         standard::refuse(&plan)?;
         // EXCEPT ALL and INTERSECT ALL number the copies of a row when they are expanded. Where there are
         // subqueries this must happen before they become joins, so that copies are numbered for each row of the
@@ -385,7 +389,7 @@ impl Compiler<'_> {
         let mut columns = Vec::with_capacity(plan.schema().fields().len());
         for (qualifier, field) in plan.schema().iter() {
             let column = Logical::Column(datafusion::common::Column::from((qualifier, field)));
-            let to = normal::table_type(field.name(), field.data_type())?;
+            let to = normalise::table_type(field.name(), field.data_type())?;
             let column = if &to == field.data_type() {
                 column
             } else {
@@ -489,7 +493,7 @@ impl Compiler<'_> {
             .build();
         let simplifier = datafusion::optimizer::simplify_expressions::ExprSimplifier::new(info);
         let agreed = |expr| numbers::agreed(simplifier.coerce(numbers::agreed(expr, &named)?, &named)?, &named);
-        let expr = settle(agreed(expr)?, &named, self.dataflow.bounds.max_value)?;
+        let expr = wrap_functions(agreed(expr)?, &named, self.dataflow.bounds.max_value)?;
         let expr = optimise::folded(agreed(expr)?, &named)?.data;
         let planned = physical(&expr, &named, schema)?;
         match planned.data_type(schema)? {
@@ -545,11 +549,11 @@ impl Compiler<'_> {
         } else {
             lines.iter().position(|l| l == &compact(header)).unwrap_or(0)
         };
-        let found = lines
+        let position = lines
             .iter()
             .skip(from)
             .position(|l| l.starts_with(&format!("{setting}=")));
-        found.map_or(0, |n| from + n + 1)
+        position.map_or(0, |n| from + n + 1)
     }
 }
 

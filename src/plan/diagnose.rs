@@ -9,7 +9,7 @@ use super::compile::two_columns;
 use super::error::{PlanError, Refusal};
 use super::foreign;
 use super::places::{find, mentioned, named, rare};
-use super::plainly::plainly;
+use super::plain_messages::simplify_message;
 use super::{message_rules, shape};
 use crate::definition::{Diagnostic, nearest};
 use crate::words::sql_types;
@@ -23,7 +23,7 @@ pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) 
         PlanError::Refused(refusal) => vec![refused(*refusal, file, tokens)],
         PlanError::DataFusion(error) => flatten(&error)
             .into_iter()
-            .map(|error| refused(plainly(understand(error, tokens), tokens), file, tokens))
+            .map(|error| refused(simplify_message(understand(error, tokens), tokens), file, tokens))
             .collect(),
     }
 }
@@ -97,8 +97,8 @@ pub(super) fn not_a_condition(what: &str) -> Refusal {
 
 /// DataFusion's error as a refusal in our words.
 fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
-    let found = error.diagnostic();
-    let span = found.and_then(|d| d.span);
+    let diagnostic = error.diagnostic();
+    let span = diagnostic.and_then(|d| d.span);
     let root = error.find_root();
     if let DataFusionError::SchemaError(schema, _) = root {
         match schema.as_ref() {
@@ -123,12 +123,12 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
             }
         }
     }
-    let text = match (root, found) {
+    let text = match (root, diagnostic) {
         (DataFusionError::SQL(error, _), _) => error.to_string(),
         (_, Some(diagnostic)) => diagnostic.message.clone(),
         _ => root.strip_backtrace(),
     };
-    let span = span.or_else(|| found.and_then(|d| d.notes.iter().find_map(|n| n.span)));
+    let span = span.or_else(|| diagnostic.and_then(|d| d.notes.iter().find_map(|n| n.span)));
     let (text, place) = split_place(&text);
     if text.contains(ONE_NAME) {
         let name = text.split('"').nth(1).unwrap_or_default();
@@ -153,11 +153,11 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
     if span.is_some() {
         refusal = refusal.at_span(span);
     }
-    let helps: Vec<String> = found
+    let helps: Vec<String> = diagnostic
         .iter()
         .flat_map(|d| d.helps.iter().map(|h| lower_case(&h.message)))
         .collect();
-    let helps: Vec<String> = match found.and_then(|d| {
+    let helps: Vec<String> = match diagnostic.and_then(|d| {
         d.notes
             .iter()
             .find_map(|n| n.message.strip_prefix("Possible function "))
@@ -165,7 +165,7 @@ fn understand(error: &DataFusionError, tokens: &[TokenWithSpan]) -> Refusal {
         Some(function) => vec![format!("did you mean {function}?")],
         None => helps,
     };
-    let notes: Vec<&str> = found
+    let notes: Vec<&str> = diagnostic
         .iter()
         .flat_map(|d| d.notes.iter().map(|n| n.message.as_str()))
         .filter(|note| !note.starts_with("Possible function"))
@@ -323,8 +323,8 @@ fn remedy(message: &str) -> Option<String> {
         ("coerce", "cast one side: CAST(... AS ...)"),
         ("type", "cast one side: CAST(... AS ...)"),
     ];
-    let found = known.iter().find(|(part, _)| message.contains(part));
-    found.map(|(_, help)| help.to_string())
+    let rule = known.iter().find(|(part, _)| message.contains(part));
+    rule.map(|(_, help)| help.to_string())
 }
 
 /// Errors about types, in which DataFusion describes its own implementation.

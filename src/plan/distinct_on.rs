@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{Distinct, Expr, Select, SelectItem, Spanned, Value, VisitMut, VisitorMut};
 
 use super::error::Refusal;
-use super::written;
+use super::syntax;
 
 /// Replaces the positions in a statement of a live query. An error has a message and its remedy.
 ///
@@ -35,7 +35,7 @@ impl VisitorMut for Selects {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Box<Refusal>> {
         if let Some(Distinct::On(columns)) = &mut select.distinct {
             for column in columns {
-                let Some(constant) = written::constant(column) else {
+                let Some(constant) = syntax::constant(column) else {
                     continue;
                 };
                 match at_place(&constant.value, &select.projection) {
@@ -53,7 +53,7 @@ impl VisitorMut for Selects {
 fn at_place<'a>(place: &Value, items: &'a [SelectItem]) -> Option<&'a Expr> {
     let Value::Number(place, _) = place else { return None };
     let place = place.parse::<usize>().ok()?.checked_sub(1)?;
-    if !items.iter().take(place + 1).all(written::is_one_column) {
+    if !items.iter().take(place + 1).all(syntax::is_one_column) {
         return None;
     }
     match items.get(place)? {

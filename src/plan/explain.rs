@@ -40,11 +40,11 @@ impl Graph {
                 facts.push(format!("partitioned by {}", names(&planned.partition_by)));
             }
             // Every table that computes dates has the expectation that they are in the calendar, so it is left out.
-            let told = planned
+            let stated = planned
                 .expectations
                 .iter()
                 .filter(|expected| !expected.name.ends_with(FOUR_DIGITS));
-            for expectation in told {
+            for expectation in stated {
                 facts.push(format!("expects {}", readable(&expectation.check)));
             }
             let columns: Vec<String> = planned

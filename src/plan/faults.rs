@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut,
 };
 
-use super::written::call;
+use super::syntax::call;
 
 /// The names of dataflows that are planned with a fault.
 pub(crate) const FAULTS: [&str; 3] = ["two_valued", "double_literals", "uncounted"];

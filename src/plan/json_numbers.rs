@@ -87,7 +87,7 @@ impl ScalarUDFImpl for JsonNumber {
 
 /// The numbers of these rows as the JSON text has them.
 fn texts(args: ScalarFunctionArgs, odd: &BooleanArray) -> Result<Arc<dyn Array>> {
-    let kept = |value: &ColumnarValue| -> Result<ColumnarValue> {
+    let argument = |value: &ColumnarValue| -> Result<ColumnarValue> {
         Ok(match value {
             ColumnarValue::Array(array) => ColumnarValue::Array(filter(array, odd)?),
             scalar => scalar.clone(),
@@ -95,7 +95,7 @@ fn texts(args: ScalarFunctionArgs, odd: &BooleanArray) -> Result<Arc<dyn Array>>
     };
     let number_rows = odd.true_count();
     let args = ScalarFunctionArgs {
-        args: args.args.iter().map(kept).collect::<Result<_>>()?,
+        args: args.args.iter().map(argument).collect::<Result<_>>()?,
         number_rows,
         ..args
     };
@@ -140,8 +140,8 @@ mod tests {
             "0.0 1.5 0.0 1e-320 -1e308 0.0  inf"
         );
         for number in ["1e400", "-1e400", "1e-400", "\"1e-400\""] {
-            let told = ask("json_get_float", &["7", number]).unwrap_err().to_string();
-            assert!(told.contains("as a DOUBLE: it is out of range"), "{told}");
+            let message = ask("json_get_float", &["7", number]).unwrap_err().to_string();
+            assert!(message.contains("as a DOUBLE: it is out of range"), "{message}");
         }
         assert_eq!(
             ask("json_get_int", &["0", "12", "1e-400", "0.0", "1.5"]).unwrap(),

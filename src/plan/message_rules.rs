@@ -238,12 +238,12 @@ fn has(tokens: &[TokenWithSpan], word: &str) -> bool {
 /// Where the first list of column names is given: `WITH a (x, y)`, `AS a (x, y)`.
 fn column_list_span(tokens: &[TokenWithSpan]) -> Option<datafusion::sql::sqlparser::tokenizer::Span> {
     let is = |t: &TokenWithSpan, word: &str| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
-    let found = tokens.windows(3).find(|three| {
+    let three_tokens = tokens.windows(3).find(|three| {
         (is(&three[0], "WITH") || is(&three[0], "AS"))
             && matches!(three[1].token, Token::Word(_))
             && three[2].token == Token::LParen
     });
-    found.map(|three| three[1].span)
+    three_tokens.map(|three| three[1].span)
 }
 
 /// Tokens that the parser found where it expected others, each with what to write instead.
@@ -300,9 +300,9 @@ pub(super) fn types_as_written(text: &str) -> String {
 }
 
 /// The signatures of a function, in SQL's types and without duplicates; those that tell a user nothing are left out.
-pub(super) fn readable_signatures(told: impl Iterator<Item = String>) -> Vec<String> {
+pub(super) fn readable_signatures(signatures: impl Iterator<Item = String>) -> Vec<String> {
     let mut forms: Vec<String> = vec![];
-    for form in told.map(|form| types_as_written(&form)) {
+    for form in signatures.map(|form| types_as_written(&form)) {
         let says_nothing = ["UserDefined", "Null", "unsigned", "Signature", "Any"];
         if !form.is_empty() && !says_nothing.iter().any(|part| form.contains(part)) && !forms.contains(&form) {
             forms.push(form);
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn messages_are_told_in_our_words_where_they_belong() {
         let tokens = tokenize("WITH a (x, y) AS (SELECT 1) SELECT x, 9223372036854775808 FROM a").unwrap();
-        let told = |text: &str| own_refusal(text, &tokens).map(|r| (r.message, r.span.map(|s| s.start.column)));
+        let refusal = |text: &str| own_refusal(text, &tokens).map(|r| (r.message, r.span.map(|s| s.start.column)));
         for (text, message, column) in [
             (
                 "Source table contains 1 columns but only 2 names given as column alias",
@@ -338,14 +338,14 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(told(text), Some((message.to_string(), column)));
+            assert_eq!(refusal(text), Some((message.to_string(), column)));
         }
-        assert_eq!(told("something else"), None);
+        assert_eq!(refusal("something else"), None);
     }
 
     #[test]
     fn forms_are_told_once_and_in_types_of_sql() {
-        let told = [
+        let signatures = [
             "f(Timestamp(ns, \"+TZ\"))",
             "f(List(VARCHAR))",
             "f(Duration(ns))",
@@ -353,7 +353,7 @@ mod tests {
             "f(UserDefined)",
             "f(Time64(ns))",
         ];
-        let forms = readable_signatures(told.iter().map(ToString::to_string));
+        let forms = readable_signatures(signatures.iter().map(ToString::to_string));
         assert_eq!(
             forms,
             ["f(TIMESTAMP WITH TIME ZONE)", "f(VARCHAR[])", "f(INTERVAL)", "f(TIME)"]

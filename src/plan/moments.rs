@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::written::call;
+use super::syntax::call;
 
 /// Applies these rewrites to a statement, query or expression.
 pub fn microseconds(sql: &mut impl VisitMut) {

@@ -145,8 +145,8 @@ fn find<'a>(name: &Ident, known: &'a [(Ident, WindowSpec)]) -> Result<&'a Window
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
     };
-    let found = known.iter().find(|(of, _)| plain(of) == plain(name));
-    found.map(|(_, spec)| spec).ok_or_else(|| {
+    let definition = known.iter().find(|(of, _)| plain(of) == plain(name));
+    definition.map(|(_, spec)| spec).ok_or_else(|| {
         Refusal::new(format!("could not find the window {:?}", name.value))
             .help("define it in the WINDOW clause, before what builds on it")
             .at(Some(name.span))

@@ -87,17 +87,17 @@ fn replace(plan: LogicalPlan, with: &dyn Fn(&Expr) -> Option<Expr>) -> datafusio
 
 /// Whether the expression depends on the epoch's time.
 pub(super) fn mentions_now(expr: &Expr) -> bool {
-    let mut found = false;
+    let mut mentions = false;
     expr.apply(|e| {
-        found |= is_now(e);
-        Ok(if found {
+        mentions |= is_now(e);
+        Ok(if mentions {
             TreeNodeRecursion::Stop
         } else {
             TreeNodeRecursion::Continue
         })
     })
     .expect("looking does not fail");
-    found
+    mentions
 }
 
 fn is_now(expr: &Expr) -> bool {

@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::row_queries::row_queries;
-use super::written::call;
+use super::syntax::call;
 
 /// Rewrites the operators of a statement, query or expression.
 pub fn operators(sql: &mut impl VisitMut) {
@@ -160,12 +160,12 @@ fn patterned(expr: &Expr) -> Option<Expr> {
         Expr::RLike {
             negated, expr, pattern, ..
         } => {
-            let found = binary(
+            let matches = binary(
                 expr.as_ref().clone(),
                 &BinaryOperator::PGRegexMatch,
                 pattern.as_ref().clone(),
             );
-            Some(if *negated { not(found) } else { found })
+            Some(if *negated { not(matches) } else { matches })
         }
         _ => None,
     }

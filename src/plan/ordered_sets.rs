@@ -132,12 +132,12 @@ impl CollectedValues {
     }
 
     fn append(&mut self, values: &ArrayRef) -> Result<()> {
-        let there = match values.logical_null_count() {
+        let not_null = match values.logical_null_count() {
             0 => Arc::clone(values),
             _ => filter(values, &is_not_null(values)?)?,
         };
-        if !there.is_empty() {
-            self.values.push(there);
+        if !not_null.is_empty() {
+            self.values.push(not_null);
         }
         Ok(())
     }

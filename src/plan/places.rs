@@ -80,12 +80,12 @@ pub(super) fn named(tokens: &[TokenWithSpan], message: &str) -> Option<Location>
             let same = |t: &TokenWithSpan| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
             let mut places = (0..tokens.len()).filter(|n| same(&tokens[*n]));
             let called = |n: &usize| tokens.get(n + 1).is_some_and(|t| t.token == Token::LParen);
-            let found = match word {
+            let position = match word {
                 "AND" | "OR" | "NOT" => places.next().filter(|_| places.next().is_none()),
                 "array_element" | "subscript" => tokens.iter().position(|t| t.token == Token::LBracket),
                 _ if CLAUSES.contains(&word) => places.next(),
                 _ => places.find(called),
             };
-            found.map(|n| tokens[n].span.start)
+            position.map(|n| tokens[n].span.start)
         })
 }

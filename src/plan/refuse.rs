@@ -196,10 +196,10 @@ pub(super) fn inspect(query: &Query, context: &SessionContext, known: &[String])
         known,
         ctes: names.ctes,
         functions: names.functions,
-        found: Inspection::default(),
+        inspection: Inspection::default(),
     };
     let _ = Visit::visit(query, &mut inspector);
-    inspector.found
+    inspector.inspection
 }
 
 /// The names of all inputs and tables.
@@ -243,12 +243,12 @@ struct Inspector<'a> {
     ctes: BTreeSet<String>,
     /// Names of table functions, which have a refusal of their own.
     functions: BTreeSet<String>,
-    found: Inspection,
+    inspection: Inspection,
 }
 
 impl Inspector<'_> {
     fn refuse(&mut self, refusal: Refusal) {
-        self.found.refusals.push(refusal);
+        self.inspection.refusals.push(refusal);
     }
 
     /// The name of an aggregate in the WHERE of a query; WHEREs of subqueries do not count.
@@ -425,7 +425,7 @@ impl Visitor for Inspector<'_> {
             ),
             (select.prewhere.is_some(), "PREWHERE", "PREWHERE", "write WHERE"),
         ];
-        for (_, clause, word, help) in clauses.into_iter().filter(|(there, ..)| *there) {
+        for (_, clause, word, help) in clauses.into_iter().filter(|(is_used, ..)| *is_used) {
             let refusal = Refusal::new(format!("could not plan {clause}")).help(help).near(word);
             self.refuse(refusal);
         }
@@ -472,7 +472,7 @@ impl Visitor for Inspector<'_> {
             return ControlFlow::Continue(());
         }
         if self.known.contains(&name) {
-            self.found.reads.insert(name);
+            self.inspection.reads.insert(name);
             return ControlFlow::Continue(());
         }
         let candidates = self
@@ -499,7 +499,7 @@ impl Visitor for Inspector<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if let Expr::Subquery(query) = expr {
-            self.found.subquery.get_or_insert(query.span());
+            self.inspection.subquery.get_or_insert(query.span());
         }
         if let Some(text) = of_the_year_0(expr) {
             let refusal = Refusal::new(format!("could not read {text:?} as a date: there is no year 0"))

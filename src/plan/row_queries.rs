@@ -22,7 +22,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::operators::{columns, opposite};
-use super::written::{derived, is_one_column, select, selected};
+use super::syntax::{derived, is_one_column, select, selected};
 
 /// The alias of the subquery's rows.
 const ROWS: &str = "__rows";

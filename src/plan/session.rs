@@ -21,7 +21,7 @@ use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
 use datafusion::optimizer::{AnalyzerRule, Optimizer};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use super::guard::SettledFunctions;
+use super::guard::FunctionWrapper;
 use super::{functions, now, numbers, optimise, sets};
 use crate::definition::Layer;
 
@@ -121,7 +121,7 @@ pub(super) fn planning_context(max_value: u64) -> SessionContext {
         .with_default_features()
         .build();
     let context = numbers::exact_numbers(&SessionContext::new_with_state(state));
-    context.add_analyzer_rule(Arc::new(SettledFunctions::new(max_value)));
+    context.add_analyzer_rule(Arc::new(FunctionWrapper::new(max_value)));
     functions::register(&context);
     let catalog = context
         .catalog("datafusion")

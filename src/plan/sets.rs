@@ -245,8 +245,8 @@ pub(super) fn join_all_sets(plan: LogicalPlan) -> Result<LogicalPlan> {
     with_each(join_distinct_sets(plan)?, |set| {
         let joined = joined(set.kind, numbered(&set.left)?, numbered(&set.right)?)?;
         let columns: Vec<Expr> = set.schema.columns().into_iter().map(Expr::Column).collect();
-        let kept = Projection::try_new(columns, Arc::new(joined))?;
-        Ok(Some(LogicalPlan::Projection(kept)))
+        let projection = Projection::try_new(columns, Arc::new(joined))?;
+        Ok(Some(LogicalPlan::Projection(projection)))
     })
 }
 

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     SetExpr, Value, VisitMut, VisitorMut, WindowSpec, WindowType,
 };
 
-use super::written::{call, is_one_column};
+use super::syntax::{call, is_one_column};
 
 /// Rewrites each FETCH of a statement, at any depth. A FETCH that cannot be rewritten stays, and `refuse`
 /// refuses it.

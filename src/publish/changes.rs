@@ -168,19 +168,19 @@ impl PublishedChanges {
         went: Vec<RecordBatch>,
     ) -> Result<PublishedChanges, ChangesError> {
         let schema = key_schema(spec, key);
-        let mut gone = Vec::new();
+        let mut removed_keys = Vec::new();
         if !key.is_empty() {
             let codec = RowCodec::new(schema.clone())?;
-            let mut there: HashSet<Row> = HashSet::new();
+            let mut known_keys: HashSet<Row> = HashSet::new();
             for batch in &came {
                 let keys: Vec<ArrayRef> = key.iter().map(|column| batch.column(*column).clone()).collect();
-                there.extend(codec.encode_rows(&keys, batch.num_rows())?);
+                known_keys.extend(codec.encode_rows(&keys, batch.num_rows())?);
             }
             for batch in &went {
                 let keys = codec.encode_rows(batch.columns(), batch.num_rows())?;
                 // A key of which several rows went appears once.
-                let new: BooleanArray = keys.into_iter().map(|row| Some(there.insert(row))).collect();
-                gone.push(filtered(spec, batch, &new)?);
+                let new: BooleanArray = keys.into_iter().map(|row| Some(known_keys.insert(row))).collect();
+                removed_keys.push(filtered(spec, batch, &new)?);
             }
         }
         let all = |schema: &SchemaRef, batches: &[RecordBatch]| {
@@ -191,7 +191,7 @@ impl PublishedChanges {
         };
         Ok(PublishedChanges {
             rows: all(&spec.schema, &came)?,
-            gone: all(&schema, &gone)?,
+            gone: all(&schema, &removed_keys)?,
         })
     }
 }

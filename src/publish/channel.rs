@@ -86,7 +86,7 @@ pub struct Channel<B> {
     place: Option<LedgerPlace>,
     in_transaction: bool,
     /// See (4): nothing is published until a snapshot newer than this one exists.
-    held: Option<Epoch>,
+    held_at: Option<Epoch>,
     /// When the warning that the channel is held was last logged.
     hold_warned: Option<Instant>,
     /// When this producer committed its last transaction.
@@ -112,7 +112,7 @@ impl<B: Brokers> Channel<B> {
             is_open: false,
             place: None,
             in_transaction: false,
-            held: None,
+            held_at: None,
             hold_warned: None,
             sent: None,
         }
@@ -202,22 +202,27 @@ impl<B: Brokers> Channel<B> {
         if theirs > ours {
             return Err(PublishError::Superseded { ours, theirs });
         }
-        let found = self.brokers.open(&self.topics)?;
+        let stored_now = self.brokers.open(&self.topics)?;
         // What we know is valid only if the brokers still have the epochs that we stored.
-        if common_epoch(&found).is_none() || found.iter().zip(&self.topic_epochs).any(|(found, told)| found < told) {
+        if common_epoch(&stored_now).is_none()
+            || stored_now
+                .iter()
+                .zip(&self.topic_epochs)
+                .any(|(stored_now, stored)| stored_now < stored)
+        {
             self.place = None;
         }
-        (self.topic_epochs, self.sent) = (found, None);
+        (self.topic_epochs, self.sent) = (stored_now, None);
         (self.is_open, self.in_transaction) = (true, false);
         Ok(())
     }
 
     /// Decides what to do next.
     fn next_step(&mut self, upto: Epoch) -> Result<NextStep, PublishError> {
-        if self.held.is_some_and(|held| upto <= held) {
+        if self.held_at.is_some_and(|epoch| upto <= epoch) {
             return Ok(NextStep::Nothing);
         }
-        self.held = None;
+        self.held_at = None;
         let Some(published) = common_epoch(&self.topic_epochs) else {
             return Ok(NextStep::Difference);
         };
@@ -343,7 +348,7 @@ impl<B: Brokers> Channel<B> {
                     tracing::warn!(reason, "topics wait for rows of their tables' definition");
                     self.hold_warned = Some(Instant::now());
                 }
-                self.held = Some(upto);
+                self.held_at = Some(upto);
                 Ok(())
             }
         }

@@ -125,11 +125,11 @@ impl TableBefore {
     /// The keys that the topic has and the new snapshot lacks. To be called after all rows of the new snapshot went
     /// through [`TableBefore::next_new`].
     pub fn gone(self) -> Result<RecordBatch, ChangesError> {
-        let gone: Vec<Row> = match self.known {
+        let removed_keys: Vec<Row> = match self.known {
             TopicHashes::ByKey(known) => known.into_keys().collect(),
             TopicHashes::Rows(_) => vec![],
         };
-        Ok(self.keys.decode(gone.iter().map(Row::bytes))?)
+        Ok(self.keys.decode(removed_keys.iter().map(Row::bytes))?)
     }
 
     fn hashes(&self, columns: &[ArrayRef], count: usize) -> Result<Vec<u128>, ChangesError> {

@@ -251,14 +251,14 @@ impl Brokers for KafkaProducer {
         for topic in topics {
             wanted.add_partition(topic, 0);
         }
-        let found = self.clients().group.committed_offsets(wanted, self.patience);
-        let found = found.map_err(|error| self.failed("read published epochs", error))?;
+        let committed = self.clients().group.committed_offsets(wanted, self.patience);
+        let committed = committed.map_err(|error| self.failed("read published epochs", error))?;
         let mut epochs = Vec::with_capacity(topics.len());
         for topic in topics {
-            let found = found.find_partition(topic, 0);
-            let found = found.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition));
+            let committed = committed.find_partition(topic, 0);
+            let committed = committed.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition));
             // An unknown epoch must not count as none, because a topic without an epoch gets all rows.
-            let offset = found.and_then(|found| found.error().map(|()| found.offset()));
+            let offset = committed.and_then(|committed| committed.error().map(|()| committed.offset()));
             epochs.push(match offset {
                 Ok(Offset::Offset(epoch)) => epoch as Epoch,
                 Ok(_) => 0,
@@ -313,11 +313,11 @@ impl Brokers for KafkaProducer {
         }
         let group = self.clients().group.group_metadata();
         let group = group.ok_or_else(|| self.failed("tell an epoch", KafkaError::Canceled))?;
-        let told = self
+        let stored = self
             .clients()
             .producer
             .send_offsets_to_transaction(&offsets, &group, self.patience);
-        told.map_err(|error| self.failed("tell an epoch", error))?;
+        stored.map_err(|error| self.failed("tell an epoch", error))?;
         let committed = self.clients().producer.commit_transaction(self.patience);
         committed.map_err(|error| self.failed("commit a transaction", error))?;
         self.begun = None;

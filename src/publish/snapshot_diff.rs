@@ -117,21 +117,21 @@ impl ChangedTableRows {
             return Ok(Some(PublishedChanges::of_rows(&key_schema(&self.spec, &self.key), new)));
         }
         self.rows = None;
-        let gone = self.before.take().map(TableBefore::gone).transpose()?;
-        Ok(gone.map(|gone| PublishedChanges::of_gone(&self.spec, gone)))
+        let removed_keys = self.before.take().map(TableBefore::gone).transpose()?;
+        Ok(removed_keys.map(|removed_keys| PublishedChanges::of_gone(&self.spec, removed_keys)))
     }
 }
 
 /// Opens exactly this snapshot, with the published tables.
 async fn open(lake: &Lake, tables: &[ChannelTable], epoch: Epoch) -> Result<LakeSnapshot, QueryError> {
     let wanted = |name: &str| tables.iter().any(|table| table.spec.name == name);
-    let found = LakeSnapshot::open_tables(lake, Some(epoch), wanted).await?;
-    match found.epoch() == epoch {
-        true => Ok(found),
+    let snapshot = LakeSnapshot::open_tables(lake, Some(epoch), wanted).await?;
+    match snapshot.epoch() == epoch {
+        true => Ok(snapshot),
         false => Err(QueryError::NoSuchSnapshot {
             wanted: epoch,
-            oldest: found.epoch(),
-            newest: found.epoch(),
+            oldest: snapshot.epoch(),
+            newest: snapshot.epoch(),
         }),
     }
 }

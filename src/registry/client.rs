@@ -138,11 +138,11 @@ impl RegistryClient {
     pub async fn schema(&self, id: u32) -> Result<RegistryAnswer<RegisteredSchema>, Unready> {
         let what = format!("schema {id}");
         let number = id.to_string();
-        let found = match self.get::<SchemaById>(&["schemas", "ids", &number], &what).await? {
-            RegistryAnswer::Is(found) => found,
+        let answer = match self.get::<SchemaById>(&["schemas", "ids", &number], &what).await? {
+            RegistryAnswer::Is(answer) => answer,
             RegistryAnswer::No(reason) => return Ok(RegistryAnswer::No(reason)),
         };
-        let Some(references) = self.references(found.references.unwrap_or_default()).await? else {
+        let Some(references) = self.references(answer.references.unwrap_or_default()).await? else {
             return Ok(RegistryAnswer::No("what it refers to is gone".into()));
         };
         // Older registries lack this endpoint.
@@ -153,8 +153,8 @@ impl RegistryClient {
         };
         Ok(RegistryAnswer::Is(RegisteredSchema {
             id,
-            language: found.language.unwrap_or(Language::Avro),
-            text: found.schema,
+            language: answer.language.unwrap_or(Language::Avro),
+            text: answer.schema,
             references,
             versions,
         }))
@@ -291,11 +291,11 @@ impl RegistryClient {
             Some(Credentials::Token(token)) => request.bearer_auth(token),
         };
         // The error's own URL is removed, because the message already has the address.
-        let told = |error: reqwest::Error| crate::causes::chain(&error.without_url());
-        let mut response = request.send().await.map_err(told)?;
+        let reason = |error: reqwest::Error| crate::causes::chain(&error.without_url());
+        let mut response = request.send().await.map_err(reason)?;
         let status = response.status();
         let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(told)? {
+        while let Some(part) = response.chunk().await.map_err(reason)? {
             if body.len() + part.len() > ANSWER {
                 return Err(format!("its answer is longer than {ANSWER} bytes"));
             }

@@ -239,26 +239,26 @@ impl Registry {
     /// # Errors
     /// Neither memory nor lake has it, and the registry does not answer.
     pub fn schema(&self, id: u32) -> Result<SchemaLookup, Unready> {
-        if let Some(found) = self.remembered(id) {
-            return Ok(found);
+        if let Some(lookup) = self.remembered(id) {
+            return Ok(lookup);
         }
         let _asking = lock(&self.asking);
-        if let Some(found) = self.remembered(id) {
-            return Ok(found);
+        if let Some(lookup) = self.remembered(id) {
+            return Ok(lookup);
         }
-        let found = self.drive(self.look_up(id))?;
+        let lookup = self.drive(self.look_up(id))?;
         let mut memory = lock(&self.memory);
-        if matches!(found, SchemaLookup::Unknown) {
+        if matches!(lookup, SchemaLookup::Unknown) {
             if memory.unknown_since.len() == UNKNOWN_IDS {
                 memory.unknown_since.clear();
                 memory
                     .schemas
-                    .retain(|_, found| matches!(found, SchemaLookup::Schema(_)));
+                    .retain(|_, lookup| matches!(lookup, SchemaLookup::Schema(_)));
             }
             memory.unknown_since.insert(id, Instant::now());
         }
-        memory.schemas.insert(id, found.clone());
-        Ok(found)
+        memory.schemas.insert(id, lookup.clone());
+        Ok(lookup)
     }
 
     /// The schema of a subject that gives defaults to fields which a record lacks: that of `version`, or by (2) the
@@ -312,11 +312,11 @@ impl Registry {
 
     fn remembered(&self, id: u32) -> Option<SchemaLookup> {
         let memory = lock(&self.memory);
-        let found = memory.schemas.get(&id)?;
-        if matches!(found, SchemaLookup::Unknown) && memory.unknown_since.get(&id)?.elapsed() >= UNKNOWN_FOR {
+        let schema = memory.schemas.get(&id)?;
+        if matches!(schema, SchemaLookup::Unknown) && memory.unknown_since.get(&id)?.elapsed() >= UNKNOWN_FOR {
             return None;
         }
-        Some(found.clone())
+        Some(schema.clone())
     }
 
     async fn look_up(&self, id: u32) -> Result<SchemaLookup, Unready> {

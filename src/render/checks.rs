@@ -73,7 +73,7 @@ fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<Atom
             Some(checked) => or_kleene(checked, &is_null(checked)?)?,
             None => BooleanArray::from(vec![true; rows.diffs.len()]),
         };
-        let kept = match on_violation {
+        let kept_rows = match on_violation {
             OnViolation::Drop => rows.filter(&passed)?,
             OnViolation::Warn | OnViolation::Fail => rows.slice(0, rows.diffs.len()),
         };
@@ -86,8 +86,8 @@ fn check(check: Expr, on_violation: OnViolation, reason: String, count: Arc<Atom
                 OnViolation::Fail => made.rest.push((errors.row(&reason, &rows.batch, row), time, diff)),
             }
         }
-        if !kept.diffs.is_empty() {
-            made.main.push(Rc::new(kept));
+        if !kept_rows.diffs.is_empty() {
+            made.main.push(Rc::new(kept_rows));
         }
         Ok(())
     })

@@ -78,16 +78,16 @@ impl ColumnBatch {
 
     /// The rows for which `mask`, which has no nulls, is true.
     pub fn filter(&self, mask: &BooleanArray) -> Result<ColumnBatch, KernelError> {
-        let kept = mask.true_count();
-        if kept == mask.len() {
-            return Ok(self.slice(0, kept));
+        let count = mask.true_count();
+        if count == mask.len() {
+            return Ok(self.slice(0, count));
         }
         let batch = filter_record_batch(&self.batch, mask)?;
-        let kept = || mask.values().set_indices();
+        let indices = || mask.values().set_indices();
         Ok(ColumnBatch {
             batch,
-            times: kept().map(|row| self.times[row]).collect(),
-            diffs: kept().map(|row| self.diffs[row]).collect(),
+            times: indices().map(|row| self.times[row]).collect(),
+            diffs: indices().map(|row| self.diffs[row]).collect(),
         })
     }
 

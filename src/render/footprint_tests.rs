@@ -79,12 +79,12 @@ const BUFFERS: f64 = 640.0 * 1024.0;
 
 #[track_caller]
 fn assert_explained(allocated: i64, when: &str) -> u64 {
-    let held = footprint::held();
-    let sum: u64 = held.values().map(|footprint| footprint.bytes).sum();
+    let footprints = footprint::held();
+    let sum: u64 = footprints.values().map(|footprint| footprint.bytes).sum();
     let gap = (sum as i64 - allocated).abs();
     assert!(
         (gap as f64) < allocated as f64 * SHARE + BUFFERS,
-        "{when}: {allocated} bytes are allocated, of which these are known: {held:#?}"
+        "{when}: {allocated} bytes are allocated, of which these are known: {footprints:#?}"
     );
     sum
 }
@@ -138,14 +138,14 @@ fn what_operators_hold_is_what_the_allocator_says_and_falls_when_rows_go() {
             at = close(worker, &mut handle);
         }
         let full = assert_explained(live() - before, "full");
-        let held = footprint::held();
-        let mut names: Vec<&str> = held.keys().map(|(_, name)| name.as_str()).collect();
+        let footprints = footprint::held();
+        let mut names: Vec<&str> = footprints.keys().map(|(_, name)| name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(names, ["keys", "left", "longest", "right"]);
-        let left = held
+        let left = footprints
             .iter()
             .find(|((_, name), _)| name == "left")
-            .map(|(_, held)| held.records);
+            .map(|(_, footprint)| footprint.records);
         assert_eq!(left, Some(PAIRS));
         for removed in 1..PARTS {
             part(removed).for_each(|n| handle.send((pair(n), at, -1)));

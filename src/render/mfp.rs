@@ -87,7 +87,7 @@ pub fn kernel(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -
     let codec = RowCodec::new(output_schema.clone()).expect("a planned schema has a row encoding");
     Box::new(move |batch, updates, outputs| {
         let mask = passing(&predicates, batch)?;
-        let kept = updates
+        let kept_updates = updates
             .iter_mut()
             .enumerate()
             .filter(|(i, _)| mask.value(*i))
@@ -96,10 +96,10 @@ pub fn kernel(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -
             // A row that only passes a filter keeps its bytes.
             (None, _) => outputs
                 .main
-                .extend(kept.map(|(row, time, diff)| (std::mem::take(row), *time, *diff))),
+                .extend(kept_updates.map(|(row, time, diff)| (std::mem::take(row), *time, *diff))),
             (_, Some(splice)) => outputs
                 .main
-                .extend(kept.map(|(row, time, diff)| (splice.cut(std::mem::take(row)), *time, *diff))),
+                .extend(kept_updates.map(|(row, time, diff)| (splice.cut(std::mem::take(row)), *time, *diff))),
             (Some(exprs), None) => {
                 let count = mask.true_count();
                 if count == 0 {
@@ -115,7 +115,7 @@ pub fn kernel(plan: &Mfp, input_schema: &SchemaRef, output_schema: &SchemaRef) -
                 let rows = codec.encode_rows(&columns(exprs, &types, passed)?, count)?;
                 outputs.main.extend(
                     rows.into_iter()
-                        .zip(kept)
+                        .zip(kept_updates)
                         .map(|(row, (_, time, diff))| (row, *time, *diff)),
                 );
             }

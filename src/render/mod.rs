@@ -129,10 +129,10 @@ pub fn build<'s>(
         failures: empty(scope),
     };
     let past = builder.restart.past.as_ref();
-    let stands = past.map_or_else(HashSet::new, |past| past.tables.keys().copied().collect());
+    let stored_tables = past.map_or_else(HashSet::new, |past| past.tables.keys().copied().collect());
     let epoch = past.map_or(Epoch::MIN, |past| past.pause.since);
     let tables = (0..graph.tables.len()).map(|table| match builder.table(table) {
-        made if stands.contains(&table) => made.after(epoch).encoded(),
+        made if stored_tables.contains(&table) => made.after(epoch).encoded(),
         made => made.encoded(),
     });
     let tables = tables.collect();
@@ -390,8 +390,8 @@ impl<'s> Builder<'_, 's> {
         if let Some(retention) = &self.dataflow.tables[table.table].retention {
             let keep = keep(retention, schema);
             let pause = self.restart.past.as_ref().map(|past| past.pause);
-            let kept = retain(made.encoded(), schema, keep, pause, &format!("{name}: retention"));
-            made = NodeOutput::rows(kept, schema, name);
+            let retained = retain(made.encoded(), schema, keep, pause, &format!("{name}: retention"));
+            made = NodeOutput::rows(retained, schema, name);
         }
         for expectation in &table.expectations {
             let checked = checks::expect(made.decoded(), name, expectation, self.counters);

@@ -122,8 +122,11 @@ impl<'s> Builder<'_, 's> {
         });
         self.rounds.push((name.to_string(), probe));
         // There may be as many such rows as there are paths; `distinct` reports each row once.
-        let told = format!("ends of {name}");
-        let ends = arrange::distinct(arrange::arrange_rows(ends, &format!("arrange {told}")), &told);
+        let description = format!("ends of {name}");
+        let ends = arrange::distinct(
+            arrange::arrange_rows(ends, &format!("arrange {description}")),
+            &description,
+        );
         Collections {
             oks,
             errs: errs.concat(made_errs).concat(ends),
@@ -312,12 +315,12 @@ impl<'i> Step<'_, '_, 'i> {
             };
             let mut make =
                 emit(layouts[0], layouts[1], &whole).expect("rows are split only where they can be put together");
-            let there = outside.keyed.arranged.clone().enter(self.scope);
+            let outside_rows = outside.keyed.arranged.clone().enter(self.scope);
             let pairs = match mirrored {
-                false => join(keyed.arranged.clone(), there, make),
+                false => join(keyed.arranged.clone(), outside_rows, make),
                 true => join(
                     keyed.arranged.clone(),
-                    there,
+                    outside_rows,
                     Box::new(move |key, inside, outside| make(key, outside, inside)),
                 ),
             };
@@ -462,7 +465,7 @@ fn among<'i>(rows: RoundRows<'i>, parts: RoundRows<'i>, name: &str) -> RoundRows
         .map(move |row| (row, part.clone()))
         .concat(rows.map(move |row| (row, of.clone())));
     let name = format!("{name}: matched");
-    let kept = reduce(
+    let reduced = reduce(
         arrange_by_key(tagged, &name),
         &name,
         Box::new(move |_, values, output| {
@@ -477,5 +480,5 @@ fn among<'i>(rows: RoundRows<'i>, parts: RoundRows<'i>, name: &str) -> RoundRows
             }
         }),
     );
-    kept.as_collection(|row, _| row.to_row())
+    reduced.as_collection(|row, _| row.to_row())
 }

@@ -163,14 +163,14 @@ pub const LATE: &str = "late: retention keeps ";
 /// For rows that came too late, given by the payloads of their error rows: whether they are past their retention at
 /// `epoch`. The retention may have changed since. A payload without a readable time counts as late.
 pub fn still_late(payloads: &BinaryArray, retention: &Retention, epoch: Epoch) -> Vec<bool> {
-    let told = payloads.iter().map(|payload| {
+    let texts = payloads.iter().map(|payload| {
         let row: serde_json::Value = serde_json::from_slice(payload?).ok()?;
         row.get(&retention.column)?.as_str().map(str::to_string)
     });
-    let told = moments(&StringArray::from_iter(told)).expect("text can be read as moments, or as none");
+    let texts = moments(&StringArray::from_iter(texts)).expect("text can be read as moments, or as none");
     let keep = keep_micros(retention.keep);
     let over = |us: Option<i64>| us.is_none_or(|us| first_at(us.saturating_add(keep), true) <= epoch);
-    told.into_iter().map(over).collect()
+    texts.into_iter().map(over).collect()
 }
 
 fn keep_micros(keep: Duration) -> i64 {
@@ -271,7 +271,7 @@ fn release<'s>(input: Rows<'s>, pause: Option<Pause>, name: &str) -> Rows<'s> {
             footprint::name(info.global_id, &called);
             let asked = Rc::downgrade(&shared);
             footprint::note(info.global_id, move || Some(asked.upgrade()?.borrow().footprint()));
-            let mut held: Option<Capability<Epoch>> = None;
+            let mut held_capability: Option<Capability<Epoch>> = None;
             move |(input, frontier), output| {
                 let waiting = &mut *shared.borrow_mut();
                 input.for_each_time(|capability, containers| {
@@ -287,25 +287,27 @@ fn release<'s>(input: Rows<'s>, pause: Option<Pause>, name: &str) -> Rows<'s> {
                     }
                     drop(session);
                     if let Some(first) = waiting.first()
-                        && held.as_ref().is_none_or(|c| *c.time() > first)
+                        && held_capability.as_ref().is_none_or(|c| *c.time() > first)
                     {
-                        held = Some(capability.delayed(&first, 0));
+                        held_capability = Some(capability.delayed(&first, 0));
                     }
                 });
                 let Some(frontier) = frontier.frontier().first().copied() else {
                     *waiting = Waiting::default();
-                    held = None;
+                    held_capability = None;
                     return;
                 };
                 while let Some((time, mut updates)) = waiting.next_before(frontier) {
-                    let held = held.as_mut().expect("a capability is held while updates wait");
-                    held.downgrade(&time);
-                    let mut session = output.session(held);
+                    let held_capability = held_capability
+                        .as_mut()
+                        .expect("a capability is held while updates wait");
+                    held_capability.downgrade(&time);
+                    let mut session = output.session(held_capability);
                     session.give_iterator(updates.drain(..).map(|(row, diff)| (row, time, diff)));
                 }
-                match (waiting.first(), held.as_mut()) {
-                    (Some(first), Some(held)) => held.downgrade(&first),
-                    _ => held = None,
+                match (waiting.first(), held_capability.as_mut()) {
+                    (Some(first), Some(held_capability)) => held_capability.downgrade(&first),
+                    _ => held_capability = None,
                 }
             }
         })

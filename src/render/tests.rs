@@ -180,8 +180,8 @@ fn history(
             (0..random.below(changes + 1))
                 .map(|_| {
                     if !live.is_empty() && random.below(5) < 2 {
-                        let gone = random.below(live.len() as u64) as usize;
-                        (live.swap_remove(gone), -1)
+                        let position = random.below(live.len() as u64) as usize;
+                        (live.swap_remove(position), -1)
                     } else {
                         let new = tuple(random);
                         live.push(new.clone());

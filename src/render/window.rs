@@ -105,7 +105,7 @@ fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> 
                 .unwrap_or_else(|panic| Err(KernelError::Panic(panic)))
         };
         // The rows that are computed, by (1).
-        let mut kept: Vec<usize> = (0..rows.len()).collect();
+        let mut remaining: Vec<usize> = (0..rows.len()).collect();
         let mut made = evaluate(&whole);
         if made.is_err() {
             let failing = failing_rows(&whole, &functions);
@@ -115,24 +115,24 @@ fn logic(plan: &Window, input_schema: &SchemaRef, output_schema: &SchemaRef) -> 
                     (tagged::err(error.bytes()), 1)
                 }));
                 let failed: HashSet<usize> = failing.into_iter().map(|(row, _)| row).collect();
-                kept.retain(|row| !failed.contains(row));
-                if kept.is_empty() {
+                remaining.retain(|row| !failed.contains(row));
+                if remaining.is_empty() {
                     return;
                 }
-                let rest: UInt32Array = kept.iter().map(|row| Some(*row as u32)).collect();
+                let rest: UInt32Array = remaining.iter().map(|row| Some(*row as u32)).collect();
                 made = take_record_batch(&whole, &rest)
                     .map_err(KernelError::from)
                     .and_then(|rest| evaluate(&rest));
             }
         }
         match made {
-            Ok(made) => output.extend(kept.iter().zip(made).map(|(row, added)| match added {
+            Ok(made) => output.extend(remaining.iter().zip(made).map(|(row, added)| match added {
                 Ok(added) => (tagged::ok(&[rows[*row].bytes(), added.bytes()]), 1),
                 Err(reason) => (tagged::err(errors.row(&reason, &whole, *row).bytes()), 1),
             })),
             Err(error) => {
                 let reason = error.reason();
-                let all = kept.iter().map(|row| errors.row(&reason, &whole, *row));
+                let all = remaining.iter().map(|row| errors.row(&reason, &whole, *row));
                 output.extend(all.map(|error| (tagged::err(error.bytes()), 1)));
             }
         }

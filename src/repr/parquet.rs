@@ -20,15 +20,15 @@ pub fn rows_at_once(metadata: &ParquetMetaData, most: usize, bytes: u64) -> usiz
 /// The average size in bytes of a row of a row group.
 fn row_bytes(group: &RowGroupMetaData) -> u64 {
     let rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
-    let mut told = 0;
-    let mut untold = 0;
+    let mut known = 0;
+    let mut unknown = 0;
     for chunk in group.columns() {
         match chunk_bytes(chunk) {
-            Some(bytes) => told += bytes,
-            None => untold = untold.max(size(chunk).min(UNTOLD)),
+            Some(bytes) => known += bytes,
+            None => unknown = unknown.max(size(chunk).min(UNTOLD)),
         }
     }
-    told.div_ceil(rows) + untold
+    known.div_ceil(rows) + unknown
 }
 
 /// The size in bytes of a chunk's decoded values, if the metadata tells it.

@@ -222,11 +222,11 @@ mod tests {
             prop_assert_eq!(&row, &Row::concat_all(&[&left, &right]));
             prop_assert_eq!(row.cmp(&Row::new(&left)), both.cmp(&left));
             let cut = cut.min(both.len());
-            let mut kept = row.clone();
-            kept.keep(&[0..cut / 2, cut..both.len()]);
+            let mut shortened = row.clone();
+            shortened.keep(&[0..cut / 2, cut..both.len()]);
             let expected = [&both[..cut / 2], &both[cut..]].concat();
-            prop_assert_eq!(kept.bytes(), expected.as_slice());
-            prop_assert_eq!(&kept, &Row::new(&expected));
+            prop_assert_eq!(shortened.bytes(), expected.as_slice());
+            prop_assert_eq!(&shortened, &Row::new(&expected));
             // This is how timely sends a row to another process.
             let written = bincode::serialize(&row).unwrap();
             prop_assert_eq!(bincode::deserialize::<Row>(&written).unwrap(), row);

@@ -35,16 +35,16 @@ pub fn consolidate(updates: &mut Vec<Update>) {
     let compare = |a: usize, b: usize| (&updates[a].0, updates[a].1).cmp(&(&updates[b].0, updates[b].1));
     let mut order = vec![];
     sort(&mut order, updates.len(), |index| updates[index].0.bytes(), compare);
-    let mut kept: Vec<Update> = Vec::with_capacity(updates.len());
+    let mut summed: Vec<Update> = Vec::with_capacity(updates.len());
     for (_, index) in order {
         let (row, time, diff) = std::mem::take(&mut updates[index as usize]);
-        match kept.last_mut() {
+        match summed.last_mut() {
             Some(last) if last.1 == time && last.0 == row => last.2 += diff,
-            _ => kept.push((row, time, diff)),
+            _ => summed.push((row, time, diff)),
         }
     }
-    kept.retain(|(_, _, diff)| *diff != 0);
-    *updates = kept;
+    summed.retain(|(_, _, diff)| *diff != 0);
+    *updates = summed;
 }
 
 /// The length of the common beginning.

@@ -67,8 +67,8 @@ pub fn decoders(
                     })),
                 }
             }
-            let met = watch.as_mut().map_or(Ok(None), |watch| watch.first_new_schema(&raw));
-            match met {
+            let new_schema = watch.as_mut().map_or(Ok(None), |watch| watch.first_new_schema(&raw));
+            match new_schema {
                 Ok(None) => Ok(decoder.decode(raw)?),
                 Ok(Some(schema)) => {
                     let (input, feed) = place.clone();
@@ -191,10 +191,10 @@ mod tests {
             newest: None,
         };
         let path = |name: &str| at("drops").join(name).display().to_string().into();
-        let gone = archive.store_copy(&path("gone"), &"1".into());
+        let outcome = archive.store_copy(&path("gone"), &"1".into());
         assert!(
-            matches!(&gone, Err(ArchiveFailure::Unread(error)) if error.kind() == ErrorKind::NotFound),
-            "{gone:?}"
+            matches!(&outcome, Err(ArchiveFailure::Unread(error)) if error.kind() == ErrorKind::NotFound),
+            "{outcome:?}"
         );
         let other = archive.store_copy(&path("a"), &"another".into());
         assert!(

@@ -88,12 +88,12 @@ mod tests {
     fn a_clock_that_is_behind_is_told_once_and_once_when_it_has_caught_up() {
         let mut behind = ClockWatch::default();
         assert_eq!(behind.observe(5000, 4000), None, "a second is nothing");
-        let told = behind.observe(3_605_000, 5000).expect("it is an hour behind");
-        assert!(told.starts_with("the clock is 1h behind"), "{told}");
+        let message = behind.observe(3_605_000, 5000).expect("it is an hour behind");
+        assert!(message.starts_with("the clock is 1h behind"), "{message}");
         assert_eq!(behind.observe(3_605_001, 5010), None);
         assert_eq!(behind.observe(3_605_002, 3_604_000), None, "it is not there yet");
-        let told = behind.observe(3_605_003, 3_605_000).expect("it is there");
-        assert!(told.contains("caught up"), "{told}");
+        let message = behind.observe(3_605_003, 3_605_000).expect("it is there");
+        assert!(message.contains("caught up"), "{message}");
         assert_eq!(behind.observe(3_605_100, 3_605_100), None);
     }
 }

@@ -67,7 +67,7 @@ impl Engine {
         // Threads wait for the conductor, so a panic that unwound past this point would leave them waiting forever.
         let conducted = catch_unwind(AssertUnwindSafe(|| self.conduct(options, files)));
         let conducted = conducted.unwrap_or_else(|panic| Err(RunError::Panicked("the conductor", message(panic))));
-        let (conducted, mut told) = match conducted {
+        let (conducted, mut reported) = match conducted {
             Ok(conducted) => conducted,
             Err(error) => return Err(self.take_down(error)),
         };
@@ -96,7 +96,7 @@ impl Engine {
         }
         committer.map_err(|panic| RunError::Panicked("the committer", message(panic)))?;
         if let Role::Follows(leader) = self.team.role {
-            leader.end(told.figures(&self.board), &self.latency);
+            leader.end(reported.figures(&self.board), &self.latency);
         }
         let Conducted {
             snapshot,
@@ -153,7 +153,7 @@ impl Engine {
                     readers: intake.readers,
                     memory: watches.memory,
                     until_caught_up: self.stop_at_end,
-                    told: ReportedState::default(),
+                    reported: ReportedState::default(),
                 };
                 return follower.follow();
             }

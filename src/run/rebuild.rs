@@ -123,13 +123,13 @@ pub enum RebuildError {
     Run(#[from] RunError),
 }
 
-/// Rebuilds the tables of `dataflow`, whose lake is the old one, in a new lake at `into`. Calls `told` with a line of
+/// Rebuilds the tables of `dataflow`, whose lake is the old one, in a new lake at `into`. Calls `say` with a line of
 /// text for each step.
 pub fn rebuild(
     dataflow: &Dataflow,
     into: &str,
     options: Options,
-    mut told: impl FnMut(String),
+    mut say: impl FnMut(String),
 ) -> Result<Rebuilt, RebuildError> {
     let runtime = runtime().map_err(|source| RunError::Thread {
         what: "the runtime",
@@ -140,8 +140,8 @@ pub fn rebuild(
     let mut new = dataflow.clone();
     new.lake = into.to_string();
     let (known, graph) = runtime.block_on(evolve::known(&new, &from)).map_err(RunError::from)?;
-    let there = runtime.block_on(target.store.list(None).next());
-    match there {
+    let first_object = runtime.block_on(target.store.list(None).next());
+    match first_object {
         None => {}
         Some(Ok(_)) => return Err(RebuildError::NotEmpty { lake: into.to_string() }),
         Some(Err(source)) => {
@@ -160,16 +160,16 @@ pub fn rebuild(
         bytes: AtomicU64::new(0),
     };
     let past = runtime.block_on(OldLake::read(&copy.from, &wiring))?;
-    told(format!("snapshot {} of {}", past.epoch, dataflow.lake));
-    copy.copy_all(&past.objects, &mut told)?;
+    say(format!("snapshot {} of {}", past.epoch, dataflow.lake));
+    copy.copy_all(&past.objects, &mut say)?;
     let (copied, bytes) = (copy.copied.load(Ordering::Relaxed), copy.bytes.load(Ordering::Relaxed));
     let letters = past.letters.len() as u64;
-    told(format!(
+    say(format!(
         "copied {copied} objects of Bronze and archived drops, {bytes} bytes; {letters} dead letters"
     ));
     let from = past.epoch;
     seed(&new, &wiring, past, &copy.to, runtime.handle())?;
-    told("the past goes through the graph".to_string());
+    say("the past goes through the graph".to_string());
     drop(runtime);
     let options = Options {
         until_caught_up: true,
@@ -276,7 +276,7 @@ struct ObjectCopier {
 }
 
 impl ObjectCopier {
-    fn copy_all(&self, objects: &[Path], told: &mut impl FnMut(String)) -> Result<(), RebuildError> {
+    fn copy_all(&self, objects: &[Path], say: &mut impl FnMut(String)) -> Result<(), RebuildError> {
         let next = AtomicU64::new(0);
         let copy = || {
             while let Some(object) = objects.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
@@ -295,7 +295,7 @@ impl ObjectCopier {
                 if last.elapsed() >= TELL {
                     last = Instant::now();
                     let copied = self.copied.load(Ordering::Relaxed);
-                    told(format!("copied {copied} of {} objects", objects.len()));
+                    say(format!("copied {copied} of {} objects", objects.len()));
                 }
             }
             let mut copies = copies.into_iter();
@@ -304,11 +304,11 @@ impl ObjectCopier {
     }
 
     fn copy_one(&self, object: &Path) -> io::Result<()> {
-        let found = self.runtime.block_on(self.from.store.get(object))?;
-        let size = found.meta.size;
+        let stored = self.runtime.block_on(self.from.store.get(object))?;
+        let size = stored.meta.size;
         let mut bytes = ObjectReader {
             runtime: self.runtime.clone(),
-            stream: found.into_stream(),
+            stream: stored.into_stream(),
             chunk: Bytes::new(),
         };
         self.to.put_stream(object, &mut bytes, &self.runtime)?;

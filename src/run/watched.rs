@@ -29,10 +29,10 @@ mod tests {
             failed(|| Err(RunError::WriterGone)),
             Some(RunError::WriterGone.to_string())
         );
-        let told = failed(|| panic!("no such snapshot")).unwrap();
+        let message = failed(|| panic!("no such snapshot")).unwrap();
         assert!(
-            told.contains("the committer") && told.contains("no such snapshot"),
-            "{told}"
+            message.contains("the committer") && message.contains("no such snapshot"),
+            "{message}"
         );
     }
 }

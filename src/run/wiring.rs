@@ -182,19 +182,20 @@ impl Wiring {
             self.keep(collections.oks, self.first_table + planned.table, ends);
         }
         for (input, table) in &self.states.inputs {
-            let held = inputs[*input].take().expect("an input that holds rows tells them");
-            self.keep(encoded(held, &self.specs[*table].name)?, *table, ends);
+            let rows = inputs[*input].take().expect("an input that holds rows tells them");
+            self.keep(encoded(rows, &self.specs[*table].name)?, *table, ends);
         }
         let mut errors = vec![];
         for (node, number) in &self.states.numbers {
-            let held = built
+            let sum_states = built
                 .sums
                 .remove(node)
                 .expect("an aggregate that was asked to tell does");
-            self.log_growth(held.sums, *number, ends);
+            self.log_growth(sum_states.sums, *number, ends);
             let aggregate = states::errors_of(self.first.meanings[*node])?;
             errors.push(
-                held.errs
+                sum_states
+                    .errs
                     .map(move |error| Row::concat(aggregate.bytes(), error.bytes())),
             );
         }

@@ -161,12 +161,12 @@ impl<'a> GraphFeeder<'a> {
                 let named = wiring.dataflow.inputs.iter().zip(&collections);
                 let mut watched: Vec<_> = named.map(|(input, rows)| watch(&input.name, &rows.oks)).collect();
                 let (loads, past) = LoadedParts::build(scope, wiring.sources.as_ref(), pause);
-                let kept = RestartState {
+                let restart = RestartState {
                     sums: wiring.first.sums.clone(),
                     past,
                 };
                 let (dataflow, graph) = (&wiring.dataflow, &wiring.graph);
-                let mut built = render::build(scope, dataflow, graph, collections, &wiring.counters, kept);
+                let mut built = render::build(scope, dataflow, graph, collections, &wiring.counters, restart);
                 let recursive = std::mem::take(&mut built.rounds).into_iter();
                 let recursive = recursive.map(|(name, rounds)| (Arc::from(name), rounds)).collect();
                 let named = wiring.graph.tables.iter().zip(&built.tables);
@@ -386,12 +386,12 @@ impl<'a> GraphFeeder<'a> {
         let counters = &self.board.counters.inputs[delivery.input];
         counters.backfilled.fetch_add(records as u64, Ordering::Relaxed);
         let rejected = self.ingest(delivery, portion.arrived.unwrap_or(self.epoch))?;
-        let mut gone = portion
+        let mut retractions = portion
             .letters
             .into_iter()
             .map(|letter| (letter, self.epoch, -1))
             .collect();
-        self.letters_in.send_batch(&mut gone);
+        self.letters_in.send_batch(&mut retractions);
         if portion.arrived.is_none() {
             self.archive(delivery)?;
         }

@@ -101,8 +101,8 @@ fn left_out(table: &str) -> &'static [&'static str] {
 
 async fn has_values(side: &LakeSnapshot, table: &str, column: &str) -> Result<bool, VerifyError> {
     let sql = format!("SELECT 1 FROM {} WHERE \"{column}\" IS NOT NULL LIMIT 1", quoted(table));
-    let found = side.query(&sql).await?.1;
-    Ok(found.iter().any(|batch| batch.num_rows() > 0))
+    let batches = side.query(&sql).await?.1;
+    Ok(batches.iter().any(|batch| batch.num_rows() > 0))
 }
 
 /// One table on two sides.
@@ -224,16 +224,16 @@ impl Pair<'_> {
     /// The rows of one side with these hashes.
     async fn rows(&self, side: usize, wanted: &HashMap<u128, i64>) -> Result<RecordBatch, VerifyError> {
         let mut stream = self.stream(side).await?;
-        let mut found = Vec::new();
+        let mut matching = Vec::new();
         while let Some(batch) = stream.next().await {
             let batch = self.normal(batch.map_err(QueryError::from)?)?;
             let hashes = self.hashes(&batch)?;
             let mask: BooleanArray = hashes.iter().map(|hash| Some(wanted.contains_key(hash))).collect();
             if mask.true_count() > 0 {
-                found.push(filter_record_batch(&batch, &mask).expect("the mask was made from the batch"));
+                matching.push(filter_record_batch(&batch, &mask).expect("the mask was made from the batch"));
             }
         }
-        Ok(concat_batches(&self.schema, &found).expect("all are of one schema"))
+        Ok(concat_batches(&self.schema, &matching).expect("all are of one schema"))
     }
 
     async fn stream(&self, side: usize) -> Result<SendableRecordBatchStream, VerifyError> {
@@ -339,14 +339,14 @@ mod tests {
                 let compared = compare(&sides, "silver.rows".into(), slice).await.unwrap();
                 assert_eq!(compared.rows, [Some(53), Some(53)]);
                 assert!(!compared.is_equal());
-                let mut told: Vec<_> = compared
+                let mut examples: Vec<_> = compared
                     .examples
                     .iter()
                     .map(|d| (d.row.as_str(), d.found, d.expected))
                     .collect();
-                told.sort();
+                examples.sort();
                 let expected = [("id=0 amount=0 share=0.5", 1, 0), ("id=7 amount=7 share=null", 1, 2)];
-                assert_eq!(told, expected, "in slices of {slice}");
+                assert_eq!(examples, expected, "in slices of {slice}");
                 assert_eq!(compared.differing, 2);
             }
             let bronze = compare(&sides, "bronze.rows".into(), SLICE).await.unwrap();

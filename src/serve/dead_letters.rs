@@ -50,8 +50,8 @@ impl LakeSnapshot {
             return Ok(empty().boxed());
         }
         let schema = dead_letters::schema();
-        let there = self.context().table_provider("dead_letters").await?.schema();
-        let column = |name: &String| match there.column_with_name(name) {
+        let existing = self.context().table_provider("dead_letters").await?.schema();
+        let column = |name: &String| match existing.column_with_name(name) {
             Some(_) => format!("{name:?}"),
             None => format!("NULL AS {name:?}"), // tables of earlier versions lack the last
         };

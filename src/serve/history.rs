@@ -1,9 +1,9 @@
 //! Replays an input's past: decodes its Bronze rows again, with the decoders that decoded them on arrival.
 //!
-//! Records come in the order of their epochs (a portion at a time, see [`super::portions`]), and within an epoch by
-//! feed, partition and offset. Each has the epoch at which it arrived, so that versions of a key are ordered as they
-//! were. Bronze also holds refused records, which are refused again. Records that `run --skip` left out are left out
-//! again: the snapshot's dead letters name them.
+//! Records come in the order of their epochs (a range of epochs at a time, see [`super::epoch_ranges`]), and within an
+//! epoch by feed, partition and offset. Each has the epoch at which it arrived, so that versions of a key are ordered
+//! as they were. Bronze also holds refused records, which are refused again. Records that `run --skip` left out are
+//! left out again: the snapshot's dead letters name them.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::LakeSnapshot;
 use super::archive::{Archive, archived_rows};
-use super::portions::{EpochRange, PortionLimits, Portions};
+use super::epoch_ranges::{EpochRange, EpochRangeLimits, EpochRanges};
 use crate::decode::skip::{REASON, Skip, Skips};
 use crate::decode::{CutRecord, DecodeError, Decoded, Decoder, Payloads, Raw};
 use crate::definition::Input;
@@ -126,14 +126,14 @@ pub async fn replay_where(
     condition: &str,
     each: impl AsyncFnMut(PastDelivery) -> ControlFlow<()>,
 ) -> Result<u64, HistoryError> {
-    replay_portions(snapshot, lake, input, (condition, PortionLimits::default()), each).await
+    replay_ranges(snapshot, lake, input, (condition, EpochRangeLimits::default()), each).await
 }
 
-async fn replay_portions(
+async fn replay_ranges(
     snapshot: &LakeSnapshot,
     lake: &Lake,
     input: &Input,
-    (condition, limits): (&str, PortionLimits),
+    (condition, limits): (&str, EpochRangeLimits),
     mut each: impl AsyncFnMut(PastDelivery) -> ControlFlow<()>,
 ) -> Result<u64, HistoryError> {
     let table = |source| HistoryError::Table {
@@ -142,9 +142,9 @@ async fn replay_portions(
     };
     let bronze = bronze_table(&input.name);
     let version = snapshot.versions().get(&bronze).copied().unwrap_or_default();
-    let portions = Portions::read(lake, &table_folder(&bronze), version, limits).await;
-    let portions = portions.map_err(|error| table(DataFusionError::External(Box::new(error))))?;
-    let session = portions.session(snapshot.context()).map_err(table)?;
+    let ranges = EpochRanges::read(lake, &table_folder(&bronze), version, limits).await;
+    let ranges = ranges.map_err(|error| table(DataFusionError::External(Box::new(error))))?;
+    let session = ranges.session(snapshot.context()).map_err(table)?;
     let skips: Skips = skipped(snapshot.context(), Some(input))
         .await
         .map_err(table)?
@@ -161,8 +161,8 @@ async fn replay_portions(
         skips,
         records: 0,
     };
-    for portion in &portions.portions {
-        let sql = sorted(input, condition, *portion);
+    for range in &ranges.ranges {
+        let sql = sorted(input, condition, *range);
         let mut batches = opened(&session, &sql).await.map_err(table)?;
         // Rows that were passed on, and how many of them will be repeated.
         let (mut given, mut again, mut in_memory) = (0, 0, false);
@@ -197,7 +197,7 @@ async fn replay_portions(
     Ok(past.records)
 }
 
-/// The query for a portion of an input's past, in order.
+/// The query for a range of an input's past, in order.
 fn sorted(input: &Input, condition: &str, EpochRange { from, until }: EpochRange) -> String {
     let mut within = String::new();
     if from > i64::MIN {
@@ -383,7 +383,7 @@ mod tests {
         snapshot: &LakeSnapshot,
         lake: &Lake,
         input: &Input,
-        limits: PortionLimits,
+        limits: EpochRangeLimits,
     ) -> Vec<(Epoch, String, Vec<u64>)> {
         let mut records: Vec<(Epoch, String, Vec<u64>)> = vec![];
         let each = async |past: PastDelivery| {
@@ -397,7 +397,7 @@ mod tests {
             ControlFlow::Continue(())
         };
         let condition = ("feed = 'drops' OR \"offset\" < 0", limits);
-        let count = replay_portions(snapshot, lake, input, condition, each).await.unwrap();
+        let count = replay_ranges(snapshot, lake, input, condition, each).await.unwrap();
         assert_eq!(
             count as usize,
             records.iter().map(|(.., offsets)| offsets.len()).sum::<usize>()
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_comes_in_one_order_whatever_the_portions() {
+    fn the_past_comes_in_one_order_whatever_the_ranges() {
         // All of Bronze was once sorted at once, in memory.
         let folder = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
@@ -437,10 +437,10 @@ mod tests {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let snapshot = LakeSnapshot::open(&lake, None).await.unwrap();
             let version = snapshot.versions()["bronze.rows"];
-            let small = PortionLimits { enough: 1, most: 1 };
-            let portions = Portions::read(&lake, "bronze/rows", version, small).await.unwrap();
-            assert!(portions.portions.len() > 2, "{:?}", portions.portions);
-            let whole = past(&snapshot, &lake, &dataflow.inputs[0], PortionLimits::default()).await;
+            let small = EpochRangeLimits { enough: 1, most: 1 };
+            let ranges = EpochRanges::read(&lake, "bronze/rows", version, small).await.unwrap();
+            assert!(ranges.ranges.len() > 2, "{:?}", ranges.ranges);
+            let whole = past(&snapshot, &lake, &dataflow.inputs[0], EpochRangeLimits::default()).await;
             assert_eq!(whole.iter().map(|(.., offsets)| offsets.len()).sum::<usize>(), 18);
             assert!(whole.is_sorted_by_key(|(epoch, ..)| *epoch));
             assert_eq!(past(&snapshot, &lake, &dataflow.inputs[0], small).await, whole);

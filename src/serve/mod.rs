@@ -3,8 +3,8 @@
 pub mod against;
 mod archive;
 mod dead_letters;
+mod epoch_ranges;
 pub mod history;
-mod portions;
 mod printed;
 mod progress;
 mod query;

@@ -393,8 +393,8 @@ async fn find(lake: &Lake, wanted: Option<Epoch>) -> Result<(Epoch, BTreeMap<Str
     };
     match wanted {
         Some(wanted) => {
-            let found = recorded(lake, wanted).await?;
-            found.ok_or(QueryError::NoSuchSnapshot { wanted, oldest, newest })
+            let versions = recorded(lake, wanted).await?;
+            versions.ok_or(QueryError::NoSuchSnapshot { wanted, oldest, newest })
         }
         None => Err(QueryError::Empty(lake.root.to_string())),
     }
@@ -440,16 +440,16 @@ async fn recorded(lake: &Lake, wanted: Epoch) -> Result<Option<(Epoch, BTreeMap<
         "SELECT epoch, table_name, version FROM snapshots
          WHERE epoch = (SELECT max(epoch) FROM snapshots WHERE epoch <= {wanted})"
     );
-    let mut found: Option<(Epoch, BTreeMap<String, i64>)> = None;
+    let mut newest: Option<(Epoch, BTreeMap<String, i64>)> = None;
     for batch in context.sql(&sql).await?.collect().await? {
         let tables = arrow::compute::cast(batch.column(1), &DataType::Utf8)?;
         let epochs = batch.column(0).as_primitive::<Int64Type>();
         let tables = tables.as_string::<i32>();
         let versions = batch.column(2).as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {
-            let (_, all) = found.get_or_insert_with(|| (epochs.value(row) as Epoch, BTreeMap::new()));
+            let (_, all) = newest.get_or_insert_with(|| (epochs.value(row) as Epoch, BTreeMap::new()));
             all.insert(tables.value(row).to_string(), versions.value(row));
         }
     }
-    Ok(found)
+    Ok(newest)
 }

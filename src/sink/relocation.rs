@@ -83,7 +83,7 @@ impl Translated {
 impl Relocation {
     /// The moved rows of a removed file.
     pub fn rows_of(&self, path: &str) -> Option<&[MovedRow]> {
-        let file = self.gone.iter().position(|gone| gone == path)?;
+        let file = self.gone.iter().position(|removed| removed == path)?;
         Some(&self.moved[file])
     }
 
@@ -126,10 +126,10 @@ impl Relocation {
             });
             moved.push(rows.collect());
         }
-        let mut gone = self.gone;
-        gone.extend(next.gone);
+        let mut removed = self.gone;
+        removed.extend(next.gone);
         Relocation {
-            gone,
+            gone: removed,
             came,
             moved,
             ..self

@@ -264,10 +264,10 @@ impl FeedHandle {
     /// Decodes a batch. While schemas are unavailable the feed waits and reports that; by (3) a request to stop
     /// ends the wait.
     fn decode(&self, decode: &mut Decode, partition: &Arc<str>, raw: Raw) -> Result<Decoded, ReaderExit> {
-        let mut held = match decode(raw) {
+        let mut undecoded = match decode(raw) {
             Ok(decoded) => return Ok(decoded),
             Err(Undecoded::Unread(error)) => return Err(ReaderExit::Unread(error)),
-            Err(held) => held,
+            Err(undecoded) => undecoded,
         };
         if let Some(coordinator) = &self.coordinator {
             coordinator.behind(self, partition)?;
@@ -276,7 +276,7 @@ impl FeedHandle {
         let lasts = Instant::now() + self.patience;
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
         let decoded = loop {
-            let Undecoded::Waiting(waiting) = held else {
+            let Undecoded::Waiting(waiting) = undecoded else {
                 let _ = self.stop.recv();
                 return Err(ReaderExit::Stopped);
             };
@@ -291,7 +291,7 @@ impl FeedHandle {
             self.sleep_for_schemas(backoff.pause(), lasts)?;
             match decode(waiting.raw) {
                 Ok(decoded) => break decoded,
-                Err(still) => held = still,
+                Err(still) => undecoded = still,
             }
         };
         tracing::info!(feed = self.name(), "feed has its schemas, and goes on");

@@ -123,18 +123,18 @@ mod tests {
     fn batches_on_their_way_never_hold_more_than_the_room_but_for_one_that_is_larger() {
         let (_stop, stopped) = crossbeam_channel::bounded(0);
         let room = InFlightBudget::new(100);
-        let (held, most) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (reserved_bytes, most) = (AtomicU64::new(0), AtomicU64::new(0));
         thread::scope(|scope| {
             for reader in 0..4u64 {
-                let (room, stopped, held, most) = (&room, &stopped, &held, &most);
+                let (room, stopped, reserved_bytes, most) = (&room, &stopped, &reserved_bytes, &most);
                 scope.spawn(move || {
                     for n in 0..200 {
                         let bytes = [10, 35, 90, 250][((reader + n) % 4) as usize];
                         let reserved = room.reserve(bytes, stopped).unwrap();
-                        let all = held.fetch_add(bytes, Ordering::SeqCst) + bytes;
+                        let all = reserved_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
                         assert!(all <= 100 || all == bytes, "{all}");
                         most.fetch_max(all, Ordering::SeqCst);
-                        held.fetch_sub(bytes, Ordering::SeqCst);
+                        reserved_bytes.fetch_sub(bytes, Ordering::SeqCst);
                         drop(reserved);
                     }
                 });

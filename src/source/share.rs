@@ -118,15 +118,15 @@ mod tests {
     fn each_partition_has_one_process_and_each_process_some_partitions() {
         let input = input(&["version"]);
         for processes in 1..6 {
-            let mut held = vec![0; processes];
+            let mut counts = vec![0; processes];
             for n in 0..100 {
                 for feed in [0, 1] {
                     let holders = holders(&input, feed, &format!("part-{n}"), processes);
                     assert_eq!(holders.len(), 1, "part-{n} of {processes} processes");
-                    held[holders[0]] += 1;
+                    counts[holders[0]] += 1;
                 }
             }
-            assert!(held.iter().all(|n| *n > 100 / processes), "{held:?}");
+            assert!(counts.iter().all(|n| *n > 100 / processes), "{counts:?}");
         }
     }
 

@@ -99,14 +99,14 @@ fn may_pass(error: &Error) -> bool {
     let Error::Generic { source, .. } = error else {
         return false;
     };
-    let told = crate::causes::chain(source.as_ref());
+    let message = crate::causes::chain(source.as_ref());
     // The client reports a status only in the text of its error.
-    let refused = told.contains("status code: 4");
+    let refused = message.contains("status code: 4");
     let for_now = ["408", "425", "429"];
     !refused
         || for_now
             .iter()
-            .any(|code| told.contains(&format!("status code: {code}")))
+            .any(|code| message.contains(&format!("status code: {code}")))
 }
 
 impl fmt::Debug for RetryingStore {
@@ -182,10 +182,10 @@ impl ObjectStore for RetryingStore {
 mod tests {
     use super::*;
 
-    fn generic(told: &str) -> Error {
+    fn generic(message: &str) -> Error {
         Error::Generic {
             store: "S3",
-            source: told.to_string().into(),
+            source: message.to_string().into(),
         }
     }
 
@@ -200,7 +200,7 @@ mod tests {
             RetryingStore::new(inner, patience).sleeping(Arc::new(|_| Box::pin(std::future::ready(()))))
         };
         let unavailable = "Server returned non-2xx status code: 503 Service Unavailable: slow down";
-        for (told, failures, expected) in [
+        for (message, failures, expected) in [
             (unavailable, 7, Ok(8)),
             ("error sending request: connection refused", 7, Ok(8)),
             ("Server returned non-2xx status code: 429 Too Many Requests", 1, Ok(2)),
@@ -217,10 +217,14 @@ mod tests {
             let answer = store
                 .insist("get x", || {
                     asked += 1;
-                    std::future::ready(if asked <= failures { Err(generic(told)) } else { Ok(()) })
+                    std::future::ready(if asked <= failures {
+                        Err(generic(message))
+                    } else {
+                        Ok(())
+                    })
                 })
                 .await;
-            assert_eq!(answer.map(|()| asked).map_err(|_| asked), expected, "{told}");
+            assert_eq!(answer.map(|()| asked).map_err(|_| asked), expected, "{message}");
         }
         let taken = Error::AlreadyExists {
             path: "x".into(),

@@ -494,18 +494,18 @@ fn as_written<T: PartialEq>(
     if target.numbers.is_empty() || !is_text {
         return None;
     }
-    let mut found: Option<Result<T, ParseFailure>> = None;
+    let mut outcome: Option<Result<T, ParseFailure>> = None;
     for plain in target.numbers.iter().filter_map(|pattern| pattern.plain(text)) {
         let value = std::str::from_utf8(&plain)
             .map_err(|_| ParseFailure::Not)
             .and_then(&read);
-        match &found {
-            None => found = Some(value),
+        match &outcome {
+            None => outcome = Some(value),
             Some(before) if *before == value => (),
             Some(_) => return Some(Err(AMBIGUOUS)),
         }
     }
-    Some(found.unwrap_or(Err(ParseFailure::Not)))
+    Some(outcome.unwrap_or(Err(ParseFailure::Not)))
 }
 
 fn integer(target: &Target, cell: &Cell<'_>, text: &str) -> Result<i64, ParseFailure> {

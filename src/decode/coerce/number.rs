@@ -133,12 +133,12 @@ pub fn big_endian(bytes: &[u8]) -> Result<i128, ParseFailure> {
     };
     let fill = if first & 0x80 != 0 { 0xff } else { 0 };
     let extra = bytes.len().saturating_sub(16);
-    let (sign, kept) = bytes.split_at(extra);
-    if sign.iter().any(|b| *b != fill) || (extra > 0 && (kept[0] ^ fill) & 0x80 != 0) {
+    let (sign, digits) = bytes.split_at(extra);
+    if sign.iter().any(|b| *b != fill) || (extra > 0 && (digits[0] ^ fill) & 0x80 != 0) {
         return Err(ParseFailure::Beyond);
     }
     let mut wide = [fill; 16];
-    wide[16 - kept.len()..].copy_from_slice(kept);
+    wide[16 - digits.len()..].copy_from_slice(digits);
     Ok(i128::from_be_bytes(wide))
 }
 

@@ -58,19 +58,19 @@ pub fn point(text: &str, patterns: &[TextPattern], finer: SubMicrosecondRule) ->
             None => Err(ParseFailure::Not),
         };
     }
-    let mut found = Err(ParseFailure::Not);
+    let mut outcome = Err(ParseFailure::Not);
     for pattern in patterns {
         match (
             by_pattern(text, pattern).and_then(|point| point.to_micros(finer)),
-            found,
+            outcome,
         ) {
             (Ok(point), Ok(before)) if point != before => return Err(super::AMBIGUOUS),
-            (Ok(point), _) => found = Ok(point),
-            (Err(why), Err(ParseFailure::Not)) => found = Err(why),
+            (Ok(point), _) => outcome = Ok(point),
+            (Err(why), Err(ParseFailure::Not)) => outcome = Err(why),
             (Err(_), _) => (),
         }
     }
-    found
+    outcome
 }
 
 /// Whether a text is ISO 8601 except that its year has a sign or more than four digits: `+10000-01-01`.

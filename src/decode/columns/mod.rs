@@ -47,11 +47,11 @@ pub(super) fn decode(shape: &InputShape, batch: &RecordBatch) -> DecodedBatch {
     let mut missing = vec![false; shape.targets.len()];
     let mut arrays = Vec::with_capacity(shape.targets.len());
     for (column, target) in shape.targets.iter().enumerate() {
-        let found = target
+        let named = target
             .from
             .iter()
-            .find_map(|name| find(batch, name).map(|found| (found, name)));
-        match found {
+            .find_map(|name| find(batch, name).map(|named| (named, name)));
+        match named {
             Some(((root, array), name)) => {
                 let array = uuids::taken(array, uuids::field_of(batch, name).as_deref(), &target.sql_type);
                 used[root] = true;
@@ -106,10 +106,10 @@ pub(super) fn decode(shape: &InputShape, batch: &RecordBatch) -> DecodedBatch {
 
 /// The fields that a file has of those that columns take.
 pub(super) fn taken_fields(targets: &[Target], batch: &RecordBatch) -> FileFields {
-    let found: Vec<Option<usize>> = targets
+    let root_fields: Vec<Option<usize>> = targets
         .iter()
         .map(|target| target.from.iter().find_map(|name| find(batch, name)))
-        .map(|found| found.map(|(root, _)| root))
+        .map(|field| field.map(|(root, _)| root))
         .collect();
     let names: Vec<String> = batch
         .schema_ref()
@@ -120,9 +120,9 @@ pub(super) fn taken_fields(targets: &[Target], batch: &RecordBatch) -> FileField
     let ignored = names
         .iter()
         .enumerate()
-        .filter(|(root, _)| !found.contains(&Some(*root)));
+        .filter(|(root, _)| !root_fields.contains(&Some(*root)));
     FileFields {
-        columns: found.iter().map(Option::is_some).collect(),
+        columns: root_fields.iter().map(Option::is_some).collect(),
         ignored: ignored.map(|(_, name)| name.clone()).collect(),
         names,
     }

@@ -85,10 +85,10 @@ impl<P: DecodePlan> RecordDecoder<P> {
 /// Sums counts with the same name, and sorts by name.
 pub(in crate::decode) fn summed(mut counts: Vec<(String, u64)>) -> Vec<(String, u64)> {
     counts.sort();
-    counts.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
+    counts.dedup_by(|next, previous| {
+        let same = next.0 == previous.0;
         if same {
-            kept.1 += next.1;
+            previous.1 += next.1;
         }
         same
     });

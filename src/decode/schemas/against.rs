@@ -113,20 +113,22 @@ fn judged(input: &Input, feed: &Feed, registered: &registry::RegisteredSchema) -
 /// Whether values of a type may fill a column.
 fn fits(schema: &AvroSchema, index: usize, target: &Target, wanted: &SqlType) -> bool {
     use SqlType as S;
-    let found = schema.type_at(index);
+    let schema_type = schema.type_at(index);
     let number = matches!(wanted, S::Int | S::BigInt | S::Double | S::Decimal(..) | S::Varchar);
     let moment = matches!(wanted, S::Date | S::Timestamp);
-    match &found.form {
+    match &schema_type.form {
         AvroForm::Null | AvroForm::String | AvroForm::Enum(_) => true,
         AvroForm::Boolean => matches!(wanted, S::Boolean | S::Varchar),
-        AvroForm::Int | AvroForm::Long => match found.meaning {
+        AvroForm::Int | AvroForm::Long => match schema_type.meaning {
             Meaning::Days | Meaning::Millis | Meaning::Micros | Meaning::Nanos => number || moment,
             _ => number || *wanted == S::Boolean || (moment && !target.patterns.is_empty()),
         },
         AvroForm::Float | AvroForm::Double => number,
-        AvroForm::Bytes | AvroForm::Fixed(_) if found.meaning == Meaning::Unscaled => number || *wanted == S::Binary,
+        AvroForm::Bytes | AvroForm::Fixed(_) if schema_type.meaning == Meaning::Unscaled => {
+            number || *wanted == S::Binary
+        }
         AvroForm::Bytes | AvroForm::Fixed(_) => matches!(wanted, S::Binary | S::Varchar | S::Decimal(..)),
-        AvroForm::Record(_) if found.variable => number,
+        AvroForm::Record(_) if schema_type.variable => number,
         AvroForm::Record(_) | AvroForm::Map(_) => *wanted == S::Varchar,
         AvroForm::Array(items) => match wanted {
             S::List(item) => fits(schema, *items, target, item),
@@ -141,13 +143,13 @@ fn fits(schema: &AvroSchema, index: usize, target: &Target, wanted: &SqlType) ->
     }
 }
 
-fn called(found: &AvroType) -> &'static str {
-    match found.form {
+fn called(schema_type: &AvroType) -> &'static str {
+    match schema_type.form {
         AvroForm::Null => "nothing but null",
         AvroForm::Boolean => "a boolean",
         AvroForm::Int | AvroForm::Long => "an integer",
         AvroForm::Float | AvroForm::Double => "a floating-point number",
-        AvroForm::Bytes | AvroForm::Fixed(_) if found.meaning == Meaning::Unscaled => "a decimal",
+        AvroForm::Bytes | AvroForm::Fixed(_) if schema_type.meaning == Meaning::Unscaled => "a decimal",
         AvroForm::Bytes | AvroForm::Fixed(_) => "bytes",
         AvroForm::String => "a text",
         AvroForm::Enum(_) => "an enum",

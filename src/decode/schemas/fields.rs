@@ -113,23 +113,23 @@ impl AvroSchema {
 }
 
 fn avro_type(schema: &AvroSchema, index: usize) -> Result<SqlType, String> {
-    let found = schema.type_at(index);
-    Ok(match &found.form {
+    let schema_type = schema.type_at(index);
+    Ok(match &schema_type.form {
         AvroForm::Null => return Err("it is always null".to_string()),
         AvroForm::Boolean => SqlType::Boolean,
-        AvroForm::Int | AvroForm::Long => match found.meaning {
+        AvroForm::Int | AvroForm::Long => match schema_type.meaning {
             Meaning::Days => SqlType::Date,
             Meaning::Millis | Meaning::Micros | Meaning::Nanos => SqlType::Timestamp,
-            _ if matches!(found.form, AvroForm::Int) => SqlType::Int,
+            _ if matches!(schema_type.form, AvroForm::Int) => SqlType::Int,
             _ => SqlType::BigInt,
         },
         AvroForm::Float | AvroForm::Double => SqlType::Double,
-        AvroForm::Bytes | AvroForm::Fixed(_) if found.meaning == Meaning::Unscaled => {
-            decimal(found.precision, found.scale)?
+        AvroForm::Bytes | AvroForm::Fixed(_) if schema_type.meaning == Meaning::Unscaled => {
+            decimal(schema_type.precision, schema_type.scale)?
         }
-        AvroForm::Fixed(_) if found.uuid || found.duration => SqlType::Varchar,
+        AvroForm::Fixed(_) if schema_type.uuid || schema_type.duration => SqlType::Varchar,
         AvroForm::Bytes | AvroForm::Fixed(_) => SqlType::Binary,
-        AvroForm::String if found.moment => SqlType::Timestamp,
+        AvroForm::String if schema_type.moment => SqlType::Timestamp,
         AvroForm::String | AvroForm::Enum(_) | AvroForm::Record(_) | AvroForm::Map(_) => SqlType::Varchar,
         AvroForm::Array(items) => SqlType::List(Box::new(avro_type(schema, *items)?)),
         AvroForm::Union(branches) => {

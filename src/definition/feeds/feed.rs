@@ -240,7 +240,7 @@ fn settings_of_kinds() -> BTreeMap<&'static str, String> {
             kinds.entry(setting).or_default().insert(kind.name);
         }
     }
-    let told = |names: BTreeSet<&str>| {
+    let any_of = |names: BTreeSet<&str>| {
         names
             .iter()
             .map(|name| format!("{name:?}"))
@@ -249,19 +249,19 @@ fn settings_of_kinds() -> BTreeMap<&'static str, String> {
     };
     kinds
         .into_iter()
-        .map(|(setting, names)| (setting, told(names)))
+        .map(|(setting, names)| (setting, any_of(names)))
         .collect()
 }
 
 /// Reads the settings that depend on the kind. If the kind is unknown, all are accepted unread.
 fn read_feed_kind(settings: &mut Settings<'_>, registered: Option<&RegisteredKind>, base: &Path) -> Option<FeedKind> {
-    for (name, told) in settings_of_kinds() {
+    for (name, its_kinds) in settings_of_kinds() {
         match registered {
             Some(RegisteredKind { kind, .. }) if kind.settings.contains(&name) => (),
             Some(RegisteredKind { kind, .. }) => settings.misplaced(name, || {
                 (
                     format!("setting {name:?} does not fit kind {:?}", kind.name),
-                    format!("it belongs to kind {told}; remove it, or change the kind"),
+                    format!("it belongs to kind {its_kinds}; remove it, or change the kind"),
                 )
             }),
             None => {

@@ -39,9 +39,9 @@ impl FeedContract for HttpFeed {
         let FeedSurroundings { input, feed, .. } = *around;
         let name = &input.feeds[feed].name;
         let earlier: Vec<&str> = earlier_of_kind(input, feed).collect();
-        let mut found = Vec::new();
+        let mut mistakes = Vec::new();
         let mut say = |file: &Path, message: String, help: &str| {
-            found.push(Diagnostic {
+            mistakes.push(Diagnostic {
                 file: file.to_path_buf(),
                 line: 0,
                 column: 0,
@@ -69,7 +69,7 @@ impl FeedContract for HttpFeed {
                 NEEDS_FOLDER,
             );
         }
-        found
+        mistakes
     }
 
     fn division(&self, _: &Input) -> Division {

@@ -286,8 +286,8 @@ fn replaced(args: &[Argument], row: usize) -> Need {
         return Need::Bytes(most);
     }
     let (text, from) = (args[0].text(row), args[1].text(row));
-    let found = text.matches(from).count() as u64;
-    Need::Bytes((text.len() as u64).saturating_add(found.saturating_mul(to)))
+    let count = text.matches(from).count() as u64;
+    Need::Bytes((text.len() as u64).saturating_add(count.saturating_mul(to)))
 }
 
 /// A bound in bytes below which a closer one is not worth computing.
@@ -312,11 +312,11 @@ fn replaced_by_pattern(args: &[Argument], row: usize) -> Need {
     // The kernel reports a pattern that does not compile.
     let flags = Flags::read(flags.unwrap_or_default()).unwrap_or_default();
     let pattern = patterns::cached_pattern(args[1].text(row), Flags { global: false, ..flags });
-    let found = pattern.and_then(|pattern| pattern.find_all(args[0].text(row), 0, usize::MAX));
-    let found = found.map_or(0, |found| found.len());
+    let matches = pattern.and_then(|pattern| pattern.find_all(args[0].text(row), 0, usize::MAX));
+    let matches = matches.map_or(0, |matches| matches.len());
     Need::Bytes(
         text.saturating_add(of_found)
-            .saturating_add((found as u64).saturating_mul(to)),
+            .saturating_add((matches as u64).saturating_mul(to)),
     )
 }
 

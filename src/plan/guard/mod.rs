@@ -1,7 +1,7 @@
 //! Keeps functions within bounds: whatever its arguments are, a function ends, takes no more memory than it
 //! may, does not panic, and returns the type that the plan expects.
 //!
-//! [`SettledFunctions`], a rule of the analyzer, wraps every scalar function of a plan in a [`Guarded`] one
+//! [`FunctionWrapper`], a rule of the analyzer, wraps every scalar function of a plan in a [`Guarded`] one
 //! before anything is computed. So the same bounds hold for rows and for constants that the optimizer folds, in
 //! the graph, in `verify` and in `query`.
 //!
@@ -18,8 +18,8 @@
 mod gathered;
 mod joined;
 mod lengths;
-mod settle;
 mod sizes;
+mod wrap;
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -42,12 +42,12 @@ use datafusion::prelude::SessionContext;
 use super::numbers::one_zero;
 
 pub use gathered::{gathers, too_long, value_above, without_large_values};
-pub(super) use settle::{SettledFunctions, settle};
 pub use sizes::shown as shown_bytes;
+pub(super) use wrap::{FunctionWrapper, wrap_functions};
 
 /// Keeps the functions of a session's statements within bounds; `max_value` is the most bytes that a value may take.
 pub fn keep_within_bounds(context: &SessionContext, max_value: u64) {
-    context.add_analyzer_rule(Arc::new(SettledFunctions::new(max_value)));
+    context.add_analyzer_rule(Arc::new(FunctionWrapper::new(max_value)));
 }
 
 /// The most bytes that the values of one batch may need together, if a function yields more than it is given;
@@ -296,7 +296,7 @@ impl ScalarUDFImpl for Guarded {
             // The error will be reported by the rows that are evaluated.
             Err(_) => return Ok(ExprSimplifyResult::Original(args)),
         };
-        let expr = settle(expr, info.schema().as_ref(), self.max_value)?;
+        let expr = wrap_functions(expr, info.schema().as_ref(), self.max_value)?;
         Ok(ExprSimplifyResult::Simplified(
             match info.get_data_type(&expr)? == self.returns {
                 true => expr,

@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 
 use super::truth;
 use crate::plan::error::Refusal;
-use crate::plan::written::{derived, select, selected};
+use crate::plan::syntax::{derived, select, selected};
 
 /// The name with which the ON of an ASOF JOIN begins after the rewrite of tokens.
 const MARK: &str = "$asof_join";

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::plan::error::Refusal;
-use crate::plan::written::{call, derived, select};
+use crate::plan::syntax::{call, derived, select};
 
 /// The table functions that FROM supports, apart from window table functions.
 pub(in crate::plan) const NAMES: [&str; 6] = [

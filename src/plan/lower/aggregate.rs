@@ -36,12 +36,12 @@ impl Lowering<'_> {
                 self.grouping_sets(input, &logical, &sets, &aggregate.aggr_expr, schema)
             }
             [Logical::GroupingSet(GroupingSet::Cube(columns))] if columns.len() <= MAX_CUBE => {
-                let held = |mask: usize| {
-                    let held = columns.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
-                    held.map(|(_, column)| column.clone()).collect()
+                let columns_of = |mask: usize| {
+                    let chosen = columns.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
+                    chosen.map(|(_, column)| column.clone()).collect()
                 };
                 // The set of all columns comes first, so that the columns keep their order.
-                let sets: Vec<Vec<Logical>> = (0..1usize << columns.len()).rev().map(held).collect();
+                let sets: Vec<Vec<Logical>> = (0..1usize << columns.len()).rev().map(columns_of).collect();
                 self.grouping_sets(input, &logical, &sets, &aggregate.aggr_expr, schema)
             }
             groups if groups.iter().any(|g| matches!(g, Logical::GroupingSet(_))) => Err(Refusal::new(
@@ -108,7 +108,7 @@ impl Lowering<'_> {
         let mut seen: HashMap<u64, u64> = HashMap::new();
         let mut inputs = Vec::with_capacity(sets.len());
         for set in sets {
-            let held: Vec<&Logical> = all.iter().copied().filter(|e| set.contains(e)).collect();
+            let in_set: Vec<&Logical> = all.iter().copied().filter(|e| set.contains(e)).collect();
             let mask = all
                 .iter()
                 .fold(0u64, |mask, e| (mask << 1) | u64::from(!set.contains(e)));
@@ -123,7 +123,7 @@ impl Lowering<'_> {
                 .collect();
             let fields: Vec<Field> = positions.iter().map(|&p| schema.field(p).clone()).collect();
             let own = Arc::new(Schema::new(fields));
-            let groups: Vec<Logical> = held.into_iter().cloned().collect();
+            let groups: Vec<Logical> = in_set.into_iter().cloned().collect();
             let node = if groups.is_empty() && calls.is_empty() {
                 // The group of the empty set exists even without rows.
                 self.constant(rows_without_columns(1)?, crate::plan::share::no_columns())

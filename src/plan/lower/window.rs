@@ -146,11 +146,11 @@ impl Lowering<'_> {
         let column = Logical::Column(window.schema.columns()[position].clone());
         let (mut low, mut high): (u64, Option<u64>) = (1, None);
         let mut rest: Vec<&Logical> = Vec::new();
-        let mut found = false;
+        let mut has_bound = false;
         for condition in split_conjunction(predicate) {
             match rank_bounds(condition, &column) {
                 Some((from, to)) => {
-                    found = true;
+                    has_bound = true;
                     low = low.max(from);
                     high = match (high, to) {
                         (Some(a), Some(b)) => Some(a.min(b)),
@@ -160,7 +160,7 @@ impl Lowering<'_> {
                 None => rest.push(condition),
             }
         }
-        if !found || high.is_none() {
+        if !has_bound || high.is_none() {
             return Ok(None);
         }
         let output_rank = used

@@ -148,8 +148,8 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             };
             let mut changed = coerce_compared(compared, schema)?;
             let thens = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
-            let kept = thens.chain(case.else_expr.as_deref_mut()).collect();
-            changed |= coerce_to_common(kept, CommonTypeUse::Kept, schema);
+            let branches = thens.chain(case.else_expr.as_deref_mut()).collect();
+            changed |= coerce_to_common(branches, CommonTypeUse::Kept, schema);
             Ok(marked_changed(Expr::Case(case), changed))
         }
         Expr::ScalarFunction(mut call) => {

@@ -358,20 +358,20 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_an_error_that_names_it_or_null() {
         let doubles: ArrayRef = Arc::new(Float64Array::from(vec![1e10, f64::NAN, 1.0]));
-        let told = convert(&doubles, &DataType::Int32, false).unwrap_err().to_string();
+        let message = convert(&doubles, &DataType::Int32, false).unwrap_err().to_string();
         assert!(
-            told.contains("could not cast 10000000000.0: it does not fit INT"),
-            "{told}"
+            message.contains("could not cast 10000000000.0: it does not fit INT"),
+            "{message}"
         );
         let made = convert(&doubles, &DataType::Int32, true).unwrap();
         assert_eq!(
             made.as_primitive::<Int32Type>(),
             &Int32Array::from(vec![None, None, Some(1)])
         );
-        let told = convert(&doubles, &DataType::Decimal128(5, 2), false)
+        let message = convert(&doubles, &DataType::Decimal128(5, 2), false)
             .unwrap_err()
             .to_string();
-        assert!(told.contains("does not fit DECIMAL(5,2)"), "{told}");
+        assert!(message.contains("does not fit DECIMAL(5,2)"), "{message}");
     }
 
     #[test]

@@ -222,12 +222,12 @@ impl ScalarUDFImpl for Operator {
                 let dropped = shape(&types[0])
                     .map_or(0, |(_, s)| i32::from(s) - i32::from(*behind))
                     .max(0) as u32;
-                let kept = power((*behind).min(0).unsigned_abs().min(MOST).into());
+                let factor = power((*behind).min(0).unsigned_abs().min(MOST).into());
                 for_each_column(&args.args[0], |values| {
                     let decimals = values.as_primitive::<Decimal128Type>();
                     let cut = match dropped > MOST.into() {
                         true => decimals.unary::<_, Decimal128Type>(|_| 0),
-                        false => decimals.unary(|v: i128| (v / power(dropped)).wrapping_mul(kept)),
+                        false => decimals.unary(|v: i128| (v / power(dropped)).wrapping_mul(factor)),
                     };
                     Ok(Arc::new(cut.with_data_type(to.clone())))
                 })

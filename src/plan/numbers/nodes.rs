@@ -161,8 +161,8 @@ fn agreed_union(union: Union) -> Result<LogicalPlan> {
         .collect();
     // If no common type is found here, DataFusion finds one from the inputs' types, beginning with the schema's.
     let fields = union.schema.iter().enumerate().map(|(n, (qualifier, field))| {
-        let held = to[n].clone().unwrap_or_else(|| of(n)[0].clone());
-        let field: Field = field.as_ref().clone().with_data_type(held);
+        let common = to[n].clone().unwrap_or_else(|| of(n)[0].clone());
+        let field: Field = field.as_ref().clone().with_data_type(common);
         (qualifier.cloned(), Arc::new(field))
     });
     let schema = DFSchema::new_with_metadata(fields.collect(), union.schema.metadata().clone())?;
@@ -212,12 +212,12 @@ fn agreed_values(values: Values) -> Result<LogicalPlan> {
     } = values;
     let mut fields = Vec::with_capacity(schema.fields().len());
     for (n, (qualifier, field)) in schema.iter().enumerate() {
-        let mut held = field.data_type().clone();
+        let mut common = field.data_type().clone();
         let is_known = |of: &DataType| is_number(of) || times::is_time(of);
-        if is_known(&held) {
+        if is_known(&common) {
             for row in &mut rows {
                 if let Expr::Cast(given) = &row[n]
-                    && given.field.data_type() == &held
+                    && given.field.data_type() == &common
                     && given
                         .expr
                         .get_type(&nothing)
@@ -239,15 +239,15 @@ fn agreed_values(values: Values) -> Result<LogicalPlan> {
             if let Some(first) = some.next()
                 && some.all(|of| of == first)
             {
-                held = first.clone();
+                common = first.clone();
             }
             for (row, from) in rows.iter_mut().zip(&types) {
-                row[n] = converted(std::mem::take(&mut row[n]), from, &held);
+                row[n] = converted(std::mem::take(&mut row[n]), from, &common);
             }
         }
         fields.push((
             qualifier.cloned(),
-            Arc::new(field.as_ref().clone().with_data_type(held)),
+            Arc::new(field.as_ref().clone().with_data_type(common)),
         ));
     }
     let schema = DFSchema::new_with_metadata(fields, schema.metadata().clone())?;

@@ -225,11 +225,11 @@ mod tests {
             ("truee", DataType::Boolean),
         ] {
             let texts = StringArray::from(vec![text]);
-            let told = read(&texts, &to, false).unwrap_err().to_string();
-            assert!(told.contains(&format!("could not read '{text}' as a")), "{told}");
+            let message = read(&texts, &to, false).unwrap_err().to_string();
+            assert!(message.contains(&format!("could not read '{text}' as a")), "{message}");
             let is_beyond = text.contains(|c: char| c.is_ascii_digit())
                 && (text.contains("e") == to.is_floating() && text != "12.5");
-            assert_eq!(told.contains("out of range"), is_beyond, "{told}");
+            assert_eq!(message.contains("out of range"), is_beyond, "{message}");
             assert_eq!(read(&texts, &to, true).unwrap().null_count(), 1, "{text}");
         }
     }

@@ -181,7 +181,7 @@ impl Lifting {
             None => (projection.input.clone(), HashMap::new()),
         };
         let mut taken: HashMap<Column, Expr> = HashMap::new();
-        let (mut kept, mut passed) = (vec![], vec![]);
+        let (mut columns, mut passed) = (vec![], vec![]);
         for (index, expr) in exprs.into_iter().enumerate() {
             let below = match &expr {
                 Expr::Column(column) => computed.get(column).cloned(),
@@ -194,20 +194,20 @@ impl Lifting {
                 }
                 None => {
                     let (qualifier, field) = projection.schema.qualified_field(index);
-                    kept.push(expr.alias_qualified(qualifier.cloned(), field.name()));
+                    columns.push(expr.alias_qualified(qualifier.cloned(), field.name()));
                 }
             }
         }
         if taken.is_empty() {
             return Ok(None);
         }
-        kept.extend(
+        columns.extend(
             passed
                 .into_iter()
                 .map(|(column, name)| Expr::Column(column).alias(name)),
         );
         Ok(Some(Lifted {
-            plan: LogicalPlan::Projection(Projection::try_new(kept, input)?),
+            plan: LogicalPlan::Projection(Projection::try_new(columns, input)?),
             computed: taken,
         }))
     }

@@ -53,18 +53,18 @@ impl OptimizerRule for EquiKeys {
 /// The keys among conditions with this operator. These conditions are removed unless they `stay`.
 fn taken(conditions: &mut Vec<Expr>, op: Operator, stay: bool, join: &Join) -> Result<Vec<Key>> {
     let mut keys = vec![];
-    let mut kept = Vec::with_capacity(conditions.len());
+    let mut remaining = Vec::with_capacity(conditions.len());
     for condition in conditions.drain(..) {
         let key = match &condition {
             Expr::BinaryExpr(BinaryExpr { left, op: of, right }) if *of == op => key(left, right, join)?,
             _ => None,
         };
         if key.is_none() || stay {
-            kept.push(condition);
+            remaining.push(condition);
         }
         keys.extend(key);
     }
-    *conditions = kept;
+    *conditions = remaining;
     Ok(keys)
 }
 

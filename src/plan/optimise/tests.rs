@@ -302,8 +302,8 @@ async fn each_rule_yields_the_rows_of_the_plan_it_is_given() {
     for (name, few) in [("t", 0), ("u", 1)] {
         // Table u has every second row.
         let rows = rows();
-        let kept: Vec<u64> = (0..rows.num_rows() as u64).filter(|n| few == 0 || n % 2 == 1).collect();
-        let rows = arrow::compute::take_record_batch(&rows, &arrow::array::UInt64Array::from(kept)).unwrap();
+        let numbers: Vec<u64> = (0..rows.num_rows() as u64).filter(|n| few == 0 || n % 2 == 1).collect();
+        let rows = arrow::compute::take_record_batch(&rows, &arrow::array::UInt64Array::from(numbers)).unwrap();
         let table = MemTable::try_new(schema(), vec![vec![rows]]).unwrap();
         context.register_table(name, Arc::new(table)).unwrap();
     }

@@ -104,19 +104,19 @@ fn silent(part: &PatternPart) -> PatternPart {
 fn neighbours(steps: Vec<MatchStep>) -> Vec<MatchStep> {
     let mut made: Vec<MatchStep> = vec![];
     let mut run: Vec<MatchStep> = vec![];
-    let mut held = Preferences::default();
+    let mut gathered = Preferences::default();
     for step in steps {
-        let mut with = held;
+        let mut with = gathered;
         preferences(&step, &mut with);
         if captures(&step) || with.many && with.few {
             if !run.is_empty() {
                 made.push(MatchStep::Sequence(std::mem::take(&mut run)));
             }
             made.push(step);
-            held = Preferences::default();
+            gathered = Preferences::default();
         } else {
             run.push(step);
-            held = with;
+            gathered = with;
         }
     }
     if !run.is_empty() {
@@ -142,19 +142,19 @@ struct Preferences {
     few: bool,
 }
 
-fn preferences(step: &MatchStep, held: &mut Preferences) {
+fn preferences(step: &MatchStep, preferred: &mut Preferences) {
     match step {
         MatchStep::One(_) | MatchStep::Place(_) => {}
-        MatchStep::Sequence(steps) => steps.iter().for_each(|step| preferences(step, held)),
+        MatchStep::Sequence(steps) => steps.iter().for_each(|step| preferences(step, preferred)),
         MatchStep::Either(steps) => {
-            held.many = true;
-            steps.iter().for_each(|step| preferences(step, held));
+            preferred.many = true;
+            steps.iter().for_each(|step| preferences(step, preferred));
         }
-        MatchStep::Group(step, _) => preferences(step, held),
+        MatchStep::Group(step, _) => preferences(step, preferred),
         MatchStep::Times { of, greedy, .. } => {
-            held.many |= greedy == &Some(true);
-            held.few |= greedy == &Some(false);
-            preferences(of, held);
+            preferred.many |= greedy == &Some(true);
+            preferred.few |= greedy == &Some(false);
+            preferences(of, preferred);
         }
     }
 }

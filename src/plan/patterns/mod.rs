@@ -129,16 +129,16 @@ impl Pattern {
     pub fn find_at(&self, text: &str, from: usize) -> Result<Option<Captured>, String> {
         if let Some(step) = &self.followed {
             return match self.regex.find_at(text, from) {
-                Some(found) => longest::match_at(step, text, found.start(), self.groups),
+                Some(first) => longest::match_at(step, text, first.start(), self.groups),
                 None => Ok(None),
             };
         }
         if self.groups == 0 {
-            let found = self.regex.find_at(text, from);
-            return Ok(found.map(|found| vec![Some((found.start(), found.end()))]));
+            let first = self.regex.find_at(text, from);
+            return Ok(first.map(|first| vec![Some((first.start(), first.end()))]));
         }
-        Ok(self.regex.captures_at(text, from).map(|found| {
-            let group = |n| found.get(n).map(|group| (group.start(), group.end()));
+        Ok(self.regex.captures_at(text, from).map(|captures| {
+            let group = |n| captures.get(n).map(|group| (group.start(), group.end()));
             (0..=self.groups).map(group).collect()
         }))
     }

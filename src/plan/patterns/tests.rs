@@ -122,6 +122,6 @@ proptest! {
 fn a_pattern_that_takes_too_many_steps_is_an_error_of_its_text() {
     let pattern = Pattern::new("(a*)*(b*)*(c|ca)*x?", Flags::default()).unwrap();
     let text = "a".repeat(20_000);
-    let told = pattern.find_at(&text, 0).unwrap_err();
-    assert_eq!(told, "it takes too many steps over this text");
+    let message = pattern.find_at(&text, 0).unwrap_err();
+    assert_eq!(message, "it takes too many steps over this text");
 }

@@ -41,7 +41,7 @@ pub(super) fn references(sql: &impl Visit, name: &str) -> Vec<Span> {
         name: &'a str,
         /// For each enclosing query, whether its own WITH hides the name.
         hidden: Vec<bool>,
-        found: Vec<Span>,
+        spans: Vec<Span>,
     }
     impl Visitor for References<'_> {
         type Break = ();
@@ -58,7 +58,7 @@ pub(super) fn references(sql: &impl Visit, name: &str) -> Vec<Span> {
 
         fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
             if !self.hidden.contains(&true) && is_of(relation, self.name) {
-                self.found.push(relation.span());
+                self.spans.push(relation.span());
             }
             ControlFlow::Continue(())
         }
@@ -66,10 +66,10 @@ pub(super) fn references(sql: &impl Visit, name: &str) -> Vec<Span> {
     let mut references = References {
         name,
         hidden: vec![],
-        found: vec![],
+        spans: vec![],
     };
     let _ = sql.visit(&mut references);
-    references.found
+    references.spans
 }
 
 fn is_of(relation: &ObjectName, name: &str) -> bool {
@@ -168,11 +168,11 @@ pub(super) fn parts(cte: &Cte, is_aggregate: &dyn Fn(&str) -> bool) -> Result<Re
         name: &name,
         distinct,
         is_aggregate,
-        found: vec![],
+        references: vec![],
         refused: &refused,
     };
     walker.set(step, ReferencePlace::Plain)?;
-    if let Some((place, _)) = walker.found.get(1) {
+    if let Some((place, _)) = walker.references.get(1) {
         return Err(refused("its recursive part reads it more than once")
             .help("read it once; what is to be joined with itself can be joined where the query is read")
             .at(Some(*place)));
@@ -259,7 +259,7 @@ struct StepWalker<'a> {
     name: &'a str,
     distinct: bool,
     is_aggregate: &'a dyn Fn(&str) -> bool,
-    found: Vec<(Span, ReferencePlace)>,
+    references: Vec<(Span, ReferencePlace)>,
     refused: &'a dyn Fn(&str) -> Refusal,
 }
 
@@ -320,11 +320,11 @@ impl StepWalker<'_> {
     }
 
     fn select(&mut self, select: &Select, place: ReferencePlace) -> Result<(), Refusal> {
-        let before = self.found.len();
+        let before = self.references.len();
         for part in &select.from {
             self.joined(part, place)?;
         }
-        let here: Vec<Span> = self.found[before..].iter().map(|(span, _)| *span).collect();
+        let here: Vec<Span> = self.references[before..].iter().map(|(span, _)| *span).collect();
         if let Some(at) = references(select, self.name).iter().find(|at| !here.contains(at)) {
             return Err((self.refused)("its recursive part reads it in a subquery")
                 .help(format!("join {}: FROM {} JOIN ... ON ...", self.name, self.name))
@@ -367,11 +367,11 @@ impl StepWalker<'_> {
         let mut calls = Calls {
             is_aggregate: self.is_aggregate,
             deep: 0,
-            found: None,
+            call: None,
         };
         let _ = select.projection.visit(&mut calls);
         let _ = select.qualify.visit(&mut calls);
-        match calls.found {
+        match calls.call {
             None => Ok(()),
             Some((call, at)) => Err((self.refused)(&format!("its recursive part has {call}"))
                 .help(later)
@@ -413,7 +413,7 @@ impl StepWalker<'_> {
                             .at(Some(name.span())),
                     );
                 }
-                self.found.push((name.span(), place));
+                self.references.push((name.span(), place));
                 Ok(())
             }
             TableFactor::Derived { subquery, .. } => self.query(subquery, place),
@@ -427,7 +427,7 @@ impl StepWalker<'_> {
 struct Calls<'a> {
     is_aggregate: &'a dyn Fn(&str) -> bool,
     deep: usize,
-    found: Option<(String, Span)>,
+    call: Option<(String, Span)>,
 }
 
 impl Visitor for Calls<'_> {
@@ -456,7 +456,7 @@ impl Visitor for Calls<'_> {
         if self.deep > 0 {
             return ControlFlow::Continue(());
         }
-        self.found = Some((what, function.name.span()));
+        self.call = Some((what, function.name.span()));
         ControlFlow::Break(())
     }
 }

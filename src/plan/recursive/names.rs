@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use super::form::named;
 use crate::plan::dialect::Standard;
 use crate::plan::error::Refusal;
-use crate::plan::written::is_one_column;
+use crate::plan::syntax::is_one_column;
 
 /// `SELECT * FROM "name"`.
 pub(super) fn all_of(name: &str) -> Query {

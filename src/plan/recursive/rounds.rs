@@ -70,7 +70,7 @@ impl Tally {
 
     /// The rows that have not yet come as often as they may. Counts them.
     fn admitted(&mut self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
-        self.kept(batches, |count, most| {
+        self.select_rows(batches, |count, most| {
             *count += 1;
             *count <= most
         })
@@ -78,15 +78,15 @@ impl Tally {
 
     /// The rows that have come fewer than `most` times in all.
     fn without_the_many(&mut self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
-        self.kept(batches, |count, most| *count < most)
+        self.select_rows(batches, |count, most| *count < most)
     }
 
-    fn kept(
+    fn select_rows(
         &mut self,
         batches: Vec<RecordBatch>,
         keep: impl Fn(&mut i64, i64) -> bool,
     ) -> Result<Vec<RecordBatch>, ArrowError> {
-        let mut kept = vec![];
+        let mut selected = vec![];
         for batch in batches {
             let rows = self.converter.convert_columns(batch.columns())?;
             let mut places: Vec<u32> = vec![];
@@ -96,9 +96,9 @@ impl Tally {
                 }
             }
             if !places.is_empty() {
-                kept.push(take_record_batch(&batch, &UInt32Array::from(places))?);
+                selected.push(take_record_batch(&batch, &UInt32Array::from(places))?);
             }
         }
-        Ok(kept)
+        Ok(selected)
     }
 }

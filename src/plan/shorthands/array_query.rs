@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     SelectItem, SetExpr, Value, ValueWithSpan,
 };
 
-use super::super::written::{self, derived, is_one_column};
+use super::super::syntax::{self, derived, is_one_column};
 use super::ident;
 
 /// Rewrites a call; `None` if the query does not have one column, or its order is not supported.
@@ -90,18 +90,18 @@ pub(super) fn written_out(function: &Function, query: &Query) -> Option<Expr> {
     }
     let mut name = ident(function);
     name.value = "array_agg".to_string();
-    let mut gathered = written::call(name.clone(), [item()]);
+    let mut gathered = syntax::call(name.clone(), [item()]);
     if let (FunctionArguments::List(list), false) = (&mut gathered.args, order.is_empty()) {
         list.clauses.push(FunctionArgumentClause::OrderBy(order));
     }
     let rows = derived(Box::new(inner), false, quoted("$array"), columns);
-    let all = written::select(vec![SelectItem::UnnamedExpr(Expr::Function(gathered))], vec![rows]);
+    let all = syntax::select(vec![SelectItem::UnnamedExpr(Expr::Function(gathered))], vec![rows]);
     let call = |value: &str, args: Vec<Expr>| {
         let name = Ident {
             value: value.to_string(),
             ..name.clone()
         };
-        Expr::Function(written::call(name, args))
+        Expr::Function(syntax::call(name, args))
     };
     let empty = call("make_array", vec![]);
     Some(call("coalesce", vec![Expr::Subquery(all), empty]))

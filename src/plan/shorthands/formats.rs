@@ -3,7 +3,7 @@
 
 use datafusion::sql::sqlparser::ast::{Expr, Function};
 
-use super::super::written;
+use super::super::syntax;
 use super::{ident, text};
 
 /// Rewrites a call; `None` if the format has anything else, or if a value is missing.
@@ -44,5 +44,5 @@ pub(super) fn written_out(function: &Function, format: &str, args: &[Expr]) -> O
     }
     let mut name = ident(function);
     name.value = "concat".to_string();
-    Some(Expr::Function(written::call(name, parts)))
+    Some(Expr::Function(syntax::call(name, parts)))
 }

@@ -33,8 +33,8 @@ fn rollup(elements: &[Vec<Expr>]) -> Vec<Vec<Expr>> {
 
 fn cube(elements: &[Vec<Expr>]) -> Option<Vec<Vec<Expr>>> {
     let set = |mask: usize| {
-        let held = elements.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
-        held.flat_map(|(_, element)| element.clone()).collect()
+        let chosen = elements.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
+        chosen.flat_map(|(_, element)| element.clone()).collect()
     };
     (1 << elements.len().min(32) <= MOST_SETS).then(|| (0..1 << elements.len()).rev().map(set).collect())
 }

@@ -7,7 +7,7 @@
 use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Function, FunctionArguments};
 
 use super::{function, ident, joined, name_of, renamed, text};
-use crate::plan::written;
+use crate::plan::syntax;
 
 /// All functions that make JSON: those of JSONB, and beside each the one of JSON whose result `as_jsonb` rewrites.
 const JSONB: [(&str, &str); 5] = [
@@ -24,7 +24,7 @@ pub(super) fn written_out(function: &Function, name: &str, arguments: &[Expr]) -
     if let Some((_, json)) = of_json {
         let mut name = ident(function);
         name.value = "as_jsonb".to_string();
-        return Some(Expr::Function(written::call(name, [renamed(function, json)])));
+        return Some(Expr::Function(syntax::call(name, [renamed(function, json)])));
     }
     Some(match (name, arguments) {
         ("json_agg", [of]) => {

@@ -7,7 +7,7 @@
 use datafusion::sql::sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr, Ident, Spanned, Value};
 
 use super::{text, text_of};
-use crate::plan::written;
+use crate::plan::syntax;
 
 /// Rewrites a path as a chain of fields, and the cast at the beginning of a chain as a call.
 pub(super) fn written_out(expr: &mut Expr) {
@@ -45,7 +45,7 @@ pub(super) fn written_out(expr: &mut Expr) {
                 };
                 let name = Ident::with_span(expr.span(), name);
                 let text = std::mem::replace(expr.as_mut(), Expr::value(Value::Null));
-                *of = Expr::Function(written::call(name, [text]));
+                *of = Expr::Function(syntax::call(name, [text]));
                 return;
             }
             _ => return,

@@ -42,7 +42,7 @@ use datafusion::sql::sqlparser::ast::{
     SelectItem, SetExpr, TimezoneInfo, TypedString, Value, VisitMut, VisitorMut,
 };
 
-use super::written;
+use super::syntax;
 
 /// Rewrites the shorthands of a statement.
 pub fn write_out(statement: &mut impl VisitMut) {
@@ -96,7 +96,7 @@ impl VisitorMut for WritingOut {
 /// Removes parentheses around a constant, which hide from DataFusion that it is a position. PostgreSQL's parser
 /// drops them.
 fn without_parentheses(expr: &mut Expr) {
-    if let Some(constant) = written::constant(expr) {
+    if let Some(constant) = syntax::constant(expr) {
         *expr = Expr::Value(constant.clone());
     }
 }
@@ -162,7 +162,7 @@ fn call(function: &Function) -> Option<Expr> {
             if made == arguments {
                 return None;
             }
-            Expr::Function(written::call(ident(function), made))
+            Expr::Function(syntax::call(ident(function), made))
         }
         _ => return None,
     })
@@ -193,7 +193,7 @@ fn is_computed(default: &Expr) -> bool {
 /// may be null itself, so TRUE tells whether the row exists.
 fn or_default(function: &Function, of: &Expr, by: &Expr, default: &Expr) -> Expr {
     let away = |of: Expr| {
-        let mut call = written::call(ident(function), [of, by.clone()]);
+        let mut call = syntax::call(ident(function), [of, by.clone()]);
         call.over.clone_from(&function.over);
         Expr::Function(call)
     };
@@ -260,7 +260,7 @@ fn text(of: &str) -> Expr {
 }
 
 fn function(name: &str, arguments: Vec<Expr>) -> Function {
-    written::call(Ident::new(name), arguments)
+    syntax::call(Ident::new(name), arguments)
 }
 
 /// `a || b || c`.
@@ -286,13 +286,13 @@ fn first_by(with: &Function, of: &Expr, by: &Expr, least: bool) -> Expr {
             with_fill: None,
         }]));
     }
-    let there = Expr::IsNotNull(Box::new(Expr::Nested(Box::new(by.clone()))));
+    let not_null = Expr::IsNotNull(Box::new(Expr::Nested(Box::new(by.clone()))));
     call.filter = Some(Box::new(match &with.filter {
-        None => there,
+        None => not_null,
         Some(filter) => Expr::BinaryOp {
             left: Box::new(Expr::Nested(filter.clone())),
             op: BinaryOperator::And,
-            right: Box::new(there),
+            right: Box::new(not_null),
         },
     }));
     call.over.clone_from(&with.over);

@@ -208,10 +208,10 @@ impl ScalarUDFImpl for Lists {
         let rows = if is_constant { 1 } else { args.number_rows };
         let columns: Vec<ArrayRef> = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<_>>()?;
         if matches!(self.kind, Kind::HasAll | Kind::HasAny) {
-            let found: ArrayRef = Arc::new(found(self.kind, &columns[0], &columns[1])?);
+            let contained: ArrayRef = Arc::new(contains_items(self.kind, &columns[0], &columns[1])?);
             return Ok(match is_constant {
-                true => ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?),
-                false => ColumnarValue::Array(found),
+                true => ColumnarValue::Scalar(ScalarValue::try_from_array(&contained, 0)?),
+                false => ColumnarValue::Array(contained),
             });
         }
         let made = match columns[0].data_type() {
@@ -253,7 +253,7 @@ impl Lists {
 }
 
 /// Whether each list has all, or any, of the items of another.
-fn found(kind: Kind, lists: &ArrayRef, sought: &ArrayRef) -> Result<BooleanArray> {
+fn contains_items(kind: Kind, lists: &ArrayRef, sought: &ArrayRef) -> Result<BooleanArray> {
     if lists.data_type().is_null() || sought.data_type().is_null() {
         return Ok(BooleanArray::new_null(lists.len()));
     }
@@ -277,7 +277,7 @@ fn found(kind: Kind, lists: &ArrayRef, sought: &ArrayRef) -> Result<BooleanArray
         within.map(move |item| values.is_valid(item).then_some(item))
     };
     let compare = make_comparator(lists.values(), sought.values(), SortOptions::default())?;
-    let found = |row: usize| {
+    let contains = |row: usize| {
         if lists.is_null(row) || sought.is_null(row) {
             return None;
         }
@@ -290,7 +290,7 @@ fn found(kind: Kind, lists: &ArrayRef, sought: &ArrayRef) -> Result<BooleanArray
             _ => sought.any(is_there),
         })
     };
-    Ok((0..lists.len()).map(found).collect())
+    Ok((0..lists.len()).map(contains).collect())
 }
 
 /// Lists of floats or booleans, at any depth, as lists of texts; other lists as they are.
@@ -374,7 +374,7 @@ fn is_element<'a>(lists: &ListArray, elements: &'a ArrayRef) -> Result<impl Fn(u
 
 fn removed(lists: &ListArray, elements: &ArrayRef) -> Result<ArrayRef> {
     let is_element = is_element(lists, elements)?;
-    let kept = |row: usize| {
+    let left = |row: usize| {
         lists.is_valid(row).then(|| {
             let items = lists.value_offsets()[row] as usize..lists.value_offsets()[row + 1] as usize;
             items
@@ -383,7 +383,7 @@ fn removed(lists: &ListArray, elements: &ArrayRef) -> Result<ArrayRef> {
                 .collect()
         })
     };
-    lists_of(field_of(lists), lists.values(), (0..lists.len()).map(kept).collect())
+    lists_of(field_of(lists), lists.values(), (0..lists.len()).map(left).collect())
 }
 
 fn replaced(lists: &ListArray, from: &ArrayRef, to: &ArrayRef) -> Result<ArrayRef> {

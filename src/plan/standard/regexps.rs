@@ -243,11 +243,11 @@ fn count(args: &[RowArgument<'_>]) -> RowResult {
     let text = args[0].text();
     let start = args.get(2).map_or(Ok(1), |start| at_least(1, start, "the start"))?;
     let pattern = cached_pattern(args[1].text(), flags("regexp_count", args, 3)?)?;
-    let found = match byte_of(text, start) {
+    let count = match byte_of(text, start) {
         Some(from) => pattern.find_all(text, from, usize::MAX)?.len(),
         None => 0,
     };
-    Ok(RowValue::Whole(found as i64))
+    Ok(RowValue::Whole(count as i64))
 }
 
 /// The match with the number of the fourth argument, from the start of the third.
@@ -303,8 +303,8 @@ fn split(args: &[RowArgument<'_>]) -> RowResult {
     let text = args[0].text();
     let pattern = cached_pattern(args[1].text(), flags("regexp_split_to_array", args, 2)?)?;
     let (mut parts, mut at) = (vec![], 0);
-    for found in pattern.find_all(text, 0, usize::MAX)? {
-        let (from, to) = found[0].expect("a match is somewhere");
+    for separator in pattern.find_all(text, 0, usize::MAX)? {
+        let (from, to) = separator[0].expect("a match is somewhere");
         // An empty match at the beginning, at the end, or right after another match does not split the text.
         if from == to && (from == at || from == text.len()) {
             continue;

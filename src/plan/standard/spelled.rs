@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 
-use super::super::written::call;
+use super::super::syntax::call;
 use datafusion::sql::sqlparser::ast::{CharacterLength, DataType, Expr, Ident, Spanned, Value, VisitMut, VisitorMut};
 
 /// Rewrites the lengths of casts in a statement, query or expression as calls of `left`.

@@ -106,7 +106,7 @@ fn part(args: &[RowArgument<'_>]) -> RowResult {
         return Err("a part's place is 1 or more, or counted from the end -1 or less, and not 0".to_string());
     }
     let nth = usize::try_from(place.unsigned_abs() - 1).unwrap_or(usize::MAX);
-    let found = match (text.is_empty(), by.is_empty()) {
+    let part = match (text.is_empty(), by.is_empty()) {
         (true, _) => None,
         (_, true) => (nth == 0).then_some(text),
         _ if place > 0 => text.split(by).nth(nth),
@@ -117,7 +117,7 @@ fn part(args: &[RowArgument<'_>]) -> RowResult {
             parts.len().checked_sub(nth + 1).map(|at| parts[at])
         }
     };
-    Ok(RowValue::Text(found.unwrap_or_default().to_string()))
+    Ok(RowValue::Text(part.unwrap_or_default().to_string()))
 }
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -149,25 +149,25 @@ fn is_blank(byte: &u8) -> bool {
 /// Decodes base64 as leniently as PostgreSQL: padding ends a group of four characters, and more groups may
 /// follow it.
 fn of_base64(text: &str) -> Result<Vec<u8>, String> {
-    let (mut made, mut bits, mut held, mut bytes) = (vec![], 0u32, 0, 3);
+    let (mut made, mut bits, mut digits, mut bytes) = (vec![], 0u32, 0, 3);
     for byte in text.bytes().filter(|byte| !is_blank(byte)) {
         let digit = match (byte, DIGITS.iter().position(|digit| *digit == byte)) {
             (_, Some(digit)) => digit as u32,
             (b'=', _) if bytes < 3 => 0,
-            (b'=', _) if held >= 2 => {
-                bytes = held - 1;
+            (b'=', _) if digits >= 2 => {
+                bytes = digits - 1;
                 0
             }
             _ => return Err("the text is no base64".to_string()),
         };
         bits = bits << 6 | digit;
-        held += 1;
-        if held == 4 {
+        digits += 1;
+        if digits == 4 {
             made.extend(&bits.to_be_bytes()[1..=bytes]);
-            (bits, held) = (0, 0);
+            (bits, digits) = (0, 0);
         }
     }
-    match held {
+    match digits {
         0 => Ok(made),
         _ => Err("the text is no base64: its end is missing".to_string()),
     }

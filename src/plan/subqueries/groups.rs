@@ -150,11 +150,11 @@ fn sets(group: &[Expr]) -> Option<Vec<Vec<Expr>>> {
             Some((0..=exprs.len()).rev().map(|n| exprs[..n].to_vec()).collect())
         }
         [Expr::GroupingSet(GroupingSet::Cube(exprs))] if exprs.len() < 7 => {
-            let held = |mask: usize| {
-                let held = exprs.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
-                held.map(|(_, e)| e.clone()).collect()
+            let exprs_of = |mask: usize| {
+                let chosen = exprs.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0);
+                chosen.map(|(_, e)| e.clone()).collect()
             };
-            Some((0..1usize << exprs.len()).rev().map(held).collect())
+            Some((0..1usize << exprs.len()).rev().map(exprs_of).collect())
         }
         _ => None,
     }

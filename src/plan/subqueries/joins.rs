@@ -86,7 +86,7 @@ impl Unnesting<'_> {
                 }
             });
         }
-        let held = if keeps_right && !keeps_left || left.bindings.is_none() {
+        let bound_columns = if keeps_right && !keeps_left || left.bindings.is_none() {
             right.bindings.clone()
         } else {
             left.bindings.clone()
@@ -95,7 +95,7 @@ impl Unnesting<'_> {
             .names
             .iter()
             .cloned()
-            .zip(held.iter().flatten().cloned())
+            .zip(bound_columns.iter().flatten().cloned())
             .collect();
         let scope = NameScope::new(both, named, left.plan.clone());
         let mut pairs = Vec::with_capacity(on.len());
@@ -122,7 +122,10 @@ impl Unnesting<'_> {
         if join.join_type == JoinType::Full && agree {
             return self.either(plan, &join.schema, others);
         }
-        let rows = NodeRows { plan, bindings: held };
+        let rows = NodeRows {
+            plan,
+            bindings: bound_columns,
+        };
         rows.only(&join.schema)
     }
 

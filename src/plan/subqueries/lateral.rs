@@ -69,10 +69,10 @@ impl Unnesting<'_> {
         optional: bool,
     ) -> Planned<NodeRows> {
         let mut rows = rows;
-        let held: Vec<Expr> = rows.plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let row_columns: Vec<Expr> = rows.plan.schema().columns().into_iter().map(Expr::Column).collect();
         let shown = |plan, outputs: Vec<Expr>, bindings| -> Planned<NodeRows> {
             let outputs = named(outputs, join.right.schema(), 0);
-            let exprs = held.iter().cloned().chain(outputs).collect();
+            let exprs = row_columns.iter().cloned().chain(outputs).collect();
             Ok(NodeRows {
                 plan: project(exprs, plan)?,
                 bindings,

@@ -23,20 +23,20 @@ pub(super) fn lateral_columns(plan: &LogicalPlan) -> Vec<Column> {
 
 /// The outer columns that a node's expressions use. `own` has the columns of the node's input.
 pub(super) fn outer_columns_of<'a>(exprs: impl IntoIterator<Item = &'a Expr>, own: &DFSchemaRef) -> Vec<Column> {
-    let mut found = Vec::new();
+    let mut columns = Vec::new();
     for expr in exprs {
         visit(expr, &mut |e| match e {
-            Expr::OuterReferenceColumn(_, column) => add(&mut found, vec![column.clone()]),
+            Expr::OuterReferenceColumn(_, column) => add(&mut columns, vec![column.clone()]),
             e => {
                 if let Some(subquery) = subquery_of(e) {
                     let mut used = outer_columns(&subquery.subquery);
                     used.retain(|column| !own.has_column(column));
-                    add(&mut found, used);
+                    add(&mut columns, used);
                 }
             }
         });
     }
-    found
+    columns
 }
 
 /// The subquery of an expression, if the expression is of a kind that has one.
@@ -52,16 +52,16 @@ pub(super) fn subquery_of(expr: &Expr) -> Option<&Subquery> {
 
 /// Whether an expression contains a subquery.
 pub(super) fn has_subquery(expr: &Expr) -> bool {
-    let mut found = false;
-    visit(expr, &mut |e| found |= subquery_of(e).is_some());
-    found
+    let mut has = false;
+    visit(expr, &mut |e| has |= subquery_of(e).is_some());
+    has
 }
 
 /// Whether an expression names a column of an outer query; its subqueries do not count.
 pub(super) fn names_outer(expr: &Expr) -> bool {
-    let mut found = false;
-    visit(expr, &mut |e| found |= matches!(e, Expr::OuterReferenceColumn(..)));
-    found
+    let mut names = false;
+    visit(expr, &mut |e| names |= matches!(e, Expr::OuterReferenceColumn(..)));
+    names
 }
 
 /// Whether a plan contains a subquery or an outer column.
@@ -189,9 +189,8 @@ impl NameScope {
     }
 
     fn resolve_outer(&self, name: &Column) -> Planned<Column> {
-        let found = self.outer.iter().find(|(outer, _)| outer == name);
-        found
-            .map(|(_, column)| column.clone())
+        let pair = self.outer.iter().find(|(outer, _)| outer == name);
+        pair.map(|(_, column)| column.clone())
             .ok_or_else(|| unknown(name).into())
     }
 

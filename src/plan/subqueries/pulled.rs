@@ -82,7 +82,7 @@ impl Unnesting<'_> {
     fn pulled_filter(&mut self, filter: &Filter, below: PulledSubquery) -> Planned<Option<PulledSubquery>> {
         let own = filter.input.schema();
         let mut pulled = below;
-        let mut kept = Vec::new();
+        let mut correlated = Vec::new();
         for condition in split_conjunction_owned(filter.predicate.clone()) {
             if names_outer(&condition) {
                 // A condition on now() must stay, as it decides when rows of this node exist.
@@ -91,26 +91,28 @@ impl Unnesting<'_> {
                 }
                 pulled.conditions.push(over(condition, own, &pulled.outputs)?);
             } else {
-                kept.push(condition);
+                correlated.push(condition);
             }
         }
-        if kept.is_empty() {
+        if correlated.is_empty() {
             return Ok(Some(pulled));
         }
         if pulled.outputs.iter().any(names_outer) {
-            let uses_outer = kept.iter().cloned().map(|e| over(e, own, &pulled.outputs));
+            let uses_outer = correlated.iter().cloned().map(|e| over(e, own, &pulled.outputs));
             if uses_outer.collect::<Planned<Vec<_>>>()?.iter().any(names_outer) {
                 return Ok(None);
             }
         }
         let scope = NameScope::shown(own.clone(), pulled.outputs.clone(), pulled.plan.clone());
-        let asks = outer_columns_of(&kept, own);
-        let nested = kept.iter().filter(|e| has_subquery(e));
+        let asks = outer_columns_of(&correlated, own);
+        let nested = correlated.iter().filter(|e| has_subquery(e));
         let resolved = nested.flat_map(|e| outer_columns_of([e], &Arc::new(DFSchema::empty())));
         if !asks.is_empty() || !scope.knows(&resolved.collect::<Vec<_>>()) {
             return Ok(None);
         }
-        pulled.plan = self.conditions(NodeRows::from_plan(pulled.plan), &scope, kept)?.plan;
+        pulled.plan = self
+            .conditions(NodeRows::from_plan(pulled.plan), &scope, correlated)?
+            .plan;
         Ok(Some(pulled))
     }
 
@@ -133,19 +135,19 @@ impl Unnesting<'_> {
         let outputs: Vec<Expr> = left.outputs.iter().chain(&right.outputs).cloned().collect();
         let equal = inner.on.iter().map(|(l, r)| l.clone().eq(r.clone()));
         let all = equal.chain(conditions).map(|e| over(e, &both, &outputs));
-        let (mut pulled, mut kept) = (vec![], vec![]);
+        let (mut pulled, mut correlated) = (vec![], vec![]);
         for condition in all {
             let condition = condition?;
             if names_outer(&condition) {
                 &mut pulled
             } else {
-                &mut kept
+                &mut correlated
             }
             .push(condition);
         }
         pulled.extend(left.conditions.into_iter().chain(right.conditions));
         Ok(Some(PulledSubquery {
-            plan: join(left.plan, right.plan, JoinType::Inner, vec![], conjunction(kept))?,
+            plan: join(left.plan, right.plan, JoinType::Inner, vec![], conjunction(correlated))?,
             conditions: pulled,
             outputs,
         }))

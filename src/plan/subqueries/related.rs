@@ -77,20 +77,20 @@ impl Unnesting<'_> {
         let qualifier = format!("__subquery_{}", self.number());
         let relation = TableReference::bare(qualifier.clone());
         let mut exprs: Vec<Expr> = Vec::new();
-        let mut held: Vec<(Expr, String)> = Vec::new();
+        let mut named_exprs: Vec<(Expr, String)> = Vec::new();
         let mut column = |expr: Expr| {
-            let n = held.iter().position(|(h, _)| h == &expr).unwrap_or_else(|| {
+            let n = named_exprs.iter().position(|(h, _)| h == &expr).unwrap_or_else(|| {
                 // An unqualified outer column with this name would make the name ambiguous.
                 let beside = |name: &str| scope.base.schema().qualified_fields_with_unqualified_name(name);
                 let is_taken = |name: &str| {
-                    held.iter().any(|(_, taken)| taken == name) || beside(name).iter().any(|(q, _)| q.is_none())
+                    named_exprs.iter().any(|(_, taken)| taken == name) || beside(name).iter().any(|(q, _)| q.is_none())
                 };
                 let name = free_name(&expr, is_taken);
                 exprs.push(expr.clone().alias_qualified(Some(relation.clone()), &name));
-                held.push((expr, name));
-                held.len() - 1
+                named_exprs.push((expr, name));
+                named_exprs.len() - 1
             });
-            Expr::Column(Column::new(Some(relation.clone()), &held[n].1))
+            Expr::Column(Column::new(Some(relation.clone()), &named_exprs[n].1))
         };
         let mut over_both = |expr: Expr| -> Planned<Expr> {
             let outer = names_outer(&expr);
@@ -265,11 +265,11 @@ fn never_null(expr: &Expr, plan: &LogicalPlan) -> bool {
         }
         LogicalPlan::Filter(filter) => {
             let conditions = split_conjunction(&filter.predicate);
-            let mut held = conditions.iter().filter_map(|e| match e {
+            let mut not_null = conditions.iter().filter_map(|e| match e {
                 Expr::IsNotNull(of) => Some(of.as_ref()),
                 _ => None,
             });
-            held.any(|of| of == expr) || never_null(expr, &filter.input)
+            not_null.any(|of| of == expr) || never_null(expr, &filter.input)
         }
         _ => false,
     }

@@ -146,8 +146,8 @@ impl Unnesting<'_> {
                     return Ok(lit(!negated));
                 }
                 if let Some(row) = self.one_row(&plan, &mut rows.plan, scope)? {
-                    let there = row.value_or(lit(true), lit(false))?;
-                    return Ok(signed(there));
+                    let exists = row.value_or(lit(true), lit(false))?;
+                    return Ok(signed(exists));
                 }
                 let related = self.related(&plan, scope, SubqueryUse::Existence)?;
                 let (joined, mark) = related.marked(std::mem::take(&mut rows.plan), vec![])?;

@@ -41,8 +41,8 @@ fn evaluate_over(graph: &Graph, node: NodeId, epoch_ms: u64, before: Option<&Rec
             let mut seen = BTreeSet::new();
             let mut fresh = |rows: RecordBatch| {
                 let all = keys(rows.columns(), rows.num_rows());
-                let kept = (0..all.len()).filter(|&n| seen.insert(all[n].clone()) || !plan.distinct);
-                pick(&rows, &kept.map(|n| n as u32).collect::<Vec<_>>())
+                let positions = (0..all.len()).filter(|&n| seen.insert(all[n].clone()) || !plan.distinct);
+                pick(&rows, &positions.map(|n| n as u32).collect::<Vec<_>>())
             };
             let mut round = fresh(evaluate_over(graph, node.inputs[0], epoch_ms, before));
             let mut all = vec![];
@@ -74,11 +74,11 @@ fn evaluate_over(graph: &Graph, node: NodeId, epoch_ms: u64, before: Option<&Rec
         Op::Distinct => {
             let mut seen = BTreeSet::new();
             let all = keys(inputs[0].columns(), inputs[0].num_rows());
-            let kept: Vec<u32> = (0..all.len())
+            let positions: Vec<u32> = (0..all.len())
                 .filter(|&n| seen.insert(all[n].clone()))
                 .map(|n| n as u32)
                 .collect();
-            pick(&inputs[0], &kept)
+            pick(&inputs[0], &positions)
         }
         Op::Counted(kind) => {
             let [left, right] = [0, 1].map(|n| keys(inputs[n].columns(), inputs[n].num_rows()));
@@ -93,9 +93,9 @@ fn evaluate_over(graph: &Graph, node: NodeId, epoch_ms: u64, before: Option<&Rec
                 }
                 _ => false,
             };
-            let there: Vec<bool> = left.iter().map(is_there).collect();
-            let kept = (0..left.len()).filter(|n| there[*n] == (*kind == SetKind::Intersect));
-            pick(&inputs[0], &kept.map(|n| n as u32).collect::<Vec<_>>())
+            let in_other: Vec<bool> = left.iter().map(is_there).collect();
+            let positions = (0..left.len()).filter(|n| in_other[*n] == (*kind == SetKind::Intersect));
+            pick(&inputs[0], &positions.map(|n| n as u32).collect::<Vec<_>>())
         }
         Op::TopK(top) => evaluate_top(top, schema, &inputs[0]),
         Op::Window(window) => evaluate_window(window, schema, &inputs[0]),
@@ -172,12 +172,12 @@ fn evaluate_join(join: &Join, schema: &SchemaRef, left: &RecordBatch, right: &Re
             .collect();
         let fields: Vec<_> = fields.iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
         let both = of(&Arc::new(arrow::datatypes::Schema::new(fields)), columns, l.len());
-        let kept = values(residual, &both);
-        let kept = kept.as_boolean();
+        let verdicts = values(residual, &both);
+        let verdicts = verdicts.as_boolean();
         let keep = |rows: Vec<u32>| -> Vec<u32> {
             rows.into_iter()
                 .enumerate()
-                .filter(|(n, _)| kept.is_valid(*n) && kept.value(*n))
+                .filter(|(n, _)| verdicts.is_valid(*n) && verdicts.value(*n))
                 .map(|(_, row)| row)
                 .collect()
         };
@@ -319,16 +319,16 @@ fn evaluate_top(top: &TopK, schema: &SchemaRef, input: &RecordBatch) -> RecordBa
             });
         }
         let last = top.limit.map_or(u64::MAX, |l| (top.offset + l) as u64);
-        let kept: Vec<u32> = (0..ranks.len())
+        let positions: Vec<u32> = (0..ranks.len())
             .filter(|&n| ranks[n] > top.offset as u64 && ranks[n] <= last)
             .map(|n| n as u32)
             .collect();
-        let mut columns = pick(&batch, &kept).columns().to_vec();
+        let mut columns = pick(&batch, &positions).columns().to_vec();
         if top.output_rank {
-            let kept: Vec<u64> = kept.iter().map(|&n| ranks[n as usize]).collect();
-            columns.push(Arc::new(UInt64Array::from(kept)));
+            let positions: Vec<u64> = positions.iter().map(|&n| ranks[n as usize]).collect();
+            columns.push(Arc::new(UInt64Array::from(positions)));
         }
-        out.push(of(schema, columns, kept.len()));
+        out.push(of(schema, columns, positions.len()));
     }
     concat_batches(schema, &out).unwrap()
 }
@@ -395,11 +395,11 @@ fn evaluate_temporal(temporal: &Temporal, input: &RecordBatch, now: i64) -> Reco
             (false, false) => now < moment,
         }
     };
-    let kept: Vec<u32> = (0..input.num_rows())
+    let positions: Vec<u32> = (0..input.num_rows())
         .filter(|&row| {
             temporal.lower.iter().all(|b| holds(b, row, true)) && temporal.upper.iter().all(|b| holds(b, row, false))
         })
         .map(|row| row as u32)
         .collect();
-    pick(input, &kept)
+    pick(input, &positions)
 }

@@ -178,7 +178,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn told(sql: &str) -> Option<String> {
+fn refusal(sql: &str) -> Option<String> {
     let planned = compile(&dataflow(vec![table(Layer::Gold, "t", sql)]));
     planned.err().map(|mistakes| mistakes.to_string())
 }
@@ -186,8 +186,8 @@ fn told(sql: &str) -> Option<String> {
 #[test]
 fn constructs_of_other_databases_are_refused_with_what_works() {
     for (written, remedy, remedied) in CASES {
-        let said = told(written).unwrap_or_else(|| panic!("it was planned: {written}"));
+        let said = refusal(written).unwrap_or_else(|| panic!("it was planned: {written}"));
         assert!(said.contains(remedy), "{written}\n{said}");
-        assert_eq!(told(remedied), None, "{remedied}");
+        assert_eq!(refusal(remedied), None, "{remedied}");
     }
 }

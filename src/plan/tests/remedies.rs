@@ -233,7 +233,7 @@ const CASES: [(&str, &str, &str); 44] = [
     ),
 ];
 
-fn told(sql: &str) -> Option<String> {
+fn refusal(sql: &str) -> Option<String> {
     let planned = compile(&dataflow(vec![table(Layer::Gold, "t", sql)]));
     planned.err().map(|mistakes| mistakes.to_string())
 }
@@ -241,9 +241,9 @@ fn told(sql: &str) -> Option<String> {
 #[test]
 fn each_remedy_that_shows_sql_works_where_it_is_said() {
     for (refused, remedy, remedied) in CASES {
-        let said = told(refused).unwrap_or_else(|| panic!("it was planned: {refused}"));
+        let said = refusal(refused).unwrap_or_else(|| panic!("it was planned: {refused}"));
         assert!(said.contains(remedy), "{refused}\n{said}");
-        assert_eq!(told(remedied), None, "{remedied}");
+        assert_eq!(refusal(remedied), None, "{remedied}");
     }
 }
 
@@ -260,6 +260,6 @@ fn a_share_of_a_total_is_planned_as_it_is_written() {
         "SELECT count(*) AS n, count(*) - (SELECT count(*) FROM customers) AS more FROM orders",
         "SELECT id, quantity - (SELECT avg(quantity) FROM orders) AS above FROM orders",
     ] {
-        assert_eq!(told(sql), None, "{sql}");
+        assert_eq!(refusal(sql), None, "{sql}");
     }
 }

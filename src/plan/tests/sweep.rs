@@ -30,7 +30,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::contain::contain;
-use crate::plan::guard::settle;
+use crate::plan::guard::wrap_functions;
 use crate::plan::lower::physical;
 use crate::plan::session;
 use crate::render::expr::{KernelError, bisect, evaluated};
@@ -303,7 +303,7 @@ impl Sweep {
     }
 
     fn plan(&self, call: Expr) -> Option<Arc<dyn PhysicalExpr>> {
-        let call = settle(call, &self.named, MAX_VALUE).ok()?;
+        let call = wrap_functions(call, &self.named, MAX_VALUE).ok()?;
         let call = self.simplifier.simplify(call).ok()?;
         physical(&call, &self.named, &self.schema).ok()
     }
@@ -463,8 +463,12 @@ impl Sweep {
             wrong.get_or_insert(format!("{text} takes {:?}", started.elapsed()));
         }
         let errors: Vec<KernelError> = failed.into_iter().map(|(_, error)| error).collect();
-        if let Some(told) = errors.iter().map(KernelError::reason).find(|told| tells_of_code(told)) {
-            wrong.get_or_insert(format!("{text} tells: {told}"));
+        if let Some(message) = errors
+            .iter()
+            .map(KernelError::reason)
+            .find(|message| tells_of_code(message))
+        {
+            wrong.get_or_insert(format!("{text} tells: {message}"));
         }
         if let Some(wrong) = wrong {
             self.faults.add(function, wrong);
@@ -474,14 +478,14 @@ impl Sweep {
 }
 
 /// Whether a user's message exposes internals of the code; values that it quotes do not count.
-fn tells_of_code(told: &str) -> bool {
+fn tells_of_code(message: &str) -> bool {
     let quoted = TEXTS_WITH_BRACES
         .iter()
         .flat_map(|text| [text.to_string(), format!("{text:?}")]);
-    let told = quoted.fold(told.to_string(), |told, text| told.replace(&text, ""));
+    let message = quoted.fold(message.to_string(), |message, text| message.replace(&text, ""));
     ["::", "Some(", "{", "ERROR:", "Error:", "error: "]
         .iter()
-        .any(|sign| told.contains(sign))
+        .any(|sign| message.contains(sign))
 }
 
 /// Waits for the sweep, whose thread reports each call that it tries; returns how many there were.

@@ -44,7 +44,9 @@ pub(super) struct CastTarget {
 pub(super) fn cast_of(from: &DataType, to: &DataType) -> Option<CastTarget> {
     let is_time_of_day = matches!(from, DataType::Time32(_) | DataType::Time64(_));
     let is_ours = match computed_type(to) {
-        Some(held) if is_moment(&held) => is_moment(from) || is_text(from) || (from.is_integer() && &held != to),
+        Some(computed) if is_moment(&computed) => {
+            is_moment(from) || is_text(from) || (from.is_integer() && &computed != to)
+        }
         Some(_) => is_length(from),
         None => is_text(to) && (is_moment(from) || is_length(from) || is_time_of_day),
     };

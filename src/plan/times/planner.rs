@@ -60,9 +60,9 @@ fn is_day_and_length(left: &Expr, right: &Expr, schema: &DFSchema) -> bool {
     let is_of = |expr: &Expr, is: fn(&DataType) -> bool| expr.get_type(schema).is_ok_and(|of| is(&of));
     let is_day: fn(&DataType) -> bool = |of| of == &DataType::Date32;
     let reads_clock = |expr: &Expr| {
-        let found = expr
+        let mentions = expr
             .exists(|e| Ok(matches!(e, Expr::ScalarFunction(call) if matches!(call.name(), "now" | "current_date"))));
-        found.unwrap_or(true)
+        mentions.unwrap_or(true)
     };
     (is_of(right, is_length) && is_of(left, is_day) || is_of(right, is_day) && is_of(left, is_length))
         && !reads_clock(left)

@@ -157,7 +157,7 @@ mod tests {
             ("CET", "summer time"),
             ("", "no zone"),
         ] {
-            assert!(Zone::named(name).is_err_and(|told| told.contains(why)), "{name}");
+            assert!(Zone::named(name).is_err_and(|message| message.contains(why)), "{name}");
         }
         for name in [
             "utc",

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{Session, name_of, output};
-use crate::plan::written::{self, derived};
+use crate::plan::syntax::{self, derived};
 
 /// Whether a query may have such an expression, at any depth.
 pub(super) fn are_there(query: &Query) -> bool {
@@ -76,7 +76,7 @@ pub(super) fn write_out(query: &mut Query, session: &Session<'_>) {
     let ordered = derived(Box::new(inner), false, Ident::with_quote('"', "$ordered"), vec![]);
     *query = Query {
         with,
-        ..*written::select(vec![shown], vec![ordered])
+        ..*syntax::select(vec![shown], vec![ordered])
     };
 }
 

@@ -27,15 +27,15 @@ pub(super) fn rename(query: &mut Query, session: &mut Session<'_>) {
         is_own: vec![],
         known: vec![],
         seen: 0,
-        found: HashMap::new(),
+        new_names: HashMap::new(),
         is_writing: false,
     };
     let _ = query.visit(&mut search);
-    if search.found.is_empty() {
+    if search.new_names.is_empty() {
         return;
     }
     let text = query.to_string();
-    for (n, name) in search.found.values_mut().enumerate() {
+    for (n, name) in search.new_names.values_mut().enumerate() {
         let free = (n + 1..).find(|n| !text.contains(&format!("{name}${n}")));
         *name = format!("{name}${}", free.unwrap_or_default());
     }
@@ -62,7 +62,7 @@ struct Renaming<'a, 'b> {
     /// How many SELECTs have been seen.
     seen: usize,
     /// The new names, by the number of the SELECT and the name of its table.
-    found: HashMap<(usize, String), String>,
+    new_names: HashMap<(usize, String), String>,
     is_writing: bool,
 }
 
@@ -74,7 +74,7 @@ impl Renaming<'_, '_> {
         for from in &mut select.from {
             each_table(from, &mut |table| {
                 if let Some(name) = table_name(table) {
-                    if let Some(other) = self.found.get(&(number, name.clone())).filter(|_| self.is_writing) {
+                    if let Some(other) = self.new_names.get(&(number, name.clone())).filter(|_| self.is_writing) {
                         call(table, other);
                     }
                     tables.insert(name);
@@ -85,7 +85,7 @@ impl Renaming<'_, '_> {
             for item in &mut select.projection {
                 if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
                     && let [ObjectNamePart::Identifier(name)] = name.0.as_mut_slice()
-                    && let Some(other) = self.found.get(&(number, name_of(name)))
+                    && let Some(other) = self.new_names.get(&(number, name_of(name)))
                 {
                     name.value.clone_from(other);
                 }
@@ -168,11 +168,11 @@ impl VisitorMut for Renaming<'_, '_> {
         };
         let place = (self.scopes[at].number, name.clone());
         if self.is_writing {
-            if let Some(other) = self.found.get(&place) {
+            if let Some(other) = self.new_names.get(&place) {
                 table.value.clone_from(other);
             }
         } else if (at + 1..self.scopes.len()).any(|inner| self.has_column(inner, &name)) {
-            self.found.insert(place, name);
+            self.new_names.insert(place, name);
         }
         ControlFlow::Continue(())
     }

@@ -1,6 +1,6 @@
 //! The columns that a FROM offers without their table's name.
 
-use super::super::written::call;
+use super::super::syntax::call;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ExcludeSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, SelectItem,
     TableFactor, TableWithJoins, Value, VisitMut, WildcardAdditionalOptions,
@@ -77,7 +77,7 @@ fn joined(left: UsingScope, right: UsingScope, join: &mut Join, session: &Sessio
             let both = left.clone().beside(right.clone());
             let on = constraint_mut(&mut join.join_operator)?;
             let _ = on.visit(&mut Substitution::new(&both, session));
-            return Some(kept(left, right, vec![], &join.join_operator));
+            return Some(shown_columns(left, right, vec![], &join.join_operator));
         }
         JoinConstraint::None => return Some(left.beside(right)),
     };
@@ -104,11 +104,11 @@ fn joined(left: UsingScope, right: UsingScope, join: &mut Join, session: &Sessio
     }
     let on = constraint_mut(&mut join.join_operator)?;
     *on = JoinConstraint::On(equal.unwrap_or_else(|| Expr::value(Value::Boolean(true))));
-    Some(kept(left, right, merged, &join.join_operator))
+    Some(shown_columns(left, right, merged, &join.join_operator))
 }
 
 /// The columns that a join shows: merged ones first, then the others of the sides that it shows.
-fn kept(left: UsingScope, right: UsingScope, merged: Vec<UsingColumn>, operator: &JoinOperator) -> UsingScope {
+fn shown_columns(left: UsingScope, right: UsingScope, merged: Vec<UsingColumn>, operator: &JoinOperator) -> UsingScope {
     let without = |scope: UsingScope| {
         let rest = scope.0.into_iter();
         rest.filter(|column| !merged.iter().any(|m| m.name == column.name))

@@ -149,11 +149,11 @@ impl Brokers for Cluster {
             for topic in topics {
                 state.epochs.insert(topic.clone(), epoch);
             }
-            let told = records
+            let shown = records
                 .iter()
                 .map(|(topic, record)| format!("{topic} {} {}", text(&record.key), text(&record.value)));
-            let told = told.collect();
-            state.transactions.push((epoch, topics.to_vec(), told));
+            let shown = shown.collect();
+            state.transactions.push((epoch, topics.to_vec(), shown));
             state.records.extend(records.into_iter().map(|(_, record)| record));
             Ok(())
         })

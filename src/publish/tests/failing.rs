@@ -27,12 +27,13 @@ fn commit(run: &mut Run) {
 /// The records of each snapshot, without transactions that only stored an epoch again.
 fn sent(cluster: &Cluster) -> Vec<(u64, Vec<String>)> {
     let transactions = cluster.state().transactions.clone();
-    let told = transactions.into_iter().filter(|(_, _, records)| !records.is_empty());
-    told.map(|(epoch, _, mut records)| {
-        records.sort();
-        (epoch, records)
-    })
-    .collect()
+    let with_records = transactions.into_iter().filter(|(_, _, records)| !records.is_empty());
+    with_records
+        .map(|(epoch, _, mut records)| {
+            records.sort();
+            (epoch, records)
+        })
+        .collect()
 }
 
 #[test]

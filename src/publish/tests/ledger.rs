@@ -27,7 +27,7 @@ fn a_table_that_does_not_change_moves_with_those_that_do() {
             .catch_up(run.commit(epoch, &[(0, row![epoch as i64, "new"], 1)]))
             .unwrap();
     }
-    let all = |epoch| cluster.state().epochs.values().all(|told| *told == epoch);
+    let all = |epoch| cluster.state().epochs.values().all(|stored| *stored == epoch);
     assert!(all(59), "{:?}", cluster.state().epochs);
     assert_eq!(
         cluster.records("silver.customers"),

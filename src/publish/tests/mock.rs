@@ -69,8 +69,8 @@ fn brokers_that_go_away_in_a_transaction_get_it_once_they_are_back() {
     cluster.broker_up(-1).unwrap();
     assert_eq!(rows(3, 60), 3);
     // An error of EndTxn leaves the outcome of the commit unknown; an error of TxnOffsetCommit refuses its epoch.
-    let gone = [Answer::RD_KAFKA_RESP_ERR__TRANSPORT; 3];
-    cluster.request_errors(rdkafka::types::RDKafkaApiKey::EndTxn, &gone);
+    let failures = [Answer::RD_KAFKA_RESP_ERR__TRANSPORT; 3];
+    cluster.request_errors(rdkafka::types::RDKafkaApiKey::EndTxn, &failures);
     committed.send(run.commit(4, &[(0, row![4, "new"], 1)])).unwrap();
     let refused = [Answer::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART; 40];
     assert_eq!(rows(4, 60), 4);

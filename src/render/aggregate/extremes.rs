@@ -71,8 +71,8 @@ impl<'a> Extreme<'a> {
     fn begin(&mut self, key: RowRef<'_>, history: &mut ValueHistory<'a>, from: Epoch) {
         (self.passed, self.last_passed) = (0, None);
         let bound = self.bounds.bound_of(key).map(|bound| RowRef::new(bound.bytes()));
-        let found = history.search(self.end, bound, from, true);
-        (self.value, self.passed, self.last_passed) = (found.value, found.passed, found.last_passed);
+        let search = history.search(self.end, bound, from, true);
+        (self.value, self.passed, self.last_passed) = (search.value, search.passed, search.last_passed);
     }
 
     /// Applies the updates of one time; their values are ascending.
@@ -89,10 +89,10 @@ impl<'a> Extreme<'a> {
                 && !self.end.is_nearer(*value, extreme)
             {
                 if *value == extreme {
-                    let found = history.search(self.end, Some(extreme), until, false);
-                    self.value = found.value;
-                    self.passed += found.passed;
-                    self.last_passed = found.last_passed.or(self.last_passed);
+                    let search = history.search(self.end, Some(extreme), until, false);
+                    self.value = search.value;
+                    self.passed += search.passed;
+                    self.last_passed = search.last_passed.or(self.last_passed);
                 }
                 return;
             }

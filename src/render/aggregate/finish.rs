@@ -118,12 +118,15 @@ impl GroupFinisher {
         let errors = Errors::default();
         let mut bounds: Vec<GroupBounds> = columns.slots.iter().map(|_| GroupBounds::default()).collect();
         builder.build(move |_capabilities| {
-            let mut held: Option<[Capability<Epoch>; 3]> = None;
+            let mut capabilities: Option<[Capability<Epoch>; 3]> = None;
             let mut from = Epoch::MIN;
             move |_frontiers| {
                 let mut hold = |capability: &InputCapability<Epoch>| {
-                    if held.as_ref().is_none_or(|[held, ..]| capability.time() < held.time()) {
-                        held = Some([0, 1, 2].map(|output| capability.retain(output)));
+                    if capabilities
+                        .as_ref()
+                        .is_none_or(|[earliest, ..]| capability.time() < earliest.time())
+                    {
+                        capabilities = Some([0, 1, 2].map(|output| capability.retain(output)));
                     }
                 };
                 sums_handle.for_each(|capability, batches| {
@@ -140,7 +143,7 @@ impl GroupFinisher {
                     .iter_mut()
                     .map(ArrangedInput::reached)
                     .fold(sums.reached(), Epoch::min);
-                if let Some([for_oks, for_errs, for_growth]) = held.as_ref().filter(|_| from < until) {
+                if let Some([for_oks, for_errs, for_growth]) = capabilities.as_ref().filter(|_| from < until) {
                     let (mut oks, mut errs, mut growth) = (oks.activate(), errs.activate(), growth.activate());
                     let (mut oks, mut errs) = (oks.session(for_oks), errs.session(for_errs));
                     let mut growth = growth.session(for_growth);
@@ -160,8 +163,8 @@ impl GroupFinisher {
                 from = until;
                 // Batches behind that time remain.
                 match sums.is_processed() && inputs.iter().all(ArrangedInput::is_processed) {
-                    true => held = None,
-                    false => (held.iter_mut().flatten())
+                    true => capabilities = None,
+                    false => (capabilities.iter_mut().flatten())
                         .filter(|capability| *capability.time() < until)
                         .for_each(|capability| capability.downgrade(&until)),
                 }
@@ -187,27 +190,32 @@ fn answer(
     mut tell: impl FnMut(RowRef<'_>, AccumulatorsRef<'_>, Epoch),
 ) {
     let (sums, sums_queued) = sums.batches(from);
-    let kept: Vec<_> = inputs.iter_mut().map(|input| input.batches(from)).collect();
+    let group_values: Vec<_> = inputs.iter_mut().map(|input| input.batches(from)).collect();
     let mut sums = Sums::new(&sums, sums_queued, (from, until));
-    let mut wanted: Vec<Vec<Extreme<'_>>> = kept.iter().map(|_| vec![]).collect();
+    let mut wanted: Vec<Vec<Extreme<'_>>> = group_values.iter().map(|_| vec![]).collect();
     for (slot, bounds) in columns.slots.iter().zip(bounds) {
         wanted[slot.kept.input].push(Extreme::new(slot.kept.end, bounds));
     }
-    let kept = kept.iter().zip(wanted);
-    let mut kept: Vec<GroupValues<'_>> = kept
+    let group_values = group_values.iter().zip(wanted);
+    let mut group_values: Vec<GroupValues<'_>> = group_values
         .map(|((batches, queued), extremes)| GroupValues::new(batches, *queued, (from, until), extremes))
         .collect();
     let mut pending = Pending::new(columns);
-    while let Some(key) = kept.iter().filter_map(GroupValues::key).chain(sums.key()).min() {
+    while let Some(key) = group_values.iter().filter_map(GroupValues::key).chain(sums.key()).min() {
         sums.begin(key);
-        kept.iter_mut().for_each(|values| values.begin(key));
-        let mut before = pending.state(&sums.sum, &kept);
-        while let Some(time) = kept.iter().filter_map(GroupValues::time).chain(sums.time()).min() {
+        group_values.iter_mut().for_each(|values| values.begin(key));
+        let mut before = pending.state(&sums.sum, &group_values);
+        while let Some(time) = group_values
+            .iter()
+            .filter_map(GroupValues::time)
+            .chain(sums.time())
+            .min()
+        {
             if sums.time() == Some(time) {
                 sums.advance(time, |grew| tell(key, grew, time));
             }
-            kept.iter_mut().for_each(|values| values.advance(time));
-            let after = pending.state(&sums.sum, &kept);
+            group_values.iter_mut().for_each(|values| values.advance(time));
+            let after = pending.state(&sums.sum, &group_values);
             if before.is_some() || after.is_some() {
                 pending.changes.push(Change {
                     key,
@@ -218,7 +226,7 @@ fn answer(
             }
             before = after;
         }
-        kept.iter_mut().for_each(|values| values.end(key));
+        group_values.iter_mut().for_each(|values| values.end(key));
         if pending.states.len() >= BATCH {
             pending.finish(&mut give);
         }
@@ -532,8 +540,8 @@ mod tests {
     fn expected(state: &State) -> Answer {
         let groups = state.iter().filter(|(_, (rows, _))| *rows > 0);
         let rows = groups.map(|(group, (_, values))| {
-            let there = || values.iter().filter(|(_, count)| **count > 0).map(|(value, _)| *value);
-            vec![*group, there().min().unwrap_or(255), there().max().unwrap_or(255)]
+            let present = || values.iter().filter(|(_, count)| **count > 0).map(|(value, _)| *value);
+            vec![*group, present().min().unwrap_or(255), present().max().unwrap_or(255)]
         });
         rows.map(|row| (row, 1)).collect()
     }

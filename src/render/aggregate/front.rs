@@ -115,7 +115,7 @@ impl AggregateFront {
             let mut pin = (self.global && first_worker)
                 .then(|| capabilities.into_iter().nth(1))
                 .flatten();
-            let mut held: Option<Capability<Epoch>> = None;
+            let mut hold: Option<Capability<Epoch>> = None;
             let mut frontier_before = vec![];
             move |frontiers| {
                 let mut errs = errs.activate();
@@ -127,16 +127,16 @@ impl AggregateFront {
                         .session(&capability)
                         .give(((Row::default(), ()), 0, pinned));
                 }
-                let flush = |local: &mut LocalGroups, held: &Capability<Epoch>| {
+                let flush = |local: &mut LocalGroups, at: &Capability<Epoch>| {
                     let mut accumulators = accumulators.borrow_mut();
-                    let mut session = accumulators.session(held);
+                    let mut session = accumulators.session(at);
                     local.flush(|key, time, sum| session.give(((key, ()), time, sum)));
                 };
                 let mut projected: Vec<_> = projected.iter_mut().map(|output| output.activate()).collect();
                 input.for_each(|capability, batches| {
                     for batch in batches.drain(..) {
-                        if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
-                            held = Some(capability.retain(1));
+                        if hold.as_ref().is_none_or(|hold| capability.time() < hold.time()) {
+                            hold = Some(capability.retain(1));
                         }
                         let came = UnevaluatedBatch::new(&batch, &self.reader);
                         let mut failed = vec![];
@@ -169,16 +169,16 @@ impl AggregateFront {
                             errs.session(&capability).give((error, time, diff));
                         }
                         if local.is_full() {
-                            flush(&mut local, held.as_ref().expect("a table with groups has a capability"));
-                            held = None;
+                            flush(&mut local, hold.as_ref().expect("a table with groups has a capability"));
+                            hold = None;
                         }
                     }
                 });
                 let frontier = frontiers[0].frontier();
                 if frontier.iter().ne(frontier_before.iter()) {
                     frontier_before = frontier.to_vec();
-                    if let Some(held) = held.take() {
-                        flush(&mut local, &held);
+                    if let Some(hold) = hold.take() {
+                        flush(&mut local, &hold);
                         local.shrink();
                     }
                 }

@@ -120,7 +120,7 @@ impl<'a> ValueHistory<'a> {
             false => &mut self.holders[..],
         };
         holders.iter_mut().for_each(|holder| holder.begin(end, from));
-        let mut found = ValueSearch::default();
+        let mut search = ValueSearch::default();
         loop {
             let values = holders.iter().filter_map(|holder| holder.peek(end));
             let nearest = match end {
@@ -131,15 +131,15 @@ impl<'a> ValueHistory<'a> {
             let with_it = holders.iter_mut().filter(|holder| holder.peek(end) == Some(value));
             let count: Diff = with_it.map(|holder| holder.take_count(end, until)).sum();
             if count > 0 {
-                found.value = Some(value);
+                search.value = Some(value);
                 break;
             }
-            found.passed += 1;
-            found.last_passed = Some(value);
+            search.passed += 1;
+            search.last_passed = Some(value);
         }
         // `count` relies on this position.
         holders.iter_mut().for_each(|holder| holder.at = holder.values.start);
-        found
+        search
     }
 }
 

@@ -121,15 +121,15 @@ pub fn aggregate<'s>(
         accumulators,
         projections,
     } = front.render(input, name);
-    let mut told = input_errs.concat(refused);
+    let mut input_errors = input_errs.concat(refused);
     let mut accumulators = vec![accumulators];
     if let Some((_, loaded)) = loaded {
-        told = told.concat(loaded.errs);
+        input_errors = input_errors.concat(loaded.errs);
         let sums = loaded.sums.inner;
         accumulators.push(sums.map(|((key, sum), time, _)| ((key, ()), time, Accumulators::from_row(sum))));
     }
-    let mut kept = vec![];
-    let mut errs = vec![told.clone()];
+    let mut arranged_values = vec![];
+    let mut errs = vec![input_errors.clone()];
     for (keyed, part) in projections.into_iter().zip(layout.parts) {
         let arrange = match part {
             AggregatePart::Distinct { .. } => arrange_spread,
@@ -140,9 +140,9 @@ pub fn aggregate<'s>(
             AggregatePart::Distinct { measures, values, .. } => {
                 accumulators.push(distinct::accumulators(arranged, values, measures, name));
             }
-            AggregatePart::Values { .. } => kept.push(arranged),
+            AggregatePart::Values { .. } => arranged_values.push(arranged),
             AggregatePart::General { general, label } => {
-                kept.push(general.results(arranged, &format!("{name}: {label}")))
+                arranged_values.push(general.results(arranged, &format!("{name}: {label}")))
             }
         }
     }
@@ -155,7 +155,7 @@ pub fn aggregate<'s>(
         keys: key_codec(),
         growth_from,
     };
-    let FinishedGroups { rows, failed, growth } = finish.render(accumulators, kept, name);
+    let FinishedGroups { rows, failed, growth } = finish.render(accumulators, arranged_values, name);
     errs.push(failed);
     let errs = scope.concatenate(errs.into_iter().map(|errs| errs.inner));
     let made = Collections {
@@ -164,7 +164,7 @@ pub fn aggregate<'s>(
     };
     let states = growth_from.map(|_| SumStates {
         sums: growth,
-        errs: told,
+        errs: input_errors,
     });
     (made, states)
 }

@@ -231,11 +231,11 @@ fn round(value: u128, exponent: i32) -> f64 {
     if dropped > 127 {
         return 0.0;
     }
-    let kept = value >> dropped;
+    let quotient = value >> dropped;
     let rest = value & ((1 << dropped) - 1);
     let half = 1 << (dropped - 1);
-    let up = rest > half || (rest == half && kept & 1 == 1);
-    times_power((kept + up as u128) as f64, last)
+    let up = rest > half || (rest == half && quotient & 1 == 1);
+    times_power((quotient + up as u128) as f64, last)
 }
 
 /// `value * 2^exponent`, which must be exact as a double, or beyond the greatest double.

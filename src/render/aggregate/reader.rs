@@ -174,15 +174,15 @@ fn cut_all(cut: &Splice, rows: &[Update]) -> (Vec<u8>, Vec<usize>) {
 
 /// The columns that an expression reads.
 fn columns_of(expr: &Expr) -> Vec<usize> {
-    let mut found = vec![];
+    let mut columns = vec![];
     let visited = expr.apply(|expr| {
         if let Some(column) = (expr.as_ref() as &dyn std::any::Any).downcast_ref::<Column>() {
-            found.push(column.index());
+            columns.push(column.index());
         }
         Ok(TreeNodeRecursion::Continue)
     });
     visited.expect("looking at an expression does not fail");
-    found
+    columns
 }
 
 /// The expression over a batch that has only these columns.

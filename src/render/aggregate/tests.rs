@@ -120,8 +120,8 @@ fn line() -> impl Strategy<Value = Line> {
 
 /// Epochs of changes: the rows that are added, and, as indices, which of the existing rows are removed.
 fn history() -> impl Strategy<Value = Vec<(Vec<Line>, Vec<prop::sample::Index>)>> {
-    let gone = prop::collection::vec(any::<prop::sample::Index>(), 0..8);
-    prop::collection::vec((prop::collection::vec(line(), 0..10), gone), 1..5)
+    let removals = prop::collection::vec(any::<prop::sample::Index>(), 0..8);
+    prop::collection::vec((prop::collection::vec(line(), 0..10), removals), 1..5)
 }
 
 type Changes = Vec<Vec<(Line, Diff)>>;

@@ -166,13 +166,13 @@ pub(super) fn batch_answer(
     for (history, way) in [(whole, WAYS[1]), (stepwise, WAYS[0])] {
         let end = history.iter().map(Vec::len).max().unwrap_or(0) as u64 + 1;
         let answer = run(&graph, &Arc::new(history), end, way, &Arc::new(Counters::default()));
-        answers.push(told(&schema, &answer));
+        answers.push(rows_and_reasons(&schema, &answer));
     }
     assert_eq!(answers[0], answers[1], "at once, and row by row: {sql}");
     Ok(answers.remove(0))
 }
 
-fn told(schema: &SchemaRef, answer: &Answer) -> (RecordBatch, Vec<String>) {
+fn rows_and_reasons(schema: &SchemaRef, answer: &Answer) -> (RecordBatch, Vec<String>) {
     let rows = counted(&answer.oks[0]);
     let codec = RowCodec::new(relaxed(schema)).unwrap();
     let batch = codec.decode(rows.iter().map(|row| row.bytes())).unwrap();

@@ -228,8 +228,8 @@ fn what_does_not_end_is_told_and_the_rows_before_it_stay() {
     let rows = |time| as_of(&graph.tables[1].schema, &answer.oks[1], time);
     assert_eq!(rows(2), Bag::new(), "all rows are there too often");
     let errors = errors_as_of(&answer.errs[1], 2);
-    let told: Vec<&str> = errors.keys().map(|(_, payload)| payload.as_str()).collect();
-    assert_eq!(told, ["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]);
+    let payloads: Vec<&str> = errors.keys().map(|(_, payload)| payload.as_str()).collect();
+    assert_eq!(payloads, ["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]);
     assert!(
         errors
             .iter()

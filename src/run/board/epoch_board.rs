@@ -91,8 +91,8 @@ impl EpochBoard {
 
     /// Opens the epoch that `next` returns, unless the open one is held.
     pub fn open_unless_held(&self, next: impl FnOnce() -> Epoch) {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*held {
+        let is_held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_held {
             self.open.store(next(), Ordering::Release);
         }
     }

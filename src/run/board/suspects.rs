@@ -214,12 +214,12 @@ mod tests {
         suspects.observe_in(0);
         take(1, 6, "1", 0..3);
         suspects.observe_in(1);
-        let told = named(0);
+        let message = named(0);
         assert!(
-            told.contains("on one of the records orders.live:0:0-19, orders.live:0:20, orders.live:1:0-2; "),
-            "{told}"
+            message.contains("on one of the records orders.live:0:0-19, orders.live:0:20, orders.live:1:0-2; "),
+            "{message}"
         );
-        assert!(told.contains("--one-by-one"), "{told}");
+        assert!(message.contains("--one-by-one"), "{message}");
         take(1, 6, "1", 3..4);
         assert!(named(1).contains("on record orders.live:1:3; "), "{}", named(1));
         assert!(named(1).contains("run with --skip orders.live:1:3"), "{}", named(1));

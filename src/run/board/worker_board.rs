@@ -75,11 +75,11 @@ impl WorkerBoard {
     }
 
     /// Stores a worker's answer if it was asked. Returns whether it was.
-    pub fn answer_footprints(&self, worker: usize, held: impl FnOnce() -> Footprints) -> bool {
+    pub fn answer_footprints(&self, worker: usize, measure: impl FnOnce() -> Footprints) -> bool {
         let is_asked = self.weighed[worker].swap(false, Ordering::AcqRel);
         if is_asked {
-            let held = held();
-            self.footprints.lock().unwrap_or_else(PoisonError::into_inner)[worker] = Some(held);
+            let footprints = measure();
+            self.footprints.lock().unwrap_or_else(PoisonError::into_inner)[worker] = Some(footprints);
         }
         is_asked
     }

@@ -85,7 +85,7 @@ pub struct Course {
     /// Since a stop was asked for: the epoch whose recursive queries are in their rounds, and since when.
     in_rounds: Option<(Epoch, Instant)>,
     /// The schemas with new fields at which feeds hold records back. If there are any, the run is to begin anew.
-    met: Vec<NewSchemaFields>,
+    new_schemas: Vec<NewSchemaFields>,
     fence: Option<Epoch>,
 }
 
@@ -101,7 +101,7 @@ impl Course {
             is_stopped: false,
             is_told: false,
             in_rounds: None,
-            met: vec![],
+            new_schemas: vec![],
             fence: None,
         }
     }
@@ -113,8 +113,8 @@ impl Course {
     }
 
     /// Takes note that a feed holds records back at a schema with new fields.
-    pub fn observe_met(&mut self, met: NewSchemaFields) {
-        self.met.push(met);
+    pub fn observe_met(&mut self, new_schema: NewSchemaFields) {
+        self.new_schemas.push(new_schema);
     }
 
     /// Takes note that the fence is open.
@@ -134,7 +134,7 @@ impl Course {
             return CourseStep::Leave;
         }
         match self.phase {
-            Phase::Running if self.is_stopped || !self.met.is_empty() => {
+            Phase::Running if self.is_stopped || !self.new_schemas.is_empty() => {
                 self.phase = Phase::Closing(now);
                 CourseStep::Close
             }
@@ -211,7 +211,7 @@ impl Course {
     /// After the end: the schemas for which the run is to begin anew. `None` if there are none, or if a stop was asked
     /// for as well.
     pub fn into_met(self) -> Option<Vec<NewSchemaFields>> {
-        (!self.is_stopped && !self.met.is_empty()).then_some(self.met)
+        (!self.is_stopped && !self.new_schemas.is_empty()).then_some(self.new_schemas)
     }
 }
 

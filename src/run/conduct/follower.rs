@@ -30,7 +30,7 @@ pub struct Follower<'a> {
     /// The memory of this process; above its limit, workers take nothing.
     pub memory: MemoryWatch,
     pub until_caught_up: bool,
-    pub told: ReportedState,
+    pub reported: ReportedState,
 }
 
 impl Follower<'_> {
@@ -39,7 +39,7 @@ impl Follower<'_> {
         let mut draining = false;
         let mut figures = Instant::now();
         loop {
-            let asks = (self.until_caught_up || draining) && !self.told.drained;
+            let asks = (self.until_caught_up || draining) && !self.reported.drained;
             match self.events.recv_timeout(if asks { ASK } else { FIGURES }) {
                 Ok(RunEvent::Progress) => self.board.events.observe_look(),
                 Ok(RunEvent::Failed(error)) => return Err(error),
@@ -50,8 +50,8 @@ impl Follower<'_> {
                     self.memory.ask(&self.board, Instant::now());
                 }
                 Ok(RunEvent::Stop) => self.leader.report(&ProcessReport::Stop),
-                Ok(RunEvent::Evolves(met)) => self.leader.report(&ProcessReport::Evolves(met)),
-                Ok(RunEvent::Committed(epoch)) => self.told.snapshot = epoch,
+                Ok(RunEvent::Evolves(new_schema)) => self.leader.report(&ProcessReport::Evolves(new_schema)),
+                Ok(RunEvent::Committed(epoch)) => self.reported.snapshot = epoch,
                 Ok(RunEvent::Drain) => {
                     draining = true;
                     if let Some(readers) = self.readers.take() {
@@ -61,7 +61,7 @@ impl Follower<'_> {
                     self.board.epochs.paused.store(false, Ordering::Release);
                 }
                 Ok(RunEvent::End(again)) => {
-                    let snapshot = self.told.snapshot;
+                    let snapshot = self.reported.snapshot;
                     let conducted = Conducted {
                         snapshot,
                         corrections: None,
@@ -69,7 +69,7 @@ impl Follower<'_> {
                         again: again.then(Vec::new),
                         files: None,
                     };
-                    return Ok((conducted, self.told));
+                    return Ok((conducted, self.reported));
                 }
                 Ok(RunEvent::Commit(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(RunError::WorkersGone),
@@ -105,12 +105,12 @@ impl Follower<'_> {
             replayed: self.board.epochs.is_past_over(),
             violations: self.board.violations.drain(),
         };
-        if progress != self.told.progress || progress.taken > 0 || progress.full || progress.heavy {
+        if progress != self.reported.progress || progress.taken > 0 || progress.full || progress.heavy {
             let report = ProcessReport::Progress(progress);
             self.leader.report(&report);
             if let ProcessReport::Progress(progress) = report {
                 // These values are events, each reported once; only the lasting ones are compared next time.
-                self.told.progress = ProcessProgress {
+                self.reported.progress = ProcessProgress {
                     taken: 0,
                     full: false,
                     heavy: false,
@@ -125,20 +125,20 @@ impl Follower<'_> {
         // The order matters: once readers are exhausted, nothing is added to the queues.
         let exhausted = self.readers.as_ref().is_none_or(Readers::exhausted);
         let empty = self.lines.are_empty();
-        if draining && empty && !self.told.drained {
-            self.told.drained = true;
+        if draining && empty && !self.reported.drained {
+            self.reported.drained = true;
             self.leader.report(&ProcessReport::Drained);
         }
         let caught_up = exhausted && empty;
-        if self.until_caught_up && caught_up != self.told.caught_up {
-            self.told.caught_up = caught_up;
+        if self.until_caught_up && caught_up != self.reported.caught_up {
+            self.reported.caught_up = caught_up;
             self.tell_figures(); // process 0 needs to know what feeds wait for
             self.leader.report(&ProcessReport::CaughtUp(caught_up));
         }
     }
 
     fn tell_figures(&mut self) {
-        let mut figures = self.told.figures(&self.board);
+        let mut figures = self.reported.figures(&self.board);
         figures.feeds = self.readers.as_ref().map(Readers::statuses).unwrap_or_default();
         self.leader.send_figures(figures, &self.latency);
     }

@@ -54,7 +54,7 @@ pub struct MemoryWatch {
     pub writers: Vec<Arc<WriterStats>>,
     gate: Option<ReadingGate>,
     looked: Option<Instant>,
-    told: Option<Instant>,
+    last_said: Option<Instant>,
     /// Since when a report has been asked for and not been made.
     asked: Option<Instant>,
 }
@@ -68,7 +68,7 @@ impl MemoryWatch {
             writers,
             gate: limit.map(|limit| ReadingGate { limit, closed: false }),
             looked: None,
-            told: None,
+            last_said: None,
             asked: None,
         }
     }
@@ -88,9 +88,9 @@ impl MemoryWatch {
             Some(false) => Some(format!(
                 "{taken} of memory is below memory_limit {limit} again: reading goes on"
             )),
-            None if !gate.closed || self.told.is_some_and(|told| now.duration_since(told) < REMIND) => None,
+            None if !gate.closed || self.last_said.is_some_and(|said| now.duration_since(said) < REMIND) => None,
             _ => {
-                self.told = Some(now);
+                self.last_said = Some(now);
                 Some(format!(
                     "{taken} of memory is above memory_limit {limit}: no feed is read until it is {:.0} % of that; \
                      raise the limit, or bound what inputs hold with retention",

@@ -207,7 +207,7 @@ impl<'a> Conductor<'a> {
                 self.run.watches.memory.ask(&self.run.board, now);
             }
             RunEvent::Stop => self.course.observe_stop(),
-            RunEvent::Evolves(met) => self.observe_met(met),
+            RunEvent::Evolves(new_schema) => self.observe_met(new_schema),
             RunEvent::Committed(_) | RunEvent::Drain | RunEvent::End(_) => {} // sent only to other processes
         }
         Ok(())
@@ -359,12 +359,12 @@ impl<'a> Conductor<'a> {
     }
 
     /// Has the run commit what was read before, and then begin anew with the new fields of the schema.
-    fn observe_met(&mut self, met: NewSchemaFields) {
-        let NewSchemaFields { input, feed, schema } = &met;
+    fn observe_met(&mut self, new_schema: NewSchemaFields) {
+        let NewSchemaFields { input, feed, schema } = &new_schema;
         self.run.status.print(&format!(
             "{input}: schema {schema} of feed {feed} has new fields; what was read before is committed, then they are taken"
         ));
-        self.course.observe_met(met);
+        self.course.observe_met(new_schema);
     }
 
     /// Opens epochs and seals snapshots as the pacer decides.
@@ -507,11 +507,11 @@ impl<'a> Conductor<'a> {
             None => {}
             // The publisher reports its last failure as an event, and nothing else receives events any more.
             Some(Ok(())) => {
-                let told = self.run.events.try_iter().find_map(|event| match event {
+                let failure = self.run.events.try_iter().find_map(|event| match event {
                     RunEvent::Failed(error) => Some(error),
                     _ => None,
                 });
-                told.map_or(Ok(()), Err)?;
+                failure.map_or(Ok(()), Err)?;
             }
             // Topics lag behind, but the lake is complete.
             Some(Err(error @ PublishError::Behind { .. })) => self.run.status.print(&causes::chain(&error)),

@@ -346,9 +346,9 @@ impl InputPrint {
     /// Whether records still have the same meaning. Feeds may have been added at the end, and nullable columns
     /// anywhere.
     fn agrees(&self, now: &InputPrint) -> bool {
-        let kept = |column: &&ColumnForm| self.columns.iter().any(|then| then.name == column.name);
-        let known: Vec<&ColumnForm> = now.columns.iter().filter(kept).collect();
-        let came = now.columns.iter().filter(|column| !kept(column));
+        let is_old = |column: &&ColumnForm| self.columns.iter().any(|then| then.name == column.name);
+        let known: Vec<&ColumnForm> = now.columns.iter().filter(is_old).collect();
+        let came = now.columns.iter().filter(|column| !is_old(column));
         let same_read = |then: &FeedPrint, now: &FeedPrint| {
             (&then.name, &then.format) == (&now.name, &now.format)
                 && then

@@ -26,22 +26,22 @@ pub async fn carry(
 ) -> Result<(), RunError> {
     let conditions = conditions(wiring, sources);
     if !conditions.is_empty() {
-        let mut found = snapshot.letters(&conditions.join(" OR ")).await?;
-        while let Some(found) = found.try_next().await? {
-            each(found.rows);
+        let mut letters = snapshot.letters(&conditions.join(" OR ")).await?;
+        while let Some(letters) = letters.try_next().await? {
+            each(letters.rows);
         }
     }
     for (table, retention) in judged(wiring, sources) {
         let late = format!("kind = 'row' AND table_name = {table} AND starts_with(reason, '{LATE}')");
-        let mut found = snapshot.letters(&late).await?;
-        while let Some(found) = found.try_next().await? {
-            let payloads = found.batch.column_by_name("payload").expect("letters have it");
+        let mut letters = snapshot.letters(&late).await?;
+        while let Some(letters) = letters.try_next().await? {
+            let payloads = letters.batch.column_by_name("payload").expect("letters have it");
             let late = still_late(
                 payloads.as_binary(),
                 retention,
                 board.epochs.open.load(Ordering::Acquire),
             );
-            let rows = found.rows.into_iter().zip(late);
+            let rows = letters.rows.into_iter().zip(late);
             each(rows.filter_map(|(row, late)| late.then_some(row)).collect());
         }
     }

@@ -113,14 +113,14 @@ pub fn decide(
     restored: &Restored,
     recompute: bool,
 ) -> Result<PastDecision, RunError> {
-    let kept = restored.plan.as_ref().filter(|_| !recompute);
+    let past_plan = restored.plan.as_ref().filter(|_| !recompute);
     let Some(epoch) = restored.epoch else {
         return Ok(PastDecision {
             now: Blueprint::from_dataflow(&wiring.dataflow, &wiring.graph, &wiring.first),
             ..PastDecision::default()
         });
     };
-    let (now, then, sources) = choose(wiring, lake, runtime, epoch, kept, &restored.altered)?;
+    let (now, then, sources) = choose(wiring, lake, runtime, epoch, past_plan, &restored.altered)?;
     if then.as_ref().is_some_and(|then| !then.is_readable()) {
         tracing::info!(
             "the lake was written by a version that writes plans and states otherwise: all is computed again from Bronze, once"
@@ -302,9 +302,9 @@ impl PastReplay<'_> {
         }
         if let Some(table) = places.errors {
             rows += self.scan(table, |batch| {
-                let found = states::errors(batch)?;
+                let errors = states::errors(batch)?;
                 for node in &sources.sums {
-                    let own = found.iter().filter(|(of, _)| *of == first.meanings[*node]);
+                    let own = errors.iter().filter(|(of, _)| *of == first.meanings[*node]);
                     let own: Vec<Row> = own.map(|(_, error)| error.clone()).collect();
                     if !own.is_empty() {
                         worker_turns.send(PastPiece::Rows(FeedPoint::Errors(*node), own));

@@ -70,32 +70,32 @@ pub fn plan(dataflow: Arc<Dataflow>, recompute: bool) -> Result<PlanReport, RunE
     let (dataflow, graph) = runtime.block_on(evolve::known(&dataflow, &lake))?;
     let wiring = Wiring::new(Arc::new(dataflow), Arc::new(graph));
     let dataflow = &wiring.dataflow;
-    let found = runtime.block_on(survey(&lake, &wiring.specs, dataflow.history))?;
-    let altered: Vec<bool> = found
+    let lake_survey = runtime.block_on(survey(&lake, &wiring.specs, dataflow.history))?;
+    let altered: Vec<bool> = lake_survey
         .tables
         .iter()
-        .map(|found| found.as_ref().is_none_or(|found| found.altered))
+        .map(|table_survey| table_survey.as_ref().is_none_or(|survey| survey.altered))
         .collect();
-    let kept = found.plan.as_ref().filter(|_| !recompute);
-    let (now, then, sources) = match found.epoch {
-        Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, kept, &altered)?,
+    let past_plan = lake_survey.plan.as_ref().filter(|_| !recompute);
+    let (now, then, sources) = match lake_survey.epoch {
+        Some(epoch) => choose(&wiring, &lake, runtime.handle(), epoch, past_plan, &altered)?,
         None => return Ok(PlanReport::of_a_new_lake(&wiring)),
     };
     let progress = runtime
-        .block_on(serve::progress(&lake, found.epoch))
+        .block_on(serve::progress(&lake, lake_survey.epoch))
         .map_err(CommitError::from)?;
-    if let Some(written) = known(found.plan.as_ref()) {
+    if let Some(written) = known(lake_survey.plan.as_ref()) {
         folders::refuse_shifted(dataflow, (&written, &now), &progress)?;
     }
     refuse_unknown_feeds(dataflow, &sources, &progress)?;
     let mut reporter = Reporter {
         wiring: &wiring,
-        found: &found,
+        lake_survey: &lake_survey,
         now: &now,
         then: then.as_ref(),
         sources: &sources,
         report: PlanReport {
-            epoch: found.epoch,
+            epoch: lake_survey.epoch,
             is_of_another_version: then.as_ref().is_some_and(|then| !then.is_readable()),
             parts: vec![],
             operators: operators(&now, then.as_ref()),
@@ -120,8 +120,8 @@ fn refuse_unknown_feeds(
     let replayed = dataflow.inputs.iter().zip(&sources.inputs);
     for (input, _) in replayed.filter(|(_, source)| matches!(source, InputSource::Bronze)) {
         let mut read = progress.keys().filter(|id| id.input == input.name);
-        let gone = read.find(|id| id.feed != backfill::FEED && input.feed_index(&id.feed).is_none());
-        if let Some(id) = gone {
+        let removed_feed = read.find(|id| id.feed != backfill::FEED && input.feed_index(&id.feed).is_none());
+        if let Some(id) = removed_feed {
             return Err(HistoryError::UnknownFeed {
                 input: input.name.clone(),
                 feed: id.feed.clone(),
@@ -172,7 +172,7 @@ impl PlanReport {
 
 struct Reporter<'a> {
     wiring: &'a Wiring,
-    found: &'a LakeSurvey,
+    lake_survey: &'a LakeSurvey,
     now: &'a Blueprint,
     then: Option<&'a Blueprint>,
     sources: &'a PastSources,
@@ -190,7 +190,7 @@ impl Reporter<'_> {
     }
 
     fn survey_of(&self, table: usize) -> Option<&TableSurvey> {
-        self.found.tables[table].as_ref()
+        self.lake_survey.tables[table].as_ref()
     }
 
     fn rows(&self, table: usize) -> u64 {
@@ -240,21 +240,21 @@ impl Reporter<'_> {
     fn tables(&mut self) {
         for (index, table) in self.wiring.graph.tables.iter().enumerate() {
             let place = self.wiring.first_table + table.table;
-            let found = self.survey_of(place).cloned();
-            let standing = match (self.then.map(|then| then.table(self.now, &table.name)), &found) {
+            let table_survey = self.survey_of(place).cloned();
+            let standing = match (self.then.map(|then| then.table(self.now, &table.name)), &table_survey) {
                 (_, None) => PartStanding::New,
                 (Some(standing), _) => standing,
                 (None, Some(_)) => PartStanding::Changed,
             };
-            let mut does = match (self.sources.tables[index], &found) {
-                (TableSource::Itself { fed: false }, Some(found)) => {
-                    format!("its {} stand as they are", counted(found.rows, "row"))
+            let mut does = match (self.sources.tables[index], &table_survey) {
+                (TableSource::Itself { fed: false }, Some(table_survey)) => {
+                    format!("its {} stand as they are", counted(table_survey.rows, "row"))
                 }
-                (TableSource::Itself { .. }, Some(found)) => {
-                    self.report.loaded += found.rows;
+                (TableSource::Itself { .. }, Some(table_survey)) => {
+                    self.report.loaded += table_survey.rows;
                     format!(
                         "its {} stand, and are fed to what reads them",
-                        counted(found.rows, "row")
+                        counted(table_survey.rows, "row")
                     )
                 }
                 (_, None) => "is made".to_string(),
@@ -268,9 +268,9 @@ impl Reporter<'_> {
                 ) => {
                     format!("its {} are replaced: {reason}", counted(*rows, "row"))
                 }
-                (_, Some(found)) => format!(
+                (_, Some(table_survey)) => format!(
                     "is computed again; of its {} those that differ are written",
-                    counted(found.rows, "row")
+                    counted(table_survey.rows, "row")
                 ),
             };
             if let Some(changes) = self.column_changes(&table.name) {
@@ -289,8 +289,8 @@ impl Reporter<'_> {
             changes.extend(renamed.map(|((then, _), (now, _))| format!("column {then} is called {now}")));
         } else {
             let has = |columns: &[(String, String)], name: &str| columns.iter().any(|(column, _)| column == name);
-            let gone = then.iter().filter(|(name, _)| !has(now, name));
-            changes.extend(gone.map(|(name, _)| format!("column {name} is dropped")));
+            let dropped = then.iter().filter(|(name, _)| !has(now, name));
+            changes.extend(dropped.map(|(name, _)| format!("column {name} is dropped")));
             let came = now.iter().filter(|(name, _)| !has(then, name));
             changes.extend(came.map(|(name, _)| format!("column {name} is added")));
             let types = now.iter().filter_map(|(name, now)| {
@@ -323,7 +323,7 @@ impl Reporter<'_> {
     }
 
     fn gone(&mut self) {
-        for table in &self.found.gone {
+        for table in &self.lake_survey.gone {
             let place = table_folder(table);
             self.push(
                 "table",

@@ -99,12 +99,12 @@ impl StatefulParts {
     pub fn from_graph(dataflow: &Dataflow, graph: &Graph) -> StatefulParts {
         let by_record = by_record(dataflow, graph);
         let of_events = |node: NodeId| graph.nodes[node].inputs.iter().all(|input| by_record[*input]);
-        let kept = |node: &NodeId| of_events(*node) && holds_sums_alone(graph, *node);
+        let has_sums = |node: &NodeId| of_events(*node) && holds_sums_alone(graph, *node);
         StatefulParts {
             inputs: (0..dataflow.inputs.len())
                 .filter(|i| has_state(&dataflow.inputs[*i]))
                 .collect(),
-            sums: (0..graph.nodes.len()).filter(kept).collect(),
+            sums: (0..graph.nodes.len()).filter(has_sums).collect(),
             by_record: graph.tables.iter().map(|table| by_record[table.node]).collect(),
             meanings: meanings(dataflow, graph),
         }
@@ -163,12 +163,12 @@ impl PastSources {
         };
         let sums = first.sums.iter().filter(|_| !stored.unfit_sums);
         let sums = sums.filter_map(|node| Some((*node, then.sums_since(first.meanings[*node])?)));
-        let kept: BTreeMap<NodeId, Epoch> = sums.filter(|(node, _)| agree(*node)).collect();
+        let stored_sums: BTreeMap<NodeId, Epoch> = sums.filter(|(node, _)| agree(*node)).collect();
         let mut need = NeededParts {
             dataflow,
             graph,
             itself: (0..graph.tables.len()).map(itself).collect(),
-            sums: kept.keys().copied().collect(),
+            sums: stored_sums.keys().copied().collect(),
             states: dataflow.inputs.iter().enumerate().map(state).collect(),
             seen: BTreeSet::new(),
             sources: PastSources {
@@ -185,7 +185,7 @@ impl PastSources {
         first.inputs.iter().for_each(|input| need.input(*input));
         let mut sources = need.sources;
         let since = |node: &NodeId| match sources.sums.contains(node) {
-            true => (*node, kept[node]),
+            true => (*node, stored_sums[node]),
             false => (*node, epoch + 1),
         };
         sources.since = first.sums.iter().map(since).collect();

@@ -219,9 +219,9 @@ fn a_changed_table_is_made_of_the_nearest_thing_that_stands() {
     let expected = ([STATE, InputSource::Bronze], [TableSource::Graph; 3], false);
     assert_eq!(changed.said(&changed.over(&shop.blueprint)), expected);
     // Nothing reads clicks any more.
-    let gone = Planned::new(&[("gold/clicked.sql", ""), ("silver/clicks.sql", "")]);
+    let dropped = Planned::new(&[("gold/clicked.sql", ""), ("silver/clicks.sql", "")]);
     assert_eq!(
-        gone.over(&shop.blueprint).inputs[gone.input("clicks")],
+        dropped.over(&shop.blueprint).inputs[dropped.input("clicks")],
         InputSource::None
     );
 }
@@ -231,9 +231,9 @@ fn a_changed_table_is_made_of_the_nearest_thing_that_stands() {
 fn what_a_version_wrote_that_writes_meanings_otherwise_is_not_read() {
     let planned = Planned::new(&[]);
     for field in ["encoding", "format"] {
-        let mut kept = serde_json::to_value(&planned.blueprint).unwrap();
-        kept[field] = 0.into();
-        let then: Blueprint = serde_json::from_value(kept).unwrap();
+        let mut stored = serde_json::to_value(&planned.blueprint).unwrap();
+        stored[field] = 0.into();
+        let then: Blueprint = serde_json::from_value(stored).unwrap();
         assert!(!then.is_readable() && planned.blueprint.is_readable());
         for input in ["orders", "clicks"] {
             assert_eq!(

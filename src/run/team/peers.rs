@@ -301,7 +301,7 @@ impl RemoteState {
             ProcessReport::CaughtUp(caught_up) => set(&self.caught_up, caught_up),
             ProcessReport::Drained => set(&self.drained, true),
             ProcessReport::Stop => event(RunEvent::Stop),
-            ProcessReport::Evolves(met) => event(RunEvent::Evolves(met)),
+            ProcessReport::Evolves(new_schema) => event(RunEvent::Evolves(new_schema)),
             ProcessReport::Figures(figures) => {
                 for part in figures.latencies(more)? {
                     run.latency.absorb(&part);

@@ -135,8 +135,8 @@ pub fn bounded(
     let failed = |source| failed(planned, source);
     if let Some(retention) = retention {
         for rows in &mut rows {
-            let kept = kept(rows, retention, epoch).map_err(failed)?;
-            *rows = filter_record_batch(rows, &kept).map_err(failed)?;
+            let mask = retained_mask(rows, retention, epoch).map_err(failed)?;
+            *rows = filter_record_batch(rows, &mask).map_err(failed)?;
         }
     }
     if planned.key.is_empty() {
@@ -167,7 +167,7 @@ fn failed(planned: &PlannedTable, source: ArrowError) -> VerifyError {
     }
 }
 
-fn kept(rows: &RecordBatch, retention: &Retention, epoch: Epoch) -> Result<BooleanArray, ArrowError> {
+fn retained_mask(rows: &RecordBatch, retention: &Retention, epoch: Epoch) -> Result<BooleanArray, ArrowError> {
     let column = rows.column(rows.schema().index_of(&retention.column)?);
     let micros = arrow::compute::cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
     let (now, keep) = ((epoch as i64).saturating_mul(1000), retention.keep.as_micros() as i64);

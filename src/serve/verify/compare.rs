@@ -29,17 +29,17 @@ pub async fn compare(
             *surplus.entry(hash).or_default() += 1;
         }
     }
-    let mut found = 0;
+    let mut stored_rows = 0;
     let mut stored = LakeRows::open(snapshot, &planned.name, &planned.schema).await?;
     while let Some(rows) = stored.next().await? {
-        found += rows.num_rows() as u64;
+        stored_rows += rows.num_rows() as u64;
         for hash in hasher.hashes(&rows)? {
             *surplus.entry(hash).or_default() -= 1;
         }
     }
     surplus.retain(|_, count| *count != 0);
     if surplus.is_empty() {
-        return Ok((found, vec![]));
+        return Ok((stored_rows, vec![]));
     }
     let differing = |rows: &RecordBatch| -> Result<RecordBatch, VerifyError> {
         let hashes = hasher.hashes(rows)?;
@@ -60,7 +60,7 @@ pub async fn compare(
     };
     let (ours, theirs) = (ours.map_err(failed)?, theirs.map_err(failed)?);
     let differences = differences(&planned.name, &planned.schema, &ours, &theirs)?;
-    Ok((found, differences))
+    Ok((stored_rows, differences))
 }
 
 /// Hashes rows, with doubles rounded to nine digits.

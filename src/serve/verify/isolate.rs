@@ -115,16 +115,19 @@ async fn whole_groups(
     for row in failed {
         let input = Arc::new(standing_for(&aggregate.input, std::slice::from_ref(row))?);
         let group = Aggregate::try_new(input, aggregate.group_expr.clone(), vec![])?;
-        let Ok((_, told)) = execute(context, LogicalPlan::Aggregate(group)).await else {
+        let Ok((_, batches)) = execute(context, LogicalPlan::Aggregate(group)).await else {
             continue;
         };
-        for told in &told {
-            let told = converter.convert_columns(&told.columns()[..keys])?;
-            lacking.extend(told.iter().map(|key| key.owned()));
+        for batch in &batches {
+            let key_rows = converter.convert_columns(&batch.columns()[..keys])?;
+            lacking.extend(key_rows.iter().map(|key| key.owned()));
         }
     }
-    let told = converter.convert_columns(&groups.columns()[..keys])?;
-    let whole: BooleanArray = told.iter().map(|key| Some(!lacking.contains(&key.owned()))).collect();
+    let key_rows = converter.convert_columns(&groups.columns()[..keys])?;
+    let whole: BooleanArray = key_rows
+        .iter()
+        .map(|key| Some(!lacking.contains(&key.owned())))
+        .collect();
     Ok(filter_record_batch(&groups, &whole)?)
 }
 

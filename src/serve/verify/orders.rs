@@ -79,10 +79,10 @@ fn gathered(call: &Expr) -> Option<(Expr, FromList)> {
     let argument = params.args.get(1)?.clone();
     let of_list: FromList = match func.name() {
         "string_agg" => {
-            let there = params.args[0].clone().is_not_null();
+            let not_null = params.args[0].clone().is_not_null();
             params.filter = Some(Box::new(match params.filter.take() {
-                Some(filter) => filter.and(there),
-                None => there,
+                Some(filter) => filter.and(not_null),
+                None => not_null,
             }));
             // STRING_AGG treats a null separator as empty.
             let separator = match argument {

@@ -101,12 +101,15 @@ fn a_rewriting_that_is_wrong_is_told() {
         ("uncounted", "left_over", "gold.left_over: expected 1, found 0: k=1"),
     ];
     assert_eq!(wrong.map(|(fault, _, _)| fault), FAULTS);
-    for (fault, table, told) in wrong {
+    for (fault, table, difference) in wrong {
         let folder = tempfile::tempdir().unwrap();
         let report = report(folder.path(), fault);
         assert_eq!(*of(&report, table), Judgement::DiffersFromOpinion, "{fault}");
         let differences: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
-        assert!(differences.contains(&told.to_string()), "{fault}: {differences:?}");
+        assert!(
+            differences.contains(&difference.to_string()),
+            "{fault}: {differences:?}"
+        );
         for (other, _) in TABLES.iter().filter(|(other, _)| *other != table) {
             assert_eq!(*of(&report, other), Judgement::Independent(vec![]), "{fault}: {other}");
         }

@@ -308,14 +308,14 @@ impl ForeignCommits<'_> {
             if put == Put::Written {
                 break;
             }
-            let there = log::read(lake, path, version).await?.ok_or(LogError::Gap {
+            let actions = log::read(lake, path, version).await?.ok_or(LogError::Gap {
                 table: path.clone(),
                 version,
             })?;
-            if self.applying.transactions && log::carries_transaction(&there, &commit.app_id, self.epoch as i64) {
+            if self.applying.transactions && log::carries_transaction(&actions, &commit.app_id, self.epoch as i64) {
                 break;
             }
-            self.observe(version, &there).await?;
+            self.observe(version, &actions).await?;
             version += 1;
         }
         self.undone = None; // Our entry has undone it.
@@ -356,8 +356,8 @@ impl ForeignCommits<'_> {
                     return Ok(());
                 }
                 if self.applying.salvage {
-                    let gone = rewrite.removed.iter().filter_map(|gone| before.get(&gone.path));
-                    if let Err(missing) = self.check_there(gone).await {
+                    let removed = rewrite.removed.iter().filter_map(|removed| before.get(&removed.path));
+                    if let Err(missing) = self.check_there(removed).await {
                         let error: &dyn std::error::Error = &missing;
                         tracing::warn!(table, version, %by, error, "keeping a rewrite of files that cannot be undone");
                         self.salvaged = true;
@@ -408,8 +408,8 @@ impl ForeignCommits<'_> {
         if !state::takes_vectors(spec) || !plain || !rewrite.fits(before) {
             return Ok(None);
         }
-        let mut gone: Vec<AddFile> = rewrite.removed.iter().map(|r| before[&r.path].clone()).collect();
-        gone.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut removed: Vec<AddFile> = rewrite.removed.iter().map(|r| before[&r.path].clone()).collect();
+        removed.sort_by(|a, b| a.path.cmp(&b.path));
         let mut added = rewrite.added.clone();
         added.sort_by(|a, b| a.path.cmp(&b.path));
         let identify = RowIdentifier::new(spec.clone()).map_err(CommitError::Rows)?;
@@ -420,7 +420,7 @@ impl ForeignCommits<'_> {
             let Some(bytes) = self.data(file).await? else {
                 return Ok(None);
             };
-            let told = identify.rows(
+            let read = identify.rows(
                 (&file.path, bytes),
                 &file.partition_values,
                 self.applying.writers,
@@ -429,7 +429,7 @@ impl ForeignCommits<'_> {
                     rows += 1;
                 },
             );
-            if told.is_err() {
+            if read.is_err() {
                 return Ok(None); // A file that does not decode as rows of this table makes the rewrite unfit.
             }
             came.push(LiveFile {
@@ -440,15 +440,15 @@ impl ForeignCommits<'_> {
                 deleted: RoaringTreemap::new(),
             });
         }
-        let vectors = log::vectors(self.applying.lake, &self.change.path, &gone).await?;
+        let vectors = log::vectors(self.applying.lake, &self.change.path, &removed).await?;
         let mut moved = Vec::new();
-        for (file, deleted) in gone.iter().zip(vectors) {
+        for (file, deleted) in removed.iter().zip(vectors) {
             let Some(bytes) = self.data(file).await? else {
                 return Ok(None);
             };
             let (mut position, mut lost) = (0u32, 0u32);
             let mut rows = Vec::new();
-            let told = identify.rows(
+            let read = identify.rows(
                 (&file.path, bytes),
                 &file.partition_values,
                 self.applying.writers,
@@ -468,7 +468,7 @@ impl ForeignCommits<'_> {
                     position += 1;
                 },
             );
-            told.map_err(CommitError::Rows)?;
+            read.map_err(CommitError::Rows)?;
             if lost > 0 {
                 return Ok(None);
             }
@@ -477,7 +477,7 @@ impl ForeignCommits<'_> {
         Ok(Some(Relocation {
             seq: 0,
             table: self.table.unwrap_or_default(),
-            gone: gone.into_iter().map(|file| file.path).collect(),
+            gone: removed.into_iter().map(|file| file.path).collect(),
             came,
             moved,
         }))
@@ -489,8 +489,8 @@ impl ForeignCommits<'_> {
         let Ok(location) = file_location(table, &file.path) else {
             return Ok(None);
         };
-        let found = self.applying.lake.get(&location).await;
-        Ok(found.map_err(|e| log::store_error(table, format!("read {}", file.path), e))?)
+        let bytes = self.applying.lake.get(&location).await;
+        Ok(bytes.map_err(|e| log::store_error(table, format!("read {}", file.path), e))?)
     }
 
     /// A step's actions, adapted to what others committed before `version`.
@@ -581,7 +581,7 @@ impl ForeignCommits<'_> {
         let again: HashMap<&str, Option<&DeletionVector>> = (actions.iter().filter_map(|a| a.add.as_ref()))
             .map(|add| (add.path.as_str(), add.deletion_vector.as_ref()))
             .collect();
-        let mut gone: BTreeMap<u32, RoaringTreemap> = BTreeMap::new();
+        let mut deleted_rows: BTreeMap<u32, RoaringTreemap> = BTreeMap::new();
         let (mut at, mut data_change) = (None, true);
         for remove in actions.iter().filter_map(|a| a.remove.as_ref()) {
             let Some(rows) = rows_of.get(remove.path.as_str()) else {
@@ -596,7 +596,7 @@ impl ForeignCommits<'_> {
             for row in *rows {
                 let position = u64::from(row.position);
                 if !before.contains(position) && after.as_ref().is_none_or(|after| after.contains(position)) {
-                    gone.entry(row.file).or_default().insert(u64::from(row.to));
+                    deleted_rows.entry(row.file).or_default().insert(u64::from(row.to));
                 }
             }
         }
@@ -608,16 +608,16 @@ impl ForeignCommits<'_> {
                 .enumerate()
                 .filter(|(_, f)| live.contains_key(&f.path))
             {
-                gone.insert(number as u32, (0..file.rows).collect());
+                deleted_rows.insert(number as u32, (0..file.rows).collect());
             }
         }
         let is_elsewhere = |a: &Action| {
             let path = (a.add.as_ref().map(|f| &f.path)).or(a.remove.as_ref().map(|f| &f.path));
             path.is_some_and(|path| rows_of.contains_key(path.as_str()))
         };
-        let mut kept: Vec<Action> = actions.iter().filter(|a| !is_elsewhere(a)).cloned().collect();
+        let mut translated: Vec<Action> = actions.iter().filter(|a| !is_elsewhere(a)).cloned().collect();
         let mut vectored: Vec<(AddFile, RoaringTreemap)> = Vec::new();
-        for (number, rows) in gone {
+        for (number, rows) in deleted_rows {
             let file = &moved.came[number as usize];
             let Some(current) = live.get(&file.path) else {
                 return Err(LogError::Damaged {
@@ -628,7 +628,7 @@ impl ForeignCommits<'_> {
                 .into());
             };
             let deleted = log::bitmap(lake, table, current.deletion_vector.as_ref()).await? | rows;
-            kept.push(Action::remove(RemoveFile::of(current.clone(), at, data_change)));
+            translated.push(Action::remove(RemoveFile::of(current.clone(), at, data_change)));
             if deleted.len() < file.rows {
                 vectored.push((current.clone(), deleted));
             }
@@ -649,10 +649,10 @@ impl ForeignCommits<'_> {
                 file.stats = file.stats.as_deref().map(live::loosen_bounds);
                 file.deletion_vector = Some(descriptor);
                 file.data_change = data_change;
-                kept.push(Action::add(file));
+                translated.push(Action::add(file));
             }
         }
-        Ok(kept)
+        Ok(translated)
     }
 
     /// Brings the relocation's files to their state after our last entry.

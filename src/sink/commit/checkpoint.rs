@@ -39,9 +39,9 @@ const SIDECAR: &str = "sidecar";
 pub async fn mend(lake: &Lake, table: &str, loaded: &mut LoadedTable) -> Result<(), LogError> {
     let folder = Path::from(format!("{table}/_delta_log"));
     let pointer = folder.clone().join("_last_checkpoint");
-    let found = lake.get(&pointer).await;
-    let found = found.map_err(|e| log::store_error(table, "read _last_checkpoint".into(), e))?;
-    let named = found.as_ref().map(|bytes| pointed_at(bytes));
+    let pointed = lake.get(&pointer).await;
+    let pointed = pointed.map_err(|e| log::store_error(table, "read _last_checkpoint".into(), e))?;
+    let named = pointed.as_ref().map(|bytes| pointed_at(bytes));
     let is_plain = named
         .as_ref()
         .is_none_or(|version| version.is_some() && *version == loaded.checkpoint);
@@ -117,7 +117,7 @@ pub async fn read(
     take: &mut dyn FnMut(Vec<Action>),
 ) -> Result<(), LogError> {
     let file = path.filename().unwrap_or_default();
-    let found = lake
+    let file_bytes = lake
         .get(path)
         .await
         .map_err(|e| log::store_error(table, format!("read {file}"), e))?;
@@ -126,7 +126,7 @@ pub async fn read(
         file: file.into(),
         reason,
     };
-    let bytes = found.ok_or_else(|| damaged("it vanished".into()))?;
+    let bytes = file_bytes.ok_or_else(|| damaged("it vanished".into()))?;
     // Damaged bytes can make the Parquet reader itself panic.
     let read = catch_unwind(AssertUnwindSafe(|| actions(bytes, kinds, take)));
     read.unwrap_or_else(|_| Err("its Parquet reader failed".into()))

@@ -29,13 +29,14 @@ pub struct Rewrite {
 impl Rewrite {
     /// Whether it removed files exactly as they were just before it, and added others.
     pub fn fits(&self, before: &BTreeMap<String, AddFile>) -> bool {
-        let was = |gone: &RemoveFile| {
+        let was = |remove: &RemoveFile| {
             before
-                .get(&gone.path)
-                .is_some_and(|f| f.deletion_vector == gone.deletion_vector)
+                .get(&remove.path)
+                .is_some_and(|f| f.deletion_vector == remove.deletion_vector)
         };
-        let fresh =
-            |come: &AddFile| !before.contains_key(&come.path) || self.removed.iter().any(|gone| gone.path == come.path);
+        let fresh = |come: &AddFile| {
+            !before.contains_key(&come.path) || self.removed.iter().any(|remove| remove.path == come.path)
+        };
         self.removed.iter().all(was) && self.added.iter().all(fresh)
     }
 }
@@ -76,8 +77,8 @@ impl fmt::Display for CommitAuthor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = self.0.iter().find_map(|a| a.commit_info.as_ref());
         let field = |names: [&str; 2]| {
-            let told = names.into_iter().find_map(|name| info?.get(name)?.as_str());
-            told.unwrap_or("unknown").to_string()
+            let value = names.into_iter().find_map(|name| info?.get(name)?.as_str());
+            value.unwrap_or("unknown").to_string()
         };
         let (engine, operation) = (
             field(["engineInfo", "clientVersion"]),

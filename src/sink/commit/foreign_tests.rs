@@ -41,12 +41,12 @@ impl Place {
         })
     }
 
-    /// The actions of a rewrite of files `gone` to one file with these ids, whether it fits the table or not.
-    fn rewrite(&self, spec: &TableSpec, gone: &[&AddFile], ids: std::ops::Range<i64>) -> Vec<Action> {
+    /// The actions of a rewrite of files `removed` to one file with these ids, whether it fits the table or not.
+    fn rewrite(&self, spec: &TableSpec, removed: &[&AddFile], ids: std::ops::Range<i64>) -> Vec<Action> {
         let mut actions = vec![Action::commit_info(
             serde_json::json!({ "engineInfo": "other", "operation": "OPTIMIZE" }),
         )];
-        actions.extend(gone.iter().map(|file| {
+        actions.extend(removed.iter().map(|file| {
             Action::remove(RemoveFile {
                 path: file.path.clone(),
                 deletion_timestamp: Some(1),
@@ -110,8 +110,8 @@ fn rows_that_another_writer_moved_go_from_where_they_are_now() {
     running.commit(5, vec![(0, deletes(path(2), [5])), (0, deletes(path(0), [1]))]);
     expected.retain(|i| ![25, 1].contains(i));
     assert_eq!(place.newest(&specs[0]), expected);
-    for (epoch, gone) in [(2, vec![3, 4, 19]), (1, vec![])] {
-        let then: Vec<i64> = (0..40).filter(|i| !gone.contains(i)).collect();
+    for (epoch, deleted_ids) in [(2, vec![3, 4, 19]), (1, vec![])] {
+        let then: Vec<i64> = (0..40).filter(|i| !deleted_ids.contains(i)).collect();
         assert_eq!(place.ids("silver.x", Some(epoch)), then, "at epoch {epoch}");
     }
     // Now all remaining moved rows are removed, so their files go as a whole.
@@ -308,13 +308,13 @@ fn what_cannot_be_undone_stops_with_the_remedy() {
     let files = vec![place.file(&specs[0], 0..10), place.file(&specs[0], 10..20)];
     running.commit(1, vec![(0, adds(files.clone()))]);
     place.optimize(&specs[0]);
-    let gone = Path::from(format!("bronze/i/{}", files[0].path));
-    place.runtime.block_on(place.lake.store.delete(&gone)).unwrap();
+    let deleted_file = Path::from(format!("bronze/i/{}", files[0].path));
+    place.runtime.block_on(place.lake.store.delete(&deleted_file)).unwrap();
     let error = running.fail(2, vec![(0, adds(vec![place.file(&specs[0], 20..21)]))]);
-    let told = error.to_string();
+    let message = error.to_string();
     assert!(
-        told.contains("bronze/i") && told.contains(&files[0].path) && told.contains("guard"),
-        "{told}"
+        message.contains("bronze/i") && message.contains(&files[0].path) && message.contains("guard"),
+        "{message}"
     );
     // Its redo by a restart finds the same: the old files are gone, so the rewrite is kept, which holds the same rows.
     let (running, _) = place.open(&specs, settings()).unwrap();
@@ -386,13 +386,13 @@ fn a_guard_keeps_writers_out_and_readers_in_and_may_be_changed_at_any_restart() 
             let ids = epoch as i64 * 10..epoch as i64 * 10 + 5;
             epoch += 1;
             let files: Vec<AddFile> = (0..2).map(|t| place.file(&specs[t], ids.clone())).collect();
-            let gone = deletes(&files[1].path, [4]);
+            let deletion = deletes(&files[1].path, [4]);
             let both = files
                 .into_iter()
                 .enumerate()
                 .map(|(table, file)| (table, adds(vec![file])));
             running.commit(epoch * 2, both.collect());
-            running.commit(epoch * 2 + 1, vec![(1, gone)]);
+            running.commit(epoch * 2 + 1, vec![(1, deletion)]);
         }
         let loaded = || {
             let loaded = place.runtime.block_on(log::load(&place.lake, "silver/x", None));
@@ -411,21 +411,21 @@ fn a_guard_keeps_writers_out_and_readers_in_and_may_be_changed_at_any_restart() 
             let first = refusals(&place, spec);
             match guard {
                 true => assert!(
-                    first.len() == 2 && first.iter().all(|told| told.contains("alluvium.guard")),
+                    first.len() == 2 && first.iter().all(|message| message.contains("alluvium.guard")),
                     "{}: {first:?}",
                     spec.name
                 ),
                 false => assert!(
-                    first.iter().all(|told| !told.contains("guard")),
+                    first.iter().all(|message| !message.contains("guard")),
                     "{}: {first:?}",
                     spec.name
                 ),
             }
         }
         let expected: Vec<i64> = (0..epoch as i64).flat_map(|e| e * 10..e * 10 + 4).collect();
-        let held = place.newest(&specs[1]);
+        let newest = place.newest(&specs[1]);
         assert_eq!(
-            held.into_iter().filter(|id| *id != 9000).collect::<Vec<_>>(),
+            newest.into_iter().filter(|id| *id != 9000).collect::<Vec<_>>(),
             expected,
             "guard {guard}"
         );

@@ -140,8 +140,8 @@ impl SnapshotHistory {
                 // Another generation has written: records that it appended are dropped here.
                 Put::Taken => {
                     self.files.clear();
-                    let there = log::read(&self.lake, PATH, self.version + 1).await?.unwrap_or_default();
-                    let theirs = there
+                    let entry = log::read(&self.lake, PATH, self.version + 1).await?.unwrap_or_default();
+                    let theirs = entry
                         .iter()
                         .filter_map(|a| a.txn.as_ref())
                         .find(|t| t.app_id == self.app_id);
@@ -182,10 +182,10 @@ impl SnapshotHistory {
         self.replace(&files, Some(merged), now).await
     }
 
-    /// Removes the files `gone`, and adds one file in their place if `merged` is given.
+    /// Removes the files `replaced`, and adds one file in their place if `merged` is given.
     async fn replace(
         &mut self,
-        gone: &[KnownFile],
+        replaced: &[KnownFile],
         merged: Option<RecordBatch>,
         now: i64,
     ) -> Result<Option<i64>, CommitError> {
@@ -194,7 +194,7 @@ impl SnapshotHistory {
             "timestamp": now, "operation": if data_change { "DELETE" } else { "OPTIMIZE" }, "operationParameters": {},
             "isBlindAppend": false, "engineInfo": engine_info(),
         }))];
-        let removals = gone
+        let removals = replaced
             .iter()
             .map(|file| RemoveFile::of(file.add.clone(), Some(now), data_change));
         actions.extend(removals.map(Action::remove));
@@ -214,8 +214,8 @@ impl SnapshotHistory {
             return Ok(None);
         }
         self.version += 1;
-        let gone: Vec<&String> = gone.iter().map(|file| &file.add.path).collect();
-        self.files.retain(|file| !gone.contains(&&file.add.path));
+        let replaced: Vec<&String> = replaced.iter().map(|file| &file.add.path).collect();
+        self.files.retain(|file| !replaced.contains(&&file.add.path));
         self.files.extend(added);
         Ok(Some(self.version))
     }
@@ -227,8 +227,8 @@ impl SnapshotHistory {
             reason,
         };
         let location = object_store::path::Path::from(format!("{PATH}/{}", add.path));
-        let found = self.lake.get(&location).await.map_err(write_error)?;
-        let bytes = found.ok_or_else(|| damaged("it is missing".into()))?;
+        let file = self.lake.get(&location).await.map_err(write_error)?;
+        let bytes = file.ok_or_else(|| damaged("it is missing".into()))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
         let reader = reader.map_err(|e| damaged(e.to_string()))?;
         let batches: Result<Vec<RecordBatch>, _> = reader.collect();

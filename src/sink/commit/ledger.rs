@@ -303,14 +303,14 @@ impl Ledger {
             source,
         })?;
         if put == Put::Taken {
-            let there = read_present(&self.lake, seq).await?;
+            let existing = read_present(&self.lake, seq).await?;
             // It is our own entry if the store lost the answer to an earlier attempt.
-            if &there != entry && !self.fences {
+            if &existing != entry && !self.fences {
                 self.next += 1;
                 return Box::pin(self.append(entry)).await;
             }
-            if &there != entry {
-                let theirs = there.generation();
+            if &existing != entry {
+                let theirs = existing.generation();
                 return Err(LedgerError::Zombie {
                     seq,
                     theirs,
@@ -366,7 +366,7 @@ impl Ledger {
 
 /// All sequence numbers in the ledger, ascending.
 pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
-    let found: Vec<_> = lake
+    let objects: Vec<_> = lake
         .store
         .list(Some(&Path::from(FOLDER)))
         .try_collect()
@@ -375,7 +375,7 @@ pub async fn list(lake: &Lake) -> Result<Vec<u64>, LedgerError> {
             what: "list entries".into(),
             source,
         })?;
-    let mut seqs: Vec<u64> = found
+    let mut seqs: Vec<u64> = objects
         .iter()
         .filter_map(|object| object.location.filename()?.strip_suffix(".json")?.parse().ok())
         .collect();

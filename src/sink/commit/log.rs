@@ -158,8 +158,8 @@ pub fn entry_path(table: &str, version: i64) -> Path {
 
 /// The actions of an entry; none if the version does not exist.
 pub async fn read(lake: &Lake, table: &str, version: i64) -> Result<Option<Vec<Action>>, LogError> {
-    let found = lake.get(&entry_path(table, version)).await;
-    let bytes = found.map_err(|source| store_error(table, format!("read version {version}"), source))?;
+    let entry = lake.get(&entry_path(table, version)).await;
+    let bytes = entry.map_err(|source| store_error(table, format!("read version {version}"), source))?;
     bytes.map(|bytes| parse(table, version, &bytes)).transpose()
 }
 
@@ -173,18 +173,18 @@ pub async fn apply(lake: &Lake, table: &str, base: i64, entry: &CommitEntry<'_>)
             Put::Written => return Ok(version),
             Put::Taken => {}
         }
-        let there = read(lake, table, version).await?.ok_or(LogError::Gap {
+        let entry_there = read(lake, table, version).await?.ok_or(LogError::Gap {
             table: table.into(),
             version,
         })?;
-        if carries_transaction(&there, entry.app_id, entry.epoch) {
+        if carries_transaction(&entry_there, entry.app_id, entry.epoch) {
             return Ok(version);
         }
-        if let Foreign::Change(what) = Foreign::from_actions(&there) {
+        if let Foreign::Change(what) = Foreign::from_actions(&entry_there) {
             return Err(LogError::Foreign {
                 table: table.into(),
                 version,
-                by: CommitAuthor(&there).to_string(),
+                by: CommitAuthor(&entry_there).to_string(),
                 what,
             });
         }
@@ -366,8 +366,8 @@ pub async fn vectors(lake: &Lake, table: &str, files: &[AddFile]) -> Result<Vec<
     let bytes: BTreeMap<String, Bytes> = stream::iter(named)
         .map(|name| async move {
             let path = Path::from(format!("{table}/{name}"));
-            let found = lake.store.get(&path).await;
-            let bytes = async { found?.bytes().await }.await;
+            let object = lake.store.get(&path).await;
+            let bytes = async { object?.bytes().await }.await;
             bytes
                 .map(|b| (name.clone(), b))
                 .map_err(|e| store_error(table, format!("read {name}"), e))
@@ -433,7 +433,7 @@ impl Replay {
 /// The versions of the log, ascending, and the checkpoints with their parts.
 pub(super) async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap<i64, Vec<Path>>), LogError> {
     let folder = Path::from(format!("{table}/_delta_log"));
-    let found: Vec<_> = lake
+    let objects: Vec<_> = lake
         .store
         .list(Some(&folder))
         .try_collect()
@@ -441,7 +441,7 @@ pub(super) async fn list(lake: &Lake, table: &str) -> Result<(Vec<i64>, BTreeMap
         .map_err(|source| store_error(table, "list the log".into(), source))?;
     let mut versions = Vec::new();
     let mut checkpoints: BTreeMap<i64, Vec<Path>> = BTreeMap::new();
-    for object in found {
+    for object in objects {
         let Some(name) = object.location.filename() else {
             continue;
         };
@@ -522,10 +522,10 @@ mod tests {
     /// A file with the rows of a checkpoint in which `column` is set (or null, if `set` is false).
     fn part(rows: &RecordBatch, column: &str, set: bool) -> Bytes {
         let of = rows.column_by_name(column).unwrap();
-        let kept: BooleanArray = (0..rows.num_rows()).map(|n| Some(of.is_valid(n) == set)).collect();
-        let kept = filter_record_batch(rows, &kept).unwrap();
-        let mut writer = ArrowWriter::try_new(Vec::new(), kept.schema(), None).unwrap();
-        writer.write(&kept).unwrap();
+        let mask: BooleanArray = (0..rows.num_rows()).map(|n| Some(of.is_valid(n) == set)).collect();
+        let part = filter_record_batch(rows, &mask).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), part.schema(), None).unwrap();
+        writer.write(&part).unwrap();
         writer.into_inner().unwrap().into()
     }
 
@@ -557,8 +557,8 @@ mod tests {
             let name = format!("{:020}.checkpoint.{n:010}.{:010}.parquet", 1, 2);
             write(&lake, log.clone().join(name), part(&rows, "remove", set)).await;
         }
-        for gone in [whole, entry_path(TABLE, 0), entry_path(TABLE, 1)] {
-            lake.store.delete(&gone).await.unwrap();
+        for path in [whole, entry_path(TABLE, 0), entry_path(TABLE, 1)] {
+            lake.store.delete(&path).await.unwrap();
         }
 
         let loaded = load(&lake, TABLE, None).await.unwrap().unwrap();

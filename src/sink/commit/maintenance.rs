@@ -103,8 +103,8 @@ impl Maintenance {
         let thread = thread::Builder::new().name("maintenance".into());
         let thread = thread.spawn(move || {
             // Without maintenance tables stay correct and only grow, so the run goes on.
-            let kept = catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run(inbox))));
-            if let Err(panic) = kept {
+            let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run(inbox))));
+            if let Err(panic) = outcome {
                 tracing::error!(
                     panic = contain::message(&*panic),
                     "maintenance of the lake ended, which is a bug: until the next start no checkpoints are written and nothing is cleaned up"
@@ -187,20 +187,20 @@ impl TableKeeper {
             return Vec::new();
         };
         let folder = format!("{}/_delta_log", self.table.path);
-        let gone = (self.table.oldest..base).flat_map(|version| {
+        let expired = (self.table.oldest..base).flat_map(|version| {
             [
                 log::entry_path(&self.table.path, version),
                 Path::from(format!("{folder}/{version:020}.checkpoint.parquet")),
             ]
         });
-        let gone = gone.collect();
+        let expired = expired.collect();
         self.table.oldest = self.table.oldest.max(base);
-        gone
+        expired
     }
 
     /// Files that may be deleted, by (1).
     async fn next_expired_files(&mut self, lake: &Lake, cutoff: i64) -> Result<Vec<Path>, log::LogError> {
-        let mut gone = Vec::new();
+        let mut expired = Vec::new();
         let (table, end) = (self.table.path.clone(), self.table.version);
         let mut entries = stream::iter(self.next..=end.min(self.next + LOOKS as i64))
             .map(|version| log::read(lake, &table, version))
@@ -216,7 +216,7 @@ impl TableKeeper {
                                 continue;
                             }
                             match file_location(&table, &name) {
-                                Ok(location) => gone.push(location),
+                                Ok(location) => expired.push(location),
                                 Err(e) => tracing::warn!(table, name, error = %e, "left a file with an odd name"),
                             }
                         }
@@ -229,7 +229,7 @@ impl TableKeeper {
                 self.table.spared = HashSet::new();
             }
         }
-        Ok(gone)
+        Ok(expired)
     }
 }
 
@@ -339,14 +339,14 @@ impl MaintenanceWorker {
                     ),
                 }
             }
-            let gone = match keeper.next_expired_files(&self.lake, cutoff).await {
-                Ok(gone) => gone,
+            let expired = match keeper.next_expired_files(&self.lake, cutoff).await {
+                Ok(expired) => expired,
                 Err(e) => {
                     tracing::warn!(table = keeper.table.path, error = %e, "could not look for old files; they stay");
                     continue;
                 }
             };
-            delete(&self.lake, gone).await;
+            delete(&self.lake, expired).await;
             // By (2), an entry outlives the files that it retired.
             delete(&self.lake, keeper.next_expired_log(cutoff)).await;
         }
@@ -394,8 +394,8 @@ pub async fn checkpoint(lake: &Lake, table: &str, version: i64) -> anyhow::Resul
     Ok(())
 }
 
-async fn delete(lake: &Lake, gone: Vec<Path>) {
-    let mut deletions = stream::iter(gone)
+async fn delete(lake: &Lake, paths: Vec<Path>) {
+    let mut deletions = stream::iter(paths)
         .map(|path| async move { (lake.store.delete(&path).await, path) })
         .buffer_unordered(16);
     while let Some((outcome, path)) = deletions.next().await {

@@ -117,7 +117,7 @@ pub enum Evolution {
         /// Why.
         reason: Reshape,
         /// Whether the existing rows can be shown in the new schema: every column has the same type, or is null.
-        told: bool,
+        showable: bool,
     },
 }
 
@@ -205,7 +205,7 @@ pub fn evolution(
         Some(reason) => Evolution::Rebuild {
             actions,
             reason,
-            told: has_form(&old, &schema_of(spec)?),
+            showable: has_form(&old, &schema_of(spec)?),
         },
         None if !empty && grows => Evolution::Grow(actions),
         None => Evolution::Now(actions),
@@ -534,11 +534,11 @@ mod tests {
 
     #[test]
     fn a_nullable_column_comes_with_rows_and_what_rows_do_not_fit_rebuilds_the_table() {
-        let there = stored(&spec(vec![id()]));
+        let current = stored(&spec(vec![id()]));
         let more = spec(vec![Field::new("note", DataType::Utf8, true), id()]);
-        let actions = grown(evolve(&more, &there, false));
+        let actions = grown(evolve(&more, &current, false));
         assert_eq!(
-            now(evolve(&more, &there, true)).len(),
+            now(evolve(&more, &current, true)).len(),
             1,
             "at once where there are no rows"
         );
@@ -556,10 +556,15 @@ mod tests {
             (other, "column id is gone", true),
             (parted, "it was partitioned by nothing and is by id now", true),
         ] {
-            let Evolution::Rebuild { actions, reason, told } = evolve(&spec, &there, false) else {
+            let Evolution::Rebuild {
+                actions,
+                reason,
+                showable,
+            } = evolve(&spec, &current, false)
+            else {
                 panic!("{words}")
             };
-            assert_eq!((reason.to_string().as_str(), told), (words, shown));
+            assert_eq!((reason.to_string().as_str(), showable), (words, shown));
             let meta_data = actions[0].meta_data.as_ref().unwrap();
             assert_eq!(
                 meta_data.schema_string,
@@ -567,9 +572,9 @@ mod tests {
                 "{words}"
             );
             assert_eq!(meta_data.partition_columns, partition_columns(&spec));
-            assert_eq!(meta_data.id, there.1.id, "it stays the same table");
+            assert_eq!(meta_data.id, current.1.id, "it stays the same table");
             // The same change of a table without rows is committed at once.
-            assert_eq!(now(evolve(&spec, &there, true)), actions, "{words}");
+            assert_eq!(now(evolve(&spec, &current, true)), actions, "{words}");
         }
     }
 
@@ -577,14 +582,14 @@ mod tests {
     fn features_are_only_those_in_use_and_only_grow() {
         let mut plain = spec(vec![id()]);
         plain.deletes = Deletes::Rewrite;
-        let there = stored(&plain);
-        let protocol = &there.0;
+        let current = stored(&plain);
+        let protocol = &current.0;
         assert_eq!((protocol.min_reader_version, protocol.min_writer_version), (1, 2));
         let timed = spec(vec![
             id(),
             Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
         ]);
-        let actions = grown(evolve(&timed, &there, false));
+        let actions = grown(evolve(&timed, &current, false));
         let raised = actions[0].protocol.clone().unwrap();
         assert_eq!(
             raised.reader_features.as_deref(),

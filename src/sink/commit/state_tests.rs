@@ -156,7 +156,7 @@ fn new_columns_go_with_the_first_rows_that_change_and_replace_none() {
 /// the files that went.
 #[test]
 fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() {
-    let told = |path: &str| ChangeFile {
+    let change_file = |path: &str| ChangeFile {
         path: path.into(),
         partition_values: BTreeMap::new(),
         size: 1,
@@ -165,7 +165,10 @@ fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() 
     let metadata = Action::txn("stands for metadata", 0, 0);
     for (redefinition, expected) in [
         (vec![metadata.clone()], vec![]),
-        (vec![metadata.clone(), Action::cdc(told("gone"))], vec!["gone", "come"]),
+        (
+            vec![metadata.clone(), Action::cdc(change_file("gone"))],
+            vec!["gone", "come"],
+        ),
     ] {
         let stored = TableState {
             live: vec![Live::new(file("old", 3), RoaringTreemap::new())],
@@ -176,7 +179,7 @@ fn a_redefinition_tells_both_halves_of_the_change_or_leaves_them_to_the_files() 
         };
         let mut state = State::new("flow", 3, 1, None, &[spec()], vec![stored]);
         let batch = TableBatch {
-            changes: vec![told("come")],
+            changes: vec![change_file("come")],
             ..changes(vec![file("new", 2)], &[], &[])
         };
         let snapshot = one(&mut state, 10, vec![batch]);

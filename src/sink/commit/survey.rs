@@ -60,7 +60,7 @@ pub async fn survey(lake: &Lake, specs: &[TableSpec], history: Duration) -> Resu
     };
     let base = |spec: &TableSpec| intent.versions.get(&spec.name).copied().unwrap_or(-1);
     let tables = stream::iter(specs)
-        .map(|spec| found(lake, spec, base(spec), history))
+        .map(|spec| survey_table(lake, spec, base(spec), history))
         .buffered(TABLES);
     let known = |table: &&String| is_state(table) || specs.iter().any(|spec| spec.name == **table);
     Ok(LakeSurvey {
@@ -71,7 +71,7 @@ pub async fn survey(lake: &Lake, specs: &[TableSpec], history: Duration) -> Resu
     })
 }
 
-async fn found(
+async fn survey_table(
     lake: &Lake,
     spec: &TableSpec,
     base: i64,
@@ -88,12 +88,12 @@ async fn found(
     };
     let evolution = schema::evolution(spec, stored, loaded.files.is_empty(), policy)?;
     let rows = loaded.files.values().map(|add| {
-        let gone = add
+        let deleted_rows = add
             .deletion_vector
             .as_ref()
             .map_or(0, |vector| vector.cardinality.max(0) as u64);
         let rows = add.stats.as_deref().and_then(live::physical_rows).unwrap_or(0);
-        rows.saturating_sub(gone)
+        rows.saturating_sub(deleted_rows)
     });
     let foreign = loaded.files.keys().any(|file| !is_named_by_us(file));
     Ok(Some(TableSurvey {

@@ -30,30 +30,34 @@ pub async fn orphans(lake: &Lake, table: &str, cutoff: i64) -> Result<Vec<Path>,
     }
     let folder = Path::from(table);
     let log = Path::from(format!("{table}/_delta_log"));
-    let found = lake.store.list(Some(&folder)).try_filter(|object| {
+    let candidates = lake.store.list(Some(&folder)).try_filter(|object| {
         let old = object.last_modified.timestamp_millis() < cutoff;
         let orphan = old && !object.location.prefix_matches(&log) && !named.contains(&object.location);
         std::future::ready(orphan)
     });
     // The candidates, neither live nor young, are few. So they are collected before the tombstones, of which there are
     // many.
-    let found: Result<HashSet<Path>, _> = found.map_ok(|object| object.location).take(MOST).try_collect().await;
-    let mut found = found.map_err(|source| LogError::Store {
+    let candidates: Result<HashSet<Path>, _> = candidates
+        .map_ok(|object| object.location)
+        .take(MOST)
+        .try_collect()
+        .await;
+    let mut candidates = candidates.map_err(|source| LogError::Store {
         what: "list the files".into(),
         table: table.into(),
         source,
     })?;
-    if !found.is_empty() {
-        log::tombstones(lake, table, |gone| {
-            if gone.deletion_timestamp.unwrap_or(0) > cutoff {
-                for name in names(table, &gone.path, gone.deletion_vector.as_ref()) {
-                    found.remove(&name);
+    if !candidates.is_empty() {
+        log::tombstones(lake, table, |tombstone| {
+            if tombstone.deletion_timestamp.unwrap_or(0) > cutoff {
+                for name in names(table, &tombstone.path, tombstone.deletion_vector.as_ref()) {
+                    candidates.remove(&name);
                 }
             }
         })
         .await?;
     }
-    Ok(found.into_iter().collect())
+    Ok(candidates.into_iter().collect())
 }
 
 /// The places of a file and of its vector.
@@ -120,7 +124,7 @@ mod tests {
         let bytes = Bytes::from(action::to_lines(&actions));
         let entry = log::entry_path("silver/x", 0);
         lake.put_new(&entry, bytes).await.unwrap();
-        let there = [
+        let names = [
             "day=a b/live.parquet",
             &vector::file_name(id),
             "kept.parquet",
@@ -128,19 +132,19 @@ mod tests {
             "day=a b/orphan.parquet",
             "_change_data/old.parquet",
         ];
-        for name in there {
+        for name in names {
             let path = Path::from(format!("silver/x/{name}"));
             lake.store.put(&path, "bytes".into()).await.unwrap();
         }
         assert!(orphans(&lake, "silver/x", 0).await.unwrap().is_empty(), "all are young");
-        let mut gone = orphans(&lake, "silver/x", now + 5_000).await.unwrap();
-        gone.sort();
+        let mut found_orphans = orphans(&lake, "silver/x", now + 5_000).await.unwrap();
+        found_orphans.sort();
         let expected = ["_change_data/old.parquet", "day=a b/orphan.parquet", "expired.parquet"];
         let expected: Vec<Path> = expected
             .iter()
             .map(|name| Path::from(format!("silver/x/{name}")))
             .collect();
-        assert_eq!(gone, expected);
+        assert_eq!(found_orphans, expected);
         assert!(orphans(&lake, "silver/none", now).await.unwrap().is_empty());
     }
 }

@@ -154,7 +154,7 @@ struct TableEdits<'a> {
     /// Files that the entry adds, by path.
     born: BTreeMap<String, Live>,
     /// Files as they were before, which the entry removes.
-    gone: Vec<Live>,
+    removed: Vec<Live>,
     /// Files that the entry removes and adds again with a greater vector.
     covered: Vec<Live>,
     rows_deleted: u64,
@@ -168,7 +168,7 @@ impl<'a> TableEdits<'a> {
             table,
             step,
             born: BTreeMap::new(),
-            gone: Vec::new(),
+            removed: Vec::new(),
             covered: Vec::new(),
             rows_deleted: 0,
             retired: Vec::new(),
@@ -212,7 +212,7 @@ impl<'a> TableEdits<'a> {
             if self.born.remove(path).is_some() {
                 self.retired.push(path.clone());
             } else if let Some(live) = self.table.live.take(path, &mut self.retired) {
-                self.gone.push(live);
+                self.removed.push(live);
             } else {
                 return Err(self.refuse(path, "it is to be removed but is not live"));
             }
@@ -280,13 +280,13 @@ impl<'a> TableEdits<'a> {
                     // The data file stays in use; only its old vector is retired.
                     self.retired.retain(|retired| retired != &path);
                 }
-                self.gone.push(old); // This `remove` cancels the old `add`, by (4).
+                self.removed.push(old); // This `remove` cancels the old `add`, by (4).
             }
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.gone.is_empty() && self.born.is_empty()
+        self.removed.is_empty() && self.born.is_empty()
     }
 
     fn summary(&self) -> Summary {
@@ -294,7 +294,7 @@ impl<'a> TableEdits<'a> {
             added_files: self.born.len(),
             added_rows: self.born.values().filter_map(Live::rows).sum(),
             added_bytes: self.born.values().map(|live| live.add.size).sum(),
-            removed_files: self.gone.len() - self.covered.len(),
+            removed_files: self.removed.len() - self.covered.len(),
             vectors: self.covered.len(),
             deleted_rows: self.rows_deleted,
         }
@@ -332,7 +332,7 @@ impl<'a> TableEdits<'a> {
             actions.extend(redefinition.actions);
         }
         let data_change = step.changes_data();
-        let removals = self.gone.into_iter();
+        let removals = self.removed.into_iter();
         actions.extend(removals.map(|live| Action::remove(RemoveFile::of(live.add, Some(step.now), data_change))));
         for mut live in self.covered.into_iter().chain(self.born.into_values()) {
             live.add.data_change = data_change;

@@ -77,10 +77,10 @@ pub async fn ensure(
         Evolution::Rebuild {
             mut actions,
             reason,
-            told,
+            showable,
         } => {
             tracing::info!(table = spec.name, %reason, "rebuilding the table with the next snapshot");
-            if spec.change_data_feed && told {
+            if spec.change_data_feed && showable {
                 actions.extend(departing(lake, spec, loaded.version, making).await?);
             }
             let replaces = true;
@@ -114,9 +114,9 @@ pub async fn counted(
         (None, Ok(location)) => location,
         _ => return Ok(live),
     };
-    let found = lake.get(&location).await;
-    let found = found.map_err(|e| log::store_error(&spec.path, format!("read {}", live.add.path), e))?;
-    let rows = found.and_then(|bytes| {
+    let bytes = lake.get(&location).await;
+    let bytes = bytes.map_err(|e| log::store_error(&spec.path, format!("read {}", live.add.path), e))?;
+    let rows = bytes.and_then(|bytes| {
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).ok()?;
         Some(reader.metadata().file_metadata().num_rows() as u64)
     });

@@ -689,20 +689,20 @@ fn what_was_retired_before_a_restart_is_deleted_when_it_is_due_and_what_came_bac
         3,
         vec![(0, deletes(&files[0].path, [2])), (0, deletes(&files[2].path, [4]))],
     );
-    let gone = TableBatch {
+    let removal = TableBatch {
         removes: vec![files[0].path.clone(), files[1].path.clone()],
         data_change: true,
         ..TableBatch::default()
     };
-    running.commit(4, vec![(0, gone)]);
+    running.commit(4, vec![(0, removal)]);
     running.stop();
     let folder = place.lake.local.clone().unwrap().join("silver/x");
-    let there = |name: &str| folder.join(name).exists();
+    let exists = |name: &str| folder.join(name).exists();
     let vectors = || {
         let names = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name());
         names.filter(|n| n.to_string_lossy().ends_with(".bin")).count()
     };
-    assert!(files.iter().all(|file| there(&file.path)));
+    assert!(files.iter().all(|file| exists(&file.path)));
     assert_eq!(vectors(), 2, "one for each snapshot that removed rows");
     // Somebody restores a removed file (RESTORE).
     let back = action::Action::add(files[1].clone());
@@ -713,7 +713,7 @@ fn what_was_retired_before_a_restart_is_deleted_when_it_is_due_and_what_came_bac
     std::thread::sleep(Duration::from_millis(300));
     running.stop();
     assert_eq!(
-        files.iter().map(|file| there(&file.path)).collect::<Vec<_>>(),
+        files.iter().map(|file| exists(&file.path)).collect::<Vec<_>>(),
         [false, true, true]
     );
     assert_eq!(vectors(), 1, "the one that a live file has");

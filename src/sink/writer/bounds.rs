@@ -192,9 +192,9 @@ fn prefix(text: &str) -> &str {
 /// A text of about 32 characters that is not less than `text`: its beginning and a character greater than the one that
 /// was cut off.
 fn above(text: &str) -> String {
-    let kept = prefix(text);
-    let mut bound = kept.to_string();
-    for next in text[kept.len()..].chars() {
+    let start = prefix(text);
+    let mut bound = start.to_string();
+    for next in text[start.len()..].chars() {
         if next < '\u{7f}' {
             bound.push('\u{7f}');
             break;

@@ -2,11 +2,11 @@
 //! change.
 //!
 //! ```text
-//! writer thread: pick files -> [background: read live rows, write one file] -> settle: move index entries
+//! writer thread: pick files -> [background: read live rows, write one file] -> move index entries
 //! ```
 //!
 //! 1. The writer's thread never reads a file for compaction, and moves index entries a slice at a time
-//!    ([`super::settle`]).
+//!    ([`super::index_move`]).
 //! 2. Files are merged with files of their own size class, so a row is rewritten a logarithmic number of times.
 //! 3. Files of a log are folded: their rows are added up, and may be spread over several files.
 
@@ -67,10 +67,11 @@ pub(super) fn pick(files: &TableFiles, limits: &WriterLimits, is_log: bool) -> O
         }
         // A file with few removed rows waits for a merge of its class; otherwise it would be rewritten again and
         // again.
-        let gone = file.gone.len();
-        let worth = gone > limits.merge_rows as u64 / 64 && gone as f64 > limits.dead_share * f64::from(file.rows);
-        if worth && !file.shared && hollow.is_none_or(|(most, _)| gone > most) {
-            hollow = Some((gone, id));
+        let excluded = file.excluded.len();
+        let worth =
+            excluded > limits.merge_rows as u64 / 64 && excluded as f64 > limits.dead_share * f64::from(file.rows);
+        if worth && !file.shared && hollow.is_none_or(|(most, _)| excluded > most) {
+            hollow = Some((excluded, id));
         }
     }
     // The smallest full class comes first: it removes the most files for the fewest bytes.
@@ -149,7 +150,7 @@ impl CompactionJob {
                 let batch = batch?;
                 let numbers = 0..batch.num_rows() as u32;
                 let end = start + numbers.end;
-                let mut live: Vec<u32> = numbers.filter(|n| !input.gone.contains(start + n)).collect();
+                let mut live: Vec<u32> = numbers.filter(|n| !input.excluded.contains(start + n)).collect();
                 let rows = self.layout.to_table(&self.layout.pick(&batch, &live)?, &input.values)?;
                 live.iter_mut().for_each(|number| *number += start);
                 each(*id, &rows, &live)?;
@@ -161,7 +162,7 @@ impl CompactionJob {
 }
 
 /// Replaces the inputs by the new files, in an append-only table.
-pub(super) fn settle_appended(files: &mut TableFiles, merged: &MergedFiles) -> TableBatch {
+pub(super) fn replace_appended(files: &mut TableFiles, merged: &MergedFiles) -> TableBatch {
     let mut batch = TableBatch {
         adds: merged.files.iter().map(|file| file.add.clone()).collect(),
         ..TableBatch::default()

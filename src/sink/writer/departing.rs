@@ -45,8 +45,8 @@ impl DepartingRows {
             table: self.layout.spec.name.clone(),
             source,
         })?;
-        let gone: Vec<(Row, Diff)> = encoded.into_iter().map(|row| (row, -1)).collect();
+        let changes: Vec<(Row, Diff)> = encoded.into_iter().map(|row| (row, -1)).collect();
         // No snapshot has epoch 0, so names with it are free.
-        encode_changes(&self.layout, &gone, (&self.names, 0))
+        encode_changes(&self.layout, &changes, (&self.names, 0))
     }
 }

@@ -181,8 +181,8 @@ impl FileStore {
             return fs::remove_file(&path).map_err(disk("delete", &path));
         }
         let location = location(path)?;
-        let gone = self.runtime.block_on(self.lake.store.delete(&location));
-        gone.map_err(|source| WriterError::Store {
+        let deleted = self.runtime.block_on(self.lake.store.delete(&location));
+        deleted.map_err(|source| WriterError::Store {
             action: "delete",
             path: path.to_string(),
             source,

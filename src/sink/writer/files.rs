@@ -25,7 +25,7 @@ pub(super) struct WriterFile {
     pub(super) rows: u32,
     pub(super) bytes: u64,
     /// Positions that are removed, or belong to other writers.
-    pub(super) gone: RoaringBitmap,
+    pub(super) excluded: RoaringBitmap,
     /// Whether other writers own rows of the file: then this writer never removes it as a whole; the committer notices
     /// when no row is left.
     pub(super) shared: bool,
@@ -40,14 +40,14 @@ impl WriterFile {
             values: file.values.clone(),
             rows: file.rows,
             bytes: file.add.size,
-            gone: RoaringBitmap::new(),
+            excluded: RoaringBitmap::new(),
             shared: false,
         }
     }
 
     /// The number of this writer's live rows.
     pub(super) fn live(&self) -> u32 {
-        self.rows.saturating_sub(self.gone.len() as u32)
+        self.rows.saturating_sub(self.excluded.len() as u32)
     }
 
     /// Reads rows back: calls `tell` with the position and bytes of every row that `wanted` picks.
@@ -122,15 +122,15 @@ impl TableFiles {
 
     /// Marks rows as removed, and records that in `batch`; drops a file without live rows.
     pub(super) fn vacate(&mut self, positions: RowPositions, batch: &mut TableBatch) {
-        for (id, gone) in positions.into_iter().filter(|(_, gone)| !gone.is_empty()) {
+        for (id, vacated) in positions.into_iter().filter(|(_, vacated)| !vacated.is_empty()) {
             let file = self.by_id.get_mut(&id).expect("rows are in files that are known");
-            file.gone |= &gone;
+            file.excluded |= &vacated;
             let empty = file.live() == 0;
             if empty && !file.shared {
                 batch.removes.push(file.path.clone());
             } else {
-                let gone = RoaringTreemap::from_bitmaps([(0, gone)]);
-                batch.deletes.push((file.path.clone(), gone));
+                let vacated = RoaringTreemap::from_bitmaps([(0, vacated)]);
+                batch.deletes.push((file.path.clone(), vacated));
             }
             if empty {
                 self.by_id.remove(&id);

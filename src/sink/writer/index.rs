@@ -242,9 +242,9 @@ mod tests {
                 }
                 prop_assert_eq!(index.len(), model.values().map(|p| p.len() as u64).sum::<u64>());
                 for (key, places) in &model {
-                    let mut told = BTreeSet::new();
-                    index.places(hash(*key), usize::MAX, |place| { told.insert(place); });
-                    prop_assert_eq!(&told, places);
+                    let mut visited = BTreeSet::new();
+                    index.places(hash(*key), usize::MAX, |place| { visited.insert(place); });
+                    prop_assert_eq!(&visited, places);
                 }
             }
         }

@@ -14,8 +14,8 @@ use super::file::encode_rows;
 use super::files::{RowPositions, TableFiles, WriterFile};
 use super::hash::RowHash;
 use super::index::Index;
+use super::index_move::IndexMove;
 use super::layout::{TableLayout, from_log};
-use super::settle::SettlingCompaction;
 use super::small::{PublishedFile, SmallTable};
 use super::table::{TableEdit, WriterContext, WrittenBatch};
 use crate::repr::{Diff, Epoch, Row};
@@ -28,7 +28,7 @@ pub(super) struct IndexedTable {
     /// Whether a file that loses rows is rewritten.
     pub(super) rewrite: bool,
     /// A compaction whose index entries are moving.
-    settling: Option<Box<SettlingCompaction>>,
+    index_move: Option<Box<IndexMove>>,
 }
 
 impl IndexedTable {
@@ -38,33 +38,33 @@ impl IndexedTable {
             index: Index::new(),
             files: TableFiles::default(),
             rewrite,
-            settling: None,
+            index_move: None,
         }
     }
 
-    /// Takes over a compaction's file, to be settled by [`IndexedTable::move_entries`]. In a table that rewrites files
-    /// all entries move at once, because such a table could not rewrite a file that is only half taken over. The
+    /// Takes over a compaction's file, whose entries [`IndexedTable::move_entries`] moves. In a table that rewrites
+    /// files all entries move at once, because such a table could not rewrite a file that is only half taken over. The
     /// compaction is void if one of its inputs has been rewritten in the meantime.
-    pub(super) fn begin_settling(&mut self, merged: MergedFiles) -> Option<(Option<TableBatch>, MergedFiles)> {
-        debug_assert!(self.settling.is_none(), "one compaction at a time");
+    pub(super) fn begin_move(&mut self, merged: MergedFiles) -> Option<(Option<TableBatch>, MergedFiles)> {
+        debug_assert!(self.index_move.is_none(), "one compaction at a time");
         if self.rewrite && merged.inputs.iter().any(|id| self.files.get(*id).is_none()) {
             return Some((None, merged));
         }
-        self.settling = Some(Box::new(SettlingCompaction::new(&mut self.files, merged)));
+        self.index_move = Some(Box::new(IndexMove::new(&mut self.files, merged)));
         self.rewrite.then(|| self.move_entries(usize::MAX)).flatten()
     }
 
     /// Moves up to `moves` entries; returns the compaction's batch after the last one.
     pub(super) fn move_entries(&mut self, moves: usize) -> Option<(Option<TableBatch>, MergedFiles)> {
-        if !self.settling.as_mut()?.advance(&mut self.index, moves) {
+        if !self.index_move.as_mut()?.advance(&mut self.index, moves) {
             return None;
         }
-        Some(self.settling.take()?.finish(&mut self.files))
+        Some(self.index_move.take()?.finish(&mut self.files))
     }
 
-    /// Gives up the compaction that is not settled, because the writer ends.
+    /// Gives up the compaction whose entries are moving, because the writer ends.
     pub(super) fn give_up(&mut self) -> Option<MergedFiles> {
-        self.settling.take().map(|settling| settling.into_merged())
+        self.index_move.take().map(|index_move| index_move.into_merged())
     }
 
     /// Moves the entries of rows that another writer moved. Returns how many of this writer's rows were not found.
@@ -74,17 +74,17 @@ impl IndexedTable {
         writer: usize,
         folder: &str,
     ) -> Result<u64, WriterError> {
-        debug_assert!(self.settling.is_none(), "a compaction is settled first");
+        debug_assert!(self.index_move.is_none(), "a compaction's entries have moved before");
         let by_path: HashMap<&str, usize> = (relocation.gone.iter().enumerate())
             .map(|(number, path)| (path.as_str(), number))
             .collect();
-        let gone: Vec<(u32, usize, u64)> = (self.files.iter())
+        let removed_files: Vec<(u32, usize, u64)> = (self.files.iter())
             .filter_map(|(id, file)| Some((id, *by_path.get(file.path.as_str())?, u64::from(file.live()))))
             .collect();
-        let expected: u64 = gone.iter().map(|(_, _, live)| live).sum();
-        let mut found = 0;
+        let expected: u64 = removed_files.iter().map(|(_, _, live)| live).sum();
+        let mut moved = 0;
         let mut came: BTreeMap<u32, (u32, RoaringBitmap)> = BTreeMap::new();
-        for (id, number, _) in gone {
+        for (id, number, _) in removed_files {
             for row in relocation.moved[number]
                 .iter()
                 .filter(|row| row.owner as usize == writer)
@@ -96,7 +96,7 @@ impl IndexedTable {
                 // place.
                 if self.index.relocate(row.hash, (id, row.position), (new.0, row.to)) {
                     new.1.insert(row.to);
-                    found += 1;
+                    moved += 1;
                 }
             }
             self.files.remove(id);
@@ -114,19 +114,19 @@ impl IndexedTable {
                 values: Arc::new(file.partition_values.clone()),
                 rows,
                 bytes: file.size,
-                gone: (0..rows).filter(|p| !mine.contains(*p)).collect(),
+                excluded: (0..rows).filter(|p| !mine.contains(*p)).collect(),
                 shared: mine.len() + file.deleted.len() != file.rows,
             };
             self.files.put(id, state);
         }
-        Ok(expected - found)
+        Ok(expected - moved)
     }
 
     /// Notes that a published row is desired, if no other row has its hash and it was not noted before: such a row
     /// need not wait for [`IndexedTable::difference`].
-    pub(super) fn confirm(&self, row: &Row, kept: &mut RowPositions) -> bool {
+    pub(super) fn confirm(&self, row: &Row, confirmed: &mut RowPositions) -> bool {
         let place = self.index.only_place(RowHash::of_row(row.bytes()));
-        place.is_some_and(|(file, position)| kept.entry(file).or_default().insert(position))
+        place.is_some_and(|(file, position)| confirmed.entry(file).or_default().insert(position))
     }
 
     /// Computes the edit that turns the published rows into the desired ones; those at the positions in `kept` are
@@ -138,19 +138,19 @@ impl IndexedTable {
         desired: Vec<(Row, Diff)>,
         mut kept: RowPositions,
     ) -> Result<TableEdit, WriterError> {
-        debug_assert!(self.settling.is_none(), "audits come before any compaction");
+        debug_assert!(self.index_move.is_none(), "audits come before any compaction");
         let mut edit = TableEdit::default();
         for (row, mut count) in desired {
             let only = self.index.only_place(RowHash::of_row(row.bytes()));
             let confirmed = only.and_then(|(file, position)| Some(kept.get_mut(&file)?.remove(position)));
             count += Diff::from(confirmed == Some(true));
             let wanted = usize::try_from(count.max(0)).expect("counts of rows fit the address space");
-            let found = self
+            let placed = self
                 .index
                 .places(RowHash::of_row(row.bytes()), wanted, |(file, position)| {
                     kept.entry(file).or_default().insert(position);
                 });
-            let missing = count - found as Diff;
+            let missing = count - placed as Diff;
             if missing != 0 {
                 edit.changes.push((row, missing));
             }
@@ -161,7 +161,7 @@ impl IndexedTable {
                 continue;
             }
             let mut vacated = RoaringBitmap::new();
-            let wanted = |p| !file.gone.contains(p) && !kept.contains(p);
+            let wanted = |p| !file.excluded.contains(p) && !kept.contains(p);
             file.read(layout, &context.store, wanted, |position, row| {
                 let known = self.index.remove_at(RowHash::of_row(row), (id, position));
                 debug_assert!(known, "a live row is in the index");
@@ -221,14 +221,14 @@ impl IndexedTable {
         let mut first = None;
         for (row, diff) in edit.changes.iter().filter(|(_, diff)| *diff < 0) {
             let hash = RowHash::of_row(row.bytes());
-            for gone in 0..diff.unsigned_abs() {
+            for removed in 0..diff.unsigned_abs() {
                 let Some(mut place) = self.index.remove(hash) else {
-                    missing += diff.unsigned_abs() - gone;
+                    missing += diff.unsigned_abs() - removed;
                     first = first.or(Some(row));
                     break;
                 };
-                if let Some(settling) = &mut self.settling {
-                    place = settling.published(place);
+                if let Some(index_move) = &mut self.index_move {
+                    place = index_move.published(place);
                 }
                 let (file, position) = place;
                 edit.vacated.entry(file).or_default().insert(position);
@@ -256,14 +256,16 @@ impl IndexedTable {
         let losing: Vec<u32> = self
             .files
             .iter()
-            .filter(|(id, file)| edit.vacated.contains_key(id) || (rehome && (file.shared || !file.gone.is_empty())))
+            .filter(|(id, file)| {
+                edit.vacated.contains_key(id) || (rehome && (file.shared || !file.excluded.is_empty()))
+            })
             .map(|(id, _)| id)
             .collect();
         for id in losing {
             let vacated = edit.vacated.entry(id).or_default();
             let file = self.files.get(id).expect("a file just listed");
             let wanted: RoaringBitmap = (0..file.rows)
-                .filter(|p| !file.gone.contains(*p) && !vacated.contains(*p))
+                .filter(|p| !file.excluded.contains(*p) && !vacated.contains(*p))
                 .collect();
             file.read(
                 layout,
@@ -288,7 +290,7 @@ impl IndexedTable {
             file.read(
                 layout,
                 &context.store,
-                |p| !file.gone.contains(p),
+                |p| !file.excluded.contains(p),
                 |position, row| {
                     rows.push(Row::new(row));
                     positions.insert(position);

@@ -60,13 +60,13 @@ pub fn restore(
     let mut restored: Vec<LoadedWriter> = local.clone().map(|_| LoadedWriter::default()).collect();
     for (table, files) in tables {
         let layout = Arc::new(TableLayout::new(config.specs[table].clone())?);
-        let kept = if layout.spec.append_only {
+        let trackings = if layout.spec.append_only {
             load_appended(&layout, local.len(), files)?
         } else {
             load_rows(config, &store, &layout, local.clone(), files)?
         };
-        for (writer, kept) in restored.iter_mut().zip(kept) {
-            writer.tables.insert(table, kept);
+        for (writer, tracking) in restored.iter_mut().zip(trackings) {
+            writer.tables.insert(table, tracking);
         }
     }
     Ok(restored)
@@ -83,17 +83,17 @@ pub(super) fn state(layout: &TableLayout, file: LiveFile) -> Result<WriterFile, 
         values: Arc::new(file.partition_values),
         rows: file.rows as u32,
         bytes: file.size,
-        gone: file.deleted.iter().map(|p| p as u32).collect(),
+        excluded: file.deleted.iter().map(|p| p as u32).collect(),
         shared: false,
     })
 }
 
 fn load_appended(layout: &TableLayout, writers: usize, files: Vec<LiveFile>) -> Result<Vec<RowTracking>, WriterError> {
-    let mut kept: Vec<TableFiles> = (0..writers).map(|_| TableFiles::default()).collect();
+    let mut files_of: Vec<TableFiles> = (0..writers).map(|_| TableFiles::default()).collect();
     for (i, file) in files.into_iter().enumerate() {
-        kept[i % writers].insert(state(layout, file)?);
+        files_of[i % writers].insert(state(layout, file)?);
     }
-    Ok(kept.into_iter().map(RowTracking::Appended).collect())
+    Ok(files_of.into_iter().map(RowTracking::Appended).collect())
 }
 
 /// One writer's rows of one file: positions and hashes, and also the rows themselves while they are few.
@@ -157,7 +157,7 @@ fn load_rows(
             let mut mine = file.clone();
             let own: RoaringBitmap = share.hashes.iter().map(|(position, _)| *position).collect();
             mine.shared = share.hashes.len() as u64 != live;
-            mine.gone = (0..file.rows).filter(|p| !own.contains(*p)).collect();
+            mine.excluded = (0..file.rows).filter(|p| !own.contains(*p)).collect();
             let id = all.files.insert(mine);
             share
                 .hashes
@@ -188,7 +188,7 @@ fn keep(layout: &TableLayout, mut indexed: IndexedTable, all: Gathered) -> Resul
     let mut small = SmallTable::default();
     for (id, share) in all.shares {
         let file = all.files.get(id).expect("a share is of a file");
-        let positions = (0..file.rows).filter(|p| !file.gone.contains(*p)).collect();
+        let positions = (0..file.rows).filter(|p| !file.excluded.contains(*p)).collect();
         place_rows(&mut small, layout, file, share.rows, positions)?;
     }
     Ok(RowTracking::Small(small))
@@ -205,12 +205,12 @@ fn read_file(
     let mut file = state(layout, file)?;
     let mut shares: Vec<Share> = (0..writers).map(|_| Share::default()).collect();
     let mut live = 0;
-    let gone = &file.gone;
+    let excluded = &file.excluded;
     // The reader asks for every position, so the highest one gives the number of rows.
     let highest = std::cell::Cell::new(0u32);
     let wanted = |position: u32| {
         highest.set(highest.get().max(position + 1));
-        !gone.contains(position)
+        !excluded.contains(position)
     };
     file.read(layout, store, wanted, |position, row| {
         live += 1;

@@ -77,10 +77,10 @@ impl Mint {
 
 /// Adds up the differences of adjacent equal rows, and drops rows whose sum is zero.
 pub(super) fn consolidate_sorted(rows: &mut Vec<(Row, Diff)>) {
-    rows.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
+    rows.dedup_by(|next, previous| {
+        let same = next.0 == previous.0;
         if same {
-            kept.1 += next.1;
+            previous.1 += next.1;
         }
         same
     });

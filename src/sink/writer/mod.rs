@@ -24,12 +24,12 @@ mod files;
 mod hash;
 mod identify;
 mod index;
+mod index_move;
 mod indexed;
 mod layout;
 mod load;
 mod mint;
 mod scan;
-mod settle;
 mod small;
 mod stats;
 mod table;
@@ -143,7 +143,7 @@ pub struct Compaction {
     pub batch: TableBatch,
 }
 
-/// A compaction that has been run, but not settled.
+/// A compaction that has been run, but not taken over.
 #[cfg(test)]
 pub(in crate::sink) struct Compacting(MergedFiles);
 
@@ -156,8 +156,8 @@ pub struct SinkWriter {
     sealed: Option<Epoch>,
     /// The table at which the search for the next compaction starts, so that every table has its turn.
     turn: usize,
-    /// The table whose compaction is being settled slice by slice.
-    settling: Option<usize>,
+    /// The table whose index entries are moving slice by slice.
+    moving: Option<usize>,
     /// The newest relocation that the writer has learned.
     learned: u64,
     stats: Arc<WriterStats>,
@@ -194,7 +194,7 @@ impl SinkWriter {
             progress: HashMap::new(),
             sealed: None,
             turn: 0,
-            settling: None,
+            moving: None,
             learned: 0,
             stats,
         })
@@ -257,12 +257,12 @@ impl SinkWriter {
         self.config.relocations.is_behind(self.learned)
     }
 
-    /// Learns where other writers moved rows. Call it between two parts, when every settled compaction has gone with
-    /// one, because all places of a part must be as of one time. (While a compaction is being settled, it does
-    /// nothing; a later call learns.)
+    /// Learns where other writers moved rows. Call it between two parts, when every finished compaction has gone with
+    /// one, because all places of a part must be as of one time. (While index entries are moving, it does nothing; a
+    /// later call learns.)
     pub fn relocate(&mut self) -> Result<(), WriterError> {
         // An audit that is under way has noted places of rows.
-        if self.is_settling() || self.tables.iter().any(TableWriter::is_audited) {
+        if self.is_moving_entries() || self.tables.iter().any(TableWriter::is_audited) {
             return Ok(());
         }
         for relocation in self.config.relocations.behind(self.learned) {
@@ -286,39 +286,39 @@ impl SinkWriter {
     }
 
     /// Takes over the outcome of a compaction. If index entries have to move, [`SinkWriter::move_entries`] moves them.
-    fn begin_settling(&mut self, merged: MergedFiles) -> Result<Option<Compaction>, WriterError> {
+    fn begin_move(&mut self, merged: MergedFiles) -> Result<Option<Compaction>, WriterError> {
         let table = merged.table;
-        match self.tables[table].begin_settling(merged) {
-            Some(settled) => self.publishable(table, settled),
+        match self.tables[table].begin_move(merged) {
+            Some(result) => self.publishable(table, result),
             None => {
-                self.settling = Some(table);
+                self.moving = Some(table);
                 Ok(None)
             }
         }
     }
 
-    /// Whether a compaction is being settled.
-    fn is_settling(&self) -> bool {
-        self.settling.is_some()
+    /// Whether index entries are moving to a compaction's file.
+    fn is_moving_entries(&self) -> bool {
+        self.moving.is_some()
     }
 
     /// Moves up to `moves` index entries to a compaction's file. Returns the compaction after the last one, unless it
     /// came too late.
     fn move_entries(&mut self, moves: usize) -> Result<Option<Compaction>, WriterError> {
-        let Some(table) = self.settling else {
+        let Some(table) = self.moving else {
             return Ok(None);
         };
         match self.tables[table].move_entries(moves) {
-            Some(settled) => {
-                self.settling = None;
-                self.publishable(table, settled)
+            Some(result) => {
+                self.moving = None;
+                self.publishable(table, result)
             }
             None => Ok(None),
         }
     }
 
-    fn publishable(&self, table: usize, settled: CompactionResult) -> Result<Option<Compaction>, WriterError> {
-        match settled {
+    fn publishable(&self, table: usize, result: CompactionResult) -> Result<Option<Compaction>, WriterError> {
+        match result {
             CompactionResult::Done(batch) => Ok(Some(Compaction {
                 writer: self.config.writer,
                 table,
@@ -328,9 +328,9 @@ impl SinkWriter {
         }
     }
 
-    /// Ends without the compaction that is not settled.
+    /// Ends without the compaction whose entries are moving.
     fn give_up(&mut self) -> Result<(), WriterError> {
-        let merged = self.settling.take().and_then(|table| self.tables[table].give_up());
+        let merged = self.moving.take().and_then(|table| self.tables[table].give_up());
         merged.map_or(Ok(()), |merged| self.discard(merged))
     }
 
@@ -346,25 +346,25 @@ impl SinkWriter {
         match self.compaction() {
             Some(job) => {
                 let merged = job.run()?;
-                let settled = self.begin_settling(merged)?;
-                Ok(settled.or(self.move_entries(usize::MAX)?))
+                let finished = self.begin_move(merged)?;
+                Ok(finished.or(self.move_entries(usize::MAX)?))
             }
             None => Ok(None),
         }
     }
 
-    /// Runs a compaction without settling it, so that a test can do something in between.
+    /// Runs a compaction without taking it over, so that a test can do something in between.
     #[cfg(test)]
     pub(in crate::sink) fn start_compaction(&mut self) -> Result<Option<Compacting>, WriterError> {
         let job = self.compaction();
         job.map(|job| job.run().map(Compacting)).transpose()
     }
 
-    /// Settles the compaction of [`SinkWriter::start_compaction`].
+    /// Takes over the compaction of [`SinkWriter::start_compaction`].
     #[cfg(test)]
     pub(in crate::sink) fn end_compaction(&mut self, merged: Compacting) -> Result<Option<Compaction>, WriterError> {
-        let settled = self.begin_settling(merged.0)?;
-        Ok(settled.or(self.move_entries(usize::MAX)?))
+        let finished = self.begin_move(merged.0)?;
+        Ok(finished.or(self.move_entries(usize::MAX)?))
     }
 
     /// Bytes of memory in all indexes and in rows held.

@@ -70,7 +70,9 @@ fn read_live(
     for batch in super::file::decode_file(layout, &file.physical, store.get(&file.physical)?)? {
         let batch = batch?;
         let rows = batch.num_rows() as u32;
-        let live: Vec<u32> = (0..rows).filter(|row| !file.gone.contains(position + row)).collect();
+        let live: Vec<u32> = (0..rows)
+            .filter(|row| !file.excluded.contains(position + row))
+            .collect();
         position += rows;
         if live.is_empty() {
             continue;

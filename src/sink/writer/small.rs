@@ -92,8 +92,8 @@ impl SmallTable {
             let part = self.parts.entry(group.key.clone()).or_default();
             for number in group.rows {
                 let (row, diff) = &changes[number as usize];
-                let held = part.rows.get(row).copied().unwrap_or(0) as Diff;
-                match held + diff {
+                let count = part.rows.get(row).copied().unwrap_or(0) as Diff;
+                match count + diff {
                     left if left < 0 => {
                         missing += left.unsigned_abs();
                         first = first.or(Some(row));

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 
 use super::WriterLimits;
-use super::compact::{CompactionJob, MergedFiles, pick, settle_appended};
+use super::compact::{CompactionJob, MergedFiles, pick, replace_appended};
 use super::error::WriterError;
 use super::file::{FileNames, NewFile, encode_changes, encode_groups, encode_rows};
 use super::file_store::FileStore;
@@ -347,14 +347,14 @@ impl TableWriter {
         })
     }
 
-    /// Takes over a compaction's outcome, to be settled.
-    pub(super) fn begin_settling(&mut self, merged: MergedFiles) -> Option<CompactionResult> {
-        let settled = match &mut self.tracking {
-            RowTracking::Appended(files) => Some((Some(settle_appended(files, &merged)), merged)),
-            RowTracking::Indexed(indexed) => indexed.begin_settling(merged),
+    /// Takes over a compaction's outcome; index entries may still have to move.
+    pub(super) fn begin_move(&mut self, merged: MergedFiles) -> Option<CompactionResult> {
+        let ended = match &mut self.tracking {
+            RowTracking::Appended(files) => Some((Some(replace_appended(files, &merged)), merged)),
+            RowTracking::Indexed(indexed) => indexed.begin_move(merged),
             RowTracking::Small(_) => Some((None, merged)),
         };
-        settled.map(|settled| self.end_compaction(settled))
+        ended.map(|ended| self.end_compaction(ended))
     }
 
     /// Moves up to `moves` index entries to a compaction's file; returns the compaction's end after the last one.
@@ -362,8 +362,8 @@ impl TableWriter {
         let RowTracking::Indexed(indexed) = &mut self.tracking else {
             return None;
         };
-        let settled = indexed.move_entries(moves)?;
-        Some(self.end_compaction(settled))
+        let ended = indexed.move_entries(moves)?;
+        Some(self.end_compaction(ended))
     }
 
     fn end_compaction(&mut self, (batch, merged): (Option<TableBatch>, MergedFiles)) -> CompactionResult {
@@ -395,7 +395,7 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Gives up the compaction that is not settled.
+    /// Gives up the compaction whose entries are moving.
     pub(super) fn give_up(&mut self) -> Option<MergedFiles> {
         match &mut self.tracking {
             RowTracking::Indexed(indexed) => indexed.give_up(),

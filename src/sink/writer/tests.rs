@@ -210,13 +210,13 @@ impl Log {
             };
             assert!(self.live.insert(add.path, file).is_none(), "a name was used twice");
         }
-        for (path, gone) in batch.deletes {
+        for (path, positions) in batch.deletes {
             let file = self.live.get_mut(&path).expect("rows go from live files");
             assert!(
-                gone.iter().all(|p| p < file.rows && file.deleted.insert(p)),
+                positions.iter().all(|p| p < file.rows && file.deleted.insert(p)),
                 "a row went twice"
             );
-            assert!(!gone.is_empty());
+            assert!(!positions.is_empty());
         }
         for path in batch.removes {
             self.live.remove(&path).expect("a live file goes");
@@ -336,7 +336,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
     let mut random = Random(seed * 7919 + 1);
     let rows = rows_of(&(0..400).collect::<Vec<_>>());
     let mut model: BTreeMap<Row, i64> = BTreeMap::new();
-    let (mut epoch, mut compactions, mut half_settled) = (1, 0, 0);
+    let (mut epoch, mut compactions, mut half_moved) = (1, 0, 0);
     for (phase, count) in [2, 2, 3, 1, 2].into_iter().enumerate() {
         let mut writers = log.writers(count, phase as u64, (phase > 0).then_some(epoch));
         if phase > 0 {
@@ -402,7 +402,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
             }
             let running: Vec<_> = writers
                 .iter_mut()
-                .map(|w| match w.is_settling() {
+                .map(|w| match w.is_moving_entries() {
                     true => None,
                     false => w.compaction().map(|job| job.run().unwrap()),
                 })
@@ -413,7 +413,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
             send(&mut writers, updates);
             seal(&mut writers, &mut log, epoch);
             for (writer, merged) in writers.iter_mut().zip(running) {
-                let begun = merged.and_then(|merged| writer.begin_settling(merged).unwrap());
+                let begun = merged.and_then(|merged| writer.begin_move(merged).unwrap());
                 // Sometimes a seal comes before the first entry has moved.
                 let moves = random.below(4) * random.below(30);
                 let compaction = begun.or_else(|| writer.move_entries(moves as usize).unwrap());
@@ -421,15 +421,15 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                     assert!(!compaction.batch.data_change);
                     log.apply(compaction.batch);
                     compactions += 1;
-                } else if writer.is_settling() {
-                    half_settled += 1;
+                } else if writer.is_moving_entries() {
+                    half_moved += 1;
                 }
             }
-            let held: u64 = writers
+            let live_rows: u64 = writers
                 .iter()
                 .map(|w| w.stats().tables[0].live_rows.load(Relaxed))
                 .sum();
-            assert_eq!(held as i64, model.values().sum::<i64>());
+            assert_eq!(live_rows as i64, model.values().sum::<i64>());
             assert_eq!(
                 log.read(),
                 model,
@@ -445,7 +445,7 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
                 );
             }
             while random.below(3) == 0 {
-                for writer in writers.iter_mut().filter(|writer| !writer.is_settling()) {
+                for writer in writers.iter_mut().filter(|writer| !writer.is_moving_entries()) {
                     if let Some(compaction) = writer.compact_now().unwrap() {
                         log.apply(compaction.batch);
                         compactions += 1;
@@ -457,9 +457,9 @@ fn drive(deletes: Deletes, partition_by: Vec<usize>, seed: u64) {
     }
     assert!(compactions > 5, "compaction went along: {compactions}");
     assert_eq!(
-        half_settled > 5,
+        half_moved > 5,
         deletes != Deletes::Rewrite,
-        "seals met compactions half settled: {half_settled}"
+        "seals met compactions half moved: {half_moved}"
     );
     let files = std::fs::read_dir(folder.path().join("silver/things")).unwrap().count();
     assert!(files > 0);
@@ -609,8 +609,8 @@ fn summed(log: &Log) -> BTreeMap<(i64, Row), Accumulators> {
     for (row, count) in log.read() {
         let batch = log.layout.decode(vec![row.bytes(); count as usize]).unwrap();
         for (sum, key, grew) in sums::rows(&batch) {
-            let held = sums.entry((sum, key)).or_default();
-            held.plus_equals(&Accumulators::from_row(grew));
+            let total = sums.entry((sum, key)).or_default();
+            total.plus_equals(&Accumulators::from_row(grew));
         }
     }
     sums

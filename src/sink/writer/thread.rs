@@ -60,17 +60,17 @@ fn run(
     let mut compacting = false;
     // Whether files have changed since the last search for a compaction.
     let mut due = false;
-    // Settled compactions go with the next part, before its own changes.
+    // Finished compactions go with the next part, before its own changes.
     let mut compacted: Vec<(usize, TableBatch)> = Vec::new();
     loop {
         if !compacting
-            && !writer.is_settling()
+            && !writer.is_moving_entries()
             && std::mem::take(&mut due)
             && let Some(started) = start(&mut writer)?
         {
             (merged, compacting) = (started, true);
         }
-        if writer.is_settling() && arrivals.is_empty() {
+        if writer.is_moving_entries() && arrivals.is_empty() {
             compacted.extend(writer.move_entries(IDLE_MOVES)?.map(|c| (c.table, c.batch)));
             due = true;
             continue;
@@ -83,7 +83,7 @@ fn run(
                     let epoch = part.epoch;
                     due = true;
                     prepared.send(part).map_err(|_| WriterError::CommitterGone { epoch })?;
-                    // Every settled compaction has gone with this part.
+                    // Every finished compaction has gone with this part.
                     writer.relocate()?;
                     compacted.extend(writer.move_entries(SEAL_MOVES)?.map(|c| (c.table, c.batch)));
                 }
@@ -92,7 +92,7 @@ fn run(
                 (merged, compacting) = (never(), false);
                 let outcome = outcome.map_err(|_| WriterError::Task { task: "a compaction" })??;
                 due = true;
-                compacted.extend(writer.begin_settling(outcome)?.map(|c| (c.table, c.batch)));
+                compacted.extend(writer.begin_move(outcome)?.map(|c| (c.table, c.batch)));
             }
         }
     }

@@ -5,15 +5,15 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::bounded_batches::{CoalescedBatches, split_batch};
 use super::charset::{Peeked, as_utf8, to_utf8};
 use super::columnar::{self, RowRange};
 use super::documents::LineDocuments;
 use super::head::{FileHeading, HeadError, SAMPLE, read_head};
 use super::magic::{FileMark, is_unmarked_utf16};
 use super::open::{ReadBreak, StoredBytes, UnpackedFile, decompress, instead};
-use super::portion::{self, CoalescedBatches};
+use super::queue::FileJob;
 use super::reader::FileReader;
-use super::settle::FileJob;
 use super::suspects::SuspectRecords;
 use super::text::{MOST_BLANK, MOST_RECORD, SplitError, TextRecord, TextRecords};
 use crate::decode::{FilePlace, HeaderRepeat, Payloads, Raw, judge_columns, judge_header, moment, repeated_header};
@@ -244,7 +244,9 @@ impl FileReader {
                     let suspects = suspects.filter(|_| matches!(error, SplitError::Io(_)));
                     break Err(
                         match (broken(error), suspects.and_then(|suspects| suspects.describe(at))) {
-                            (ReadBreak::Spoilt(reason), Some(told)) => ReadBreak::Spoilt(format!("{reason}: {told}")),
+                            (ReadBreak::Spoilt(reason), Some(suspects)) => {
+                                ReadBreak::Spoilt(format!("{reason}: {suspects}"))
+                            }
                             (broke, _) => broke,
                         },
                     );
@@ -370,7 +372,7 @@ impl FileReader {
                 self.headers
                     .warn(&self.handle.name(), &self.place.shown(&job.partition), notes);
             }
-            for (batch, cut) in portion::portions(&batch, self.handle.limits) {
+            for (batch, cut) in split_batch(&batch, self.handle.limits) {
                 let offsets = (*next..*next + batch.num_rows() as u64).collect();
                 let raw = Raw {
                     payloads: Payloads::Columns {

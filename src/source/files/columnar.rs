@@ -55,15 +55,15 @@ pub(crate) fn parquet(place: &GlobLocation, partition: &str, extent: RowRange<'_
         }
         GlobLocation::Remote { store, runtime, .. } => {
             let location = place.location(partition);
-            let there = runtime.block_on(store.head(&location));
-            let there = there.map_err(|e| ReadBreak::from_io(store_error(e)))?;
-            if super::listing::tag(there.size, there.e_tag.as_deref(), there.last_modified.into()) != extent.tag {
+            let object = runtime.block_on(store.head(&location));
+            let object = object.map_err(|e| ReadBreak::from_io(store_error(e)))?;
+            if super::listing::tag(object.size, object.e_tag.as_deref(), object.last_modified.into()) != extent.tag {
                 return Err(ReadBreak::Changed);
             }
             let file = StoredFile {
                 store: store.clone(),
                 location,
-                entity: there.e_tag,
+                entity: object.e_tag,
                 columns: None,
             };
             stored_parquet(file, &extent, runtime.clone())

@@ -335,11 +335,11 @@ mod tests {
     /// The records of a text, each with its line number.
     fn records(text: &str, step: usize) -> Vec<(String, u64)> {
         let mut records = TextRecords::new(LineDocuments::new(SlowReader(text.as_bytes(), step)), None, 1 << 20);
-        let mut found = Vec::new();
+        let mut lines = Vec::new();
         while let Some(line) = records.next().unwrap() {
-            found.push((String::from_utf8(line.bytes.to_vec()).unwrap(), line.number));
+            lines.push((String::from_utf8(line.bytes.to_vec()).unwrap(), line.number));
         }
-        found
+        lines
     }
 
     fn lines(text: &str) -> Vec<String> {

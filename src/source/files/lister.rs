@@ -13,8 +13,8 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::listing::{GlobLocation, Listing};
 use super::near::why_nothing;
 use super::notices::{ListingContext, ListingNotices};
+use super::queue::{FileJob, FileQueue, TORN_PATIENCE};
 use super::reader::FileEnd;
-use super::settle::{FileJob, FileQueue, TORN_PATIENCE};
 use super::walk::WhyLeftOut;
 use crate::source::error::ReaderExit;
 use crate::source::fault::{FeedFault, pause};
@@ -140,11 +140,11 @@ impl Lister {
 
     /// Records the feed's fault. `open` is the number of files that are not done.
     fn observe_fault(&mut self, handle: &FeedHandle, open: u64) {
-        let gone = matches!(&self.place, GlobLocation::Local { folder, .. } if open > 0 && !folder.is_dir());
+        let is_removed = matches!(&self.place, GlobLocation::Local { folder, .. } if open > 0 && !folder.is_dir());
         let cause = match (&self.state.unseen, self.queue.stuck()) {
             (Some(unseen), _) => Some(unseen.clone()),
             (None, Some(stuck)) => Some(stuck.to_string()),
-            (None, None) => gone.then(|| {
+            (None, None) => is_removed.then(|| {
                 let folder = self.place.shown("");
                 format!("folder {folder} is gone, and {open} of its files are not read to their end")
             }),

@@ -282,7 +282,7 @@ impl GlobLocation {
 
     /// A file's present metadata; none if the file is gone.
     pub fn find(&self, partition: &str) -> io::Result<Option<ListedFile>> {
-        let found = match self {
+        let metadata = match self {
             GlobLocation::Local { folder, .. } => {
                 std::fs::metadata(path_in(folder, partition)).and_then(|m| Ok((m.len(), None, m.modified()?)))
             }
@@ -291,7 +291,7 @@ impl GlobLocation {
                 .map(|o| (o.size, o.e_tag, SystemTime::from(o.last_modified)))
                 .map_err(store_error),
         };
-        match found {
+        match metadata {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
             Ok((size, entity, modified)) => Ok(Some(ListedFile {

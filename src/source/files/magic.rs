@@ -317,7 +317,7 @@ mod tests {
             (b"\x02\x21\x4c\x18\x0a\x00\x00\x00", "lz4"),
         ] {
             assert!(
-                matches!(mark(bytes), Some(FileMark::Other(told, _)) if told.contains(what)),
+                matches!(mark(bytes), Some(FileMark::Other(message, _)) if message.contains(what)),
                 "{what}"
             );
         }
@@ -345,11 +345,11 @@ mod tests {
             Some(FileMark::Other("a PDF document", _))
         ));
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n";
-        for told in [
+        for message in [
             mark(pointer).unwrap().not_text(),
             instead_of(FileMark::Parquet, pointer).unwrap(),
         ] {
-            assert!(told.contains("git lfs pull"), "{told}");
+            assert!(message.contains("git lfs pull"), "{message}");
         }
     }
 }

@@ -235,9 +235,9 @@ mod tests {
             let (twice, error) = read(packing, &filled_up, &proven);
             assert!(twice.len() == 2 * text.len() && error.is_none(), "{name}: {error:?}");
             for behind in [&b"\n"[..], b"x,3\ny,4\n", b"\x1e\x8b\x28"] {
-                let (there, error) = read(packing, &[&two, behind].concat(), &proven);
+                let (read_text, error) = read(packing, &[&two, behind].concat(), &proven);
                 let error = error.unwrap();
-                assert_eq!(there, text, "{name}");
+                assert_eq!(read_text, text, "{name}");
                 assert!(error.get_ref().unwrap().is::<UnsupportedPacking>(), "{name}: {error}");
             }
             // An incomplete member may still be being written.
@@ -256,10 +256,10 @@ mod tests {
         let wide = b"\x28\xb5\x2f\xfd\x00\xa8\x21\x00\x00a,1\n";
         // A frame that needs dictionary 7.
         let foreign = b"\x28\xb5\x2f\xfd\x21\x07\x04\x21\x00\x00a,1\n";
-        for (bytes, told) in [(&wide[..], "--long"), (foreign, "dictionary")] {
+        for (bytes, words) in [(&wide[..], "--long"), (foreign, "dictionary")] {
             let error = read(Packing::Zstd, bytes, &VerifiedBytes::default()).1.unwrap();
             assert!(error.get_ref().unwrap().is::<UnsupportedPacking>(), "{error}");
-            assert!(error.to_string().contains(told), "{error}");
+            assert!(error.to_string().contains(words), "{error}");
         }
     }
 }

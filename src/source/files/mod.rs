@@ -5,7 +5,7 @@
 //!    ^  `-------------> reader 1 --Delivery--> worker of the file
 //!    `----FinishedFile---'
 //! ```
-//! The lister lists the files, decides with [`settle::FileQueue`] which one is next, and gives it to an idle reader.
+//! The lister lists the files, decides with [`queue::FileQueue`] which one is next, and gives it to an idle reader.
 //!
 //! 1. Each file is read exactly once, its records in order, by one reader. Its position is the number of the next
 //!    record, and its tag: the size, and the entity tag or modification time.
@@ -17,6 +17,7 @@
 //!    process may not read the file, the file waits; the whole feed waits with it if the order of arrival matters.
 
 mod attempt;
+mod bounded_batches;
 mod charset;
 mod columnar;
 mod connector;
@@ -34,11 +35,10 @@ mod near;
 mod notices;
 mod open;
 mod originals;
-mod portion;
+mod queue;
 mod reader;
-mod settle;
+mod record_end;
 mod single;
-mod skim;
 mod suspects;
 #[cfg(test)]
 mod tests;

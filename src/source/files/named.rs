@@ -26,7 +26,7 @@ pub(crate) struct NamedFiles {
 #[derive(Clone)]
 pub(crate) struct NamedFile {
     place: GlobLocation,
-    found: ListedFile,
+    listed: ListedFile,
 }
 
 impl NamedFiles {
@@ -51,9 +51,9 @@ impl NamedFiles {
     /// The folder or the store cannot be listed.
     pub fn list(&self, stops: &dyn Fn() -> bool) -> io::Result<Vec<NamedFile>> {
         let listed = self.place.list(stops)?.files.into_iter();
-        let listed = listed.filter(|found| found.size > 0).map(|found| NamedFile {
+        let listed = listed.filter(|listed| listed.size > 0).map(|listed| NamedFile {
             place: self.place.clone(),
-            found,
+            listed,
         });
         Ok(listed.collect())
     }
@@ -62,17 +62,17 @@ impl NamedFiles {
 impl NamedFile {
     /// Its path below the glob's fixed part.
     pub fn partition(&self) -> &Arc<str> {
-        &self.found.partition
+        &self.listed.partition
     }
 
     /// When it last changed.
     pub fn modified(&self) -> SystemTime {
-        self.found.modified
+        self.listed.modified
     }
 
     /// Its path or URL, in the form that is safe to show to people.
     pub fn shown(&self) -> String {
-        self.place.shown(&self.found.partition)
+        self.place.shown(&self.listed.partition)
     }
 
     /// The format that its first bytes show; none if it may be text.
@@ -80,7 +80,7 @@ impl NamedFile {
     /// # Errors
     /// It cannot be opened.
     pub fn mark(&self) -> Result<Option<FileMark>, String> {
-        let (source, trouble) = StoredBytes::open(&self.place, &self.found.partition).map_err(describe_break)?;
+        let (source, trouble) = StoredBytes::open(&self.place, &self.listed.partition).map_err(describe_break)?;
         let peeked = Peeked::new(source, HEAD);
         match peeked.failure {
             Some(failure) => Err(describe_break(trouble.explain(failure))),
@@ -93,8 +93,8 @@ impl NamedFile {
     /// # Errors
     /// It cannot be opened, or is not text.
     pub fn text(&self) -> Result<Box<dyn Read>, String> {
-        let (source, trouble) = StoredBytes::open(&self.place, &self.found.partition).map_err(describe_break)?;
-        let unpacked = decompress(source, &trouble, &self.found.partition).map_err(describe_break)?;
+        let (source, trouble) = StoredBytes::open(&self.place, &self.listed.partition).map_err(describe_break)?;
+        let unpacked = decompress(source, &trouble, &self.listed.partition).map_err(describe_break)?;
         Ok(unpacked.source)
     }
 
@@ -103,7 +103,7 @@ impl NamedFile {
     /// # Errors
     /// It cannot be read.
     pub fn footer(&self) -> Result<ArrowReaderMetadata, String> {
-        columnar::footer(&self.place, &self.found.partition, self.found.size).map_err(describe_break)
+        columnar::footer(&self.place, &self.listed.partition, self.listed.size).map_err(describe_break)
     }
 
     /// The batches of an Avro container or a Parquet file, of at most `rows` rows each.
@@ -116,15 +116,15 @@ impl NamedFile {
         rows: usize,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, String>> + use<>, String> {
         let extent = RowRange {
-            size: self.found.size,
+            size: self.listed.size,
             next: 0,
             rows,
             bytes: BATCH_BYTES,
-            tag: &self.found.tag,
+            tag: &self.listed.tag,
         };
         let batches = match of {
-            FileMark::Parquet => columnar::parquet(&self.place, &self.found.partition, extent),
-            _ => columnar::avro(&self.place, &self.found.partition, extent).map(|(batches, _)| batches),
+            FileMark::Parquet => columnar::parquet(&self.place, &self.listed.partition, extent),
+            _ => columnar::avro(&self.place, &self.listed.partition, extent).map(|(batches, _)| batches),
         };
         Ok(batches
             .map_err(describe_break)?

@@ -148,21 +148,21 @@ mod tests {
             std::fs::write(path(name), "x").unwrap();
         }
         std::fs::create_dir(path("2024.1")).unwrap();
-        let told = why(&path("*.csv"));
+        let message = why(&path("*.csv"));
         let end = "holds 4 other files and 1 folder (2 of .CSV, 1 without an ending, 1 of .csv.gz)";
-        assert!(told.ends_with(end), "{told}");
-        let told = why(&path("gone/below/*.csv"));
+        assert!(message.ends_with(end), "{message}");
+        let message = why(&path("gone/below/*.csv"));
         assert!(
-            told.contains("does not exist (there is ") && told.contains(&path("gone/below")),
-            "{told}"
+            message.contains("does not exist (there is ") && message.contains(&path("gone/below")),
+            "{message}"
         );
         assert!(why(&path("a.csv")).ends_with("does not exist; did you mean a.CSV?"));
         assert!(why(&path("2024.1")).contains("is a folder; write "));
         std::fs::write(path("b[1].csv"), "x").unwrap();
-        let told = why(&path("b[[]2[]].csv"));
+        let message = why(&path("b[[]2[]].csv"));
         assert!(
-            told.ends_with("b[2].csv does not exist; did you mean b[1].csv?"),
-            "{told}"
+            message.ends_with("b[2].csv does not exist; did you mean b[1].csv?"),
+            "{message}"
         );
     }
 }

@@ -8,7 +8,7 @@ use super::content::{FileComparison, KnownFiles, compare, content};
 use super::headers::HeaderNotices;
 use super::listing::GlobLocation;
 use super::open::{ReadBreak, StoredBytes};
-use super::settle::{FileJob, FileTask, TORN_PATIENCE};
+use super::queue::{FileJob, FileTask, TORN_PATIENCE};
 use crate::definition::{Changed, Duplicates, FileFeed, FileRules, Format};
 use crate::repr::{FileContent, Position, TextPlace};
 use crate::shown::shown;

@@ -14,8 +14,8 @@ use super::content::{FileComparison, KnownFiles, compare};
 use super::listing::{GlobLocation, ListedFile, Surroundings, is_read};
 use super::open::{StoredBytes, refusal};
 use super::originals::UnchangedBytes;
+use super::queue::{FileJob, FileTask};
 use super::reader::{FileEnd, FileReader, reached};
-use super::settle::{FileJob, FileTask};
 use crate::definition::{Dataflow, FileGlob};
 use crate::repr::{FileContent, Position};
 use crate::source::batch::BatchLimits;
@@ -79,7 +79,7 @@ pub(crate) fn local_path(path: &str) -> PathBuf {
 /// A file that exists.
 pub struct SingleFile {
     place: GlobLocation,
-    found: ListedFile,
+    listed: ListedFile,
 }
 
 /// Where to begin reading a file.
@@ -140,28 +140,28 @@ impl SingleFile {
     }
 
     fn at(place: GlobLocation, partition: &str) -> io::Result<Option<SingleFile>> {
-        let found = place.find(partition)?;
-        Ok(found.map(|found| SingleFile { place, found }))
+        let listed = place.find(partition)?;
+        Ok(listed.map(|listed| SingleFile { place, listed }))
     }
 
     /// Its name, without folders.
     pub fn name(&self) -> &str {
-        self.found.partition.rsplit('/').next().unwrap_or_default()
+        self.listed.partition.rsplit('/').next().unwrap_or_default()
     }
 
     /// Its path or URL.
     pub fn path(&self) -> String {
-        self.place.display(&self.found.partition)
+        self.place.display(&self.listed.partition)
     }
 
     /// Bytes, as stored.
     pub fn size(&self) -> u64 {
-        self.found.size
+        self.listed.size
     }
 
     /// Its version: the size, and the entity tag or the modification time.
     pub fn tag(&self) -> &str {
-        &self.found.tag
+        &self.listed.tag
     }
 
     /// A hash of its bytes, as stored.
@@ -194,13 +194,13 @@ impl SingleFile {
     /// Failures of the disk or the store. The stream ends with an error if the file is no longer the version that was
     /// found.
     pub fn open(&self) -> io::Result<impl Read + use<>> {
-        let opened = StoredBytes::open(&self.place, &self.found.partition).map_err(refusal);
+        let opened = StoredBytes::open(&self.place, &self.listed.partition).map_err(refusal);
         let (source, _) = opened?;
         Ok(UnchangedBytes {
             source,
             place: self.place.clone(),
-            partition: self.found.partition.to_string(),
-            tag: self.found.tag.clone(),
+            partition: self.listed.partition.to_string(),
+            tag: self.listed.tag.clone(),
         })
     }
 
@@ -239,10 +239,10 @@ impl SingleFile {
         let known = KnownFiles::default();
         let mut reader = FileReader::new(handle, self.place.clone(), options, reading.decode, known);
         let job = FileJob {
-            partition: self.found.partition.clone(),
-            tag: self.found.tag.clone(),
-            size: self.found.size,
-            modified: self.found.modified,
+            partition: self.listed.partition.clone(),
+            tag: self.listed.tag.clone(),
+            size: self.listed.size,
+            modified: self.listed.modified,
             seen: Instant::now(),
             at: None,
             task: match reading.start {

@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn records_behind_the_last_checksum_are_suspects() {
         let proven = VerifiedBytes::default();
-        let told = |proven_later: u64, has_places: bool| {
+        let note = |proven_later: u64, has_places: bool| {
             proven.set(0);
             let mut suspects = SuspectRecords::new(proven.clone(), has_places);
             suspects.observe(10, 0, 2);
@@ -98,10 +98,10 @@ mod tests {
             suspects.observe(40, 4, 6);
             suspects.describe(5)
         };
-        let text = |told: Option<String>| told.unwrap_or_default();
-        assert!(text(told(25, true)).contains("the 2 records before, from that of line 5 on"));
-        assert!(text(told(38, true)).contains("the 1 record before, from that of line 6 on"));
-        assert_eq!(told(40, true), None, "all that was read is right");
-        assert!(text(told(40, false)).contains("the 5 records before, from that of line 2 on"));
+        let text = |note: Option<String>| note.unwrap_or_default();
+        assert!(text(note(25, true)).contains("the 2 records before, from that of line 5 on"));
+        assert!(text(note(38, true)).contains("the 1 record before, from that of line 6 on"));
+        assert_eq!(note(40, true), None, "all that was read is right");
+        assert!(text(note(40, false)).contains("the 5 records before, from that of line 2 on"));
     }
 }

@@ -17,8 +17,8 @@ use object_store::*;
 
 use super::content::KnownFiles;
 use super::listing::GlobLocation;
+use super::queue::FileQueue;
 use super::reader::{FileEnd, FileReader};
-use super::settle::FileQueue;
 use crate::definition::{Dataflow, Feed, FeedKind, FileFeed, Format, Input};
 use crate::source::batch::{BatchLimits, nothing};
 use crate::source::feed_handle::{FeedHandle, Gauges, WorkerChannel};
@@ -235,14 +235,14 @@ fn read_place(place: GlobLocation, format: Format) -> (Vec<Delivery>, FileEnd) {
         retries: 3,
         ..ReaderOptions::default()
     };
-    let mut settle = FileQueue::new((place.is_atomic(), false), options.settle, BTreeMap::new());
-    settle.observe(
+    let mut queue = FileQueue::new((place.is_atomic(), false), options.settle, BTreeMap::new());
+    queue.observe(
         Some(place.list(&|| false).unwrap().files),
         &|_| false,
         Instant::now(),
         std::time::SystemTime::now(),
     );
-    let job = settle.next_job().unwrap();
+    let job = queue.next_job().unwrap();
     let end = FileReader::new(handle, place, options, decode, KnownFiles::default()).run(&job);
     (deliveries.try_iter().collect(), end.unwrap())
 }
@@ -388,10 +388,10 @@ fn rows_of_a_file_that_is_replaced_in_its_store_are_never_mixed_with_the_others(
                 // The next listing takes up the new version.
                 (FileEnd::Changed, 0) => seen[0] += 1,
                 (FileEnd::Done(_), 1..250) => {
-                    let told = rejections(&deliveries).concat();
+                    let message = rejections(&deliveries).concat();
                     assert!(
-                        told.contains(&format!("changed after {} of its records", came.len())),
-                        "{told}"
+                        message.contains(&format!("changed after {} of its records", came.len())),
+                        "{message}"
                     );
                     seen[1] += 1;
                 }
@@ -423,8 +423,8 @@ fn a_text_that_is_replaced_while_a_failure_is_waited_out_is_not_read_on() {
             0 => assert!(matches!(end, FileEnd::Changed) && came.is_empty(), "{end:?}"),
             _ => {
                 assert!(is_done(&end) && (1..50_000).contains(&came.len()), "{end:?}");
-                let told = rejections(&deliveries).concat();
-                assert!(told.contains("changed after"), "{told}");
+                let message = rejections(&deliveries).concat();
+                assert!(message.contains("changed after"), "{message}");
             }
         }
     }
@@ -452,10 +452,10 @@ fn a_damaged_file_of_columns_comes_to_the_same_in_a_store_as_on_a_disk() {
             vetting: None,
         };
         let (here, _) = read_place(local, Format::Parquet);
-        let (there, _) = read("a.parquet", bytes, Format::Parquet, 0, false);
-        assert_eq!(delivered(&here), delivered(&there), "byte {at}");
-        assert_eq!(rejections(&here).len(), rejections(&there).len(), "byte {at}");
-        damaged += rejections(&there).len();
+        let (from_parquet, _) = read("a.parquet", bytes, Format::Parquet, 0, false);
+        assert_eq!(delivered(&here), delivered(&from_parquet), "byte {at}");
+        assert_eq!(rejections(&here).len(), rejections(&from_parquet).len(), "byte {at}");
+        damaged += rejections(&from_parquet).len();
     }
     assert!(damaged > 3, "{damaged}");
 }

@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use memchr::{memchr, memchr2, memchr3};
 
 use super::line_number::LineNumber;
-use super::skim::RecordEndScan;
+use super::record_end::RecordEndScan;
 use crate::decode::FIRST_BYTES;
 use crate::definition::TextDialect;
 
@@ -137,11 +137,11 @@ impl<R: Read> TextRecords<R> {
                 self.skip_line()?;
                 continue;
             }
-            let found = match &self.csv {
+            let end = match &self.csv {
                 Some(dialect) => end_of_csv(unread, dialect),
                 None => end_of_json(unread).ok_or(false),
             };
-            let length = match found {
+            let length = match end {
                 Ok(length) => length,
                 Err(_) if !self.at_end && unread.len() > self.limit => return self.pass_over().map(Some),
                 Err(_) if !self.at_end => {
@@ -273,7 +273,7 @@ impl<R: Read> TextRecords<R> {
 
     /// Skips the record that starts here, which is above the limit, and keeps its first bytes.
     fn pass_over(&mut self) -> Result<TextRecord<'_>, SplitError> {
-        let mut skim = RecordEndScan::new(self.csv);
+        let mut scan = RecordEndScan::new(self.csv);
         let unread = &self.buffer[self.start..self.end];
         self.first.clear();
         self.first.extend_from_slice(&unread[..unread.len().min(FIRST_BYTES)]);
@@ -281,7 +281,7 @@ impl<R: Read> TextRecords<R> {
         let (mut length, mut number) = (0, None);
         loop {
             let piece = &self.buffer[self.start..self.end];
-            let end = skim.find_end(piece);
+            let end = scan.find_end(piece);
             let passed = end.map_or(piece.len(), |end| end + 1);
             let line = self.line.observe(&piece[..passed], end.is_some());
             number.get_or_insert(line);
@@ -293,7 +293,7 @@ impl<R: Read> TextRecords<R> {
                 break;
             }
             if self.at_end {
-                if skim.is_quoted() {
+                if scan.is_quoted() {
                     return Err(SplitError::OpenQuote(number.unwrap_or_default()));
                 }
                 break;
@@ -622,11 +622,11 @@ pub(super) mod tests {
                     is_csv.then(TextDialect::default),
                     1 << 20,
                 );
-                let mut found = Vec::new();
+                let mut lines = Vec::new();
                 while let Some(line) = records.next().unwrap() {
                     let start = String::from_utf8(line.bytes[..line.bytes.len().min(4)].to_vec()).unwrap();
                     assert!(line.cut_from.is_none() || line.bytes.len() == FIRST_BYTES);
-                    found.push((start, line.cut_from));
+                    lines.push((start, line.cut_from));
                 }
                 let n = long.len() as u64;
                 let expected = match is_csv {
@@ -644,7 +644,7 @@ pub(super) mod tests {
                     ],
                 };
                 assert_eq!(
-                    found,
+                    lines,
                     expected.map(|(start, length)| (start.to_string(), length)),
                     "steps of {step}"
                 );
@@ -718,12 +718,12 @@ pub(super) mod tests {
             let mut records = TextRecords::new(SlowReader(longer.as_bytes(), 3), Some(dialect), 250);
             assert!(records.next().unwrap().is_some(), "the header");
             records.skip_to(before.reached()).unwrap();
-            let mut found = Vec::new();
+            let mut lines = Vec::new();
             while let Some(line) = records.next().unwrap() {
-                found.push((String::from_utf8_lossy(line.bytes).into_owned(), line.number));
+                lines.push((String::from_utf8_lossy(line.bytes).into_owned(), line.number));
             }
             let expected = rest.into_iter().map(str::to_string).zip(6..);
-            assert_eq!(found, expected.collect::<Vec<_>>());
+            assert_eq!(lines, expected.collect::<Vec<_>>());
         }
         let mut open = TextRecords::new(&b"h\n1\n2"[..], Some(usual), 250);
         while open.next().unwrap().is_some() {}
@@ -784,16 +784,16 @@ pub(super) mod tests {
                     let text: Vec<u8> = (0..length).map(letter).collect();
                     let marked = [MARK, &text].concat();
                     for (text, piece) in [(&text, 1), (&text, 2), (&text, 6), (&marked, 1), (&marked, 4)] {
-                        let mut skim = RecordEndScan::new(Some(dialect));
+                        let mut scan = RecordEndScan::new(Some(dialect));
                         let mut at = 0;
                         let found = text.chunks(piece).find_map(|piece| {
-                            let end = skim.find_end(piece).map(|end| at + end);
+                            let end = scan.find_end(piece).map(|end| at + end);
                             at += piece.len();
                             end
                         });
-                        let skimmed = found.ok_or(skim.is_quoted());
+                        let scanned = found.ok_or(scan.is_quoted());
                         let shown = String::from_utf8_lossy(text);
-                        assert_eq!(skimmed, end_of_csv(text, &dialect), "{shown:?} of {dialect:?}");
+                        assert_eq!(scanned, end_of_csv(text, &dialect), "{shown:?} of {dialect:?}");
                     }
                 }
             }

@@ -143,8 +143,8 @@ impl FolderWalk<'_> {
             }
             links.sort_by(|a, b| a.path.cmp(&b.path));
             if state.seen.is_none() {
-                let found = state.walked.files.iter();
-                state.seen = Some(found.map(|file| state.real.join(&file.path)).collect());
+                let files = state.walked.files.iter();
+                state.seen = Some(files.map(|file| state.real.join(&file.path)).collect());
             }
             links.into_iter().for_each(|link| state.follow(link));
         }
@@ -377,8 +377,8 @@ mod tests {
     }
 
     fn left_out(walked: &Walked) -> Vec<(&str, &WhyLeftOut)> {
-        let told = |left: &'_ LeftOut| left.path.to_str().unwrap().to_string().leak() as &str;
-        walked.left_out.iter().map(|left| (told(left), &left.why)).collect()
+        let path = |left: &'_ LeftOut| left.path.to_str().unwrap().to_string().leak() as &str;
+        walked.left_out.iter().map(|left| (path(left), &left.why)).collect()
     }
 
     /// A name that is not UTF-8 made the listing panic, even if it was hidden or the glob did not name it.

@@ -368,8 +368,8 @@ impl Iterator for Generator {
 }
 
 fn find(name: &str) -> Result<&'static KnownGenerator, SourceError> {
-    let found = KNOWN.iter().find(|known| known.name == name);
-    found.ok_or_else(|| SourceError::UnknownGenerator {
+    let generator = KNOWN.iter().find(|known| known.name == name);
+    generator.ok_or_else(|| SourceError::UnknownGenerator {
         name: name.to_string(),
         known: GENERATORS.map(|(known, _)| known).join(", "),
     })

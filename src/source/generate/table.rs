@@ -47,7 +47,7 @@ pub(super) struct GeneratedTable {
     shape: &'static TableShape,
     live: Vec<LiveRow>,
     /// Deleted ids.
-    gone: Vec<u64>,
+    deleted_ids: Vec<u64>,
     next_id: u64,
 }
 
@@ -64,7 +64,7 @@ impl GeneratedTable {
         GeneratedTable {
             shape,
             live: Vec::new(),
-            gone: Vec::new(),
+            deleted_ids: Vec::new(),
             next_id: 0,
         }
     }
@@ -99,9 +99,10 @@ impl GeneratedTable {
         let mut lsn = index * 2;
         let (before, after, op, made_us) = match change {
             GeneratedChange::Insert => {
-                let reborn = !self.gone.is_empty() && random.random_bool(REBORN);
+                let reborn = !self.deleted_ids.is_empty() && random.random_bool(REBORN);
                 let id = if reborn {
-                    self.gone.swap_remove(random.random_range(0..self.gone.len()))
+                    self.deleted_ids
+                        .swap_remove(random.random_range(0..self.deleted_ids.len()))
                 } else {
                     self.next_id += 1;
                     self.next_id - 1
@@ -124,7 +125,7 @@ impl GeneratedTable {
             }
             GeneratedChange::Delete => {
                 let live = self.live.swap_remove(random.random_range(0..self.live.len()));
-                self.gone.push(live.id);
+                self.deleted_ids.push(live.id);
                 (Some(image(live.id, live.version)), None, 'd', now)
             }
             GeneratedChange::Late => {

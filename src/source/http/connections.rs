@@ -137,9 +137,9 @@ impl TakenSlots {
         let is_proved = |slot: &ConnectionSlot| slot.proved.load(Ordering::Acquire);
         let is_idle = |slot: &ConnectionSlot| slot.requests.load(Ordering::Acquire) == 0;
         let may_go = self.slots.iter().filter(|(_, slot)| !is_proved(slot) || is_idle(slot));
-        let found = may_go.min_by_key(|(_, slot)| (is_proved(slot), *slot.active()));
-        let found = found.map(|(number, _)| *number);
-        let slot = found.and_then(|number| self.slots.remove(&number));
+        let chosen = may_go.min_by_key(|(_, slot)| (is_proved(slot), *slot.active()));
+        let chosen = chosen.map(|(number, _)| *number);
+        let slot = chosen.and_then(|number| self.slots.remove(&number));
         slot.is_some_and(|slot| {
             slot.gone.notify_one();
             true
@@ -279,8 +279,8 @@ mod tests {
     use super::*;
 
     async fn is_told(place: &ConnectionPermit) -> bool {
-        let told = tokio::time::timeout(Duration::from_millis(1), place.slot.gone());
-        told.await.is_ok()
+        let notified = tokio::time::timeout(Duration::from_millis(1), place.slot.gone());
+        notified.await.is_ok()
     }
 
     fn prove(place: &ConnectionPermit) {

@@ -228,7 +228,7 @@ impl HttpReader {
         if behind > self.next {
             let segment = segments::path(&self.folder, base);
             let aside = segments::damaged_path(&self.folder, at);
-            let kept = std::fs::write(&aside, bytes);
+            let saved = std::fs::write(&aside, bytes);
             let wrong = format!(
                 "the log of posted rows {} is damaged at byte {}: {} bytes that were acknowledged are a dead letter, and are \
                  kept in {}; look at the disk, and post their rows again, under a new key",
@@ -237,8 +237,8 @@ impl HttpReader {
                 bytes.len(),
                 aside.display()
             );
-            let kept = kept.err().map(|error| error.to_string());
-            tracing::error!(feed = self.handle.name(), not_kept = kept, "{wrong}");
+            let saved = saved.err().map(|error| error.to_string());
+            tracing::error!(feed = self.handle.name(), not_kept = saved, "{wrong}");
             self.handle.gauges.set_error(wrong);
             let mut batch = BatchBuilder::new(self.handle.limits);
             batch.push(SourceRecord {

@@ -340,12 +340,12 @@ impl Segments {
             return Ok(());
         }
         let mut segments = self.extent.segments();
-        let held: Vec<u64> = segments
+        let removable: Vec<u64> = segments
             .iter()
             .filter(|(base, end)| **end <= next && self.filed.contains_key(base))
             .map(|(base, _)| *base)
             .collect();
-        for base in held {
+        for base in removable {
             fs::remove_file(path(&self.folder, base))?;
             segments.remove(&base);
         }
@@ -514,15 +514,15 @@ mod tests {
             log.append(&bytes, &entries).unwrap();
             ends.push(log.end);
         }
-        let mut kept = Segments::open(folder, ends[1], false, false, &mut keys()).unwrap();
-        kept.remove_until(ends[2]).unwrap();
+        let mut segments = Segments::open(folder, ends[1], false, false, &mut keys()).unwrap();
+        segments.remove_until(ends[2]).unwrap();
         assert_eq!(
-            rows(folder, &kept.extent),
+            rows(folder, &segments.extent),
             ["0", "1", "2"],
             "without Bronze nothing goes"
         );
-        assert_eq!(kept.extent.unread(), ends[2] - ends[1]);
-        drop(kept);
+        assert_eq!(segments.extent.unread(), ends[2] - ends[1]);
+        drop(segments);
         let mut remembered = keys();
         let mut log = Segments::open(folder, ends[1], false, true, &mut remembered).unwrap();
         assert_eq!(rows(folder, &log.extent), ["2"]);

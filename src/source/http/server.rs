@@ -159,8 +159,8 @@ async fn inputs(State(context): State<Arc<RequestContext>>, request: Request) ->
     if let Err(refused) = admit(&context, &request.into_parts().0) {
         return *refused;
     }
-    let told: Vec<&Value> = context.inputs.values().map(|entry| &entry.description).collect();
-    admitted(answer(StatusCode::OK, &json!({"inputs": told})))
+    let descriptions: Vec<&Value> = context.inputs.values().map(|entry| &entry.description).collect();
+    admitted(answer(StatusCode::OK, &json!({"inputs": descriptions})))
 }
 
 fn admitted(mut answer: Response) -> Response {
@@ -272,10 +272,10 @@ impl RequestContext {
         }
         let (shape, coding) = body::kind(headers).map_err(refusal)?;
         let key = key(headers)?;
-        let told = headers
+        let announced = headers
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if told.is_some_and(|length| length > self.max_body) {
+        if announced.is_some_and(|length| length > self.max_body) {
             return Err(self.too_large());
         }
         if entry.extent.unread() > self.max_waiting {
@@ -296,7 +296,7 @@ impl RequestContext {
             None => false,
         };
         let body = body.take().expect("a body is read once");
-        let gathered = gather(body, told, self.max_body, &mut reserve);
+        let gathered = gather(body, announced, self.max_body, &mut reserve);
         let sent = match tokio::time::timeout(self.timeout, gathered).await {
             Ok(Ok(sent)) => sent,
             Ok(Err(UnreadBody::Broken(error))) => {
@@ -426,11 +426,11 @@ enum UnreadBody {
     NoRoom,
 }
 
-/// Reads a body of at most `most` bytes. `told` is the length that the client announced, if any. `reserve` claims
+/// Reads a body of at most `most` bytes. `announced` is the length that the client says, if any. `reserve` claims
 /// memory as bytes arrive.
 async fn gather(
     body: Body,
-    told: Option<u64>,
+    announced: Option<u64>,
     most: u64,
     reserve: &mut impl FnMut(u64) -> bool,
 ) -> Result<Vec<u8>, UnreadBody> {
@@ -440,7 +440,7 @@ async fn gather(
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(UnreadBody::Broken)?;
         let length = (bytes.len() + chunk.len()) as u64;
-        let wanted = (2 * length).max(RESERVED).min(told.unwrap_or(most)).max(length);
+        let wanted = (2 * length).max(RESERVED).min(announced.unwrap_or(most)).max(length);
         let refused = if length > most {
             Some(UnreadBody::TooLarge)
         } else if length > reserved && !reserve(wanted - reserved) {
@@ -499,7 +499,7 @@ mod tests {
 
     #[tokio::test]
     async fn room_is_taken_as_a_body_comes_and_at_most_twice_as_much() {
-        for told in [None, Some(1_000_000)] {
+        for announced in [None, Some(1_000_000)] {
             let chunks = (0..1000).map(|_| Ok::<_, io::Error>(vec![b' '; 1000]));
             let (mut reserved, mut times) = (0_u64, 0);
             let mut reserve = |bytes: u64| {
@@ -508,10 +508,10 @@ mod tests {
                 true
             };
             let body = Body::from_stream(futures::stream::iter(chunks));
-            let sent = gather(body, told, 16 << 20, &mut reserve).await;
+            let sent = gather(body, announced, 16 << 20, &mut reserve).await;
             assert!(sent.is_ok_and(|bytes| bytes.len() == 1_000_000));
             assert!(
-                (1_000_000..=told.unwrap_or(2_000_000)).contains(&reserved),
+                (1_000_000..=announced.unwrap_or(2_000_000)).contains(&reserved),
                 "{reserved}"
             );
             assert!(times < 12, "{times}");

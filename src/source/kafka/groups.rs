@@ -210,14 +210,14 @@ mod tests {
     /// position, so that all ENDs since the snapshot were skipped, and their transactions were cut.
     #[test]
     fn the_position_of_markers_is_found_whichever_feed_left_it() {
-        let kept = |name, topic| {
+        let one_feed = |name, topic| {
             let kind = feed("one:1, two:2", topic, Some("shop.transaction"));
             input(name, vec![("live", kind, Format::Json)])
         };
         let other = feed("two:2,one:1", "shop.orders", Some("shop.transaction"));
         let audit = feed("one:1,two:2", "^shop\\.", None);
         let dataflow = dataflow(vec![
-            kept("accounts", "shop.accounts"),
+            one_feed("accounts", "shop.accounts"),
             input("audit", vec![("all", audit, Format::Json)]),
             input("orders", vec![("live", other, Format::Json)]),
         ]);

@@ -316,25 +316,25 @@ impl KafkaReader {
 
     /// Discovers new partitions, and starts to read them.
     fn discover(&mut self) -> Result<(), BrokerError> {
-        let found = self.topics.discover(&self.consumer, PATIENCE)?;
+        let discovery = self.topics.discover(&self.consumer, PATIENCE)?;
         self.consumer.context().observe_answer();
-        self.setup.first.get_or_init(|| found.partitions.clone());
-        for topic in &found.absent {
+        self.setup.first.get_or_init(|| discovery.partitions.clone());
+        for topic in &discovery.absent {
             if !self.absent.contains(topic) && self.setup.index == 0 {
                 let text = format!("topic {topic:?} does not exist (yet); it is looked for again");
                 self.consumer.context().report_trouble(text);
             }
         }
-        self.absent = found.absent;
-        if self.setup.markers && found.partitions.len() > 1 {
+        self.absent = discovery.absent;
+        if self.setup.markers && discovery.partitions.len() > 1 {
             let several = TopicFault::SeveralOfMarkers {
                 topic: self.setup.kafka.topics.concat(),
-                partitions: found.partitions.len(),
+                partitions: discovery.partitions.len(),
             };
             return Err(several.into());
         }
         self.discovery_fault = None;
-        let new: Vec<TopicPartition> = found
+        let new: Vec<TopicPartition> = discovery
             .partitions
             .into_iter()
             .filter(|partition| !self.partitions.contains_key(partition) && !self.damaged.contains_key(partition))
@@ -346,7 +346,7 @@ impl KafkaReader {
             new.iter()
                 .try_for_each(|partition| coordinator.announce(&self.handle, &partition.name().into()))?;
         }
-        let (leaderless, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|p| found.leaderless.contains(p));
+        let (leaderless, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|p| discovery.leaderless.contains(p));
         for partition in leaderless
             .iter()
             .filter(|partition| !self.leaderless.contains(partition))
@@ -433,20 +433,20 @@ impl KafkaReader {
         let (first, end) = self
             .consumer
             .fetch_watermarks(&partition.topic, partition.number, PATIENCE)?;
-        let found = PartitionOffsets {
+        let offsets = PartitionOffsets {
             next,
             first: first as u64,
             end: end as u64,
         };
-        let at = match place(found, self.setup.kafka.on_missing) {
+        let at = match place(offsets, self.setup.kafka.on_missing) {
             StartOffset::At(next) => next,
             StartOffset::Start => {
                 let is_first_found =
                     self.setup.known.is_empty() && self.setup.first.get().is_some_and(|f| f.contains(partition));
                 let at = if is_first_found {
-                    self.first_start(partition, found)?
+                    self.first_start(partition, offsets)?
                 } else {
-                    found.first
+                    offsets.first
                 };
                 self.hand_over_position(&name.into(), at, None)?;
                 at
@@ -465,7 +465,7 @@ impl KafkaReader {
                 let missing = TopicFault::Missing {
                     partition: name,
                     next: next.unwrap_or_default(),
-                    first: found.first,
+                    first: offsets.first,
                 };
                 return Err(missing.into());
             }
@@ -473,31 +473,31 @@ impl KafkaReader {
                 let ends = TopicFault::Ends {
                     partition: name,
                     next: next.unwrap_or_default(),
-                    end: found.end,
+                    end: offsets.end,
                 };
                 return Err(ends.into());
             }
         };
-        Ok((at, found.end))
+        Ok((at, offsets.end))
     }
 
     /// The start offset of a partition in a feed that was never read.
-    fn first_start(&self, partition: &TopicPartition, found: PartitionOffsets) -> Result<u64, BrokerError> {
+    fn first_start(&self, partition: &TopicPartition, range: PartitionOffsets) -> Result<u64, BrokerError> {
         let at = match &self.setup.kafka.start {
-            KafkaStart::Earliest => found.first,
-            KafkaStart::Latest => found.end,
+            KafkaStart::Earliest => range.first,
+            KafkaStart::Latest => range.end,
             KafkaStart::Offsets(offsets) => match offsets.get(&partition.name()).copied() {
-                None => found.first,
+                None => range.first,
                 // Records that the user asked for by offset are missed like those after a snapshot's position.
-                Some(at) if at < found.first && self.setup.kafka.on_missing == OnMissing::Stop => {
+                Some(at) if at < range.first && self.setup.kafka.on_missing == OnMissing::Stop => {
                     return Err(TopicFault::Missing {
                         partition: partition.name(),
                         next: at,
-                        first: found.first,
+                        first: range.first,
                     }
                     .into());
                 }
-                Some(at) => at.clamp(found.first, found.end),
+                Some(at) => at.clamp(range.first, range.end),
             },
             KafkaStart::Time(ms) => {
                 let mut wanted = TopicPartitionList::new();
@@ -510,7 +510,7 @@ impl KafkaReader {
                 match offset {
                     Some((Offset::Offset(at), Ok(()))) => at as u64,
                     Some((_, Err(error))) => return Err(error.into()),
-                    _ => found.end,
+                    _ => range.end,
                 }
             }
         };

@@ -29,17 +29,17 @@ pub enum StartOffset {
 }
 
 /// Decides where to start.
-pub fn place(found: PartitionOffsets, on_missing: OnMissing) -> StartOffset {
-    let Some(next) = found.next else {
+pub fn place(offsets: PartitionOffsets, on_missing: OnMissing) -> StartOffset {
+    let Some(next) = offsets.next else {
         return StartOffset::Start;
     };
-    if next > found.end {
+    if next > offsets.end {
         return StartOffset::Ends;
     }
-    match (found.first.checked_sub(next), on_missing) {
+    match (offsets.first.checked_sub(next), on_missing) {
         (None | Some(0), _) => StartOffset::At(next),
         (Some(missing), OnMissing::Stop) => StartOffset::Missing(missing),
-        (Some(missing), OnMissing::Earliest) => StartOffset::Behind(found.first, missing),
+        (Some(missing), OnMissing::Earliest) => StartOffset::Behind(offsets.first, missing),
     }
 }
 
@@ -50,12 +50,12 @@ mod tests {
     #[test]
     fn what_a_topic_has_no_more_is_never_passed_over_in_silence() {
         let of = |next, on_missing| {
-            let found = PartitionOffsets {
+            let offsets = PartitionOffsets {
                 next,
                 first: 10,
                 end: 20,
             };
-            place(found, on_missing)
+            place(offsets, on_missing)
         };
         assert_eq!(of(None, OnMissing::Stop), StartOffset::Start);
         assert_eq!(of(Some(10), OnMissing::Stop), StartOffset::At(10));

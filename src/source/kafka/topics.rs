@@ -83,14 +83,14 @@ impl Topics {
     }
 
     /// Selects the topics that the feed reads.
-    fn select(&self, there: &[DescribedTopic]) -> KafkaResult<TopicDiscovery> {
-        let mut found = TopicDiscovery::default();
+    fn select(&self, topics: &[DescribedTopic]) -> KafkaResult<TopicDiscovery> {
+        let mut discovery = TopicDiscovery::default();
         for name in &self.names {
-            if !there.iter().any(|topic| topic.name == *name && topic.error.is_none()) {
-                found.absent.push(name.clone());
+            if !topics.iter().any(|topic| topic.name == *name && topic.error.is_none()) {
+                discovery.absent.push(name.clone());
             }
         }
-        for topic in there {
+        for topic in topics {
             if self.reads(&topic.name) {
                 match &topic.error {
                     Some(error) if !is_absent(error) => return Err(error.clone()),
@@ -103,13 +103,13 @@ impl Topics {
                         number: *number,
                     };
                     if !has_leader {
-                        found.leaderless.insert(partition.clone());
+                        discovery.leaderless.insert(partition.clone());
                     }
-                    found.partitions.insert(partition);
+                    discovery.partitions.insert(partition);
                 }
             }
         }
-        Ok(found)
+        Ok(discovery)
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn topics_are_taken_by_name_and_pattern_and_kafkas_own_only_by_name() {
         let topics = Topics::of_feed(&kafka(&["orders", "later", "^shop\\.", "^_"], Some("shop.transaction")));
-        let there = [
+        let topic_list = [
             topic("orders", 2, None),
             topic("orders2", 1, None),
             topic("shop.lines", 1, None),
@@ -180,12 +180,12 @@ mod tests {
             topic("__consumer_offsets", 50, None),
             topic("later", 0, Some(Code::UnknownTopicOrPartition)),
         ];
-        let found = topics.select(&there).expect("brokers answered");
+        let found = topics.select(&topic_list).expect("brokers answered");
         let names: Vec<String> = found.partitions.iter().map(TopicPartition::name).collect();
         assert_eq!(names, ["orders-0", "orders-1", "shop.lines-0"]);
         assert_eq!(found.absent, ["later"]);
         let own = Topics::of_feed(&kafka(&["__consumer_offsets"], None));
-        let own = own.select(&there).expect("brokers answered");
+        let own = own.select(&topic_list).expect("brokers answered");
         assert_eq!((own.partitions.len(), own.leaderless.len()), (50, 1));
         let refused = [topic("orders", 0, Some(Code::TopicAuthorizationFailed))];
         assert!(topics.select(&refused).is_err());

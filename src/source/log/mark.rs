@@ -29,8 +29,8 @@ impl HeldBytes {
     /// # Errors
     /// Those of the file; `UnexpectedEof` if it is shorter.
     pub fn read_from(file: &File, read: u64) -> io::Result<HeldBytes> {
-        let kept = |most: usize| vec![0; usize::try_from(read).map_or(most, |read| read.min(most))];
-        let (mut head, mut tail) = (kept(HEAD_BYTES), kept(TAIL_BYTES));
+        let buffer = |most: usize| vec![0; usize::try_from(read).map_or(most, |read| read.min(most))];
+        let (mut head, mut tail) = (buffer(HEAD_BYTES), buffer(TAIL_BYTES));
         file.read_exact_at(&mut head, 0)?;
         let tail_starts = read - tail.len() as u64;
         file.read_exact_at(&mut tail, tail_starts)?;
@@ -59,7 +59,7 @@ impl HeldBytes {
 
 /// Whether a file's first `read` bytes match `mark`.
 pub(super) fn begins_with(file: &File, read: u64, mark: &LogMark) -> bool {
-    HeldBytes::read_from(file, read).is_ok_and(|held| held.mark().as_ref() == Some(mark))
+    HeldBytes::read_from(file, read).is_ok_and(|bytes| bytes.mark().as_ref() == Some(mark))
 }
 
 #[cfg(test)]
@@ -74,15 +74,15 @@ mod tests {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(&bytes).expect("written");
         for piece in [1, 7, 255, 256, 257, 1023, 1024, 1500, 5_000] {
-            let (mut held, mut read) = (HeldBytes::default(), 0);
+            let (mut seen, mut read) = (HeldBytes::default(), 0);
             for bytes in bytes.chunks(piece) {
-                held.observe(bytes);
+                seen.observe(bytes);
                 read += bytes.len() as u64;
-                assert_eq!(held, HeldBytes::read_from(&file, read).expect("read"), "{piece} {read}");
+                assert_eq!(seen, HeldBytes::read_from(&file, read).expect("read"), "{piece} {read}");
             }
-            assert!(begins_with(&file, read, &held.mark().expect("a mark")));
-            assert!(!begins_with(&file, read - 1, &held.mark().expect("a mark")));
-            assert!(!begins_with(&file, read + 1, &held.mark().expect("a mark")));
+            assert!(begins_with(&file, read, &seen.mark().expect("a mark")));
+            assert!(!begins_with(&file, read - 1, &seen.mark().expect("a mark")));
+            assert!(!begins_with(&file, read + 1, &seen.mark().expect("a mark")));
         }
         assert_eq!(HeldBytes::read_from(&file, 0).expect("nothing is read").mark(), None);
     }

@@ -342,8 +342,8 @@ impl Follower {
             )));
         }
         if self.partitions.is_empty() {
-            let there = what_is_in(&self.folder);
-            self.warn_nothing(&format!("has no <partition>.ndjson: it {there}"));
+            let contents = what_is_in(&self.folder);
+            self.warn_nothing(&format!("has no <partition>.ndjson: it {contents}"));
         }
         Ok(found)
     }
@@ -355,7 +355,7 @@ impl Follower {
     /// Opens a partition; none if it is left out, which is reported.
     fn open(&mut self, name: &Arc<str>, path: &Path) -> Result<Option<Partition>, LogUnread> {
         let within = self.within()?;
-        let kept = KeptOpen::acquire().map_err(|error| waits(path, error))?;
+        let permit = KeptOpen::acquire().map_err(|error| waits(path, error))?;
         let file = match open_regular(path, within.as_deref()) {
             Ok(file) => file,
             Err(error) if is_left_out(&error) && !self.positions.contains_key(&**name) => {
@@ -368,7 +368,7 @@ impl Follower {
             Err(error) => return Err(waits(path, error)),
         };
         let place = self.positions.get(&**name).cloned().unwrap_or_default();
-        let (file, place_of_file) = ((file, kept), (place.next, place.base));
+        let (file, place_of_file) = ((file, permit), (place.next, place.base));
         let mut partition = Partition::new(name.clone(), path.to_path_buf(), file, place_of_file);
         match check_read(&mut partition, place.mark.as_ref()) {
             Ok(()) if place.mark.is_none() && place.next > place.base => {
@@ -583,8 +583,8 @@ impl Follower {
             if !partition.holds_what_was_read() {
                 return self.recheck(partition);
             }
-            let held = HeldBytes::read_from(&partition.file, end + 1 - partition.base);
-            partition.held = held.map_err(|e| waits(&partition.path, e))?;
+            let bytes = HeldBytes::read_from(&partition.file, end + 1 - partition.base);
+            partition.held = bytes.map_err(|e| waits(&partition.path, e))?;
             let mut batch = BatchBuilder::new(self.handle.limits);
             batch.push(cut(start, &first, end - start));
             let (name, position) = (&partition.name, partition.position(end + 1));
@@ -675,14 +675,14 @@ fn check_read(partition: &mut Partition, mark: Option<&LogMark>) -> Result<(), L
             )));
         }
     }
-    let held = HeldBytes::read_from(&partition.file, next).map_err(|e| waits(&path, e))?;
-    if mark.is_some() && held.mark().as_ref() != mark {
+    let bytes = HeldBytes::read_from(&partition.file, next).map_err(|e| waits(&path, e))?;
+    if mark.is_some() && bytes.mark().as_ref() != mark {
         return Err(LogUnread::Lost(format!(
             "log {} holds other bytes than were read of it, up to byte {next}, so it was written anew",
             shown_path(&path)
         )));
     }
-    partition.held = held;
+    partition.held = bytes;
     Ok(())
 }
 

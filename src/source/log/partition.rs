@@ -50,13 +50,13 @@ pub(super) struct Partition {
 
 impl Partition {
     /// A file that was read up to `next` and has not been looked at yet.
-    pub fn new(name: Arc<str>, path: PathBuf, (file, kept): (File, KeptOpen), (next, base): (u64, u64)) -> Partition {
+    pub fn new(name: Arc<str>, path: PathBuf, (file, permit): (File, KeptOpen), (next, base): (u64, u64)) -> Partition {
         let now = Instant::now();
         Partition {
             name,
             path,
             file,
-            _kept: kept,
+            _kept: permit,
             base,
             next,
             size: next,

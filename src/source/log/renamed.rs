@@ -104,13 +104,13 @@ impl Follower {
             return Ok(());
         }
         let folder = self.folder.clone();
-        let gone = |name: &str| !folder.join(format!("{name}.ndjson")).exists();
+        let is_lost = |name: &str| !folder.join(format!("{name}.ndjson")).exists();
         let positions = self.positions.iter();
-        let gone: Vec<(String, LogPlace)> = positions
-            .filter(|(name, place)| place.next > place.base && gone(name))
+        let lost_logs: Vec<(String, LogPlace)> = positions
+            .filter(|(name, place)| place.next > place.base && is_lost(name))
             .map(|(name, place)| (name.clone(), place.clone()))
             .collect();
-        for (name, place) in gone {
+        for (name, place) in lost_logs {
             if let Some(mark) = &place.mark {
                 self.claim_renamed(&name, place.next - place.base, mark)?;
             }

@@ -257,10 +257,10 @@ fn tables(
         tick,
     )?;
     for row in &rows {
-        let found = tables
+        let entry = tables
             .iter_mut()
             .find(|t| t.schema == text(row, 1) && t.table == text(row, 2));
-        let Some(table) = found else { continue };
+        let Some(table) = entry else { continue };
         let named: Option<Vec<String>> = serde_json::from_str(text(row, 3)).ok();
         let is_published = |column: &&CatalogColumn| {
             let named = named.as_ref().is_none_or(|named| named.contains(&column.name));
@@ -369,9 +369,9 @@ impl Catalog {
 
     /// The misfits of the server and the slot.
     pub fn misfits(&self, url: &PostgresUrl, wanted: &CatalogRequest) -> Vec<CatalogMisfit> {
-        let mut found = Vec::new();
+        let mut misfits = Vec::new();
         if self.wal_level != "logical" {
-            found.push(refuses(
+            misfits.push(refuses(
                 format!("wal_level of {url} is {}", self.wal_level),
                 "as a superuser: ALTER SYSTEM SET wal_level = logical; then restart the server",
             ));
@@ -379,7 +379,7 @@ impl Catalog {
         if let Some(slot) = &self.slot
             && (slot.plugin != "pgoutput" || slot.database != self.database)
         {
-            found.push(refuses(
+            misfits.push(refuses(
                 format!(
                     "slot {:?} is of plugin {:?} and database {:?}",
                     wanted.slot, slot.plugin, slot.database
@@ -387,35 +387,35 @@ impl Catalog {
                 "give the feed another `slot`",
             ));
         }
-        found
+        misfits
     }
 
     /// The misfits of a feed's tables, apart from their publication.
     pub fn misfits_of_feed(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<CatalogMisfit> {
-        let mut found = Vec::new();
+        let mut misfits = Vec::new();
         for name in &postgres.tables {
             let Some(table) = self.table(name) else {
-                found.push(refuses(
+                misfits.push(refuses(
                     format!("there is no table {name} in database {:?}", self.database),
                     "write schema and table as \\dt shows them; the user may lack USAGE of the schema",
                 ));
                 continue;
             };
             if !matches!(table.kind.as_str(), "r" | "p") {
-                found.push(refuses(
+                misfits.push(refuses(
                     format!("{name} is no table"),
                     "PostgreSQL replicates tables alone",
                 ));
                 continue;
             }
             if !table.readable && postgres.start == FirstRows::Snapshot {
-                found.push(refuses(
+                misfits.push(refuses(
                     format!("user {:?} may not read table {name}", postgres.url.user),
                     format!("GRANT SELECT ON {} TO {}", table.quoted(), quoted(&postgres.url.user)),
                 ));
             }
             if table.hides && postgres.start == FirstRows::Snapshot {
-                found.push(refuses(
+                misfits.push(refuses(
                     format!(
                         "row-level security hides rows of table {name} from user {:?}",
                         postgres.url.user
@@ -430,7 +430,7 @@ impl Catalog {
                     () => Some(table.kind == "p" && table.identity == "d" || table.identifies(column)),
                 });
                 if let Some(column) = lacking {
-                    found.push(refuses(
+                    misfits.push(refuses(
                         format!(
                             "updates and deletes of table {name} do not tell column {column:?}, which the key of input {} takes",
                             input.name
@@ -444,7 +444,7 @@ impl Catalog {
                         .iter()
                         .find(|from| table.columns.iter().any(|own| own.name == **from));
                     if let Some(column) = own.filter(|column| !table.identifies(column)) {
-                        found.push(CatalogMisfit {
+                        misfits.push(CatalogMisfit {
                             message: format!(
                                 "deletes of table {name} do not tell column {column:?}, by which input {} orders: a delete loses \
                                  against the row",
@@ -456,7 +456,7 @@ impl Catalog {
                     }
                 }
             } else if table.identity != "f" {
-                found.push(CatalogMisfit {
+                misfits.push(CatalogMisfit {
                     message: format!(
                         "input {} has no key, and updates and deletes of table {name} do not tell the row before: they would \
                          become dead letters",
@@ -467,7 +467,7 @@ impl Catalog {
                 });
             }
         }
-        found
+        misfits
     }
 
     /// The misfits of tables that are not published yet and must not be: PostgreSQL would refuse everybody's updates.
@@ -507,7 +507,7 @@ impl Catalog {
         };
         let known = tables.iter().filter_map(|table| self.table(table));
         let absent = known.filter(|table| table.published.is_none());
-        let mut found: Vec<CatalogMisfit> = absent
+        let mut misfits: Vec<CatalogMisfit> = absent
             .map(|table| {
                 refuses(
                     format!("publication {name:?} does not hold table {}", table.name()),
@@ -516,7 +516,7 @@ impl Catalog {
             })
             .collect();
         if !lacks.is_empty() {
-            found.push(CatalogMisfit {
+            misfits.push(CatalogMisfit {
                 message: format!("publication {name:?} leaves out every {}", lacks.join(" and ")),
                 help: format!(
                     "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')",
@@ -525,14 +525,14 @@ impl Catalog {
                 refuses: false,
             });
         }
-        found
+        misfits
     }
 
     /// The misfits of an input's columns that no published column fills.
     pub fn misfits_of_columns(&self, input: &Input, feed: usize, postgres: &Postgres) -> Vec<CatalogMisfit> {
-        let mut found = Vec::new();
+        let mut misfits = Vec::new();
         for table in postgres.tables.iter().filter_map(|name| self.table(name)) {
-            let told = |from: &String| {
+            let is_published = |from: &String| {
                 let (first, rest) = from
                     .split_once('.')
                     .map_or((from.as_str(), None), |(first, rest)| (first, Some(rest)));
@@ -548,7 +548,7 @@ impl Catalog {
                 .columns
                 .iter()
                 .zip(&feed.columns)
-                .filter(|(_, c)| !c.from.iter().any(told))
+                .filter(|(_, c)| !c.from.iter().any(is_published))
             {
                 let generated = table
                     .columns
@@ -559,7 +559,7 @@ impl Catalog {
                 } else {
                     "no column of this name is published"
                 };
-                found.push(CatalogMisfit {
+                misfits.push(CatalogMisfit {
                     message: format!("table {} does not bring column {:?}: {why}", table.name(), column.name),
                     help: match input.key.contains(&column.name) {
                         true => "correct the column's `from`; a column of the key is never null".into(),
@@ -569,7 +569,7 @@ impl Catalog {
                 });
             }
         }
-        found
+        misfits
     }
 }
 

@@ -61,11 +61,11 @@ fn misfits(
     let mut client = PostgresClient::connect(&postgres.url, &mut tick)?;
     let catalog = catalog::survey(&mut client, &wanted, &mut tick)?;
     let input = &dataflow.inputs[input];
-    let mut found = catalog.misfits(&postgres.url, &wanted);
-    found.extend(catalog.misfits_of_feed(input, feed, postgres));
-    found.extend(catalog.misfits_of_identity(&postgres.tables));
-    found.extend(catalog.misfits_of_publication(&publication, &postgres.tables));
-    found.extend(catalog.misfits_of_columns(input, feed, postgres));
+    let mut misfits = catalog.misfits(&postgres.url, &wanted);
+    misfits.extend(catalog.misfits_of_feed(input, feed, postgres));
+    misfits.extend(catalog.misfits_of_identity(&postgres.tables));
+    misfits.extend(catalog.misfits_of_publication(&publication, &postgres.tables));
+    misfits.extend(catalog.misfits_of_columns(input, feed, postgres));
     if !catalog.publications.contains_key(&publication) {
         let tables: Vec<String> = postgres
             .tables
@@ -73,11 +73,11 @@ fn misfits(
             .filter_map(|name| catalog.table(name))
             .map(catalog::CatalogTable::quoted)
             .collect();
-        found.push(CatalogMisfit {
+        misfits.push(CatalogMisfit {
             message: format!("publication {publication:?} does not exist yet; a run makes it where the user may"),
             help: catalog::create_publication(&publication, &tables),
             refuses: false,
         });
     }
-    Ok(found)
+    Ok(misfits)
 }

@@ -426,15 +426,15 @@ impl PostgresClient {
     }
 
     /// Reports to the server how far the stream was received, and up to where the slot may forget it.
-    pub fn confirm(&mut self, taken: Lsn, kept: Lsn, answer: bool) -> Result<(), PostgresError> {
+    pub fn confirm(&mut self, taken: Lsn, committed: Lsn, answer: bool) -> Result<(), PostgresError> {
         let micros = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_micros() as i64);
         let mut status = BytesMut::with_capacity(34);
         status.put_u8(b'r');
-        status.put_u64(taken.0.max(kept.0));
-        status.put_u64(kept.0);
-        status.put_u64(kept.0);
+        status.put_u64(taken.0.max(committed.0));
+        status.put_u64(committed.0);
+        status.put_u64(committed.0);
         status.put_i64(micros - POSTGRES_EPOCH);
         status.put_u8(u8::from(answer));
         frontend::CopyData::new(status)?.write(&mut self.out);

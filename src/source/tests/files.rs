@@ -226,20 +226,20 @@ fn reading_goes_on_in_the_middle_of_a_file() {
     let third = run(&flow, &progress("a.csv", &done), 1, 100, options());
     assert!(third.drain().is_empty());
     put(folder.path().join("a.csv"), "a,b\nother");
-    let told = third.next();
+    let report = third.next();
     assert!(
-        told.decoded.rejects[0]
+        report.decoded.rejects[0]
             .reason
             .contains("was already read; drop corrected rows as a new file")
     );
     assert_eq!(
-        (told.decoded.raw.len(), told.position.done, told.position.next),
+        (report.decoded.raw.len(), report.position.done, report.position.next),
         (0, true, 10)
     );
     std::thread::sleep(Duration::from_millis(100));
     assert!(third.deliveries[0].is_empty());
     third.readers.stop().unwrap();
-    let fourth = run(&flow, &progress("a.csv", &told.position), 1, 100, options());
+    let fourth = run(&flow, &progress("a.csv", &report.position), 1, 100, options());
     assert!(fourth.drain().is_empty(), "told once over restarts too");
 }
 

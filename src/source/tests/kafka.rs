@@ -111,9 +111,12 @@ fn values_without_text_are_told_once_a_partition() {
         quick(),
     );
     until(&run, 4);
-    let told = run.within_a_while("it is told", |run| run.readers.statuses()[0].last_error.clone());
-    assert!(told.contains("partition orders-0 has values that are empty"), "{told}");
-    assert!(told.contains("the first at offset 1"), "{told}");
+    let message = run.within_a_while("it is told", |run| run.readers.statuses()[0].last_error.clone());
+    assert!(
+        message.contains("partition orders-0 has values that are empty"),
+        "{message}"
+    );
+    assert!(message.contains("the first at offset 1"), "{message}");
     run.readers.stop().unwrap();
 }
 

@@ -184,8 +184,11 @@ fn a_log_that_lost_what_was_read_waits_and_goes_on_once_it_is_back() {
             if !at_start {
                 lose();
             }
-            let told = run.waits_for();
-            assert!(told.contains(cause) && told.contains("restore it"), "{what}: {told}");
+            let message = run.waits_for();
+            assert!(
+                message.contains(cause) && message.contains("restore it"),
+                "{what}: {message}"
+            );
             until_other(&run);
             std::fs::write(&path, all).unwrap();
             run.wait_until_resumed();
@@ -377,8 +380,8 @@ fn a_log_that_is_renamed_is_not_read_where_its_feed_waits_and_others_are() {
     read_to_end(&flow, &mut resume);
     std::fs::rename(&path, &rotated).unwrap();
     let run = run(&flow, &resume, 1, 100, options());
-    let told = run.waits_for();
-    assert!(told.contains("so it is that log, renamed"), "{told}");
+    let message = run.waits_for();
+    assert!(message.contains("so it is that log, renamed"), "{message}");
     assert!(run.deliveries[0].is_empty());
     std::fs::rename(&rotated, &path).unwrap();
     run.wait_until_resumed();

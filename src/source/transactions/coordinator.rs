@@ -441,7 +441,7 @@ impl TransactionCoordinator {
     /// Hands deliveries over to the workers, by (2), (5) and (8).
     fn hand_over(&mut self, deliveries: Vec<Delivery>, continues: bool) -> Result<(), ReaderExit> {
         let begun = Instant::now();
-        let held = usize::from(continues && self.holding.is_none());
+        let own_hold = usize::from(continues && self.holding.is_none());
         let epoch = match self.holding {
             Some(epoch) => {
                 // The held epoch is still open: the hold counts as one of the deliveries for which it waits.
@@ -451,7 +451,7 @@ impl TransactionCoordinator {
             None => {
                 let roomy = self.given.roomy(&self.group.open);
                 loop {
-                    match self.group.together.begin(deliveries.len() + held, &roomy) {
+                    match self.group.together.begin(deliveries.len() + own_hold, &roomy) {
                         Some(epoch) => break epoch,
                         None => self.handle.sleep(ROOM)?,
                     }
@@ -463,7 +463,7 @@ impl TransactionCoordinator {
             .map(|delivery| delivery.decoded.raw.len() as u64)
             .sum();
         self.given.observe(epoch, records);
-        if held > 0 {
+        if own_hold > 0 {
             self.group.together.observe_held(true);
         }
         for delivery in deliveries {

@@ -13,7 +13,7 @@ use crate::repr::Epoch;
 pub struct OpenEpochDeliveries {
     waiting: Mutex<usize>,
     /// The number of transactions that are being streamed.
-    held: AtomicUsize,
+    streamed: AtomicUsize,
 }
 
 /// Returns the open epoch; none while workers take nothing from feeds.
@@ -68,14 +68,14 @@ impl OpenEpochDeliveries {
     /// fails.
     pub fn observe_held(&self, begins: bool) {
         match begins {
-            true => self.held.fetch_add(1, Ordering::AcqRel),
-            false => self.held.fetch_sub(1, Ordering::AcqRel),
+            true => self.streamed.fetch_add(1, Ordering::AcqRel),
+            false => self.streamed.fetch_sub(1, Ordering::AcqRel),
         };
     }
 
     /// Whether a transaction is being streamed.
     pub fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire) > 0
+        self.streamed.load(Ordering::Acquire) > 0
     }
 
     /// Records that a delivery was taken, or will never be.
@@ -104,16 +104,16 @@ mod tests {
     #[test]
     fn an_epoch_stays_open_until_all_that_belongs_into_it_is_taken() {
         let open = Arc::new(AtomicU64::new(0));
-        let told: OpenEpoch = {
+        let open_epoch: OpenEpoch = {
             let open = open.clone();
             Arc::new(move || Some(open.load(Ordering::Acquire)).filter(|epoch| *epoch > 0))
         };
         let together = OpenEpochDeliveries::default();
-        assert_eq!(together.begin(2, &told), None);
+        assert_eq!(together.begin(2, &open_epoch), None);
         assert!(!together.waits());
         let next = || together.unless_waiting(|| open.fetch_add(1, Ordering::AcqRel) + 1);
         assert_eq!(next(), Some(1));
-        assert_eq!(together.begin(2, &told), Some(1));
+        assert_eq!(together.begin(2, &open_epoch), Some(1));
         assert_eq!(next(), None);
         together.end_one();
         assert_eq!(next(), None);

@@ -137,7 +137,7 @@ impl Capture {
             for (cell, record) in changes.columns[column].iter_mut().zip(&changes.record) {
                 let outer = wrapped.cells[*record as usize * shape.targets.len() + column];
                 if cell.kind == CellKind::Absent && outer.is_value() {
-                    *cell = plainly(target, outer, &mut derived);
+                    *cell = with_iso_time(target, outer, &mut derived);
                 }
             }
         }
@@ -160,7 +160,7 @@ struct CaptureRecords<'a> {
 }
 
 /// Converts the wrapper's own time format, so that users need not declare it as a column's format.
-fn plainly<'a>(target: &Target, cell: Cell<'a>, derived: &mut String) -> Cell<'a> {
+fn with_iso_time<'a>(target: &Target, cell: Cell<'a>, derived: &mut String) -> Cell<'a> {
     let asks = target.patterns.is_empty() && target.arrow != DataType::Utf8;
     let Some(at) = Some(cell.text())
         .filter(|_| asks && cell.kind == CellKind::Text)

@@ -31,8 +31,8 @@ use crate::decode::damage::Damage;
 use crate::decode::formats::avro::codec::{Codec, LONGEST};
 use crate::decode::formats::avro::packed::UnpackedAvro;
 use crate::decode::formats::avro::read::Cursor;
+use crate::decode::formats::avro::rescan::RescanBuffer;
 use crate::decode::formats::avro::schema::AvroSchema;
-use crate::decode::formats::avro::tape::RescanBuffer;
 
 /// The column with each record's bytes.
 pub(super) const RECORD: &str = "record";
@@ -189,7 +189,7 @@ impl GatheredRecords {
 
 /// A file whose header was read.
 struct Container<R> {
-    tape: RescanBuffer<R>,
+    buffer: RescanBuffer<R>,
     /// The schema of batches.
     batches: SchemaRef,
     schema: AvroSchema,
@@ -293,7 +293,7 @@ impl<R: Read> Container<R> {
         ];
         let metadata = [(SCHEMA.to_string(), text)].into();
         Ok(Container {
-            tape: RescanBuffer::new(source.source, source.read),
+            buffer: RescanBuffer::new(source.source, source.read),
             batches: Arc::new(ArrowSchema::new_with_metadata(fields, metadata)),
             schema,
             codec,
@@ -305,12 +305,12 @@ impl<R: Read> Container<R> {
 
     /// Reads the next block; none after the last one. By (4), damage is reported as a part and not as an error.
     fn next_part(&mut self) -> Result<Option<FilePart<'_>>, ArrowError> {
-        self.tape.forget();
-        if !self.tape.hold(1)? {
+        self.buffer.forget();
+        if !self.buffer.hold(1)? {
             return Ok(None);
         }
         self.blocks += 1;
-        let start = self.tape.position();
+        let start = self.buffer.position();
         let wrong = match self.check_block()? {
             Ok(ValidBlock {
                 head,
@@ -318,10 +318,10 @@ impl<R: Read> Container<R> {
                 unpacked,
                 ends,
             }) => {
-                self.tape.go_past(head + size + 16);
+                self.buffer.go_past(head + size + 16);
                 let bytes = match unpacked {
                     Some(bytes) => Cow::Owned(bytes),
-                    None => Cow::Borrowed(&self.tape.passed(size + 16)[..size]),
+                    None => Cow::Borrowed(&self.buffer.passed(size + 16)[..size]),
                 };
                 return Ok(Some(FilePart::Block(Block { bytes, ends })));
             }
@@ -336,8 +336,8 @@ impl<R: Read> Container<R> {
             ));
         }
         match wrong.end {
-            Some(end) => self.tape.go_past(end),
-            None if self.tape.go_behind(&self.marker)? => (),
+            Some(end) => self.buffer.go_past(end),
+            None if self.buffer.go_behind(&self.marker)? => (),
             None => {
                 return damage(format!(
                     "{place}, is damaged, and no other comes behind it: {}",
@@ -352,10 +352,10 @@ impl<R: Read> Container<R> {
     }
     /// Validates the next block, which stays buffered. The outer result has failures of the source.
     fn check_block(&mut self) -> io::Result<Result<ValidBlock, BlockDamage>> {
-        self.tape.hold(NUMBERS)?;
-        let mut rest = self.tape.buffered();
+        self.buffer.hold(NUMBERS)?;
+        let mut rest = self.buffer.buffered();
         let numbers = (long(&mut rest), long(&mut rest));
-        let head = self.tape.buffered().len() - rest.len();
+        let head = self.buffer.buffered().len() - rest.len();
         let (claimed, size) = match numbers {
             (Ok(Some(claimed)), Ok(Some(size))) => (claimed, size),
             (Err(error), _) | (_, Err(error)) => return Ok(Err(BlockDamage::somewhere(error.to_string()))),
@@ -366,10 +366,10 @@ impl<R: Read> Container<R> {
             _ => return Ok(Err(BlockDamage::somewhere("it claims a length that cannot be"))),
         };
         let end = head + size + 16;
-        if !self.tape.hold(end as u64)? {
+        if !self.buffer.hold(end as u64)? {
             return Ok(Err(BlockDamage::torn()));
         }
-        let buffered = &self.tape.buffered()[head..end];
+        let buffered = &self.buffer.buffered()[head..end];
         let (packed, marker) = buffered.split_at(size);
         let read = self.codec.unpack(packed);
         let read = read.map_err(|reason| format!("it cannot be unpacked: {reason}"));
@@ -398,8 +398,8 @@ impl<R: Read> Container<R> {
         let what = "the sync marker behind it is not the file's: bytes were lost or changed".to_string();
         // If the records are complete and no marker is near, only this block's marker is damaged, and the next block
         // begins behind it.
-        self.tape.hold((end + 15) as u64)?;
-        let buffered = self.tape.buffered();
+        self.buffer.hold((end + 15) as u64)?;
+        let buffered = self.buffer.buffered();
         let is_near = memmem::find(&buffered[..buffered.len().min(end + 15)], &self.marker).is_some();
         let end = Some(end).filter(|_| are_whole && !is_near);
         Ok(Err(BlockDamage { what, end }))

@@ -52,10 +52,10 @@ pub fn container_columns(batch: &RecordBatch) -> Result<Vec<ContainerColumn>, St
 }
 
 fn counts_nanos(schema: &AvroSchema, index: usize) -> bool {
-    let found = schema.type_at(index);
-    match &found.form {
+    let schema_type = schema.type_at(index);
+    match &schema_type.form {
         AvroForm::Union(branches) => branches.iter().any(|branch| counts_nanos(schema, *branch)),
-        _ => found.meaning == Meaning::Nanos,
+        _ => schema_type.meaning == Meaning::Nanos,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Avro, in files and behind a schema id.
 //!
-//! - `container` splits object container files into records (`packed`, `codec` and `tape` deliver their bytes);
+//! - `container` splits object container files into records (`packed`, `codec` and `rescan` deliver their bytes);
 //!   `file` and `capture` decode these records; `loose` inspects files without an input's columns.
 //! - `schema`, `read` and `plan` handle single records, from files or behind the id of the writer's schema. Like in
 //!   text formats, they are converted to cells, by a plan that is made once for each schema: which field fills which
@@ -22,8 +22,8 @@ mod loose;
 mod packed;
 mod plan;
 mod read;
+mod rescan;
 mod schema;
-mod tape;
 
 pub(crate) use container::{is_whole_container, read_container};
 pub(in crate::decode) use file::{ContainerRecords, taken_fields};

@@ -423,8 +423,8 @@ impl Compiler<'_> {
 
 /// A default as a cell of text; none for null, which needs no default.
 fn constant(schema: &AvroSchema, index: usize, value: &Value) -> Option<FieldDefault> {
-    let mut found = schema.type_at(index);
-    if let AvroForm::Union(branches) = &found.form {
+    let mut schema_type = schema.type_at(index);
+    if let AvroForm::Union(branches) = &schema_type.form {
         // The JSON type of the default shows well enough to which branch it belongs.
         let fits = |branch: &&usize| match (&schema.type_at(**branch).form, value) {
             (AvroForm::Null, value) => value.is_null(),
@@ -435,14 +435,14 @@ fn constant(schema: &AvroSchema, index: usize, value: &Value) -> Option<FieldDef
             (AvroForm::Map(_) | AvroForm::Record(_), value) => value.is_object(),
             (AvroForm::Union(_), _) => false,
         };
-        found = schema.type_at(*branches.iter().find(fits)?);
+        schema_type = schema.type_at(*branches.iter().find(fits)?);
     }
     let (kind, text) = match value {
         Value::Null => return None,
         Value::Bool(true) => (CellKind::True, "true".to_string()),
         Value::Bool(false) => (CellKind::False, "false".to_string()),
         Value::Number(number) => (CellKind::Number, number.to_string()),
-        Value::String(text) if matches!(found.form, AvroForm::Bytes | AvroForm::Fixed(_)) => {
+        Value::String(text) if matches!(schema_type.form, AvroForm::Bytes | AvroForm::Fixed(_)) => {
             // In a default of bytes, each character stands for the byte with its code.
             let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
             let mut quoted = String::new();
@@ -455,7 +455,7 @@ fn constant(schema: &AvroSchema, index: usize, value: &Value) -> Option<FieldDef
     Some(FieldDefault {
         kind,
         text,
-        meaning: found.meaning,
-        scale: found.scale,
+        meaning: schema_type.meaning,
+        scale: schema_type.scale,
     })
 }

@@ -340,9 +340,9 @@ impl<'a> Cursor<'a> {
         if depth == DEPTH {
             return self.mismatch(TOO_DEEP);
         }
-        let found = schema.type_at(index);
+        let schema_type = schema.type_at(index);
         let start = derived.len();
-        let mut cell = match &found.form {
+        let mut cell = match &schema_type.form {
             AvroForm::Null => return Ok(Cell::NULL),
             AvroForm::Boolean if self.boolean()? => Cell::new(CellKind::True, "true"),
             AvroForm::Boolean => Cell::new(CellKind::False, "false"),
@@ -352,11 +352,11 @@ impl<'a> Cursor<'a> {
             AvroForm::Double => Cell::with_datum(CellKind::Number, Datum::Double(self.double()?)),
             AvroForm::Bytes => Cell::with_datum(CellKind::Bytes, Datum::Bytes(self.sized()?)),
             AvroForm::String => Cell::new(CellKind::Text, self.text()?),
-            AvroForm::Fixed(size) if found.uuid => {
+            AvroForm::Fixed(size) if schema_type.uuid => {
                 write_uuid(derived, self.take_bytes(*size)?);
                 Cell::with_datum(CellKind::Text, Datum::Derived(start, derived.len()))
             }
-            AvroForm::Fixed(size) if found.duration => {
+            AvroForm::Fixed(size) if schema_type.duration => {
                 write_duration(derived, self.take_bytes(*size)?);
                 Cell::with_datum(CellKind::Text, Datum::Derived(start, derived.len()))
             }
@@ -369,14 +369,14 @@ impl<'a> Cursor<'a> {
                 let branch = self.branch(branches.len())?;
                 return self.cell_within(schema, branches[branch], derived, depth + 1);
             }
-            AvroForm::Record(_) if found.variable => return self.variable(schema, index, depth),
+            AvroForm::Record(_) if schema_type.variable => return self.variable(schema, index, depth),
             AvroForm::Record(_) | AvroForm::Array(_) | AvroForm::Map(_) => {
                 self.render(schema, index, derived, start + DERIVED, depth)?;
                 Cell::with_datum(CellKind::Nested, Datum::Derived(start, derived.len()))
             }
         };
-        cell.meaning = found.meaning;
-        cell.scale = found.scale;
+        cell.meaning = schema_type.meaning;
+        cell.scale = schema_type.scale;
         Ok(cell)
     }
 
@@ -439,33 +439,33 @@ impl<'a> Cursor<'a> {
         if out.len() > limit {
             return self.mismatch("its nested values are too long as JSON");
         }
-        let found = schema.type_at(index);
-        match &found.form {
+        let schema_type = schema.type_at(index);
+        match &schema_type.form {
             AvroForm::Null => out.push_str("null"),
             AvroForm::Boolean => out.push_str(if self.boolean()? { "true" } else { "false" }),
-            AvroForm::Int => write_number(out, found, self.int()?),
-            AvroForm::Long => write_number(out, found, self.long()?),
+            AvroForm::Int => write_number(out, schema_type, self.int()?),
+            AvroForm::Long => write_number(out, schema_type, self.long()?),
             AvroForm::Float => write_float(out, self.float()?),
             AvroForm::Double => write_float(out, self.double()?),
-            AvroForm::Bytes => write_bytes(out, found, self.sized()?),
+            AvroForm::Bytes => write_bytes(out, schema_type, self.sized()?),
             AvroForm::String => write_text(out, self.text()?),
-            AvroForm::Fixed(size) if found.uuid => {
+            AvroForm::Fixed(size) if schema_type.uuid => {
                 out.push('"');
                 write_uuid(out, self.take_bytes(*size)?);
                 out.push('"');
             }
-            AvroForm::Fixed(size) if found.duration => {
+            AvroForm::Fixed(size) if schema_type.duration => {
                 out.push('"');
                 write_duration(out, self.take_bytes(*size)?);
                 out.push('"');
             }
-            AvroForm::Fixed(size) => write_bytes(out, found, self.take_bytes(*size)?),
+            AvroForm::Fixed(size) => write_bytes(out, schema_type, self.take_bytes(*size)?),
             AvroForm::Enum(symbols) => write_text(out, self.symbol(symbols)?),
             AvroForm::Union(branches) => {
                 let branch = self.branch(branches.len())?;
                 return self.render(schema, branches[branch], out, limit, depth + 1);
             }
-            AvroForm::Record(_) if found.variable => {
+            AvroForm::Record(_) if schema_type.variable => {
                 let cell = self.variable(schema, index, depth)?;
                 if let Datum::Bytes(bytes) = cell.datum {
                     write_decimal(out, bytes, cell.scale);

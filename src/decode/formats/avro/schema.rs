@@ -171,8 +171,8 @@ impl Reader {
             "bytes" => AvroForm::Bytes,
             "string" => AvroForm::String,
             name => {
-                let found = self.names.get(&full(name, namespace)).or_else(|| self.names.get(name));
-                return found
+                let definition = self.names.get(&full(name, namespace)).or_else(|| self.names.get(name));
+                return definition
                     .copied()
                     .ok_or_else(|| format!("it refers to the type {name:?}, which it does not define"));
             }

@@ -88,13 +88,13 @@ impl Heading {
             Ok(names) => (names, None),
             Err(what) => (Vec::new(), Some(what)),
         };
-        let found: Vec<Option<usize>> = {
+        let field_numbers: Vec<Option<usize>> = {
             let by_name = FieldsByName::new(&names, dialect.ignore_case);
             wanted.iter().map(|column| by_name.field(column.from)).collect()
         };
         Heading {
-            takes: takes(names.len(), &found),
-            absent: found.iter().map(Option::is_none).collect(),
+            takes: takes(names.len(), &field_numbers),
+            absent: field_numbers.iter().map(Option::is_none).collect(),
             dialect,
             unnamed: None,
             broken,
@@ -105,22 +105,22 @@ impl Heading {
 
     /// Fields by the numbers that columns name; if no column names one, the fields are the columns in their order.
     fn unnamed(wanted: &[HeaderColumn<'_>], dialect: TextDialect) -> Self {
-        let mut found: Vec<Option<usize>> = wanted
+        let mut fields: Vec<Option<usize>> = wanted
             .iter()
             .map(|column| column.from.iter().find_map(|from| place(from)))
             .collect();
-        let by_place = found.iter().any(Option::is_some);
+        let by_place = fields.iter().any(Option::is_some);
         if !by_place {
             let mut next = 0..;
-            found = wanted
+            fields = wanted
                 .iter()
                 .map(|column| if column.is_of_file() { None } else { next.next() })
                 .collect();
         }
-        let width = found.iter().flatten().max().map_or(0, |last| last + 1);
+        let width = fields.iter().flatten().max().map_or(0, |last| last + 1);
         Heading {
-            takes: takes(width, &found),
-            absent: found.iter().map(Option::is_none).collect(),
+            takes: takes(width, &fields),
+            absent: fields.iter().map(Option::is_none).collect(),
             dialect,
             names: Vec::new(),
             unnamed: Some((width, by_place)),
@@ -231,9 +231,9 @@ impl Heading {
     }
 }
 
-fn takes(width: usize, found: &[Option<usize>]) -> Vec<SmallVec<[u32; 1]>> {
+fn takes(width: usize, fields: &[Option<usize>]) -> Vec<SmallVec<[u32; 1]>> {
     let mut takes = vec![SmallVec::new(); width];
-    for (column, field) in found.iter().enumerate() {
+    for (column, field) in fields.iter().enumerate() {
         if let Some(field) = field {
             takes[*field].push(column as u32);
         }

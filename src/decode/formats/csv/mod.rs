@@ -196,9 +196,9 @@ impl Csv {
                 .binary_search_by_key(&Some(*record), |reject| reject.record)
                 .is_ok()
         };
-        let kept = blank.iter().filter(|record| !is_refused(record)).count() as u64;
-        if kept > 0 {
-            typed.counted.push((BLANK_KEPT.to_string(), kept));
+        let blank_rows = blank.iter().filter(|record| !is_refused(record)).count() as u64;
+        if blank_rows > 0 {
+            typed.counted.push((BLANK_KEPT.to_string(), blank_rows));
         }
         DecodedBatch::new(typed, batch.times(), counted)
     }

@@ -146,9 +146,9 @@ mod tests {
             [&[0x49, 0xfc][..], &length, &vec![0; groups], &[0]].concat()
         };
         check_bytes(&footer(1 << 15)).unwrap();
-        let told = check_bytes(&footer(40_000)).unwrap_err().0;
-        assert!(told.starts_with("it has 40000 row groups"), "{told}");
-        assert!(told.contains("larger row groups"), "{told}");
+        let message = check_bytes(&footer(40_000)).unwrap_err().0;
+        assert!(message.starts_with("it has 40000 row groups"), "{message}");
+        assert!(message.contains("larger row groups"), "{message}");
     }
 
     /// An intact file was called damaged.
@@ -163,8 +163,8 @@ mod tests {
             [&[0x29, 0xfc][..], &length, &columns, &[0]].concat()
         };
         check_bytes(&footer(NESTED)).unwrap();
-        let told = check_bytes(&footer(150)).unwrap_err().0;
-        assert!(told.starts_with("its columns nest too deep"), "{told}");
+        let message = check_bytes(&footer(150)).unwrap_err().0;
+        assert!(message.starts_with("its columns nest too deep"), "{message}");
     }
 
     /// The dead letter said "Unable to get root as message stored in ARROW:schema: DepthLimitReached".
@@ -180,8 +180,8 @@ mod tests {
         writer.write(&batch).unwrap();
         let file = bytes::Bytes::from(writer.into_inner().unwrap());
         let part = |range: std::ops::Range<u64>| Ok(file.slice(range.start as usize..range.end as usize));
-        let told = crate::decode::formats::parquet::read_metadata(file.len() as u64, part).map(|_| ());
-        let told = told.map_err(|damage: Damage| damage.0).unwrap_err();
-        assert!(told.starts_with("its columns nest too deep"), "{told}");
+        let message = crate::decode::formats::parquet::read_metadata(file.len() as u64, part).map(|_| ());
+        let message = message.map_err(|damage: Damage| damage.0).unwrap_err();
+        assert!(message.starts_with("its columns nest too deep"), "{message}");
     }
 }

@@ -190,10 +190,10 @@ mod tests {
             file.extend(page(&body, Some(checksum)));
             assert!(checked(&file).is_ok());
             *file.last_mut().unwrap() ^= 1;
-            let Err(Damage(told)) = checked(&file) else {
+            let Err(Damage(message)) = checked(&file) else {
                 panic!("a changed byte was not seen");
             };
-            assert!(told.contains("\"n\"") && told.contains("checksum"), "{told}");
+            assert!(message.contains("\"n\"") && message.contains("checksum"), "{message}");
             let mut without = page(&body, None);
             *without.last_mut().unwrap() ^= 1;
             assert!(checked(&without).is_ok(), "there is nothing to compare it with");

@@ -158,7 +158,7 @@ mod tests {
             ("YYYY-MM-DD TZ", "TZH"),
         ] {
             assert!(
-                Template::to_read(pattern).is_err_and(|told| told.contains(why)),
+                Template::to_read(pattern).is_err_and(|reason| reason.contains(why)),
                 "{pattern}"
             );
         }

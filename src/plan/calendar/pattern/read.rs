@@ -74,13 +74,13 @@ impl RemainingText<'_> {
     /// The index of the name with which the rest begins, in any case of letters.
     fn name(&mut self, names: &[&str]) -> Option<usize> {
         let text: String = self.chars.clone().take(12).collect::<String>().to_ascii_lowercase();
-        let found = names
+        let number = names
             .iter()
             .position(|name| text.starts_with(&name.to_ascii_lowercase()))?;
-        for _ in 0..names[found].len() {
+        for _ in 0..names[number].len() {
             self.chars.next();
         }
-        Some(found)
+        Some(number)
     }
 }
 

@@ -320,7 +320,7 @@ fn exact(all: &[f64]) -> Result<f64, Unjudged> {
     let mut parts: Vec<f64> = Vec::new();
     for &x in all {
         let mut x = x;
-        let mut kept = 0;
+        let mut count = 0;
         for at in 0..parts.len() {
             let mut y = parts[at];
             if x.abs() < y.abs() {
@@ -329,12 +329,12 @@ fn exact(all: &[f64]) -> Result<f64, Unjudged> {
             let high = x + y;
             let low = y - (high - x);
             if low != 0.0 {
-                parts[kept] = low;
-                kept += 1;
+                parts[count] = low;
+                count += 1;
             }
             x = high;
         }
-        parts.truncate(kept);
+        parts.truncate(count);
         parts.push(x);
     }
     let sum: f64 = parts.iter().sum();

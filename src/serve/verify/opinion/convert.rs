@@ -23,7 +23,7 @@ pub fn meet<'a>(all: impl IntoIterator<Item = &'a TypedTerm>) -> Result<ScalarTy
             ScalarType::Text
         });
     };
-    typed().try_fold(first.clone(), |met, of| pair(&met, of))
+    typed().try_fold(first.clone(), |common, of| pair(&common, of))
 }
 
 /// The common type of two types.

@@ -186,8 +186,11 @@ impl Planner<'_> {
         let names: Vec<String> = match constraint {
             Some(JoinConstraint::Using(names)) => names.iter().map(last_part).collect(),
             Some(JoinConstraint::Natural) => {
-                let there = |name: &str| right_columns.iter().any(|column| column.open && column.name == name);
-                let shared = left_columns.iter().filter(|column| column.open && there(&column.name));
+                let is_right_column =
+                    |name: &str| right_columns.iter().any(|column| column.open && column.name == name);
+                let shared = left_columns
+                    .iter()
+                    .filter(|column| column.open && is_right_column(&column.name));
                 shared.map(|column| column.name.clone()).collect()
             }
             _ => vec![],
@@ -374,7 +377,7 @@ impl FromJoin {
             }
         }
         let nulls = |width: usize| std::iter::repeat_n(Scalar::Null, width);
-        let mut met = vec![false; all.len()];
+        let mut matched = vec![false; all.len()];
         let mut rows = Vec::new();
         for row in left.iter() {
             let env = RowEnv { row, parent };
@@ -388,7 +391,7 @@ impl FromJoin {
                 (None, None) => vec![],
             };
             self.budget.spend(candidates.len() + 1)?;
-            let mut is_met = false;
+            let mut is_matched = false;
             for at in candidates {
                 let right = &lateral.as_ref().unwrap_or(&all)[at];
                 let both: ScalarRow = row.iter().chain(right).cloned().collect();
@@ -402,19 +405,19 @@ impl FromJoin {
                     fits = fits && matches!(of_both, (Some(a), Some(b)) if a == b);
                 }
                 if fits {
-                    is_met = true;
+                    is_matched = true;
                     if lateral.is_none() {
-                        met[at] = true;
+                        matched[at] = true;
                     }
                     rows.push(both);
                 }
             }
-            if self.keeps[0] && !is_met {
+            if self.keeps[0] && !is_matched {
                 rows.push(row.iter().cloned().chain(nulls(self.widths[1])).collect());
             }
         }
         if self.keeps[1] {
-            let alone = all.iter().zip(&met).filter(|(_, met)| !**met);
+            let alone = all.iter().zip(&matched).filter(|(_, matched)| !**matched);
             rows.extend(alone.map(|(row, _)| nulls(self.widths[0]).chain(row.iter().cloned()).collect::<ScalarRow>()));
         }
         if self.merged.is_empty() {

@@ -71,46 +71,46 @@ impl Functions {
         };
         match (name, of.as_slice()) {
             ("coalesce", [_, ..]) => {
-                let met = meet(&of)?;
+                let common = meet(&of)?;
                 let all = of
                     .into_iter()
-                    .map(|bound| converted(bound, &met))
+                    .map(|bound| converted(bound, &common))
                     .collect::<Result<_, _>>()?;
-                Ok(TypedTerm::new(Term::Coalesce(all), met))
+                Ok(TypedTerm::new(Term::Coalesce(all), common))
             }
             ("nullif", [left, right]) => {
-                let met = meet([left, right])?;
-                let compared = |bound: &TypedTerm| Ok(Box::new(comparable(bound.clone(), &met)?));
+                let common = meet([left, right])?;
+                let compared = |bound: &TypedTerm| Ok(Box::new(comparable(bound.clone(), &common)?));
                 let equal = Term::Compare(ComparisonOp::Equal, compared(left)?, compared(right)?);
                 // PostgreSQL returns the type of the first argument, but the run does not.
-                if !left.quoted && left.of != met && met.is_number() {
+                if !left.quoted && left.of != common && common.is_number() {
                     return Err(Unjudged::construct("NULLIF of numbers of two types"));
                 }
-                let value = converted(left.clone(), &met)?;
+                let value = converted(left.clone(), &common)?;
                 Ok(TypedTerm::new(
                     Term::Case(vec![(equal, Term::Const(Scalar::Null))], Box::new(value)),
-                    met,
+                    common,
                 ))
             }
             ("greatest" | "least", [_, ..]) => {
-                let met = meet(&of)?;
+                let common = meet(&of)?;
                 let all = of
                     .into_iter()
-                    .map(|bound| converted(bound, &met))
+                    .map(|bound| converted(bound, &common))
                     .collect::<Result<_, _>>()?;
                 let wanted = match name {
                     "greatest" => std::cmp::Ordering::Greater,
                     _ => std::cmp::Ordering::Less,
                 };
                 let kernel: ScalarKernel = Rc::new(move |v| {
-                    let there = v.iter().filter(|value| !value.is_null());
-                    let best = there.reduce(|best, value| match value.compare(best) == Some(wanted) {
+                    let values = v.iter().filter(|value| !value.is_null());
+                    let best = values.reduce(|best, value| match value.compare(best) == Some(wanted) {
                         true => value,
                         false => best,
                     });
                     Ok(best.cloned().unwrap_or(Scalar::Null))
                 });
-                Ok(TypedTerm::new(Term::Call(kernel, all), met))
+                Ok(TypedTerm::new(Term::Call(kernel, all), common))
             }
             ("abs", [arg]) if arg.of.is_number() => {
                 let of = arg.of.clone();

@@ -23,7 +23,7 @@ pub struct Item {
     /// The rows that meet the conditions on this table alone, as joined rows in which the other columns are NULL.
     rows: RefCell<Option<Rc<Vec<ScalarRow>>>>,
     /// Indexes of its rows, by the conditions that look them up.
-    found: RefCell<HashMap<Vec<usize>, Rc<Index>>>,
+    indexes: RefCell<HashMap<Vec<usize>, Rc<Index>>>,
 }
 
 type Index = HashMap<Vec<u8>, Vec<usize>>;
@@ -54,7 +54,7 @@ impl Item {
             first,
             width,
             rows: RefCell::default(),
-            found: RefCell::default(),
+            indexes: RefCell::default(),
         }
     }
 
@@ -208,9 +208,9 @@ impl JoinedFrom {
                     let Some(key) = key(&known, &RowEnv { row, parent })? else {
                         continue;
                     };
-                    let found = index.get(&key).map(Vec::as_slice).unwrap_or_default();
-                    self.budget.spend(found.len() + 1)?;
-                    made.extend(found.iter().map(|at| place(row, own(*at))));
+                    let matches = index.get(&key).map(Vec::as_slice).unwrap_or_default();
+                    self.budget.spend(matches.len() + 1)?;
+                    made.extend(matches.iter().map(|at| place(row, own(*at))));
                 }
             }
         }
@@ -252,7 +252,7 @@ impl JoinedFrom {
         parent: Option<&RowEnv<'_>>,
     ) -> Result<Rc<Index>, Unjudged> {
         let by: Vec<usize> = keys.iter().map(|(condition, _, _)| *condition).collect();
-        if let Some(known) = self.items[n].found.borrow().get(&by) {
+        if let Some(known) = self.items[n].indexes.borrow().get(&by) {
             return Ok(known.clone());
         }
         let own: Vec<&Term> = keys.iter().map(|(_, _, own)| *own).collect();
@@ -264,7 +264,7 @@ impl JoinedFrom {
         }
         let index = Rc::new(index);
         if self.is_kept(n) {
-            self.items[n].found.borrow_mut().insert(by, index.clone());
+            self.items[n].indexes.borrow_mut().insert(by, index.clone());
         }
         Ok(index)
     }
@@ -272,12 +272,12 @@ impl JoinedFrom {
 
 /// Keeps the rows for which a condition is true.
 fn fit(rows: &mut Vec<ScalarRow>, condition: &Term, parent: Option<&RowEnv<'_>>) -> Result<(), Unjudged> {
-    let mut kept = Vec::with_capacity(rows.len());
+    let mut matching = Vec::with_capacity(rows.len());
     for row in rows.drain(..) {
         if condition.eval(&RowEnv { row: &row, parent })?.is_true() {
-            kept.push(row);
+            matching.push(row);
         }
     }
-    *rows = kept;
+    *rows = matching;
     Ok(())
 }

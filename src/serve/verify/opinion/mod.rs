@@ -146,12 +146,12 @@ impl Question<'_> {
         }
         let mut types = vec![];
         for (column, field) in query.columns.iter().zip(fields) {
-            let kept = arrow::type_of(field.data_type());
-            if column.of != kept
+            let stored = arrow::type_of(field.data_type());
+            if column.of != stored
                 && column.of != ScalarType::Null
                 // SQL leaves open how wide a whole number is stored.
                 && !matches!(
-                    (&column.of, &kept),
+                    (&column.of, &stored),
                     (ScalarType::Arrow(_), ScalarType::Arrow(_)) | (ScalarType::Int(_), ScalarType::Int(_))
                 )
             {
@@ -170,17 +170,17 @@ impl Question<'_> {
             }
         }
         for condition in self.expectations(&planner)? {
-            let mut kept = Vec::with_capacity(rows.len());
+            let mut passing = Vec::with_capacity(rows.len());
             for row in rows {
                 let env = RowEnv {
                     row: &row,
                     parent: None,
                 };
                 if !matches!(condition.eval(&env)?, value::Scalar::Bool(false)) {
-                    kept.push(row);
+                    passing.push(row);
                 }
             }
-            rows = kept;
+            rows = passing;
         }
         Ok(Opinion {
             rows: arrow::batch(&rows, self.schema)?,

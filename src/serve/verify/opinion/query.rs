@@ -420,8 +420,8 @@ impl Query {
                     }
                 }
             }
-            let kept = self.offset.min(end)..end;
-            rows = keyed.drain(kept).map(|(_, row)| row).collect();
+            let range = self.offset.min(end)..end;
+            rows = keyed.drain(range).map(|(_, row)| row).collect();
         }
         rows.iter_mut().for_each(|row| row.truncate(width));
         Ok(rows)
@@ -467,22 +467,22 @@ fn side(
 
 /// Combines the sides of a set operation: with ALL multiplicities count, without it each row occurs once.
 fn combined(op: SetOperator, all: bool, left: Vec<ScalarRow>, right: Vec<ScalarRow>) -> Vec<ScalarRow> {
-    let mut there: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
     let (first, second) = match op {
         SetOperator::Union => (left.into_iter().chain(right).collect(), vec![]),
         _ => (left, right),
     };
     for row in &second {
-        *there.entry(key_of(row)).or_default() += 1;
+        *counts.entry(key_of(row)).or_default() += 1;
     }
     let mut shown: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut rows = Vec::new();
     for row in first {
         let key = key_of(&row);
-        let count = there.get(&key).copied().unwrap_or(0);
+        let count = counts.get(&key).copied().unwrap_or(0);
         let before = shown.entry(key).or_default();
         *before += 1;
-        let kept = match (op, all) {
+        let passes = match (op, all) {
             (SetOperator::Union, true) => true,
             (SetOperator::Union, false) => *before == 1,
             (SetOperator::Except, true) => *before > count,
@@ -490,7 +490,7 @@ fn combined(op: SetOperator, all: bool, left: Vec<ScalarRow>, right: Vec<ScalarR
             (_, true) => *before <= count,
             (_, false) => *before == 1 && count > 0,
         };
-        if kept {
+        if passes {
             rows.push(row);
         }
     }

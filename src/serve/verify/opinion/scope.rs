@@ -80,10 +80,10 @@ impl Scope<'_> {
                     None => column.open,
                 }
         };
-        let mut found = (0..self.columns.len()).filter(|at| is(&self.columns[*at]));
-        match (found.next(), found.next()) {
+        let mut matching = (0..self.columns.len()).filter(|at| is(&self.columns[*at]));
+        match (matching.next(), matching.next()) {
             (Some(_), Some(_)) => Err(Unjudged::Name(parts.join("."))),
-            (found, _) => Ok(found),
+            (matching, _) => Ok(matching),
         }
     }
 }

@@ -134,14 +134,14 @@ impl Planner<'_> {
                 windows: Some(&windows),
                 ..rows
             };
-            let (outputs, unnested, kept, columns, order) = output.bind(&binder)?;
+            let (outputs, unnested, distinct, columns, order) = output.bind(&binder)?;
             let select = Select {
                 joined,
                 grouping: None,
                 windows: windows.calls.into_inner(),
                 outputs,
                 unnested,
-                distinct: kept,
+                distinct,
                 visible: columns.len(),
                 budget: self.budget.clone(),
             };
@@ -207,7 +207,7 @@ impl Planner<'_> {
                 windows: Some(&windows),
                 ..plain
             };
-            let (outputs, unnested, kept, columns, order) = output.bind(&binder)?;
+            let (outputs, unnested, distinct, columns, order) = output.bind(&binder)?;
             if groups.calls.borrow().len() > before {
                 continue;
             }
@@ -223,7 +223,7 @@ impl Planner<'_> {
                 windows: windows.calls.into_inner(),
                 outputs,
                 unnested,
-                distinct: kept,
+                distinct,
                 visible: columns.len(),
                 budget: self.budget.clone(),
             };
@@ -297,7 +297,7 @@ impl Output<'_> {
         for by in self.order_by {
             order.push((place(&by.expr)?, SortDirection::new(&by.options)));
         }
-        let kept = match self.distinct {
+        let distinct = match self.distinct {
             None | Some(Distinct::All) => DistinctMode::All,
             Some(Distinct::Distinct) if order.iter().all(|(at, _)| *at < columns.len()) => DistinctMode::Distinct,
             Some(Distinct::Distinct) => return Err(Unjudged::construct("DISTINCT by an order that is not shown")),
@@ -306,7 +306,7 @@ impl Output<'_> {
                 DistinctMode::First(on, order.clone())
             }
         };
-        Ok((outputs, unnested, kept, columns, order))
+        Ok((outputs, unnested, distinct, columns, order))
     }
 }
 
@@ -444,13 +444,13 @@ fn first(
     let ways: Vec<SortDirection> = by.iter().map(|(_, way)| *way).collect();
     let place = |row: &ScalarRow| -> Vec<Scalar> { by.iter().map(|(at, _)| row[*at].clone()).collect() };
     rows.sort_by(|a, b| order::compare(&ways, &place(a), &place(b)));
-    let mut kept: std::collections::HashMap<Vec<u8>, ScalarRow> = std::collections::HashMap::new();
+    let mut firsts: std::collections::HashMap<Vec<u8>, ScalarRow> = std::collections::HashMap::new();
     let mut all = vec![];
     for row in rows {
         let key = key_of(on.iter().map(|at| &row[*at]));
-        match kept.get(&key) {
+        match firsts.get(&key) {
             None => {
-                kept.insert(key, row.clone());
+                firsts.insert(key, row.clone());
                 all.push(row);
             }
             Some(first) => {

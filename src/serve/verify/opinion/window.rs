@@ -339,7 +339,7 @@ impl WindowCall {
             Function::PercentRank => each(&|at| Ok(Scalar::Double(first[at] as f64 / (n.max(2) - 1) as f64))),
             Function::CumeDist => each(&|at| Ok(Scalar::Double(end[at] as f64 / n as f64))),
             Function::Shifted(by, of, default) => each(&|at| match usize::try_from(at as i64 + by) {
-                Ok(there) if there < n => value(of, there),
+                Ok(position) if position < n => value(of, position),
                 _ => value(default, at),
             }),
             Function::First(of) => each(&|at| {

@@ -90,7 +90,7 @@ struct PlainColumn<'a> {
 pub(super) struct Rereader<'a> {
     input: &'a Input,
     archive: Archive<'a>,
-    found: Reread,
+    reread: Reread,
 }
 
 impl<'a> Rereader<'a> {
@@ -98,19 +98,19 @@ impl<'a> Rereader<'a> {
         Rereader {
             input,
             archive: Archive::new(lake, columnar::rows),
-            found: Reread::default(),
+            reread: Reread::default(),
         }
     }
 
     pub fn finish(self) -> Reread {
-        self.found
+        self.reread
     }
 
     /// Compares the decoded values of one delivery with those that arrow reads.
     pub async fn compare(&mut self, past: &PastDelivery) {
         let feed = self.input.feed(past.feed);
         if let Some(why) = unreadable(&feed) {
-            self.found.unread.insert((feed.name.clone(), why));
+            self.reread.unread.insert((feed.name.clone(), why));
             return;
         }
         let columns = plain_columns(&feed);
@@ -149,7 +149,7 @@ impl<'a> Rereader<'a> {
     /// Compares decoded rows with the same rows as arrow reads them. `fields`: none if arrow does not read them.
     fn judge(&mut self, past: &PastDelivery, columns: &[PlainColumn<'_>], rows: &[u32], fields: Option<&RecordBatch>) {
         let Some(fields) = fields else {
-            self.found.not_compared += (rows.len() * columns.len()) as u64;
+            self.reread.not_compared += (rows.len() * columns.len()) as u64;
             return;
         };
         let positions = UInt32Array::from(rows.to_vec());
@@ -159,7 +159,7 @@ impl<'a> Rereader<'a> {
             let read = field(fields, column.from).and_then(|field| typed(field, &column.to));
             match read {
                 Some(read) => self.judge_column(past, column, rows, &comparable(&decoded), &comparable(&read)),
-                None => self.found.not_compared += rows.len() as u64,
+                None => self.reread.not_compared += rows.len() as u64,
             }
         }
     }
@@ -175,13 +175,13 @@ impl<'a> Rereader<'a> {
         let differs = distinct(decoded, read).expect("columns of one type are compared");
         for (n, row) in rows.iter().enumerate() {
             match (differs.value(n), read.is_null(n)) {
-                (false, _) => self.found.equal += 1,
-                (true, true) => self.found.not_compared += 1,
+                (false, _) => self.reread.equal += 1,
+                (true, true) => self.reread.not_compared += 1,
                 (true, false) => {
-                    self.found.differing += 1;
-                    if self.found.misread.len() < TOLD {
+                    self.reread.differing += 1;
+                    if self.reread.misread.len() < TOLD {
                         let offset = past.decoded.raw.offsets[record(past, *row)];
-                        self.found.misread.push(Misread {
+                        self.reread.misread.push(Misread {
                             place: format!(
                                 "{} {} offset {offset}, column {}",
                                 self.input.feed_name(past.feed),
@@ -269,9 +269,9 @@ fn in_halves(
 fn field<'a>(fields: &'a RecordBatch, names: &[String]) -> Option<&'a ArrayRef> {
     let schema = fields.schema_ref();
     let called = |name: &String| {
-        let mut found = (0..schema.fields().len()).filter(|n| schema.field(*n).name() == name);
-        let first = found.next();
-        first.map(|first| (first, found.next().is_none()))
+        let mut named = (0..schema.fields().len()).filter(|n| schema.field(*n).name() == name);
+        let first = named.next();
+        first.map(|first| (first, named.next().is_none()))
     };
     let (first, is_alone) = names.iter().find_map(called)?;
     is_alone.then(|| fields.column(first))

@@ -146,16 +146,16 @@ fn a_decoder_that_is_wrong_is_told() {
             past.decoded.rows = RecordBatch::try_new(past.decoded.rows.schema(), columns).unwrap();
         });
         assert_eq!((wrong.equal, wrong.differing), (20, 1), "{format}");
-        let told = &wrong.misread[0];
+        let misread = &wrong.misread[0];
         assert_eq!(
-            (told.decoded.as_str(), told.arrow.as_str()),
+            (misread.decoded.as_str(), misread.arrow.as_str()),
             ("0.05", "-0.05"),
             "{format}"
         );
         assert!(
-            told.place.contains("drops") && told.place.ends_with("offset 1, column price"),
+            misread.place.contains("drops") && misread.place.ends_with("offset 1, column price"),
             "{}",
-            told.place
+            misread.place
         );
     }
 }

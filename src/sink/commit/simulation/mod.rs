@@ -66,7 +66,7 @@ type Task = Pin<Box<dyn Future<Output = Result<(), Stopped>>>>;
 struct Process {
     number: usize,
     task: Task,
-    told: Arc<SimulatedReport>,
+    report: Arc<SimulatedReport>,
     /// The step until which it sleeps.
     asleep: u64,
 }
@@ -134,7 +134,7 @@ impl Simulation {
     }
 
     fn start(&mut self) -> Result<(), String> {
-        let told = Arc::new(SimulatedReport::default());
+        let report = Arc::new(SimulatedReport::default());
         let writers = 1 + self.below(3) as usize;
         let start = ProcessStart {
             process: self.started,
@@ -143,16 +143,16 @@ impl Simulation {
             feed: self.feed,
             runtime: runtime().handle().clone(),
             world: self.world.clone(),
-            told: told.clone(),
+            report: report.clone(),
         };
         self.say(|| format!("process {} starts with {writers} writers", self.started));
         self.processes.push(Process {
             number: self.started,
             task: Box::pin(process::run(start)),
-            told: told.clone(),
+            report: report.clone(),
             asleep: 0,
         });
-        self.all.push(told);
+        self.all.push(report);
         self.started += 1;
         self.poll(self.processes.len() - 1)
     }
@@ -164,14 +164,14 @@ impl Simulation {
         let Poll::Ready(ended) = process.task.as_mut().poll(&mut context) else {
             return Ok(());
         };
-        let Process { number, told, .. } = self.processes.remove(at);
+        let Process { number, report, .. } = self.processes.remove(at);
         self.forget(number);
         let Err(Stopped(error)) = ended else {
             self.say(|| format!("process {number} has read everything"));
             return Ok(());
         };
         self.say(|| format!("process {number} stops: {error}"));
-        let generation = told.generation.load(Relaxed);
+        let generation = report.generation.load(Relaxed);
         let zombie = generation < self.newest_generation() || error.contains("another run of this dataflow");
         // By (3) and (4), only these errors are allowed.
         match zombie || error.contains("503 Slow Down") {
@@ -329,11 +329,11 @@ impl Simulation {
         let mut progress = FeedPositions::new();
         let (mut last, mut reached): (Option<(u64, Epoch)>, u64) = (None, 0);
         // Epochs without changes are only in what committers reported, not in the ledger.
-        let mut told: BTreeMap<(u64, Epoch), Vec<i64>> = BTreeMap::new();
+        let mut reported: BTreeMap<(u64, Epoch), Vec<i64>> = BTreeMap::new();
         for one in &self.all {
             let generation = one.generation.load(Relaxed);
             let snapshots = one.snapshots.lock().unwrap();
-            told.extend(
+            reported.extend(
                 snapshots
                     .iter()
                     .map(|(epoch, versions)| ((generation, *epoch), versions.clone())),
@@ -369,7 +369,7 @@ impl Simulation {
                 let versions = specs().iter().map(|s| next.versions[&s.name]).collect();
                 ("its next intent", versions)
             });
-            let published = told
+            let published = reported
                 .get(&(intent.generation, epoch))
                 .map(|versions| ("its committer", versions.clone()));
             // The committer's versions come first: they are at most as new as the others.
@@ -413,9 +413,9 @@ fn simulate(seed: u64, safeguards: Safeguards, verbose: bool) -> Result<Summary,
         });
     }
     let ran = ran.unwrap_or_else(|panic| {
-        let told = panic.downcast_ref::<String>().cloned();
-        let told = told.or(panic.downcast_ref::<&str>().map(|t| t.to_string()));
-        Err(format!("panicked: {}", told.unwrap_or_default()))
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or(panic.downcast_ref::<&str>().map(|t| t.to_string()));
+        Err(format!("panicked: {}", message.unwrap_or_default()))
     });
     ran.map(|()| simulation.summary)
 }

@@ -114,9 +114,12 @@ impl Optimize {
             .map(|r| r.path.as_str())
             .collect();
         let mut version = self.read + 1;
-        while let Some(there) = now(log::read(lake, &self.table, version)).unwrap() {
-            let gone = there.iter().filter_map(|a| a.remove.as_ref()).filter(|r| r.data_change);
-            if gone.into_iter().any(|r| mine.contains(r.path.as_str())) {
+        while let Some(actions) = now(log::read(lake, &self.table, version)).unwrap() {
+            let removed = actions
+                .iter()
+                .filter_map(|a| a.remove.as_ref())
+                .filter(|r| r.data_change);
+            if removed.into_iter().any(|r| mine.contains(r.path.as_str())) {
                 return false;
             }
             version += 1;

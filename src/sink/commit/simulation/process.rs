@@ -39,7 +39,7 @@ pub struct ProcessStart {
     /// The state shared by all processes.
     pub world: Arc<World>,
     /// Where the process reports.
-    pub told: Arc<SimulatedReport>,
+    pub report: Arc<SimulatedReport>,
 }
 
 /// What a process reports to the simulation.
@@ -49,7 +49,7 @@ pub struct SimulatedReport {
     pub generation: std::sync::atomic::AtomicU64,
     /// Published snapshots: epoch, and the version of each table.
     pub snapshots: std::sync::Mutex<Vec<(Epoch, Vec<i64>)>>,
-    /// Counts of relocations that its writers followed, compactions that they settled, and rows of other writers that
+    /// Counts of relocations that its writers followed, compactions that they finished, and rows of other writers that
     /// its audit removed.
     pub relocations: std::sync::atomic::AtomicU64,
     pub compactions: std::sync::atomic::AtomicU64,
@@ -94,7 +94,7 @@ pub async fn run(start: ProcessStart) -> Result<(), Stopped> {
         feed,
         runtime,
         world,
-        told,
+        report,
     } = start;
     let store = |immediate| SimStore {
         world: world.clone(),
@@ -117,7 +117,7 @@ pub async fn run(start: ProcessStart) -> Result<(), Stopped> {
     let specs = specs();
     let opening = Committer::open_async(lake(false), specs.clone(), settings, runtime.clone());
     let (mut committer, restored, _) = Box::pin(opening).await?;
-    told.generation.store(restored.generation, Relaxed);
+    report.generation.store(restored.generation, Relaxed);
     let mut offset = restored.progress.values().next().map_or(0, |p| p.next);
     let mut epoch = restored.epoch.unwrap_or(0);
     let config = |writer| WriterConfig {
@@ -175,7 +175,7 @@ pub async fn run(start: ProcessStart) -> Result<(), Stopped> {
                 restored.versions
             )));
         }
-        told.corrections.fetch_add(corrected.iter().sum(), Relaxed);
+        report.corrections.fetch_add(corrected.iter().sum(), Relaxed);
     }
     let mut compacting: Vec<Option<Compacting>> = (0..count).map(|_| None).collect();
     let mut compacted: Vec<Vec<(usize, TableBatch)>> = (0..count).map(|_| Vec::new()).collect();
@@ -190,8 +190,8 @@ pub async fn run(start: ProcessStart) -> Result<(), Stopped> {
                 .state
                 .observe_prepared(parts.pop_front().expect("there is one"))?;
             while let Some(CommitEvent::Committed { epoch, versions, .. }) = Box::pin(committer.commit_next()).await? {
-                told.snapshots.lock().unwrap().push((epoch, versions.to_vec()));
-                told.relocations.store(committer.relocated, Relaxed);
+                report.snapshots.lock().unwrap().push((epoch, versions.to_vec()));
+                report.relocations.store(committer.relocated, Relaxed);
             }
             continue;
         }
@@ -220,7 +220,7 @@ pub async fn run(start: ProcessStart) -> Result<(), Stopped> {
                 && let Some(merged) = compacting[number].take()
             {
                 let done = writer.end_compaction(merged)?;
-                told.compactions.fetch_add(u64::from(done.is_some()), Relaxed);
+                report.compactions.fetch_add(u64::from(done.is_some()), Relaxed);
                 compacted[number].extend(done.map(|c| (c.table, c.batch)));
             }
             if compacting[number].is_none() && world.random().chance(500) {

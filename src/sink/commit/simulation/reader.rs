@@ -104,9 +104,15 @@ pub fn log_of(lake: &Lake, table: &str) -> Vec<String> {
             if let Some(txn) = &action.txn {
                 line += &format!(", {} {}", txn.app_id, txn.version);
             }
-            if let Some(gone) = &action.remove {
-                let vector = gone.deletion_vector.as_ref().map(|v| (&v.path_or_inline_dv, v.offset));
-                line += &format!("\n    - {} {vector:?} (data change: {})", gone.path, gone.data_change);
+            if let Some(remove) = &action.remove {
+                let vector = remove
+                    .deletion_vector
+                    .as_ref()
+                    .map(|v| (&v.path_or_inline_dv, v.offset));
+                line += &format!(
+                    "\n    - {} {vector:?} (data change: {})",
+                    remove.path, remove.data_change
+                );
             }
             if let Some(come) = &action.add {
                 let vector = come.deletion_vector.as_ref().map(|v| (&v.path_or_inline_dv, v.offset));

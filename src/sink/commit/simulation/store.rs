@@ -194,9 +194,9 @@ impl ObjectStore for SimStore {
                 let store = store.clone();
                 async move {
                     let fate = store.fate("delete", &path).await;
-                    let gone = stream::iter([Ok(path.clone())]).boxed();
-                    let mut gone = store.world.objects.delete_stream(gone);
-                    decided!(fate, gone.try_next().await.map(|_| path.clone()))
+                    let deletion = stream::iter([Ok(path.clone())]).boxed();
+                    let mut deletion = store.world.objects.delete_stream(deletion);
+                    decided!(fate, deletion.try_next().await.map(|_| path.clone()))
                 }
             })
             .boxed()

@@ -123,12 +123,12 @@ impl PostgresReader {
                 epoch
             }
             None => {
-                let held = usize::from(continues);
+                let own_hold = usize::from(continues);
                 let open = self.options.open_epoch.clone();
                 // By (7) of the module.
                 let roomy = self.epoch_share.roomy(&open);
                 loop {
-                    match together.begin(deliveries.len() + held, &roomy) {
+                    match together.begin(deliveries.len() + own_hold, &roomy) {
                         Some(epoch) => break epoch,
                         None if open().is_none() => wait(Some(LIVE), self.taken)?,
                         None => wait(Some(ROOM), self.taken)?,

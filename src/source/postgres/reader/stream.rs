@@ -166,15 +166,15 @@ impl PostgresReader {
             return Ok(Flow::On);
         }
         self.taken = self.taken.max(end);
-        let there = until.is_some_and(|until| self.taken >= until);
-        if let Some(until) = until.filter(|_| there) {
+        let is_reached = until.is_some_and(|until| self.taken >= until);
+        if let Some(until) = until.filter(|_| is_reached) {
             self.taken = until; // the server will send the rest again
         }
         let reached = self.reached.unwrap_or_default();
         let passed = self.taken.0 - reached.0.min(self.taken.0);
         let ends = !self.at_end && until.is_none() && self.taken >= self.target;
         let is_due = passed >= PASSED || (passed > 0 && (asks || self.handed_progress.elapsed() >= PASSED_TIME));
-        if self.arrived.is_some() || there || is_due || (ends && passed > 0 && self.options.stop_at_end) {
+        if self.arrived.is_some() || is_reached || is_due || (ends && passed > 0 && self.options.stop_at_end) {
             self.release(false, Some(connection))?;
         }
         if ends {
@@ -183,7 +183,7 @@ impl PostgresReader {
                 .iter()
                 .for_each(|member| member.handle.gauges.set_exhausted(true));
         }
-        Ok(if there { Flow::There } else { Flow::On })
+        Ok(if is_reached { Flow::There } else { Flow::On })
     }
 
     fn observe(

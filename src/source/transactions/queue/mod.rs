@@ -101,7 +101,7 @@ pub struct TransactionQueue {
     /// The transaction that is being streamed.
     streaming: Option<TransactionId>,
     /// Released transactions.
-    gone: RecentTransactions,
+    released: RecentTransactions,
     /// Transactions whose BEGIN arrived.
     begun: RecentTransactions,
     /// Whether a decision depends on the present ends of partitions.
@@ -124,7 +124,7 @@ impl TransactionQueue {
             ended: 0,
             began: None,
             streaming: None,
-            gone: RecentTransactions::default(),
+            released: RecentTransactions::default(),
             begun: RecentTransactions::default(),
             asks: false,
             overdue: None,
@@ -146,7 +146,7 @@ impl TransactionQueue {
     /// Records the arrival of records.
     pub fn observe_records(&mut self, partition: usize, segments: impl IntoIterator<Item = Segment>, now: Instant) {
         for mut segment in segments {
-            if segment.id.as_ref().is_some_and(|id| self.gone.contains(id)) {
+            if segment.id.as_ref().is_some_and(|id| self.released.contains(id)) {
                 segment.id = None; // by (4)
             }
             let backlog = &mut self.backlogs[partition];
@@ -215,7 +215,7 @@ impl TransactionQueue {
     /// Records an END, with the number of events by table.
     pub fn observe_end(&mut self, id: &str, tables: &[(String, u64)], now: Instant) {
         let id: TransactionId = id.into();
-        let again = self.gone.contains(&id) || self.transactions.get(&id).is_some_and(|t| t.end.is_some());
+        let again = self.released.contains(&id) || self.transactions.get(&id).is_some_and(|t| t.end.is_some());
         if again {
             self.markers.push_back(None);
             return;
@@ -554,7 +554,7 @@ impl TransactionQueue {
     /// Removes a transaction that was released.
     fn finish(&mut self, id: TransactionId) {
         self.transactions.remove(&id);
-        self.gone.insert(id);
+        self.released.insert(id);
     }
 
     fn given_up(&self, id: &TransactionId) -> AbandonedTransaction {

@@ -262,13 +262,17 @@ fn a_transaction_that_fills_a_partition_waits_for_its_end() {
     end(&mut queue, "T1", 12, 0);
     assert_eq!(released(&mut queue), Some(([12, 0], 1)));
     // Its source has stopped: nothing is written for the wait.
-    let mut gone = full();
-    written(&mut gone, later, 15);
-    gone.observe_look(0, look(later, 10, false)); // an older answer takes nothing back
-    assert_eq!(gone.next_release(later), None);
-    written(&mut gone, later + WAIT, 15);
+    let mut stopped = full();
+    written(&mut stopped, later, 15);
+    stopped.observe_look(0, look(later, 10, false)); // an older answer takes nothing back
+    assert_eq!(stopped.next_release(later), None);
+    written(&mut stopped, later + WAIT, 15);
     assert_eq!(
-        gone.next_release(later + WAIT).expect("it is given up").given_up.len(),
+        stopped
+            .next_release(later + WAIT)
+            .expect("it is given up")
+            .given_up
+            .len(),
         1
     );
     // Its source sends another transaction, long after.

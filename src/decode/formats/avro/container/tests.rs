@@ -95,7 +95,7 @@ fn a_damaged_block_is_told_of_and_those_behind_it_are_read() {
         file
     };
     let lost = [&whole[..second + 5], &whole[second + 6..]].concat();
-    for (file, told) in [
+    for (file, reason_part) in [
         // In turn: the last byte of its marker; one record less, and one more; a length that is too long, too short,
         // impossible; a lost byte.
         (
@@ -120,16 +120,19 @@ fn a_damaged_block_is_told_of_and_those_behind_it_are_read() {
     ] {
         for (next, rows) in [(0, 1000), (0, 3), (5, 1000), (10, 1), (11, 4), (20, 1000)] {
             let (_, records, broken) = read(&file, next, rows);
-            assert_eq!(broken, None, "{told}");
+            assert_eq!(broken, None, "{reason_part}");
             let mut expected = [expected(0..10), vec![Vec::new()], expected(20..30)].concat();
             let next = next as usize;
             if next <= 10 {
                 let reason = String::from_utf8(records[10 - next].clone()).unwrap();
                 let place = format!("block 2 of the file, at its byte {second}, is damaged");
-                assert!(reason.starts_with(&place) && reason.contains(told), "{told}: {reason}");
+                assert!(
+                    reason.starts_with(&place) && reason.contains(reason_part),
+                    "{reason_part}: {reason}"
+                );
                 expected[10] = records[10 - next].clone();
             }
-            assert_eq!(records, expected[next..], "{told}, from {next}");
+            assert_eq!(records, expected[next..], "{reason_part}, from {next}");
         }
     }
 }
@@ -141,7 +144,7 @@ fn damage_behind_the_last_marker_ends_the_file_and_so_does_too_much_of_it() {
     let torn = whole[..whole.len() - 20].to_vec();
     let begun = whole[..whole.len() - block + 1].to_vec();
     let zeros = [whole.clone(), vec![0; 100_000]].concat();
-    for (file, kept, told) in [
+    for (file, kept, reason_part) in [
         (
             torn,
             20,
@@ -161,7 +164,7 @@ fn damage_behind_the_last_marker_ends_the_file_and_so_does_too_much_of_it() {
         let (_, records, broken) = read(&file, 0, 1000);
         assert_eq!(records, expected(0..kept));
         assert!(
-            broken.as_ref().is_some_and(|broken| broken.contains(told)),
+            broken.as_ref().is_some_and(|broken| broken.contains(reason_part)),
             "{broken:?}"
         );
     }
@@ -182,9 +185,9 @@ fn records_without_bytes_and_deep_arrays_end() {
     let nothing = r#"{"type":"record","name":"R","fields":[{"name":"n","type":"null"}]}"#;
     let few = [header(nothing, "null"), block(3, &[])].concat();
     assert_eq!(read(&few, 0, 10).1, vec![Vec::<u8>::new(); 3]);
-    let told = |file: &[u8]| String::from_utf8(read(file, 0, 10).1.concat()).unwrap();
+    let reason = |file: &[u8]| String::from_utf8(read(file, 0, 10).1.concat()).unwrap();
     let endless = [header(nothing, "null"), block(i64::MAX, &[])].concat();
-    assert!(told(&endless).contains("claims more values"));
+    assert!(reason(&endless).contains("claims more values"));
     let plain = [header("\"null\"", "null"), block(i64::MAX, &[])].concat();
     assert!(
         read(&plain, 0, 10)
@@ -199,12 +202,12 @@ fn records_without_bytes_and_deep_arrays_end() {
     let deep = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"n","type":{items}}}]}}"#);
     let claims = number(i64::MAX).repeat(20);
     let file = [header(&deep, "null"), block(1, &claims)].concat();
-    assert!(told(&file).contains("claims more values"));
+    assert!(reason(&file).contains("claims more values"));
 
     // Records that contain themselves endlessly without any bytes.
     let tree = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"R"},{"name":"b","type":"null"}]}"#;
     let file = [header(tree, "null"), block(1, &[0; 100_000])].concat();
-    assert!(told(&file).contains("nested deeper than 100000 levels"));
+    assert!(reason(&file).contains("nested deeper than 100000 levels"));
     let list = r#"{"type":"record","name":"R","fields":[{"name":"a","type":["null","R"]}]}"#;
     let long_list = [number(1).repeat(1_000_000), number(0)].concat();
     let file = [header(list, "null"), block(1, &long_list)].concat();
@@ -255,6 +258,6 @@ fn blocks_of_every_codec_are_unpacked() {
 fn a_block_that_becomes_a_thousand_times_its_bytes_is_refused() {
     let zeros = zstd::encode_all(std::io::repeat(0).take(100 << 20), 3).unwrap();
     let file = [header(LONGS, "zstandard"), block(100 << 20, &zeros)].concat();
-    let told = String::from_utf8(read(&file, 0, 10).1.concat()).unwrap();
-    assert!(told.contains("more than 67108864 bytes"), "{told}");
+    let message = String::from_utf8(read(&file, 0, 10).1.concat()).unwrap();
+    assert!(message.contains("more than 67108864 bytes"), "{message}");
 }

@@ -65,17 +65,17 @@ impl Iterator for CoalescedBatches {
     }
 }
 
-/// Cuts a batch. A row above the limit gets a batch of its own, and is marked as cut.
-pub(super) fn portions(batch: &RecordBatch, limits: BatchLimits) -> Vec<(RecordBatch, Option<CutRecord>)> {
+/// Splits a batch. A row above the limit gets a batch of its own, and is marked as cut.
+pub(super) fn split_batch(batch: &RecordBatch, limits: BatchLimits) -> Vec<(RecordBatch, Option<CutRecord>)> {
     let most = limits.bytes.min(limits.record) as u64;
     if batch_bytes(batch) <= most {
         return vec![(batch.clone(), None)];
     }
-    let mut portions = Vec::new();
+    let mut slices = Vec::new();
     let (mut start, mut taken) = (0, 0);
     let mut hand_over = |start: usize, end: usize, cut: Option<CutRecord>| {
         if end > start {
-            portions.push((batch.slice(start, end - start), cut));
+            slices.push((batch.slice(start, end - start), cut));
         }
     };
     for row in 0..batch.num_rows() {
@@ -97,7 +97,7 @@ pub(super) fn portions(batch: &RecordBatch, limits: BatchLimits) -> Vec<(RecordB
         }
     }
     hand_over(start, batch.num_rows(), None);
-    portions
+    slices
 }
 
 #[cfg(test)]
@@ -123,12 +123,16 @@ mod tests {
             ("text", Arc::new(texts) as ArrayRef),
         ])
         .unwrap();
-        let found: Vec<(usize, bool)> = portions(&batch, limits)
+        let slices: Vec<(usize, bool)> = split_batch(&batch, limits)
             .iter()
             .map(|(rows, cut)| (rows.num_rows(), cut.is_some()))
             .collect();
-        assert_eq!(found, [(3, false), (1, true), (2, false), (2, false), (1, true)]);
+        assert_eq!(slices, [(3, false), (1, true), (2, false), (2, false), (1, true)]);
         let small = batch.slice(0, 2);
-        assert_eq!(portions(&small, limits).len(), 1, "what the others take does not count");
+        assert_eq!(
+            split_batch(&small, limits).len(),
+            1,
+            "what the others take does not count"
+        );
     }
 }

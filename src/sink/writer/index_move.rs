@@ -1,8 +1,8 @@
-//! Settling replaces a compaction's inputs by its file in a table with an index: it moves the rows' entries a slice at
-//! a time, so that no seal waits for all of them.
+//! Replaces a compaction's inputs by its file in a table with an index: moves the rows' entries a slice at a time, so
+//! that no seal waits for all of them.
 //!
 //! 1. Until the last entry has moved, the log does not have the new file. A row that is removed in the meantime is
-//!    removed where it is published ([`SettlingCompaction::published`]), whether its entry has moved or not, and is
+//!    removed where it is published ([`IndexMove::published`]), whether its entry has moved or not, and is
 //!    also deleted in the new file from the start.
 //! 2. The same holds for a row that was removed before its entry's turn.
 
@@ -14,7 +14,7 @@ use super::index::{Index, RowAddress};
 use crate::sink::TableBatch;
 
 /// A compaction whose index entries are moving.
-pub(super) struct SettlingCompaction {
+pub(super) struct IndexMove {
     merged: MergedFiles,
     /// The new file's number.
     new: u32,
@@ -26,10 +26,10 @@ pub(super) struct SettlingCompaction {
     vacated: RowPositions,
 }
 
-impl SettlingCompaction {
-    /// Starts settling, with no entry moved.
+impl IndexMove {
+    /// Starts a move, with no entry moved.
     pub(super) fn new(files: &mut TableFiles, merged: MergedFiles) -> Self {
-        SettlingCompaction {
+        IndexMove {
             merged,
             new: files.reserve(),
             moved: 0,

@@ -64,16 +64,16 @@ impl<R: Read> RescanBuffer<R> {
 
     /// Buffers the next `length` bytes; returns whether there are as many.
     pub fn hold(&mut self, length: u64) -> io::Result<bool> {
-        let there = (self.buffered.len() - self.at) as u64;
-        if there >= length {
+        let available = (self.buffered.len() - self.at) as u64;
+        if available >= length {
             return Ok(true);
         }
         let read = self
             .source
             .by_ref()
-            .take(length - there)
+            .take(length - available)
             .read_to_end(&mut self.buffered)?;
-        Ok(there + read as u64 >= length)
+        Ok(available + read as u64 >= length)
     }
 
     /// The buffered bytes from the next one on.
@@ -117,12 +117,12 @@ mod tests {
     fn bytes_are_found_wherever_pieces_end() {
         let file: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
         for number in [0u32, 1, 16_383, 16_384, 100_001, 199_999] {
-            let mut tape = RescanBuffer::new(Slowly(&file), 0);
-            assert!(tape.hold(40).unwrap());
+            let mut buffer = RescanBuffer::new(Slowly(&file), 0);
+            assert!(buffer.hold(40).unwrap());
             let wanted = [number.to_le_bytes(), (number + 1).to_le_bytes()].concat();
-            assert_eq!(tape.go_behind(&wanted).unwrap(), number < 199_999, "{number}");
+            assert_eq!(buffer.go_behind(&wanted).unwrap(), number < 199_999, "{number}");
             if number < 199_999 {
-                assert_eq!(tape.position(), u64::from(number + 2) * 4);
+                assert_eq!(buffer.position(), u64::from(number + 2) * 4);
             }
         }
     }

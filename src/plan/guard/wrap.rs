@@ -1,4 +1,4 @@
-//! Fixes the types that a plan's functions return.
+//! Wraps a plan's functions, and so fixes the types that they return.
 //!
 //! The type may depend on the value of an argument: `round(x, 1)` of a DECIMAL(12,2) is a DECIMAL(12,1) if the
 //! 1 is known to be constant, and a DECIMAL(13,2) if it is not (yet). The types of a comparison, join or UNION
@@ -33,20 +33,20 @@ const BARE: [&str; 3] = ["get_field", "input_file_name", "file_row_index"];
 
 /// The rule that wraps every function of a plan, and fixes what it returns.
 #[derive(Debug)]
-pub(in crate::plan) struct SettledFunctions {
+pub(in crate::plan) struct FunctionWrapper {
     max_value: u64,
 }
 
-impl SettledFunctions {
+impl FunctionWrapper {
     /// `max_value` is the most bytes that a value may take.
-    pub fn new(max_value: u64) -> SettledFunctions {
-        SettledFunctions { max_value }
+    pub fn new(max_value: u64) -> FunctionWrapper {
+        FunctionWrapper { max_value }
     }
 }
 
-impl AnalyzerRule for SettledFunctions {
+impl AnalyzerRule for FunctionWrapper {
     fn name(&self) -> &str {
-        "settled_functions"
+        "function_wrapper"
     }
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
@@ -63,7 +63,7 @@ impl AnalyzerRule for SettledFunctions {
     }
 }
 
-impl SettledFunctions {
+impl FunctionWrapper {
     /// Wraps the plan's functions. Sets `changed` if one of them now returns another type.
     fn round(&self, plan: LogicalPlan, changed: &mut bool) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|node| {
@@ -71,30 +71,30 @@ impl SettledFunctions {
             if let LogicalPlan::TableScan(scan) = &node {
                 schema.merge(&scan.projected_schema);
             }
-            let settled = rewrite(node, |expr| {
+            let wrapped = rewrite(node, |expr| {
                 expr.transform_up(|e| {
-                    let settled = match e {
+                    let wrapped = match e {
                         Expr::ScalarFunction(call) => match bare(&call) {
                             Some(function) => guarded(function, call, &schema, self.max_value, changed)?,
                             None => Transformed::no(Expr::ScalarFunction(call)),
                         },
                         e => joined(e, &schema, self.max_value)?,
                     };
-                    settled
+                    wrapped
                         .transform_data(|e| Ok(standard::filtered(e)))?
                         .transform_data(|e| standard::operators(e, &schema))
                 })
             })?;
             // A child may now return other types even if no expression of this node has changed.
             match *changed {
-                true => settled.map_data(|node| match node {
+                true => wrapped.map_data(|node| match node {
                     // recompute_schema would keep the types that the inputs had, and cast them back.
                     LogicalPlan::Union(union) => Ok(LogicalPlan::Union(
                         Union::try_new(union.inputs.clone()).unwrap_or(union),
                     )),
                     node => node.recompute_schema(),
                 }),
-                false => Ok(settled),
+                false => Ok(wrapped),
             }
         })
         .data()
@@ -102,7 +102,7 @@ impl SettledFunctions {
 }
 
 /// Wraps the functions of an expression. Functions that are wrapped already keep what they return.
-pub(in crate::plan) fn settle(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Expr> {
+pub(in crate::plan) fn wrap_functions(expr: Expr, schema: &DFSchema, max_value: u64) -> Result<Expr> {
     expr.transform_up(|e| {
         let Expr::ScalarFunction(call) = e else {
             return joined(e, schema, max_value)?.transform_data(|e| standard::operators(e, schema));

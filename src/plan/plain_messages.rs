@@ -79,8 +79,8 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("the pattern is right")
 }
 
-/// The refusal in a user's words.
-pub(super) fn plainly(mut refusal: Refusal, tokens: &[TokenWithSpan]) -> Refusal {
+/// Says a refusal in a user's words.
+pub(super) fn simplify_message(mut refusal: Refusal, tokens: &[TokenWithSpan]) -> Refusal {
     let message = refusal.message.clone();
     if let Some(rest) = message.to_lowercase().strip_prefix("no infix parser for token ") {
         return unread(&message[message.len() - rest.len()..], tokens);
@@ -190,7 +190,7 @@ mod tests {
             ),
             ("could not find x", "could not find x", None),
         ] {
-            let refusal = plainly(Refusal::new(message), &tokens);
+            let refusal = simplify_message(Refusal::new(message), &tokens);
             assert_eq!(refusal.message, plain);
             assert_eq!(refusal.span.map(|s| (s.start.line, s.start.column)), place, "{message}");
         }

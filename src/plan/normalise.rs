@@ -17,7 +17,7 @@ use crate::repr::normalise_type;
 
 /// Replaces approximate percentiles, which depend on the order of rows, by exact ones of the same type, and
 /// `any_value` by the least value.
-pub(super) fn exact(plan: LogicalPlan) -> Planned<LogicalPlan> {
+pub(super) fn exact_aggregates(plan: LogicalPlan) -> Planned<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::Aggregate(aggregate) = &node else {
             return Ok(Transformed::no(node));
@@ -136,15 +136,21 @@ pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal>
             .near(name));
         }
         DataType::List(item) => {
-            let held = table_type(name, item.data_type())?;
-            DataType::List(std::sync::Arc::new(item.as_ref().clone().with_data_type(held)))
+            let item_type = table_type(name, item.data_type())?;
+            DataType::List(std::sync::Arc::new(item.as_ref().clone().with_data_type(item_type)))
         }
         DataType::Struct(fields) => {
-            let held = |field: &FieldRef| {
-                let held = table_type(&format!("{name}.{}", field.name()), field.data_type())?;
-                Ok(field.as_ref().clone().with_data_type(held))
+            let typed_field = |field: &FieldRef| {
+                let field_type = table_type(&format!("{name}.{}", field.name()), field.data_type())?;
+                Ok(field.as_ref().clone().with_data_type(field_type))
             };
-            DataType::Struct(fields.iter().map(held).collect::<Result<Vec<_>, Refusal>>()?.into())
+            DataType::Struct(
+                fields
+                    .iter()
+                    .map(typed_field)
+                    .collect::<Result<Vec<_>, Refusal>>()?
+                    .into(),
+            )
         }
         other => other,
     })

@@ -129,11 +129,11 @@ impl FileQueue {
         self.files.values_mut().for_each(|file| file.is_listed = false);
         let Some(listing) = listing else { return };
         self.observe_missing(&listing, is_unseen);
-        for found in listing {
-            let file = self.files.entry(found.partition.clone()).or_insert_with(|| File {
-                tag: found.tag.clone(),
-                size: found.size,
-                modified: found.modified,
+        for listed in listing {
+            let file = self.files.entry(listed.partition.clone()).or_insert_with(|| File {
+                tag: listed.tag.clone(),
+                size: listed.size,
+                modified: listed.modified,
                 seen: now,
                 position: None,
                 state: State::Watched,
@@ -143,24 +143,24 @@ impl FileQueue {
             if matches!(file.state, State::Queued | State::Lost) {
                 continue;
             }
-            file.size = found.size;
-            file.modified = found.modified;
-            if file.tag != found.tag {
-                file.tag = found.tag;
+            file.size = listed.size;
+            file.modified = listed.modified;
+            if file.tag != listed.tag {
+                file.tag = listed.tag;
                 file.seen = now;
                 file.state = State::Watched;
-                self.stuck.remove(&found.partition);
+                self.stuck.remove(&listed.partition);
             }
             if matches!(file.state, State::Stuck { again } if again <= now) {
                 file.state = State::Queued;
-                self.ready.insert(found.partition.clone());
+                self.ready.insert(listed.partition.clone());
             }
             if file.state == State::Watched {
-                let age = wall.duration_since(found.modified).unwrap_or_default();
-                let kept = now.saturating_duration_since(file.seen);
-                if self.atomic || kept >= self.settle || age >= self.settle * LONG_PAST {
+                let age = wall.duration_since(listed.modified).unwrap_or_default();
+                let unchanged = now.saturating_duration_since(file.seen);
+                if self.atomic || unchanged >= self.settle || age >= self.settle * LONG_PAST {
                     file.state = State::Queued;
-                    self.ready.insert(found.partition);
+                    self.ready.insert(listed.partition);
                 }
             }
         }
@@ -295,7 +295,7 @@ impl FileQueue {
 mod tests {
     use super::*;
 
-    fn found(name: &str, tag: &str, modified: SystemTime) -> ListedFile {
+    fn listed(name: &str, tag: &str, modified: SystemTime) -> ListedFile {
         ListedFile {
             partition: name.into(),
             size: 10,
@@ -320,8 +320,8 @@ mod tests {
         }
     }
 
-    fn names(settle: &mut FileQueue) -> Vec<(String, FileTask)> {
-        std::iter::from_fn(|| settle.next_job())
+    fn names(queue: &mut FileQueue) -> Vec<(String, FileTask)> {
+        std::iter::from_fn(|| queue.next_job())
             .map(|j| (j.partition.to_string(), j.task))
             .collect()
     }
@@ -341,9 +341,9 @@ mod tests {
     fn a_growing_file_waits_until_it_keeps_its_tag() {
         let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
         let (now, wall) = (Instant::now(), SystemTime::now());
-        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "1", wall)]), &seen, now, wall);
         files.observe(
-            some(vec![found("a", "2", wall + SECOND)]),
+            some(vec![listed("a", "2", wall + SECOND)]),
             &seen,
             now + SECOND,
             wall + SECOND,
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(names(&mut files), []);
         assert_eq!(files.lag(), (1, 10));
         files.observe(
-            some(vec![found("a", "2", wall + SECOND)]),
+            some(vec![listed("a", "2", wall + SECOND)]),
             &seen,
             now + SECOND * 2,
             wall + SECOND * 2,
@@ -372,8 +372,8 @@ mod tests {
         let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
         files.observe(
             some(vec![
-                found("b", "1", wall - SECOND * 2),
-                found("a", "1", wall - SECOND * 9),
+                listed("b", "1", wall - SECOND * 2),
+                listed("a", "1", wall - SECOND * 9),
             ]),
             &seen,
             now,
@@ -382,7 +382,7 @@ mod tests {
         let read = |name: &str| (name.to_string(), FileTask::Read { next: 0, base: 0 });
         assert_eq!(names(&mut files), [read("a"), read("b")]);
         let mut store = FileQueue::new((true, false), SECOND, BTreeMap::new());
-        store.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        store.observe(some(vec![listed("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut store), [read("a")]);
     }
 
@@ -394,15 +394,15 @@ mod tests {
             SECOND,
             BTreeMap::from([("a".into(), done(7, "1").unwrap())]),
         );
-        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "1", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
-        files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "2", wall)]), &seen, now, wall);
         assert_eq!(
             names(&mut files),
             [("a".into(), FileTask::Changed(done(7, "1").unwrap()))]
         );
         files.observe_end("a", done(7, "2"));
-        files.observe(some(vec![found("a", "2", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "2", wall)]), &seen, now, wall);
         assert_eq!(names(&mut files), []);
     }
 
@@ -416,7 +416,7 @@ mod tests {
         };
         let resume = BTreeMap::from([("a".into(), done(0, "1").unwrap()), ("b".into(), again)]);
         let mut files = FileQueue::new((true, false), SECOND, resume);
-        let listing = |tag: &str| some(vec![found("a", tag, wall), found("b", tag, wall)]);
+        let listing = |tag: &str| some(vec![listed("a", tag, wall), listed("b", tag, wall)]);
         files.observe(listing("1"), &seen, now, wall);
         assert_eq!(names(&mut files), []);
         files.observe(listing("2"), &seen, now, wall);
@@ -433,7 +433,7 @@ mod tests {
         let resume = BTreeMap::from([("a".into(), open(5, "1")), ("b".into(), open(5, "1"))]);
         let mut files = FileQueue::new((true, false), SECOND, resume);
         files.observe(
-            some(vec![found("a", "1", wall), found("b", "2", wall)]),
+            some(vec![listed("a", "1", wall), listed("b", "2", wall)]),
             &seen,
             now,
             wall,
@@ -449,7 +449,7 @@ mod tests {
     fn a_file_that_vanishes_before_its_turn_owes_nothing() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut files = FileQueue::new((false, false), SECOND, BTreeMap::new());
-        files.observe(some(vec![found("a", "1", wall)]), &seen, now, wall);
+        files.observe(some(vec![listed("a", "1", wall)]), &seen, now, wall);
         files.observe(None, &seen, now + SECOND, wall);
         assert_eq!(files.lag(), (1, 10), "a folder that is not there tells nothing");
         files.observe(some(vec![]), &seen, now + SECOND, wall);
@@ -475,7 +475,7 @@ mod tests {
     #[test]
     fn a_file_that_is_stuck_waits_and_lets_others_by_unless_order_decides() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let listing = || some(vec![found("a", "1", wall), found("b", "1", wall)]);
+        let listing = || some(vec![listed("a", "1", wall), listed("b", "1", wall)]);
         for in_order in [false, true] {
             let mut files = FileQueue::new((true, in_order), SECOND, BTreeMap::new());
             files.observe(listing(), &seen, now, wall);
@@ -500,7 +500,7 @@ mod tests {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let resume = BTreeMap::from([("a".into(), done(7, "1").unwrap()), ("b".into(), done(3, "1").unwrap())]);
         let mut files = FileQueue::new((true, false), SECOND, resume);
-        let listing = |a: &str| some(vec![found("a", a, wall), found("b", "1", wall)]);
+        let listing = |a: &str| some(vec![listed("a", a, wall), listed("b", "1", wall)]);
         files.observe(listing("2"), &seen, now, wall);
         let task = FileTask::Changed(done(7, "1").unwrap());
         assert_eq!(names(&mut files), [("a".into(), task.clone())]);

@@ -1,9 +1,9 @@
-//! Cuts an input's past into portions: ranges of epochs that are read and sorted together, so that a sort has a
-//! bounded size however large the past has grown.
+//! Cuts an input's past into ranges of epochs that are read and sorted together, so that a sort has a bounded size
+//! however large the past has grown.
 //!
-//! Each file of Bronze holds the records of a few snapshots, and its statistics give their range of epochs. The files
-//! are taken in that order; a portion ends when it is large enough and no file reaches past its end, or when it would
-//! become much too large. The memory limit of its session bounds whatever a portion holds in spite of that: sorts
+//! Each file of Bronze holds the records of a few snapshots, and its statistics give their first and last epoch. The
+//! files are taken in that order; a range ends when it is large enough and no file reaches past its end, or when it
+//! would become much too large. The memory limit of the session bounds whatever a range holds in spite of that: sorts
 //! spill to disk above it.
 
 use std::sync::Arc;
@@ -25,18 +25,18 @@ const AT_ONCE: u64 = 8 << 20;
 /// About how many times larger a row is in memory than in its file.
 const PACKED: u64 = 8;
 
-/// The sizes of portions, in bytes of files; their rows take several times as much memory.
+/// The sizes of ranges, in bytes of files; their rows take several times as much memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PortionLimits {
-    /// Bytes of files after which a portion ends as soon as no file reaches past its end.
+pub(super) struct EpochRangeLimits {
+    /// Bytes of files after which a range ends as soon as no file reaches past its end.
     pub enough: u64,
-    /// Bytes of files after which a portion ends in any case; files that reach past its end are read again.
+    /// Bytes of files after which a range ends in any case; files that reach past its end are read again.
     pub most: u64,
 }
 
-impl Default for PortionLimits {
+impl Default for EpochRangeLimits {
     fn default() -> Self {
-        PortionLimits {
+        EpochRangeLimits {
             enough: 16 << 20,
             most: 64 << 20,
         }
@@ -51,9 +51,9 @@ pub(super) struct EpochRange {
 }
 
 /// How a table's past is read.
-pub(super) struct Portions {
-    /// The portions in order; together they cover all epochs.
-    pub portions: Vec<EpochRange>,
+pub(super) struct EpochRanges {
+    /// The ranges in order; together they cover all epochs.
+    pub ranges: Vec<EpochRange>,
     /// The number of rows that are decoded at once.
     pub batch_rows: usize,
 }
@@ -75,12 +75,17 @@ struct Epochs {
 /// A file's first epoch, last epoch, and bytes.
 type Extent = (i64, i64, u64);
 
-impl Portions {
-    /// Computes the portions of a Bronze table at a version.
+impl EpochRanges {
+    /// Computes the ranges of a Bronze table at a version.
     ///
     /// # Errors
     /// The table's log cannot be read.
-    pub async fn read(lake: &Lake, table: &str, version: i64, limits: PortionLimits) -> Result<Portions, LogError> {
+    pub async fn read(
+        lake: &Lake,
+        table: &str,
+        version: i64,
+        limits: EpochRangeLimits,
+    ) -> Result<EpochRanges, LogError> {
         let loaded = log::load(lake, table, Some(version)).await?;
         let files: Vec<AddFile> = loaded.map_or(vec![], |loaded| loaded.files.into_values().collect());
         let known = |file: &AddFile| -> Option<(Extent, u64)> {
@@ -92,8 +97,8 @@ impl Portions {
         let bytes: u64 = files.iter().map(|file| file.size).sum();
         let rows: u64 = extents.iter().flatten().map(|(_, rows)| rows).sum();
         let of_row = (bytes * PACKED).checked_div(rows).unwrap_or(1).max(1);
-        Ok(Portions {
-            portions: match extents {
+        Ok(EpochRanges {
+            ranges: match extents {
                 Some(extents) => cut(extents.into_iter().map(|(extent, _)| extent).collect(), limits),
                 // Of a file without statistics nothing is known: it may hold any epoch.
                 None => cut(vec![], limits),
@@ -123,20 +128,20 @@ impl Portions {
     }
 }
 
-fn cut(mut files: Vec<Extent>, limits: PortionLimits) -> Vec<EpochRange> {
+fn cut(mut files: Vec<Extent>, limits: EpochRangeLimits) -> Vec<EpochRange> {
     files.sort_unstable();
-    let mut portions = vec![EpochRange {
+    let mut ranges = vec![EpochRange {
         from: i64::MIN,
         until: i64::MAX,
     }];
     let (mut bytes, mut newest) = (0, i64::MIN);
     let mut oldest = files.first().map_or(0, |(first, ..)| *first);
     for (first, last, size) in files {
-        let open = portions.last_mut().expect("there is one from the beginning");
+        let open = ranges.last_mut().expect("there is one from the beginning");
         let is_clean = newest < first;
         if first > oldest && (bytes >= limits.enough && is_clean || bytes + size > limits.most) {
             open.until = first;
-            portions.push(EpochRange {
+            ranges.push(EpochRange {
                 from: first,
                 until: i64::MAX,
             });
@@ -145,7 +150,7 @@ fn cut(mut files: Vec<Extent>, limits: PortionLimits) -> Vec<EpochRange> {
         bytes += size;
         newest = newest.max(last);
     }
-    portions
+    ranges
 }
 
 #[cfg(test)]
@@ -155,15 +160,15 @@ mod tests {
     const SMALL: u64 = 10 << 20;
 
     fn bounds(files: Vec<Extent>) -> Vec<i64> {
-        let portions = cut(files, PortionLimits::default());
-        assert_eq!(portions[0].from, i64::MIN);
-        assert_eq!(portions.last().map(|portion| portion.until), Some(i64::MAX));
-        assert!(portions.windows(2).all(|pair| pair[0].until == pair[1].from));
-        portions[1..].iter().map(|portion| portion.from).collect()
+        let ranges = cut(files, EpochRangeLimits::default());
+        assert_eq!(ranges[0].from, i64::MIN);
+        assert_eq!(ranges.last().map(|range| range.until), Some(i64::MAX));
+        assert!(ranges.windows(2).all(|pair| pair[0].until == pair[1].from));
+        ranges[1..].iter().map(|range| range.from).collect()
     }
 
     #[test]
-    fn a_portion_ends_where_no_file_reaches_over_its_end() {
+    fn a_range_ends_where_no_file_reaches_over_its_end() {
         assert_eq!(bounds(vec![]), [0; 0]);
         let files = (0..6).map(|n| (10 * n, 10 * n + 9, SMALL)).collect();
         assert_eq!(bounds(files), [20, 40]);
@@ -175,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_portion_ends_amid_a_file_where_it_would_be_too_large() {
+    fn a_range_ends_amid_a_file_where_it_would_be_too_large() {
         // Each file reaches into the next.
         let files = (0..20).map(|n| (10 * n, 10 * n + 15, SMALL)).collect();
         assert_eq!(bounds(files), [60, 120, 180]);
