@@ -1,9 +1,9 @@
 //! The columns that a FROM offers without their table's name.
 
-use super::super::written::call;
+use super::super::written::{binary, call, truth};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ExcludeSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, SelectItem,
-    TableFactor, TableWithJoins, Value, VisitMut, WildcardAdditionalOptions,
+    TableFactor, TableWithJoins, VisitMut, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -103,7 +103,7 @@ fn joined(left: UsingScope, right: UsingScope, join: &mut Join, session: &Sessio
         });
     }
     let on = constraint_mut(&mut join.join_operator)?;
-    *on = JoinConstraint::On(equal.unwrap_or_else(|| Expr::value(Value::Boolean(true))));
+    *on = JoinConstraint::On(equal.unwrap_or_else(|| truth(true)));
     Some(kept(left, right, merged, &join.join_operator))
 }
 
@@ -216,14 +216,6 @@ fn constraint_mut(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
         | JoinOperator::LeftAnti(on)
         | JoinOperator::RightAnti(on) => Some(on),
         _ => None,
-    }
-}
-
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp {
-        left: Box::new(left),
-        op,
-        right: Box::new(right),
     }
 }
 
