@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::substitute::{Substitution, placed};
-use super::{Session, constraint, name_of};
+use super::{Session, constraint, constraint_mut, name_of};
 
 /// A column that can be named without its table.
 #[derive(Clone, Debug)]
@@ -198,25 +198,6 @@ fn left_out(options: &WildcardAdditionalOptions) -> Option<Vec<String>> {
 
 fn last(name: &ObjectName) -> Option<String> {
     name.0.last()?.as_ident().map(name_of)
-}
-
-fn constraint_mut(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
-    match operator {
-        JoinOperator::Join(on)
-        | JoinOperator::Inner(on)
-        | JoinOperator::Left(on)
-        | JoinOperator::LeftOuter(on)
-        | JoinOperator::Right(on)
-        | JoinOperator::RightOuter(on)
-        | JoinOperator::FullOuter(on)
-        | JoinOperator::Semi(on)
-        | JoinOperator::LeftSemi(on)
-        | JoinOperator::RightSemi(on)
-        | JoinOperator::Anti(on)
-        | JoinOperator::LeftAnti(on)
-        | JoinOperator::RightAnti(on) => Some(on),
-        _ => None,
-    }
 }
 
 fn coalesce(left: Expr, right: Expr) -> Expr {
