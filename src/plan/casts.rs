@@ -5,11 +5,11 @@
 //! the query is planned again with every cast inside `as_type(cast, 'BIGINT')`, a function that returns its
 //! argument but gives the expression a name of its own.
 
-use super::syntax::call;
+use super::syntax::{call, text};
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Spanned, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Spanned, VisitMut, VisitorMut};
 use std::ops::ControlFlow;
 
 /// The name of the function that wraps casts.
@@ -24,7 +24,7 @@ pub(super) fn name_casts(query: &mut Query) -> bool {
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Expr::Cast { data_type, .. } = expr {
                 self.0 = true;
-                let to = Expr::value(Value::SingleQuotedString(data_type.to_string()));
+                let to = text(data_type.to_string());
                 let span = expr.span();
                 let cast = std::mem::replace(expr, to.clone());
                 let args = [cast, to];

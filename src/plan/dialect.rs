@@ -19,6 +19,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::syntax::nested_binary;
+
 /// The dialect in which every statement and expression is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Standard;
@@ -233,11 +235,11 @@ fn between(parser: &mut Parser, left: &Expr, negated: bool) -> Result<Expr, Pars
         true => BinaryOperator::And,
         false => BinaryOperator::Or,
     };
-    Ok(Expr::Nested(Box::new(Expr::BinaryOp {
-        left: Box::new(between(low.clone(), high.clone())),
+    Ok(nested_binary(
+        between(low.clone(), high.clone()),
         op,
-        right: Box::new(between(high, low)),
-    })))
+        between(high, low),
+    ))
 }
 
 /// Whether `TRIM([BOTH | LEADING | TRAILING] FROM` follows, without characters to trim; if so, which side it names.

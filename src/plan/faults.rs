@@ -4,11 +4,10 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, ExactNumberInfo, Expr, Ident, Query, SetExpr, SetQuantifier, UnaryOperator, Value, VisitMut,
-    VisitorMut,
+    CastKind, DataType, ExactNumberInfo, Expr, Ident, Query, SetExpr, SetQuantifier, Value, VisitMut, VisitorMut,
 };
 
-use super::syntax::call;
+use super::syntax::{call, not, truth};
 
 /// The names of dataflows that are planned with a fault.
 pub(crate) const FAULTS: [&str; 3] = ["two_valued", "double_literals", "uncounted"];
@@ -40,11 +39,8 @@ impl VisitorMut for Mistake<'_> {
         match (self.0, &mut *expr) {
             ("two_valued", Expr::InSubquery { negated, .. }) if *negated => {
                 *negated = false;
-                let known = [expr.clone(), Expr::value(Value::Boolean(false))];
-                *expr = Expr::UnaryOp {
-                    op: UnaryOperator::Not,
-                    expr: Box::new(Expr::Function(call(Ident::new("coalesce"), known))),
-                };
+                let known = [expr.clone(), truth(false)];
+                *expr = not(Expr::Function(call(Ident::new("coalesce"), known)));
             }
             ("double_literals", Expr::Value(value)) if matches!(&value.value, Value::Number(text, _) if text.contains('.')) =>
             {

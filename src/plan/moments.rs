@@ -13,12 +13,11 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, DataType, Expr, Ident, Spanned, TypedString, UnaryOperator, Value, VisitMut,
-    VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, Ident, Spanned, TypedString, UnaryOperator, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::syntax::call;
+use super::syntax::{binary, call, null, number, text};
 
 /// Applies these rewrites to a statement, query or expression.
 pub fn microseconds(sql: &mut impl VisitMut) {
@@ -38,27 +37,21 @@ pub fn microseconds(sql: &mut impl VisitMut) {
 
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             let span = expr.span();
-            let take = |expr: &mut Expr| std::mem::replace(expr, Expr::value(Value::Null));
+            let take = |expr: &mut Expr| std::mem::replace(expr, null());
             match expr {
                 Expr::AtTimeZone { timestamp, time_zone } => {
                     let args = [take(time_zone), take(timestamp)];
                     *expr = spelled("timezone", args, span);
                 }
                 Expr::Extract { field, expr: of, .. } => {
-                    let field = Expr::value(Value::SingleQuotedString(field.to_string()));
-                    let args = [field, take(of)];
+                    let args = [text(field.to_string()), take(of)];
                     *expr = spelled("date_part", args, span);
                 }
                 Expr::UnaryOp {
                     op: UnaryOperator::Minus,
                     expr: of,
                 } if is_interval(of) => {
-                    let minus_one = Expr::value(Value::Number("-1".to_string(), false));
-                    *expr = Expr::BinaryOp {
-                        left: Box::new(take(of)),
-                        op: BinaryOperator::Multiply,
-                        right: Box::new(minus_one),
-                    };
+                    *expr = binary(take(of), BinaryOperator::Multiply, number(-1));
                 }
                 _ => {}
             }

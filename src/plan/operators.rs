@@ -16,11 +16,11 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, ObjectName, Spanned, Subscript, UnaryOperator, Value, VisitMut, VisitorMut,
+    FunctionArguments, Ident, ObjectName, Spanned, Subscript, VisitMut, VisitorMut,
 };
 
 use super::row_queries::row_queries;
-use super::syntax::call;
+use super::syntax::{call, chained, nested, nested_binary, not, null, number, truth};
 
 /// Rewrites the operators of a statement, query or expression.
 pub fn operators(sql: &mut impl VisitMut) {
@@ -115,7 +115,6 @@ fn with_ends(expr: &mut Expr) {
             ..
         }) = access
         {
-            let number = |n: i64| Expr::value(Value::Number(n.to_string(), false));
             lower_bound.get_or_insert_with(|| number(1));
             upper_bound.get_or_insert_with(|| number(i64::MAX));
         }
@@ -155,14 +154,14 @@ fn patterned(expr: &Expr) -> Option<Expr> {
     };
     match expr {
         Expr::Like { any: true, pattern, .. } | Expr::ILike { any: true, pattern, .. } => {
-            chained(patterns(pattern)?.into_iter().map(alone).collect(), &BinaryOperator::Or)
+            chained(patterns(pattern)?.into_iter().map(alone), BinaryOperator::Or)
         }
         Expr::RLike {
             negated, expr, pattern, ..
         } => {
-            let matches = binary(
+            let found = nested_binary(
                 expr.as_ref().clone(),
-                &BinaryOperator::PGRegexMatch,
+                BinaryOperator::PGRegexMatch,
                 pattern.as_ref().clone(),
             );
             Some(if *negated { not(matches) } else { matches })
@@ -195,37 +194,41 @@ fn overlaps(expr: &Expr) -> Option<Expr> {
         };
         let (one, other) = (nested((*one).clone()), nested((*other).clone()));
         let other = match is_length(&other) {
-            true => binary(one.clone(), &BinaryOperator::Plus, other),
+            true => nested_binary(one.clone(), BinaryOperator::Plus, other),
             false => other,
         };
         let first = Expr::Function(call(Ident::new("least"), [one.clone(), other.clone()]));
         // Null if either end is null.
         let last = case(vec![
-            (binary(one.clone(), &BinaryOperator::Lt, other.clone()), other.clone()),
-            (binary(one.clone(), &BinaryOperator::GtEq, other), one),
+            (
+                nested_binary(one.clone(), BinaryOperator::Lt, other.clone()),
+                other.clone(),
+            ),
+            (nested_binary(one.clone(), BinaryOperator::GtEq, other), one),
         ]);
         Some((first, last))
     };
     let ((first, last), (their_first, their_last)) = (ends(left)?, ends(right)?);
-    let truth = |truth| Expr::value(Value::Boolean(truth));
-    let is_null = |of: &Expr| Expr::Nested(Box::new(Expr::IsNull(Box::new(of.clone()))));
-    let either_null = |a: &Expr, b: &Expr| binary(is_null(a), &BinaryOperator::Or, is_null(b));
-    let unknown = || Expr::value(Value::Null);
+    let is_null = |of: &Expr| nested(Expr::IsNull(Box::new(of.clone())));
+    let either_null = |a: &Expr, b: &Expr| nested_binary(is_null(a), BinaryOperator::Or, is_null(b));
     let open = either_null(&last, &their_last);
     // Of two periods, the one that begins later must begin before the other one ends.
     let begins_within = |later: &Expr, end: &Expr| {
         case(vec![
-            (binary(later.clone(), &BinaryOperator::Lt, end.clone()), truth(true)),
-            (open.clone(), unknown()),
+            (
+                nested_binary(later.clone(), BinaryOperator::Lt, end.clone()),
+                truth(true),
+            ),
+            (open.clone(), null()),
             (truth(true), truth(false)),
         ])
     };
-    let compared = |op: &BinaryOperator| binary(first.clone(), op, their_first.clone());
+    let compared = |op: BinaryOperator| nested_binary(first.clone(), op, their_first.clone());
     Some(case(vec![
-        (either_null(&first, &their_first), unknown()),
-        (compared(&BinaryOperator::Gt), begins_within(&first, &their_last)),
-        (compared(&BinaryOperator::Lt), begins_within(&their_first, &last)),
-        (open.clone(), unknown()),
+        (either_null(&first, &their_first), null()),
+        (compared(BinaryOperator::Gt), begins_within(&first, &their_last)),
+        (compared(BinaryOperator::Lt), begins_within(&their_first, &last)),
+        (open.clone(), null()),
         (truth(true), truth(true)),
     ]))
 }
@@ -283,7 +286,7 @@ pub(super) fn opposite(op: &BinaryOperator) -> Option<BinaryOperator> {
 
 fn matches_any(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
     opposite(op)?;
-    let compared = |right: Expr| binary(nested(left.clone()), op, right);
+    let compared = |right: Expr| nested_binary(nested(left.clone()), op.clone(), right);
     let list = match list {
         Expr::Nested(list) => list.as_ref(),
         list => list,
@@ -292,7 +295,7 @@ fn matches_any(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
         Expr::Subquery(_) => None,
         Expr::Array(items) if !items.elem.is_empty() => {
             let each = items.elem.iter().map(|item| compared(nested(item.clone())));
-            chained(each.collect(), &BinaryOperator::Or).map(nested)
+            chained(each, BinaryOperator::Or).map(nested)
         }
         list => {
             let function = |name: &str, args: Vec<Expr>| Expr::Function(call(Ident::new(name), args));
@@ -301,18 +304,12 @@ fn matches_any(left: &Expr, op: &BinaryOperator, list: &Expr) -> Option<Expr> {
                 BinaryOperator::Eq => function("array_has", vec![list.clone(), left.clone()]),
                 BinaryOperator::NotEq => {
                     let ends = ["array_min", "array_max"].map(|end| compared(of_list(end)));
-                    chained(ends.to_vec(), &BinaryOperator::Or)?
+                    chained(ends, BinaryOperator::Or)?
                 }
                 BinaryOperator::Lt | BinaryOperator::LtEq => compared(of_list("array_max")),
                 _ => compared(of_list("array_min")),
             };
-            let null = || Expr::value(Value::Null);
-            let truth = |truth| Expr::value(Value::Boolean(truth));
-            let is_empty = binary(
-                of_list("cardinality"),
-                &BinaryOperator::Eq,
-                Expr::value(Value::Number("0".into(), false)),
-            );
+            let is_empty = nested_binary(of_list("cardinality"), BinaryOperator::Eq, number(0));
             let holds_null = Expr::IsNotNull(Box::new(function("array_position", vec![list.clone(), null()])));
             let when = |condition, result| CaseWhen { condition, result };
             Some(Expr::Case {
@@ -344,7 +341,7 @@ fn row_condition(expr: &Expr) -> Option<Expr> {
                 .map(|row| RowPair::new(expr, row))
                 .collect::<Option<Vec<_>>>()?;
             let equal = pairs.iter().map(|pair| compare_rows(pair, &BinaryOperator::Eq));
-            let any = chained(equal.collect::<Option<Vec<_>>>()?, &BinaryOperator::Or)?;
+            let any = chained(equal.collect::<Option<Vec<_>>>()?, BinaryOperator::Or)?;
             Some(if *negated { not(any) } else { any })
         }
         Expr::Between {
@@ -355,7 +352,7 @@ fn row_condition(expr: &Expr) -> Option<Expr> {
         } => {
             let above = compare_rows(&RowPair::new(expr, low)?, &BinaryOperator::GtEq)?;
             let below = compare_rows(&RowPair::new(expr, high)?, &BinaryOperator::LtEq)?;
-            let within = binary(above, &BinaryOperator::And, below);
+            let within = nested_binary(above, BinaryOperator::And, below);
             Some(if *negated { not(within) } else { within })
         }
         // IS NULL is true of a row if all columns are null, and IS NOT NULL if none is.
@@ -395,68 +392,45 @@ impl<'a> RowPair<'a> {
 
     fn compare_each(&self, op: &BinaryOperator) -> Vec<Expr> {
         let each = self.0.iter();
-        each.map(|(left, right)| binary((*left).clone(), op, (*right).clone()))
+        each.map(|(left, right)| nested_binary((*left).clone(), op.clone(), (*right).clone()))
             .collect()
     }
 }
 
 fn compare_rows(pair: &RowPair<'_>, op: &BinaryOperator) -> Option<Expr> {
     let strict = match op {
-        BinaryOperator::Eq => return chained(pair.compare_each(op), &BinaryOperator::And),
-        BinaryOperator::NotEq => return chained(pair.compare_each(op), &BinaryOperator::Or),
+        BinaryOperator::Eq => return chained(pair.compare_each(op), BinaryOperator::And),
+        BinaryOperator::NotEq => return chained(pair.compare_each(op), BinaryOperator::Or),
         BinaryOperator::Lt | BinaryOperator::LtEq => BinaryOperator::Lt,
         BinaryOperator::Gt | BinaryOperator::GtEq => BinaryOperator::Gt,
         _ => return None,
     };
     let mut columns = pair.0.iter().rev();
     let (left, right) = columns.next()?;
-    let mut whole = binary((*left).clone(), op, (*right).clone());
+    let mut whole = nested_binary((*left).clone(), op.clone(), (*right).clone());
     for (left, right) in columns {
-        let decided = binary((*left).clone(), &strict, (*right).clone());
-        let equal = binary((*left).clone(), &BinaryOperator::Eq, (*right).clone());
-        whole = binary(decided, &BinaryOperator::Or, binary(equal, &BinaryOperator::And, whole));
+        let decided = nested_binary((*left).clone(), strict.clone(), (*right).clone());
+        let equal = nested_binary((*left).clone(), BinaryOperator::Eq, (*right).clone());
+        let undecided = nested_binary(equal, BinaryOperator::And, whole);
+        whole = nested_binary(decided, BinaryOperator::Or, undecided);
     }
     Some(whole)
 }
 
 fn rows_differ(pair: &RowPair<'_>) -> Expr {
     let each = pair.0.iter().map(|(left, right)| {
-        Expr::Nested(Box::new(Expr::IsDistinctFrom(
+        nested(Expr::IsDistinctFrom(
             Box::new((*left).clone()),
             Box::new((*right).clone()),
-        )))
+        ))
     });
-    chained(each.collect(), &BinaryOperator::Or).expect("a pair of rows has columns")
+    chained(each, BinaryOperator::Or).expect("a pair of rows has columns")
 }
 
 fn every_column_is(row: &Expr, is: fn(Box<Expr>) -> Expr) -> Option<Expr> {
     let each = columns(row)?.into_iter();
-    let each = each.map(|column| Expr::Nested(Box::new(is(Box::new(column.clone())))));
-    chained(each.collect(), &BinaryOperator::And)
-}
-
-fn chained(all: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
-    all.into_iter().reduce(|left, right| binary(left, op, right))
-}
-
-/// An operation in parentheses, so that it may stand anywhere.
-fn binary(left: Expr, op: &BinaryOperator, right: Expr) -> Expr {
-    Expr::Nested(Box::new(Expr::BinaryOp {
-        left: Box::new(left),
-        op: op.clone(),
-        right: Box::new(right),
-    }))
-}
-
-fn nested(expr: Expr) -> Expr {
-    Expr::Nested(Box::new(expr))
-}
-
-fn not(expr: Expr) -> Expr {
-    Expr::UnaryOp {
-        op: UnaryOperator::Not,
-        expr: Box::new(expr),
-    }
+    let each = each.map(|column| nested(is(Box::new(column.clone()))));
+    chained(each, BinaryOperator::And)
 }
 
 #[cfg(test)]

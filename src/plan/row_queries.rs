@@ -18,11 +18,13 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr,
-    UnaryOperator, Value, VisitMut, VisitorMut,
+    UnaryOperator, VisitMut, VisitorMut,
 };
 
 use super::operators::{columns, opposite};
-use super::syntax::{derived, is_one_column, select, selected};
+use super::syntax::{
+    chained, derived, is_one_column, nested, nested_binary, not, null, number, select, selected, truth,
+};
 
 /// The alias of the subquery's rows.
 const ROWS: &str = "__rows";
@@ -160,20 +162,16 @@ impl<'a> RowAnyQuery<'a> {
         if !self.negated {
             return self.exists(self.comparison());
         }
-        let unknown = self
-            .unknown_cases()
-            .into_iter()
-            .map(|condition| not(self.exists(condition)));
-        chained(
-            std::iter::once(not(self.exists(self.comparison()))).chain(unknown),
-            BinaryOperator::And,
-        )
+        // NOT ANY is true if no row makes the comparison true or unknown.
+        let excluded = std::iter::once(self.comparison()).chain(self.unknown_cases());
+        let each = excluded.map(|condition| nested(not(self.exists(condition))));
+        chained(each, BinaryOperator::And).expect("the comparison itself is excluded")
     }
 
     /// The comparison as a value: true, false or unknown.
     fn value(&self) -> Expr {
-        let truth = |truth| Expr::value(Value::Boolean(truth));
         let unknown = self.unknown_cases().into_iter().map(|condition| self.exists(condition));
+        let unknown = chained(unknown, BinaryOperator::Or).expect("a comparison may be unknown");
         let when = |condition, result| CaseWhen { condition, result };
         nested(Expr::Case {
             case_token: AttachedToken::empty(),
@@ -181,7 +179,7 @@ impl<'a> RowAnyQuery<'a> {
             operand: None,
             conditions: vec![
                 when(self.exists(self.comparison()), truth(!self.negated)),
-                when(chained(unknown, BinaryOperator::Or), Expr::value(Value::Null)),
+                when(unknown, null()),
             ],
             else_result: Some(Box::new(truth(self.negated))),
         })
@@ -193,7 +191,7 @@ impl<'a> RowAnyQuery<'a> {
     }
 
     fn comparison(&self) -> Expr {
-        binary(tuple(&self.row), self.op.clone(), Expr::Tuple(self.query_columns()))
+        nested_binary(tuple(&self.row), self.op.clone(), Expr::Tuple(self.query_columns()))
     }
 
     /// Conditions of which at least one is true of a row for which the comparison is unknown.
@@ -204,7 +202,7 @@ impl<'a> RowAnyQuery<'a> {
         };
         let ways = |own: &Expr, their: &Expr| {
             [
-                binary(nested(own.clone()), BinaryOperator::Eq, their.clone()),
+                nested_binary(nested(own.clone()), BinaryOperator::Eq, their.clone()),
                 nested(Expr::IsNull(Box::new(their.clone()))),
                 nested(Expr::IsNull(Box::new(nested(own.clone())))),
             ]
@@ -215,12 +213,12 @@ impl<'a> RowAnyQuery<'a> {
             .flat_map(|one| second.iter().map(move |other| (one, other)));
         // The first combination has no null: both columns are equal.
         both.skip(1)
-            .map(|(one, other)| binary(one.clone(), BinaryOperator::And, other.clone()))
+            .map(|(one, other)| nested_binary(one.clone(), BinaryOperator::And, other.clone()))
             .collect()
     }
 
     fn exists(&self, condition: Expr) -> Expr {
-        let one = SelectItem::UnnamedExpr(Expr::value(Value::Number("1".to_string(), false)));
+        let one = SelectItem::UnnamedExpr(number(1));
         let mut query = select_from_query(vec![one], self.query, self.row.len());
         selected(&mut query).selection = Some(condition);
         nested(Expr::Exists {
@@ -282,8 +280,8 @@ fn one_row_comparison(expr: &Expr) -> Option<Expr> {
     let (row, query, swapped) = sides(left, right)?;
     let theirs = Expr::Tuple(column_names(row.len()).into_iter().map(column).collect());
     let compared = match swapped {
-        false => binary(tuple(&row), op.clone(), theirs),
-        true => binary(theirs, op.clone(), tuple(&row)),
+        false => nested_binary(tuple(&row), op.clone(), theirs),
+        true => nested_binary(theirs, op.clone(), tuple(&row)),
     };
     let item = SelectItem::ExprWithAlias {
         expr: compared,
@@ -310,30 +308,6 @@ fn subquery(expr: &Expr) -> Option<&Query> {
 
 fn tuple(row: &[&Expr]) -> Expr {
     Expr::Tuple(row.iter().map(|column| (*column).clone()).collect())
-}
-
-fn chained(all: impl IntoIterator<Item = Expr>, op: BinaryOperator) -> Expr {
-    let all = all.into_iter().reduce(|left, right| binary(left, op.clone(), right));
-    all.expect("there is one at least")
-}
-
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    nested(Expr::BinaryOp {
-        left: Box::new(left),
-        op,
-        right: Box::new(right),
-    })
-}
-
-fn nested(expr: Expr) -> Expr {
-    Expr::Nested(Box::new(expr))
-}
-
-fn not(expr: Expr) -> Expr {
-    nested(Expr::UnaryOp {
-        op: UnaryOperator::Not,
-        expr: Box::new(expr),
-    })
 }
 
 #[cfg(test)]

@@ -12,12 +12,13 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, ObjectName, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Value, Visit, VisitMut,
-    Visitor, VisitorMut,
+    BinaryOperator, Expr, ObjectName, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::error::Refusal;
+use super::syntax::{binary, nested, null};
 
 /// The deepest that operations may be nested or chained, apart from chains that are balanced.
 const DEEPEST: usize = 1000;
@@ -101,7 +102,7 @@ impl VisitorMut for Flattening {
         if let Some((kind, length)) = chain(expr)
             && length >= kind.balance_length()
         {
-            let whole = std::mem::replace(expr, Expr::value(Value::Null));
+            let whole = std::mem::replace(expr, null());
             let mut operands = operands(whole, kind);
             *expr = balanced(&mut operands, kind);
         }
@@ -259,31 +260,28 @@ fn operands(whole: Expr, kind: ChainKind) -> Vec<Operand> {
 /// The operands, in their order, as a tree of the least depth. `a - b - c + d` becomes `(a - b) - (c - d)`.
 fn balanced(operands: &mut [Operand], kind: ChainKind) -> Expr {
     if let [(only, _)] = operands {
-        return std::mem::replace(only, Expr::value(Value::Null));
+        return std::mem::replace(only, null());
     }
     let (left, right) = operands.split_at_mut(operands.len() / 2);
     let subtracted = right[0].1;
     if subtracted {
         right.iter_mut().for_each(|(_, negative)| *negative = !*negative);
     }
-    Expr::BinaryOp {
-        left: Box::new(nested(balanced(left, kind))),
-        op: match kind {
-            ChainKind::And => BinaryOperator::And,
-            ChainKind::Or => BinaryOperator::Or,
-            ChainKind::Concat => BinaryOperator::StringConcat,
-            ChainKind::Sum if subtracted => BinaryOperator::Minus,
-            ChainKind::Sum => BinaryOperator::Plus,
-            ChainKind::Product => BinaryOperator::Multiply,
-        },
-        right: Box::new(nested(balanced(right, kind))),
-    }
+    let op = match kind {
+        ChainKind::And => BinaryOperator::And,
+        ChainKind::Or => BinaryOperator::Or,
+        ChainKind::Concat => BinaryOperator::StringConcat,
+        ChainKind::Sum if subtracted => BinaryOperator::Minus,
+        ChainKind::Sum => BinaryOperator::Plus,
+        ChainKind::Product => BinaryOperator::Multiply,
+    };
+    binary(closed(balanced(left, kind)), op, closed(balanced(right, kind)))
 }
 
-/// The expression in parentheses, so that the visitor does not take it for a chain again.
-fn nested(expr: Expr) -> Expr {
+/// The expression with parentheses around an operation, so that the visitor does not take it for a chain again.
+fn closed(expr: Expr) -> Expr {
     match expr {
-        Expr::BinaryOp { .. } => Expr::Nested(Box::new(expr)),
+        Expr::BinaryOp { .. } => nested(expr),
         other => other,
     }
 }

@@ -1,13 +1,67 @@
-//! Makes calls and subqueries as sqlparser would parse them, for rewrites of the syntax tree.
+//! Makes constants, operations, calls and subqueries as sqlparser would parse them, for rewrites of the syntax tree.
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query,
-    Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins,
-    ValueWithSpan,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
+    TableWithJoins, UnaryOperator, Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+
+/// `NULL`.
+pub(super) fn null() -> Expr {
+    Expr::value(Value::Null)
+}
+
+/// `TRUE` or `FALSE`.
+pub(super) fn truth(truth: bool) -> Expr {
+    Expr::value(Value::Boolean(truth))
+}
+
+/// A number as it is written.
+pub(super) fn number(number: impl ToString) -> Expr {
+    Expr::value(Value::Number(number.to_string(), false))
+}
+
+/// `'text'`.
+pub(super) fn text(text: impl Into<String>) -> Expr {
+    Expr::value(Value::SingleQuotedString(text.into()))
+}
+
+/// `(expr)`.
+pub(super) fn nested(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(expr))
+}
+
+/// `NOT expr`.
+pub(super) fn not(expr: Expr) -> Expr {
+    Expr::UnaryOp {
+        op: UnaryOperator::Not,
+        expr: Box::new(expr),
+    }
+}
+
+/// `left op right`. An operand that binds more loosely needs parentheses, see [`nested`].
+pub(super) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp {
+        left: Box::new(left),
+        op,
+        right: Box::new(right),
+    }
+}
+
+/// `(left op right)`, which may stand anywhere.
+pub(super) fn nested_binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    nested(binary(left, op, right))
+}
+
+/// `((a op b) op c)`; `None` without any operand.
+pub(super) fn chained(operands: impl IntoIterator<Item = Expr>, op: BinaryOperator) -> Option<Expr> {
+    operands
+        .into_iter()
+        .reduce(|left, right| nested_binary(left, op.clone(), right))
+}
 
 /// `name(args, ...)` without any clause. Errors of the call are reported at the span of `name`.
 pub(super) fn call(name: Ident, args: impl IntoIterator<Item = Expr>) -> Function {

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     SetExpr, Value, VisitMut, VisitorMut, WindowSpec, WindowType,
 };
 
-use super::syntax::{call, is_one_column};
+use super::syntax::{self, binary, call, is_one_column, nested};
 
 /// Rewrites each FETCH of a statement, at any depth. A FETCH that cannot be rewritten stays, and `refuse`
 /// refuses it.
@@ -37,7 +37,7 @@ pub(super) fn is_left(query: &Query) -> bool {
 }
 
 fn in_query(query: &mut Query) {
-    let one = || Expr::value(Value::Number("1".to_string(), false));
+    let one = || syntax::number(1);
     match query.fetch.take() {
         None => {}
         Some(fetch) if fetch.percent => query.fetch = Some(fetch),
@@ -90,10 +90,11 @@ fn by_rank(query: &mut Query, fetch: &Fetch) -> Option<()> {
     let at_most = compared("rank", &order, BinaryOperator::LtEq, skipped.checked_add(count)?);
     let mut condition = at_most;
     if skipped > 0 {
-        condition = and(condition, compared("row_number", &order, BinaryOperator::Gt, skipped));
+        let passed = compared("row_number", &order, BinaryOperator::Gt, skipped);
+        condition = binary(condition, BinaryOperator::And, passed);
     }
     select.qualify = Some(match select.qualify.take() {
-        Some(other) => and(Expr::Nested(Box::new(other)), condition),
+        Some(other) => binary(nested(other), BinaryOperator::And, condition),
         None => condition,
     });
     query.order_by = None;
@@ -154,19 +155,7 @@ fn compared(function: &str, order: &[OrderByExpr], op: BinaryOperator, with: u64
         over: Some(over),
         ..call(Ident::new(function), [])
     };
-    Expr::BinaryOp {
-        left: Box::new(Expr::Function(function)),
-        op,
-        right: Box::new(Expr::value(Value::Number(with.to_string(), false))),
-    }
-}
-
-fn and(left: Expr, right: Expr) -> Expr {
-    Expr::BinaryOp {
-        left: Box::new(left),
-        op: BinaryOperator::And,
-        right: Box::new(right),
-    }
+    binary(Expr::Function(function), op, syntax::number(with))
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, VisitMut, VisitorMut};
+
+use super::syntax::null;
 
 /// Names the column of each subquery that is used as a value or as the list of an IN.
 pub(super) fn name_values(query: &mut Query) {
@@ -36,7 +38,7 @@ fn name(query: &mut Query, number: usize) {
             if let [SelectItem::UnnamedExpr(value)] = select.projection.as_mut_slice()
                 && !matches!(value, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
             {
-                let expr = std::mem::replace(value, Expr::value(Value::Null));
+                let expr = std::mem::replace(value, null());
                 let alias = Ident::with_quote('"', format!("$value{number}"));
                 select.projection = vec![SelectItem::ExprWithAlias { expr, alias }];
             }

@@ -13,16 +13,15 @@
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, OrderBy, OrderByExpr, OrderByKind,
-    OrderByOptions, SelectItem, Spanned, TableFactor, Value, Visit, Visitor, WildcardAdditionalOptions,
+    OrderByOptions, SelectItem, Spanned, TableFactor, Visit, Visitor, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 
 use std::ops::ControlFlow;
 
-use super::truth;
 use crate::plan::error::Refusal;
-use crate::plan::syntax::{derived, select, selected};
+use crate::plan::syntax::{binary, derived, nested, number, select, selected, truth};
 
 /// The name with which the ON of an ASOF JOIN begins after the rewrite of tokens.
 const MARK: &str = "$asof_join";
@@ -138,11 +137,8 @@ pub(super) fn in_join(join: &mut Join) -> Result<(), Refusal> {
     let (by, descending) = near.order_key(&name);
     let everything = SelectItem::Wildcard(WildcardAdditionalOptions::default());
     let mut query = select(vec![everything], vec![join.relation.clone()]);
-    selected(&mut query).selection = conditions.into_iter().map(nested).reduce(|left, right| Expr::BinaryOp {
-        left: Box::new(left),
-        op: BinaryOperator::And,
-        right: Box::new(right),
-    });
+    let conditions = conditions.into_iter().map(nested);
+    selected(&mut query).selection = conditions.reduce(|left, right| binary(left, BinaryOperator::And, right));
     query.order_by = Some(OrderBy {
         kind: OrderByKind::Expressions(vec![OrderByExpr {
             expr: by,
@@ -155,13 +151,13 @@ pub(super) fn in_join(join: &mut Join) -> Result<(), Refusal> {
         interpolate: None,
     });
     query.limit_clause = Some(LimitClause::LimitOffset {
-        limit: Some(Expr::value(Value::Number("1".to_string(), false))),
+        limit: Some(number(1)),
         offset: None,
         limit_by: vec![],
     });
     join.relation = derived(query, true, name, vec![]);
     join.join_operator = match optional {
-        true => JoinOperator::LeftOuter(JoinConstraint::On(truth())),
+        true => JoinOperator::LeftOuter(JoinConstraint::On(truth(true))),
         false => JoinOperator::CrossJoin(JoinConstraint::None),
     };
     Ok(())
@@ -279,8 +275,4 @@ fn mark(condition: &Expr) -> Option<Span> {
         Expr::Identifier(name) if name.value == MARK => Some(name.span),
         _ => None,
     }
-}
-
-fn nested(expr: Expr) -> Expr {
-    Expr::Nested(Box::new(expr))
 }

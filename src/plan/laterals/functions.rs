@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::plan::error::Refusal;
-use crate::plan::syntax::{call, derived, select};
+use crate::plan::syntax::{binary, call, derived, number, select};
 
 /// The table functions that FROM supports, apart from window table functions.
 pub(in crate::plan) const NAMES: [&str; 6] = [
@@ -142,11 +142,7 @@ impl TableFunction {
             values.push(own("unnest", &[positions]));
             if *numbered_from == FirstNumber::FromZero {
                 let last = values.pop().expect("it was pushed");
-                values.push(Expr::BinaryOp {
-                    left: Box::new(last),
-                    op: BinaryOperator::Minus,
-                    right: Box::new(Expr::value(Value::Number("1".to_string(), false))),
-                });
+                values.push(binary(last, BinaryOperator::Minus, number(1)));
             }
         } else if optional {
             // With `list_or_null` the first list has an item where all lists are empty, so that there is a row.

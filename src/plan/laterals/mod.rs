@@ -29,6 +29,7 @@ pub(super) use asof::rewrite as rewrite_asof;
 pub(super) use functions::{NAMES as TABLE_FUNCTIONS, TableFunction};
 
 use super::error::Refusal;
+use super::syntax::truth;
 use super::windows::tokenize;
 
 /// Applies these rewrites to a statement or query.
@@ -105,7 +106,7 @@ fn in_join(join: &mut Join) -> Result<(), Refusal> {
             beside_rows(&mut join.relation);
         }
         JoinOperator::OuterApply => {
-            join.join_operator = JoinOperator::LeftOuter(JoinConstraint::On(truth()));
+            join.join_operator = JoinOperator::LeftOuter(JoinConstraint::On(truth(true)));
             beside_rows(&mut join.relation);
         }
         _ => asof::in_join(join)?,
@@ -144,10 +145,6 @@ fn in_table(table: &mut TableFactor, beside: bool, optional: bool) -> Result<boo
     };
     *table = listed.into_subquery(beside, optional)?;
     Ok(true)
-}
-
-fn truth() -> Expr {
-    Expr::value(Value::Boolean(true))
 }
 
 /// Whether a condition is always true: TRUE, or two equal constants as in `1 = 1`.

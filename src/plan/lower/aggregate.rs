@@ -16,7 +16,7 @@ use datafusion::physical_expr::expressions::Literal;
 use super::{Lowering, expr};
 use crate::plan::error::{Planned, Refusal};
 use crate::plan::guard::gathers;
-use crate::plan::{Aggregate, AggregateCall, AggregateKind, Expr, Mfp, NodeId, Op};
+use crate::plan::{Aggregate, AggregateCall, AggregateKind, Expr, NodeId, Op};
 use crate::repr::{normalise_schema, normalise_type};
 
 /// The most columns of a CUBE, which then becomes 64 aggregates over one input.
@@ -68,11 +68,7 @@ impl Lowering<'_> {
             .map(|g| expr::physical(g, logical, &actual))
             .collect::<Planned<Vec<_>>>()?;
         if calls.is_empty() {
-            let mfp = Mfp {
-                predicates: vec![],
-                projection: Some(group),
-            };
-            let rows = self.mfp(input, mfp, schema);
+            let rows = self.map(input, group, schema);
             return Ok(self.distinct(rows));
         }
         let aggregates = calls
@@ -147,11 +143,7 @@ impl Lowering<'_> {
                     projection.push(Arc::new(Literal::new(null)));
                 }
             }
-            let mfp = Mfp {
-                predicates: vec![],
-                projection: Some(projection),
-            };
-            inputs.push(self.mfp(node, mfp, schema.clone()));
+            inputs.push(self.map(node, projection, schema.clone()));
         }
         Ok(self.union_of(inputs, schema))
     }

@@ -34,14 +34,7 @@ impl Lowering<'_> {
             .iter()
             .map(|e| expr::physical(e, logical, &actual))
             .collect::<Planned<Vec<_>>>()?;
-        Ok(self.mfp(
-            node,
-            Mfp {
-                predicates: vec![],
-                projection: Some(exprs),
-            },
-            normalise_schema(projection.schema.as_arrow()),
-        ))
+        Ok(self.map(node, exprs, normalise_schema(projection.schema.as_arrow())))
     }
 
     pub(super) fn filter(&mut self, filter: &Filter) -> Planned<NodeId> {
@@ -133,11 +126,7 @@ impl Lowering<'_> {
         for end in ends {
             columns.push(expr::physical_as(end, logical, &actual, &list)?);
         }
-        let map = |projection| Mfp {
-            predicates: vec![],
-            projection: Some(projection),
-        };
-        let listed = self.mfp(node, map(columns), with(&list));
+        let listed = self.map(node, columns, with(&list));
         let taken = |n: usize| (n, n >= actual.fields().len());
         let unnest = Unnest {
             columns: (0..actual.fields().len() + 2).map(taken).collect(),
@@ -156,7 +145,16 @@ impl Lowering<'_> {
         };
         let stays = self.add(Op::Temporal(temporal), vec![each], schema.clone(), "temporal", false);
         let own = (0..actual.fields().len()).map(|n| expr::column(&schema, n)).collect();
-        Ok(self.mfp(stays, map(own), actual))
+        Ok(self.map(stays, own, actual))
+    }
+
+    /// Computes the columns of `schema` from those of a node.
+    pub(super) fn map(&mut self, input: NodeId, columns: Vec<Expr>, schema: SchemaRef) -> NodeId {
+        let mfp = Mfp {
+            predicates: vec![],
+            projection: Some(columns),
+        };
+        self.mfp(input, mfp, schema)
     }
 
     /// Adds an Mfp, or fuses it with the Mfp that it reads.
@@ -197,14 +195,7 @@ impl Lowering<'_> {
             .enumerate()
             .map(|(n, field)| expr::cast_to(expr::column(&actual, n), &actual, field.data_type()))
             .collect::<Planned<Vec<_>>>()?;
-        Ok(self.mfp(
-            node,
-            Mfp {
-                predicates: vec![],
-                projection: Some(exprs),
-            },
-            schema.clone(),
-        ))
+        Ok(self.map(node, exprs, schema.clone()))
     }
 }
 

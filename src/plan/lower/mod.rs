@@ -21,7 +21,7 @@ use datafusion::logical_expr::{Distinct, LogicalPlan, TableScan, UserDefinedLogi
 use super::error::{Planned, Refusal};
 use super::sets::SetOperation;
 use super::share::{Builder, Draft};
-use super::{Mfp, NodeId, Op, session};
+use super::{NodeId, Op, session};
 use crate::repr::normalise_schema;
 
 pub(super) use expr::physical;
@@ -83,14 +83,8 @@ impl Lowering<'_> {
         };
         let schema = self.builder.schema(source).clone();
         let projection = columns.iter().map(|&c| expr::column(&schema, c)).collect();
-        Ok(self.mfp(
-            source,
-            Mfp {
-                predicates: vec![],
-                projection: Some(projection),
-            },
-            output(&LogicalPlan::TableScan(scan.clone())),
-        ))
+        let output = output(&LogicalPlan::TableScan(scan.clone()));
+        Ok(self.map(source, projection, output))
     }
 
     fn union(&mut self, union: &datafusion::logical_expr::Union) -> Planned<NodeId> {

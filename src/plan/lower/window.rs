@@ -22,7 +22,7 @@ use super::{Lowering, expr};
 use crate::plan::encoding;
 use crate::plan::error::{Planned, Refusal};
 use crate::plan::guard::gathers;
-use crate::plan::{Expr, Mfp, NodeId, Op, Rank, TopK, Window};
+use crate::plan::{Expr, NodeId, Op, Rank, TopK, Window};
 use crate::repr::normalise_schema;
 
 impl Lowering<'_> {
@@ -112,11 +112,8 @@ impl Lowering<'_> {
                         position => Ok(expr::column(&actual, position)),
                     })
                     .collect::<Planned<Vec<_>>>()?;
-                let mfp = Mfp {
-                    predicates: vec![],
-                    projection: Some(projection),
-                };
-                Ok(Some(self.mfp(node, mfp, normalise_schema(chosen.schema.as_arrow()))))
+                let schema = normalise_schema(chosen.schema.as_arrow());
+                Ok(Some(self.map(node, projection, schema)))
             }
             _ => Ok(None),
         }

@@ -8,7 +8,7 @@
 use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Case, Exists, InList, InSubquery, ScalarFunction, SetComparison};
+use datafusion::logical_expr::expr::{Case, Exists, InList, InSubquery, ScalarFunction, SetComparison, WindowFunction};
 use datafusion::logical_expr::{
     Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Subquery, WindowFunctionDefinition,
     cast,
@@ -85,33 +85,7 @@ pub(super) fn agreed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
 
 fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            if let Some(arith) = arithmetic_of(op) {
-                return Ok(arithmetic(arith, op, *left, *right, schema));
-            }
-            let (mut left, mut right) = (left, right);
-            if matches!(op, Operator::BitwiseShiftLeft | Operator::BitwiseShiftRight)
-                && let (Ok(of), Ok(by)) = (left.get_type(schema), right.get_type(schema))
-                && of.is_integer()
-                && by.is_integer()
-                && of != by
-            {
-                // A shift has the type of the number that is shifted.
-                right = Box::new(converted(*right, &by, &of));
-                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
-            }
-            let changed = match op.supports_propagation() {
-                true if is_pattern_match(op) => {
-                    coerce_to_common(vec![&mut left, &mut right], CommonTypeUse::Compared, schema)
-                }
-                true => coerce_compared(vec![&mut left, &mut right], schema)?,
-                false => doubles_beside(vec![&mut left, &mut right], schema),
-            };
-            Ok(marked_changed(
-                Expr::BinaryExpr(BinaryExpr { left, op, right }),
-                changed,
-            ))
-        }
+        Expr::BinaryExpr(binary) => agree_binary(binary, schema),
         Expr::Between(Between {
             mut expr,
             negated,
@@ -138,82 +112,14 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let changed = coerce_compared(all, schema)?;
             Ok(marked_changed(Expr::InList(InList { expr, list, negated }), changed))
         }
-        Expr::Case(mut case) => {
-            let compared: Vec<&mut Expr> = match case.expr.as_deref_mut() {
-                Some(expr) => {
-                    let whens = case.when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
-                    std::iter::once(expr).chain(whens).collect()
-                }
-                None => vec![],
-            };
-            let mut changed = coerce_compared(compared, schema)?;
-            let thens = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
-            let branches = thens.chain(case.else_expr.as_deref_mut()).collect();
-            changed |= coerce_to_common(branches, CommonTypeUse::Kept, schema);
-            Ok(marked_changed(Expr::Case(case), changed))
-        }
-        Expr::ScalarFunction(mut call) => {
-            let name = call.func.name().to_string();
-            if name == "mod" && call.args.len() == 2 {
-                let mut args = call.args.into_iter();
-                let mut next = || args.next().expect("there are two");
-                return Ok(arithmetic(
-                    NumberArithmetic::Remainder,
-                    Operator::Modulo,
-                    next(),
-                    next(),
-                    schema,
-                ));
-            }
-            if name == "div"
-                && let [a, b] = call.args.as_slice()
-                && let Some(quotient) = quotient(a, b, schema)
-            {
-                return Ok(Transformed::yes(quotient));
-            }
-            if !functions::is_number_function(&call.func)
-                && let Some(rounded) = rounded(&call, schema)
-            {
-                return Ok(Transformed::yes(rounded));
-            }
-            let args = call.args.iter_mut();
-            let changed = match name.as_str() {
-                _ if functions::is_number_function(&call.func) => false,
-                "nvl2" => coerce_to_common(args.skip(1).collect(), CommonTypeUse::Kept, schema),
-                name if CHOOSING.contains(&name) => coerce_to_common(args.collect(), CommonTypeUse::Kept, schema),
-                "make_array" => coerce_times(&mut args.collect::<Vec<_>>(), schema),
-                name if OF_DECIMALS.contains(&name) => false,
-                name if OF_DOUBLES.contains(&name) => args.fold(false, |c, arg| as_double(arg, schema) | c),
-                _ => doubles_beside(args.collect(), schema),
-            };
-            Ok(marked_changed(Expr::ScalarFunction(call), changed))
-        }
+        Expr::Case(case) => agree_case(case, schema),
+        Expr::ScalarFunction(call) => Ok(agree_call(call, schema)),
         Expr::AggregateFunction(mut call) => {
             let changed = arguments(call.func.name(), &mut call.params.args, schema);
             Ok(marked_changed(Expr::AggregateFunction(call), changed))
         }
-        Expr::WindowFunction(mut call) => {
-            let mut changed = arguments(call.fun.name(), &mut call.params.args, schema);
-            if let WindowFunctionDefinition::AggregateUDF(function) = &call.fun
-                && !call.params.distinct
-                && !call.params.window_frame.start_bound.is_unbounded()
-                && let Some(of) = call.params.args.first()
-                && of.get_type(schema).is_ok_and(|of| of == DataType::Float64)
-                && let Some(framed) = framed(function)
-            {
-                call.fun = WindowFunctionDefinition::AggregateUDF(Arc::new(framed));
-                changed = true;
-            }
-            Ok(marked_changed(Expr::WindowFunction(call), changed))
-        }
-        Expr::Negative(of) => Ok(match of.get_type(schema) {
-            Ok(from) if is_number(&from) => {
-                let to = signed_type(&from);
-                Transformed::yes(functions::negated(converted(*of, &from, &to)))
-            }
-            Ok(from) if times::is_length(&from) => Transformed::yes(times::negated(*of, &from)),
-            _ => Transformed::no(Expr::Negative(of)),
-        }),
+        Expr::WindowFunction(call) => Ok(agree_window(call, schema)),
+        Expr::Negative(of) => Ok(agree_negative(of, schema)),
         Expr::Cast(to) if to.field.data_type().is_decimal() && is_of_json(&to.expr) => {
             Ok(Transformed::yes(of_json(*to.expr, to.field.data_type(), false)))
         }
@@ -268,6 +174,110 @@ fn agree(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             })))
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+fn agree_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if let Some(arith) = arithmetic_of(op) {
+        return Ok(arithmetic(arith, op, *left, *right, schema));
+    }
+    let (mut left, mut right) = (left, right);
+    if matches!(op, Operator::BitwiseShiftLeft | Operator::BitwiseShiftRight)
+        && let (Ok(of), Ok(by)) = (left.get_type(schema), right.get_type(schema))
+        && of.is_integer()
+        && by.is_integer()
+        && of != by
+    {
+        // A shift has the type of the number that is shifted.
+        right = Box::new(converted(*right, &by, &of));
+        return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+    }
+    let operands = vec![left.as_mut(), right.as_mut()];
+    let changed = match op.supports_propagation() {
+        true if is_pattern_match(op) => coerce_to_common(operands, CommonTypeUse::Compared, schema),
+        true => coerce_compared(operands, schema)?,
+        false => doubles_beside(operands, schema),
+    };
+    Ok(marked_changed(
+        Expr::BinaryExpr(BinaryExpr { left, op, right }),
+        changed,
+    ))
+}
+
+fn agree_case(mut case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let compared: Vec<&mut Expr> = match case.expr.as_deref_mut() {
+        Some(expr) => {
+            let whens = case.when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
+            std::iter::once(expr).chain(whens).collect()
+        }
+        None => vec![],
+    };
+    let mut changed = coerce_compared(compared, schema)?;
+    let thens = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+    let branches = thens.chain(case.else_expr.as_deref_mut()).collect();
+    changed |= coerce_to_common(branches, CommonTypeUse::Kept, schema);
+    Ok(marked_changed(Expr::Case(case), changed))
+}
+
+/// A call whose function is another one for numbers, or else with its arguments coerced.
+fn agree_call(call: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let is_ours = functions::is_number_function(&call.func);
+    if call.func.name() == "mod" && call.args.len() == 2 {
+        let [left, right] = <[Expr; 2]>::try_from(call.args).expect("there are two");
+        return arithmetic(NumberArithmetic::Remainder, Operator::Modulo, left, right, schema);
+    }
+    if call.func.name() == "div"
+        && let [left, right] = call.args.as_slice()
+        && let Some(quotient) = quotient(left, right, schema)
+    {
+        return Transformed::yes(quotient);
+    }
+    if !is_ours && let Some(rounded) = rounded(&call, schema) {
+        return Transformed::yes(rounded);
+    }
+    match is_ours {
+        true => Transformed::no(Expr::ScalarFunction(call)),
+        false => agree_arguments(call, schema),
+    }
+}
+
+/// A call with its arguments as the function needs them.
+fn agree_arguments(mut call: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let args = call.args.iter_mut();
+    let changed = match call.func.name() {
+        "nvl2" => coerce_to_common(args.skip(1).collect(), CommonTypeUse::Kept, schema),
+        name if CHOOSING.contains(&name) => coerce_to_common(args.collect(), CommonTypeUse::Kept, schema),
+        "make_array" => coerce_times(&mut args.collect::<Vec<_>>(), schema),
+        name if OF_DECIMALS.contains(&name) => false,
+        name if OF_DOUBLES.contains(&name) => args.fold(false, |c, arg| as_double(arg, schema) | c),
+        _ => doubles_beside(args.collect(), schema),
+    };
+    marked_changed(Expr::ScalarFunction(call), changed)
+}
+
+fn agree_window(mut call: Box<WindowFunction>, schema: &DFSchema) -> Transformed<Expr> {
+    let mut changed = arguments(call.fun.name(), &mut call.params.args, schema);
+    if let WindowFunctionDefinition::AggregateUDF(function) = &call.fun
+        && !call.params.distinct
+        && !call.params.window_frame.start_bound.is_unbounded()
+        && let Some(of) = call.params.args.first()
+        && of.get_type(schema).is_ok_and(|of| of == DataType::Float64)
+        && let Some(framed) = framed(function)
+    {
+        call.fun = WindowFunctionDefinition::AggregateUDF(Arc::new(framed));
+        changed = true;
+    }
+    marked_changed(Expr::WindowFunction(call), changed)
+}
+
+fn agree_negative(of: Box<Expr>, schema: &DFSchema) -> Transformed<Expr> {
+    match of.get_type(schema) {
+        Ok(from) if is_number(&from) => {
+            let to = signed_type(&from);
+            Transformed::yes(functions::negated(converted(*of, &from, &to)))
+        }
+        Ok(from) if times::is_length(&from) => Transformed::yes(times::negated(*of, &from)),
+        _ => Transformed::no(Expr::Negative(of)),
     }
 }
 

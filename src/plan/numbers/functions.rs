@@ -19,6 +19,7 @@ use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, NegativeExpr}
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::decimal::power;
+use super::kernels::for_each_column;
 use super::types::{MOST, NumberArithmetic, outcome, shape};
 use super::{convert, decimal, whole};
 
@@ -272,14 +273,6 @@ impl ScalarUDFImpl for Operator {
             }
         }
     }
-}
-
-/// Applies a function of a column; for a constant, once.
-fn for_each_column(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<ColumnarValue> {
-    Ok(match value {
-        ColumnarValue::Array(values) => ColumnarValue::Array(f(values)?),
-        ColumnarValue::Scalar(value) => ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&value.to_array()?)?, 0)?),
-    })
 }
 
 fn negative(values: &ArrayRef) -> Result<ArrayRef> {

@@ -1,4 +1,4 @@
-//! Loops over numbers: they apply a function of two values to each row.
+//! Loops over numbers and times: they apply a function of one or two values to each row.
 //!
 //! Constants are not expanded to columns, and nothing is allocated for a row. If the function cannot fail, the
 //! loop has no branch.
@@ -28,6 +28,17 @@ impl<T: ArrowPrimitiveType> KernelOperand<T> {
             }
         })
     }
+}
+
+/// Applies a function of a column; for a constant, once.
+pub(in crate::plan) fn for_each_column(
+    value: &ColumnarValue,
+    f: impl Fn(&ArrayRef) -> Result<ArrayRef>,
+) -> Result<ColumnarValue> {
+    Ok(match value {
+        ColumnarValue::Array(values) => ColumnarValue::Array(f(values)?),
+        ColumnarValue::Scalar(value) => ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&value.to_array()?)?, 0)?),
+    })
 }
 
 /// Applies a function that cannot fail.

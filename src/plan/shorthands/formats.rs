@@ -3,8 +3,8 @@
 
 use datafusion::sql::sqlparser::ast::{Expr, Function};
 
-use super::super::syntax;
-use super::{ident, text};
+use super::ident;
+use crate::plan::syntax::{self, text};
 
 /// Rewrites a call; `None` if the format has anything else, or if a value is missing.
 pub(super) fn written_out(function: &Function, format: &str, args: &[Expr]) -> Option<Expr> {
@@ -30,17 +30,17 @@ pub(super) fn written_out(function: &Function, format: &str, args: &[Expr]) -> O
         };
         rest = behind.strip_prefix('s')?;
         if !plain.is_empty() {
-            parts.push(text(&std::mem::take(&mut plain)));
+            parts.push(text(std::mem::take(&mut plain)));
         }
         parts.push(args.get(next)?.clone());
         next += 1;
     }
     plain.push_str(rest);
     if parts.is_empty() {
-        return Some(text(&plain));
+        return Some(text(plain));
     }
     if !plain.is_empty() {
-        parts.push(text(&plain));
+        parts.push(text(plain));
     }
     let mut name = ident(function);
     name.value = "concat".to_string();

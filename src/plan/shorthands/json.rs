@@ -6,8 +6,8 @@
 
 use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Function, FunctionArguments};
 
-use super::{function, ident, joined, name_of, renamed, text};
-use crate::plan::syntax;
+use super::{function, ident, joined, name_of, renamed};
+use crate::plan::syntax::{self, nested, text};
 
 /// All functions that make JSON: those of JSONB, and beside each the one of JSON whose result `as_jsonb` rewrites.
 const JSONB: [(&str, &str); 5] = [
@@ -37,11 +37,11 @@ pub(super) fn written_out(function: &Function, name: &str, arguments: &[Expr]) -
                     Expr::Function(self::function("ltrim", vec![gathered(function, item), text("\n ")]))
                 }
             };
-            Expr::Nested(Box::new(joined(vec![text("["), texts, text("]")])))
+            nested(joined(vec![text("["), texts, text("]")]))
         }
         ("json_object_agg", [key, of]) => {
             let pairs = gathered(function, joined(vec![key_of(key), text(" : "), json(of)]));
-            Expr::Nested(Box::new(joined(vec![text("{ "), pairs, text(" }")])))
+            nested(joined(vec![text("{ "), pairs, text(" }")]))
         }
         ("json_build_object", pairs) if pairs.len().is_multiple_of(2) => {
             let mut parts = vec![text("{")];
@@ -50,7 +50,7 @@ pub(super) fn written_out(function: &Function, name: &str, arguments: &[Expr]) -
                 parts.extend([key_of(&pair[0]), text(" : "), json(&pair[1])]);
             }
             parts.push(text("}"));
-            Expr::Nested(Box::new(joined(parts)))
+            nested(joined(parts))
         }
         ("json_build_array", items) => {
             let mut parts = vec![text("[")];
@@ -59,7 +59,7 @@ pub(super) fn written_out(function: &Function, name: &str, arguments: &[Expr]) -
                 parts.push(json(item));
             }
             parts.push(text("]"));
-            Expr::Nested(Box::new(joined(parts)))
+            nested(joined(parts))
         }
         ("to_json", [of]) if makes_json(of) => of.clone(),
         _ => return None,

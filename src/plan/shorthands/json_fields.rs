@@ -4,9 +4,9 @@
 //!
 //! [`documents`]: super::super::json_text::documents
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr, Ident, Spanned, Value};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr, Ident, Spanned};
 
-use super::{text, text_of};
+use super::text_of;
 use crate::plan::syntax;
 
 /// Rewrites a path as a chain of fields, and the cast at the beginning of a chain as a call.
@@ -44,7 +44,7 @@ pub(super) fn written_out(expr: &mut Expr) {
                     _ => return,
                 };
                 let name = Ident::with_span(expr.span(), name);
-                let text = std::mem::replace(expr.as_mut(), Expr::value(Value::Null));
+                let text = std::mem::replace(expr.as_mut(), syntax::null());
                 *of = Expr::Function(syntax::call(name, [text]));
                 return;
             }
@@ -74,14 +74,12 @@ fn by_path(expr: &Expr) -> Option<Expr> {
     let count = names.iter().filter(|name| is_name(name)).count();
     (count == names.len()).then(|| {
         let steps = names.iter().enumerate();
-        steps.fold(left.as_ref().clone(), |of, (n, name)| Expr::BinaryOp {
-            left: Box::new(of),
-            op: if n + 1 == count {
-                last.clone()
-            } else {
-                BinaryOperator::Arrow
-            },
-            right: Box::new(text(name)),
+        steps.fold(left.as_ref().clone(), |of, (n, name)| {
+            let op = match n + 1 == count {
+                true => last.clone(),
+                false => BinaryOperator::Arrow,
+            };
+            syntax::binary(of, op, syntax::text(*name))
         })
     })
 }

@@ -5,6 +5,8 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Interval, Value, ValueWithSpan,
 };
 
+use crate::plan::syntax::{self, binary, nested};
+
 const PARTS: [(&str, &str); 7] = [
     ("years", "year"),
     ("months", "month"),
@@ -36,25 +38,22 @@ pub(super) fn written_out(args: &[FunctionArg]) -> Option<Expr> {
                 value: Value::Number(number, _),
                 ..
             }) => interval(&format!("{number} {unit}")),
-            of => Expr::BinaryOp {
-                left: Box::new(Expr::Nested(Box::new(of.clone()))),
-                op: BinaryOperator::Multiply,
-                right: Box::new(interval(&format!("1 {unit}"))),
-            },
+            of => {
+                let unit = interval(&format!("1 {unit}"));
+                binary(nested(of.clone()), BinaryOperator::Multiply, unit)
+            }
         });
     }
-    let sum = parts.into_iter().reduce(|left, right| Expr::BinaryOp {
-        left: Box::new(left),
-        op: BinaryOperator::Plus,
-        right: Box::new(right),
-    });
-    Some(Expr::Nested(Box::new(sum.unwrap_or_else(|| interval("0 second")))))
+    let sum = parts
+        .into_iter()
+        .reduce(|left, right| binary(left, BinaryOperator::Plus, right));
+    Some(nested(sum.unwrap_or_else(|| interval("0 second"))))
 }
 
 /// `INTERVAL 'text'`.
 pub(super) fn interval(text: &str) -> Expr {
     Expr::Interval(Interval {
-        value: Box::new(Expr::value(Value::SingleQuotedString(text.to_string()))),
+        value: Box::new(syntax::text(text)),
         leading_field: None,
         leading_precision: None,
         last_field: None,

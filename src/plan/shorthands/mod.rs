@@ -202,7 +202,7 @@ fn or_default(function: &Function, of: &Expr, by: &Expr, default: &Expr) -> Expr
         end_token: AttachedToken::empty(),
         operand: None,
         conditions: vec![CaseWhen {
-            condition: Expr::IsNull(Box::new(away(Expr::value(Value::Boolean(true))))),
+            condition: Expr::IsNull(Box::new(away(syntax::truth(true)))),
             result: default.clone(),
         }],
         else_result: Some(Box::new(away(of.clone()))),
@@ -255,22 +255,14 @@ fn text_of(of: &Expr) -> Option<&str> {
     }
 }
 
-fn text(of: &str) -> Expr {
-    Expr::value(Value::SingleQuotedString(of.to_string()))
-}
-
 fn function(name: &str, arguments: Vec<Expr>) -> Function {
     syntax::call(Ident::new(name), arguments)
 }
 
 /// `a || b || c`.
 fn joined(parts: Vec<Expr>) -> Expr {
-    let concat = |left, right| Expr::BinaryOp {
-        left: Box::new(left),
-        op: BinaryOperator::StringConcat,
-        right: Box::new(right),
-    };
-    parts.into_iter().reduce(concat).unwrap_or_else(|| text(""))
+    let concat = |left, right| syntax::binary(left, BinaryOperator::StringConcat, right);
+    parts.into_iter().reduce(concat).unwrap_or_else(|| syntax::text(""))
 }
 
 /// `first_value(of ORDER BY by) FILTER (WHERE by IS NOT NULL)`.
@@ -286,14 +278,10 @@ fn first_by(with: &Function, of: &Expr, by: &Expr, least: bool) -> Expr {
             with_fill: None,
         }]));
     }
-    let not_null = Expr::IsNotNull(Box::new(Expr::Nested(Box::new(by.clone()))));
+    let there = Expr::IsNotNull(Box::new(syntax::nested(by.clone())));
     call.filter = Some(Box::new(match &with.filter {
-        None => not_null,
-        Some(filter) => Expr::BinaryOp {
-            left: Box::new(Expr::Nested(filter.clone())),
-            op: BinaryOperator::And,
-            right: Box::new(not_null),
-        },
+        None => there,
+        Some(filter) => syntax::binary(Expr::Nested(filter.clone()), BinaryOperator::And, there),
     }));
     call.over.clone_from(&with.over);
     Expr::Function(call)

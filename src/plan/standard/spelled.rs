@@ -4,8 +4,8 @@
 
 use std::ops::ControlFlow;
 
-use super::super::syntax::call;
-use datafusion::sql::sqlparser::ast::{CharacterLength, DataType, Expr, Ident, Spanned, Value, VisitMut, VisitorMut};
+use super::super::syntax::{call, number};
+use datafusion::sql::sqlparser::ast::{CharacterLength, DataType, Expr, Ident, Spanned, VisitMut, VisitorMut};
 
 /// Rewrites the lengths of casts in a statement, query or expression as calls of `left`.
 pub fn lengths(sql: &mut impl VisitMut) {
@@ -20,7 +20,7 @@ pub fn lengths(sql: &mut impl VisitMut) {
             };
             if let Some(length) = length {
                 let name = Ident::with_span(expr.span(), "left");
-                let length = Expr::value(Value::Number(length.to_string(), false));
+                let length = number(length);
                 let args = [std::mem::replace(expr, length.clone()), length];
                 *expr = Expr::Function(call(name, args));
             }

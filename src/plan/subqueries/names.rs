@@ -188,6 +188,23 @@ impl NameScope {
         }
     }
 
+    /// An expression of a subquery with the columns of the current rows for its outer columns. Its other columns and
+    /// its subqueries stay as they are.
+    pub fn resolve_all(&self, expr: Expr) -> Planned<Expr> {
+        let mut failed = None;
+        let expr = replaced(expr, &mut |e| match e {
+            Expr::OuterReferenceColumn(_, name) => match self.resolve(name) {
+                Ok(column) => Some(Expr::Column(column)),
+                Err(error) => {
+                    failed = Some(error);
+                    None
+                }
+            },
+            _ => None,
+        })?;
+        failed.map_or(Ok(expr), Err)
+    }
+
     fn resolve_outer(&self, name: &Column) -> Planned<Column> {
         let pair = self.outer.iter().find(|(outer, _)| outer == name);
         pair.map(|(_, column)| column.clone())

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
 use super::super::error::Planned;
 use super::Unnesting;
 use super::groups::{of_these_rows, over_nothing};
-use super::names::{NameScope, has_subquery, names_outer, outer_columns, replaced};
+use super::names::{NameScope, has_subquery, names_outer, outer_columns};
 use super::pulled::over;
 use super::ranks::bounds;
 use super::related::RelatedRows;
@@ -73,7 +73,7 @@ impl Unnesting<'_> {
             let input = node.inputs()[0].schema();
             let shown = |expr: &Expr| -> Planned<Expr> {
                 let expr = over(expr.clone().unalias_nested().data, input, &columns)?;
-                with_outer(expr, scope)
+                scope.resolve_all(expr)
             };
             match node {
                 LogicalPlan::Projection(projection) => {
@@ -222,19 +222,4 @@ fn sides(condition: Expr) -> Option<(Expr, Expr)> {
     } else {
         None
     }
-}
-
-fn with_outer(expr: Expr, scope: &NameScope) -> Planned<Expr> {
-    let mut failed = None;
-    let expr = replaced(expr, &mut |e| match e {
-        Expr::OuterReferenceColumn(_, name) => match scope.resolve(name) {
-            Ok(column) => Some(Expr::Column(column)),
-            Err(error) => {
-                failed = Some(error);
-                None
-            }
-        },
-        _ => None,
-    })?;
-    failed.map_or(Ok(expr), Err)
 }

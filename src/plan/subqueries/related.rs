@@ -97,19 +97,11 @@ impl Unnesting<'_> {
             if !outer && !matches!(expr, Expr::Column(_)) {
                 return Ok(column(expr));
             }
-            let mut failed = None;
             let expr = replaced(expr, &mut |e| match e {
                 Expr::Column(_) => Some(column(e.clone())),
-                Expr::OuterReferenceColumn(_, name) => match scope.resolve(name) {
-                    Ok(column) => Some(Expr::Column(column)),
-                    Err(error) => {
-                        failed = Some(error);
-                        None
-                    }
-                },
                 _ => None,
             })?;
-            failed.map_or(Ok(expr), Err)
+            scope.resolve_all(expr)
         };
         let outputs = outputs.into_iter().map(&mut over_both).collect::<Planned<Vec<_>>>()?;
         let conditions = conditions

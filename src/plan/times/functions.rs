@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNanoType, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, plan_err};
@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
-use super::super::numbers::kernels::{KernelOperand, checked};
+use super::super::numbers::kernels::{KernelOperand, checked, for_each_column};
 use super::arith::{TimeArithmetic, compute, fitting, outcome};
 use super::convert::{CastTarget, convert, name_of};
 use super::lengths::TimeLength;
@@ -227,14 +227,6 @@ fn message_of(why: &DataFusionError) -> String {
         },
         other => other.strip_backtrace(),
     }
-}
-
-/// Applies a function of a column; for a constant, once.
-fn for_each_column(value: &ColumnarValue, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<ColumnarValue> {
-    Ok(match value {
-        ColumnarValue::Array(values) => ColumnarValue::Array(f(values)?),
-        ColumnarValue::Scalar(value) => ColumnarValue::Scalar(ScalarValue::try_from_array(&f(&value.to_array()?)?, 0)?),
-    })
 }
 
 fn points(value: &ColumnarValue, f: impl Fn(i64) -> i64) -> Result<ColumnarValue> {

@@ -266,24 +266,34 @@ fn name_of(ident: &Ident) -> String {
     }
 }
 
-/// The constraint of a join.
+/// The constraint of a join, borrowed as the operator is.
+macro_rules! constraint_of {
+    ($operator:expr) => {
+        match $operator {
+            JoinOperator::Join(on)
+            | JoinOperator::Inner(on)
+            | JoinOperator::Left(on)
+            | JoinOperator::LeftOuter(on)
+            | JoinOperator::Right(on)
+            | JoinOperator::RightOuter(on)
+            | JoinOperator::FullOuter(on)
+            | JoinOperator::Semi(on)
+            | JoinOperator::LeftSemi(on)
+            | JoinOperator::RightSemi(on)
+            | JoinOperator::Anti(on)
+            | JoinOperator::LeftAnti(on)
+            | JoinOperator::RightAnti(on) => Some(on),
+            _ => None,
+        }
+    };
+}
+
 fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
-    match operator {
-        JoinOperator::Join(on)
-        | JoinOperator::Inner(on)
-        | JoinOperator::Left(on)
-        | JoinOperator::LeftOuter(on)
-        | JoinOperator::Right(on)
-        | JoinOperator::RightOuter(on)
-        | JoinOperator::FullOuter(on)
-        | JoinOperator::Semi(on)
-        | JoinOperator::LeftSemi(on)
-        | JoinOperator::RightSemi(on)
-        | JoinOperator::Anti(on)
-        | JoinOperator::LeftAnti(on)
-        | JoinOperator::RightAnti(on) => Some(on),
-        _ => None,
-    }
+    constraint_of!(operator)
+}
+
+fn constraint_mut(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
+    constraint_of!(operator)
 }
 
 #[cfg(test)]

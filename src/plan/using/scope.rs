@@ -1,14 +1,14 @@
 //! The columns that a FROM offers without their table's name.
 
-use super::super::syntax::call;
+use super::super::syntax::{binary, call, truth};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ExcludeSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, SelectItem,
-    TableFactor, TableWithJoins, Value, VisitMut, WildcardAdditionalOptions,
+    TableFactor, TableWithJoins, VisitMut, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::substitute::{Substitution, placed};
-use super::{Session, constraint, name_of};
+use super::{Session, constraint, constraint_mut, name_of};
 
 /// A column that can be named without its table.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ fn joined(left: UsingScope, right: UsingScope, join: &mut Join, session: &Sessio
         });
     }
     let on = constraint_mut(&mut join.join_operator)?;
-    *on = JoinConstraint::On(equal.unwrap_or_else(|| Expr::value(Value::Boolean(true))));
+    *on = JoinConstraint::On(equal.unwrap_or_else(|| truth(true)));
     Some(shown_columns(left, right, merged, &join.join_operator))
 }
 
@@ -198,33 +198,6 @@ fn left_out(options: &WildcardAdditionalOptions) -> Option<Vec<String>> {
 
 fn last(name: &ObjectName) -> Option<String> {
     name.0.last()?.as_ident().map(name_of)
-}
-
-fn constraint_mut(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
-    match operator {
-        JoinOperator::Join(on)
-        | JoinOperator::Inner(on)
-        | JoinOperator::Left(on)
-        | JoinOperator::LeftOuter(on)
-        | JoinOperator::Right(on)
-        | JoinOperator::RightOuter(on)
-        | JoinOperator::FullOuter(on)
-        | JoinOperator::Semi(on)
-        | JoinOperator::LeftSemi(on)
-        | JoinOperator::RightSemi(on)
-        | JoinOperator::Anti(on)
-        | JoinOperator::LeftAnti(on)
-        | JoinOperator::RightAnti(on) => Some(on),
-        _ => None,
-    }
-}
-
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp {
-        left: Box::new(left),
-        op,
-        right: Box::new(right),
-    }
 }
 
 fn coalesce(left: Expr, right: Expr) -> Expr {

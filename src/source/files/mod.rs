@@ -17,7 +17,7 @@
 //!    process may not read the file, the file waits; the whole feed waits with it if the order of arrival matters.
 
 mod attempt;
-mod bounded_batches;
+mod attempt_text;
 mod charset;
 mod columnar;
 mod connector;

@@ -75,15 +75,8 @@ pub(super) fn split<'a>(
 /// # Errors
 /// The record's quotes are invalid, or it has too many fields.
 pub fn fields(record: &str, dialect: &TextDialect) -> Result<Vec<String>, &'static str> {
-    let (mut derived, mut cells) = (String::new(), Vec::new());
-    split(record, dialect, &mut derived, |_, cell| cells.push(cell))?;
-    let text = |cell: &Cell<'_>| {
-        cell.resolve_derived(&derived)
-            .resolved()
-            .unwrap_or_default()
-            .into_owned()
-    };
-    Ok(cells.iter().map(text).collect())
+    let values = values(record, dialect)?;
+    Ok(values.into_iter().map(Option::unwrap_or_default).collect())
 }
 
 /// The same, with none for a field that is empty and not quoted.

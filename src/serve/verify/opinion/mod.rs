@@ -37,6 +37,7 @@ mod joined;
 mod number;
 mod operators;
 mod order;
+mod predicates;
 mod query;
 mod scope;
 mod select;
