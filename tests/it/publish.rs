@@ -18,7 +18,7 @@ use crate::lake::ask;
 use crate::support::{Folder, Running, catch_up, chain, run_all};
 
 /// A topic's committed records: the key, and the value or none.
-fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option<String>)> {
+pub fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option<String>)> {
     let records = consume_all(broker, topic, partitions).into_iter();
     records.map(|(key, value, _)| (key.expect("a key"), value)).collect()
 }
