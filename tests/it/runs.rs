@@ -187,6 +187,14 @@ impl Running {
         self.report_until(|output| output.lines().any(told));
     }
 
+    /// Lets the run finish what it has taken, and ends it.
+    #[track_caller]
+    pub fn stop(self) {
+        self.signal("-TERM");
+        let (code, output) = self.end();
+        assert_eq!(code, Some(0), "{output}");
+    }
+
     /// Waits for the end; returns the exit code and all output.
     pub fn end(mut self) -> (Option<i32>, String) {
         let started = Instant::now();
