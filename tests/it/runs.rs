@@ -176,6 +176,17 @@ impl Running {
         count.map_or(0, |count| count.replace(',', "").parse().expect("a number"))
     }
 
+    /// How many records of an input the workers had taken when the run last logged its progress, which it does every ten
+    /// seconds unless it is idle; 0 before the first time. Unlike reports, this includes the open epoch.
+    pub fn taken(&self, input: &str) -> u64 {
+        let output = self.output();
+        let mut lines = output.lines().rev();
+        let told = lines.find_map(|line| line.split_once(" running records=\"")?.1.split_once('"'));
+        let mut inputs = told.map_or("", |(inputs, _)| inputs).split(", ");
+        let count = inputs.find_map(|told| told.strip_prefix(input)?.strip_prefix(' '));
+        count.map_or(0, |count| count.parse().expect("a number"))
+    }
+
     /// Requests reports until one shows that this many records are in closed epochs.
     #[track_caller]
     fn wait_for_records(&self, records: usize) {
