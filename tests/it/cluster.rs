@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use alluvium::run::{Options, RunError};
@@ -568,8 +568,8 @@ fn arguments_that_do_not_fit_together_are_wrong_usage() {
     assert!(run(&["-n", "2", "-h", "hosts.txt"]).contains("twice"));
 }
 
-/// Opens connections to an address until it is stopped: silent ones, slow ones, and garbage. Returns how many.
-fn pester(address: &str, stop: &AtomicBool) -> usize {
+/// Opens connections to an address until it is stopped: silent ones, slow ones, and garbage. Counts them in `all`.
+fn pester(address: &str, stop: &AtomicBool, all: &AtomicUsize) {
     let mut held: Vec<TcpStream> = Vec::new();
     let mut opened = 0;
     while !stop.load(Ordering::Acquire) {
@@ -578,6 +578,7 @@ fn pester(address: &str, stop: &AtomicBool) -> usize {
             continue;
         };
         opened += 1;
+        all.fetch_add(1, Ordering::Relaxed);
         // The other side may have closed the connection, which is how it refuses.
         let _ = match opened % 4 {
             0 => stream.write_all(&[0xff; 4096]),
@@ -596,7 +597,6 @@ fn pester(address: &str, stop: &AtomicBool) -> usize {
         }
         std::thread::sleep(Duration::from_micros(300));
     }
-    opened
 }
 
 #[test]
@@ -606,8 +606,12 @@ fn garbage_and_slow_connections_keep_nobody_from_joining_or_running() {
     let mut processes = Processes::new(&folder, 2, 1);
     let hosts = processes.hosts.clone();
     let stop = AtomicBool::new(false);
-    let opened = std::thread::scope(|scope| {
-        let pests: Vec<_> = hosts.iter().map(|host| scope.spawn(|| pester(host, &stop))).collect();
+    let opened = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let pests: Vec<_> = hosts
+            .iter()
+            .map(|host| scope.spawn(|| pester(host, &stop, &opened)))
+            .collect();
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -618,7 +622,10 @@ fn garbage_and_slow_connections_keep_nobody_from_joining_or_running() {
         let mut leader = processes.command(0);
         leader.args(["--lake", &dataflow.lake]);
         processes.start(0, leader);
-        std::thread::sleep(Duration::from_secs(1));
+        // The leader alone has more connections than it holds at once, and refuses some, before the follower comes.
+        processes.wait_until("a thousand connections", |processes| {
+            opened.load(Ordering::Relaxed) > 1000 && processes.said(0).contains("refused a connection")
+        });
         let mut follower = processes.command(1);
         follower.args(["--lake", &dataflow.lake]);
         processes.start(1, follower);
@@ -632,9 +639,9 @@ fn garbage_and_slow_connections_keep_nobody_from_joining_or_running() {
         drop(stopping);
         pests
             .into_iter()
-            .map(|pest| pest.join().expect("a pest does not panic"))
-            .sum::<usize>()
+            .for_each(|pest| pest.join().expect("a pest does not panic"));
     });
+    let opened = opened.into_inner();
     assert!(opened > 1000, "only {opened} connections were tried");
     let refused = processes.said(0).matches("refused a connection").count();
     assert!(

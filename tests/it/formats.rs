@@ -1,8 +1,6 @@
 //! Tests records with schema ids, from a log to tables: with the registry away, with a new version, and recomputed
 //! without the registry.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::avro_bytes::{line, long, text};
@@ -56,8 +54,10 @@ fn avro_records_wait_for_their_registry_and_are_made_again_without_it() {
         "live/0.ndjson",
         &line(second, &[long(2), text("Bea"), long(1), text("Bonn")]),
     );
+    let asked = mock.asked();
     let running = Running::start(dataflow.clone(), 2);
-    std::thread::sleep(Duration::from_secs(3));
+    // A run that had refused the record would not ask for its schema again and again.
+    running.wait_until(|| mock.asked() >= asked + 5);
     assert_eq!(letters().lines().count(), 1, "the letter from before: {}", letters());
     assert_eq!(accounts(), "1,Ann,\n2,Bob,");
     mock.fail(None);

@@ -6,7 +6,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use crate::commands::{alluvium, exits, text};
 use crate::lake::{ask, assert_newest_is_exact};
 use crate::poison;
+use crate::runs;
 use crate::support::{Folder, Running, catch_up, recompute, snapshots};
 
 /// An input of whole numbers from files, with further settings of its feed.
@@ -301,25 +301,18 @@ fn fifos_sockets_and_devices_are_never_opened() {
         assert!(told.contains(name), "{name}: {told}");
     }
 
-    // A run without end reacts to SIGTERM.
-    let child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
-        .args(["run", ".", "--lake", "lakes/lake"])
-        .current_dir(folder.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .expect("the binary runs");
-    std::thread::sleep(Duration::from_secs(3));
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .expect("kill")
-            .success()
-    );
-    exits(&finish(child, Duration::from_secs(30)), 0);
+    // A run without end reacts to SIGTERM once both feeds have seen what is in their folders.
+    let endless = runs::Running::alluvium(&folder, &["--lake", "lakes/lake"]);
+    for part in [
+        " started ",
+        "b.csv is a FIFO",
+        "1.ndjson is left out of the log: it is a FIFO",
+    ] {
+        endless.wait_for(part);
+    }
+    let told = Instant::now();
+    endless.stop();
+    assert!(told.elapsed() < Duration::from_secs(30));
 }
 
 /// One folder or file without permission ended the run, or such a file became a dead letter and was never read.
@@ -370,19 +363,20 @@ fn a_run_goes_on_by_itself_once_a_folder_may_be_read_again() {
     folder.write("drops/shut/b.csv", "n\n2\n");
     let shut = folder.path().join("drops/shut");
     mode(&shut, 0o000);
-    let child = command
-        .args(["run", ".", "--lake", "lakes/lake", "--for", "20s"])
-        .current_dir(folder.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    std::thread::sleep(Duration::from_secs(6));
+    let run = runs::Running::start(
+        command
+            .args(["run", ".", "--lake", "lakes/lake"])
+            .current_dir(folder.path()),
+    );
+    let dataflow = folder.load("lake");
+    let has = |rows: &str| snapshots(&dataflow) > 0 && ask(&dataflow, "SELECT COUNT(*) FROM silver.rows") == rows;
+    run.wait_for("waits: could not read");
+    run.wait_until(|_| has("1"));
     mode(&shut, 0o755);
-    let ran = finish(child, Duration::from_secs(60));
-    exits(&ran, 0);
+    run.wait_for("waits no more");
+    run.wait_until(|_| has("2"));
+    run.stop();
     assert_eq!(numbers(&folder, "lake"), "1 2");
-    assert!(messages(&ran).contains("waits no more"), "{}", messages(&ran));
 }
 
 /// The feed read what the run wrote, which made the run write more.

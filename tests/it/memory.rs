@@ -1,10 +1,8 @@
 //! Tests `memory_limit`: a run above the limit reads no feed, and loses nothing.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use crate::lake::{ask, assert_newest_is_exact};
-use crate::support::{Folder, Running, catch_up};
+use crate::runs::Running;
+use crate::support::{Folder, catch_up};
 
 #[test]
 fn above_its_memory_a_run_takes_nothing_and_loses_nothing() {
@@ -30,11 +28,14 @@ fn above_its_memory_a_run_takes_nothing_and_loses_nothing() {
     // Any process takes more memory than this.
     folder.write("dataflow.toml", &format!("{settings}memory_limit = \"1 MiB\"\n"));
     let bounded = folder.load("lake");
-    let running = Running::start(Arc::clone(&bounded), 2);
+    let running = Running::alluvium(&folder, &["-w", "2", "--lake", "lakes/lake"]);
     // The past is loaded nevertheless; its snapshot changes nothing.
-    std::thread::sleep(Duration::from_millis(3000));
+    running.wait_for("every table is as recomputed");
+    running.wait_for("no feed is read until");
     append(10, 5000);
-    std::thread::sleep(Duration::from_millis(1500));
+    // The records are in front of a worker, which passes them by each time it goes through its loop.
+    running.report_until(|_| running.handed_over("events.live") == 4990);
+    running.wait_for_reports(5);
     assert_eq!(ask(&bounded, "SELECT n FROM gold.counts"), "10", "nothing is taken");
     running.stop();
     folder.write("dataflow.toml", settings);

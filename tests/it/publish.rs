@@ -15,10 +15,11 @@ use reqwest::Method;
 use crate::commands::{alluvium, exits, text};
 use crate::kafka::{Broker, service};
 use crate::lake::ask;
-use crate::support::{Folder, Running, catch_up, chain, run_all};
+use crate::runs;
+use crate::support::{Folder, Running, catch_up, catch_up_later, chain, run_all};
 
 /// A topic's committed records: the key, and the value or none.
-fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option<String>)> {
+pub fn consume(broker: &Broker, topic: &str, partitions: i32) -> Vec<(String, Option<String>)> {
     let records = consume_all(broker, topic, partitions).into_iter();
     records.map(|(key, value, _)| (key.expect("a key"), value)).collect()
 }
@@ -347,6 +348,13 @@ fn to(address: &str, topic: &str) -> String {
     format!("[kafka]\nbrokers = \"{address}\"\ntopic = \"{topic}\"\n")
 }
 
+/// Waits until brokers have refused two further attempts of a run to publish. The second one begins after the call.
+fn wait_for_refusals(running: &runs::Running) {
+    let refused = |output: &str| output.matches("snapshots wait for their topics").count();
+    let before = refused(&running.output());
+    running.wait_until(|output| refused(output) >= before + 2);
+}
+
 fn until_caught_up() -> alluvium::run::Options {
     alluvium::run::Options {
         until_caught_up: true,
@@ -402,9 +410,9 @@ fn a_quiet_table_does_not_fall_behind_what_the_lake_remembers() {
         oldest().is_some_and(|oldest| oldest > 20)
     });
     running.stop();
-    std::thread::sleep(Duration::from_secs(6));
     append(&order(last + 1, "new"));
-    catch_up(&dataflow, 1);
+    // At that time, every snapshot but the newest is older than `history`.
+    catch_up_later(&dataflow, 1, Duration::from_secs(6));
     assert_eq!(consume(&broker, &quiet, 1).len(), 1);
     let records = consume(&broker, &orders, 1);
     assert_eq!(records.len() as u32, last + 1, "each change once");
@@ -441,12 +449,12 @@ fn records_that_are_too_large_are_told_and_letters_go_without_their_values() {
     append(&order(1, "new"));
     let dataflow = folder.load("lake");
     catch_up(&dataflow, 1);
-    let running = Running::start(dataflow.clone(), 1);
+    let running = runs::Running::alluvium(&folder, &["-w", "1", "--lake", "lakes/lake"]);
     append(&format!("{{\"key\": 2, \"value\": {{\"id\": \"{large}\"}}}}\n"));
     append("{\"key\": 2, \"value\": {\"id\": \"two\"}}\n");
-    running.wait_until(|| consume_all(&broker, &dead, 1).len() == 2);
+    running.wait_until(|_| consume_all(&broker, &dead, 1).len() == 2);
     append(&order(3, "new"));
-    running.wait_until(|| consume(&broker, &orders, 1).len() == 2);
+    running.wait_until(|_| consume(&broker, &orders, 1).len() == 2);
     let letters = consume_all(&broker, &dead, 1);
     let cut: Vec<_> = letters.iter().filter(|(_, value, _)| value.is_none()).collect();
     let [(_, _, headers)] = &cut[..] else {
@@ -459,13 +467,15 @@ fn records_that_are_too_large_are_told_and_letters_go_without_their_values() {
     );
     assert_eq!(headers.get("alluvium.feed").map(String::as_str), Some("live"));
     // A row cannot be shortened, so its topic must accept it.
+    let in_lake = |rows: &str| ask(&dataflow, "SELECT COUNT(*) FROM silver.orders") == rows;
     append(&(order(4, &large) + &order(5, "new")));
-    std::thread::sleep(Duration::from_secs(2));
+    running.wait_until(|_| in_lake("4"));
     append(&order(6, "new"));
-    std::thread::sleep(Duration::from_secs(2));
+    running.wait_until(|_| in_lake("5"));
+    wait_for_refusals(&running);
     assert_eq!(consume(&broker, &orders, 1).len(), 2, "nothing without it");
     broker.set(&orders, "max.message.bytes", "5000000");
-    running.wait_until(|| consume(&broker, &orders, 1).len() >= 5);
+    running.wait_until(|_| consume(&broker, &orders, 1).len() >= 5);
     running.stop();
     catch_up(&dataflow, 1);
     let keys: Vec<String> = consume(&broker, &orders, 1).into_iter().map(|(key, _)| key).collect();
@@ -642,11 +652,11 @@ fn a_letter_without_a_key_waits_for_a_topic_that_takes_it() {
     );
     folder.append("live/0.ndjson", "{\"value\": {\"id\": \"two\"}}\n");
     let dataflow = folder.load("lake");
-    let running = Running::start(dataflow.clone(), 1);
-    std::thread::sleep(Duration::from_secs(3));
+    let running = runs::Running::alluvium(&folder, &["-w", "1", "--lake", "lakes/lake"]);
+    wait_for_refusals(&running);
     assert_eq!(consume_all(&broker, &dead, 1).len(), 0);
     broker.set(&dead, "cleanup.policy", "delete");
-    running.wait_until(|| !consume_all(&broker, &dead, 1).is_empty());
+    running.wait_until(|_| !consume_all(&broker, &dead, 1).is_empty());
     running.stop();
     catch_up(&dataflow, 1);
     let letters = consume_all(&broker, &dead, 1);

@@ -137,8 +137,7 @@ fn a_signal_ends_a_run_in_the_rounds_of_a_query_and_the_next_run_reads_again() {
     append(&folder, &[(1, Some((1, 2, 3))), (2, Some((2, 3, 4)))]);
     for signal in ["-TERM", "-INT"] {
         let run = Running::alluvium(&folder, &["-w", "2"]);
-        run.wait_for(" started ");
-        std::thread::sleep(Duration::from_secs(2));
+        run.wait_for_rounds();
         let told = Instant::now();
         run.signal(signal);
         let (code, output) = run.end();

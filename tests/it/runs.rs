@@ -11,7 +11,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::commands::{alluvium, exits, text};
-use crate::support::{Folder, chain};
+use crate::lake::ask;
+use crate::support::{Folder, PATIENCE, catch_up, catch_up_later, chain};
 use crate::testing::{Prerequisite, checkout, skip};
 
 const EVENTS: &str = r#"
@@ -41,15 +42,23 @@ fn append(folder: &Folder, ids: std::ops::Range<u32>) {
     folder.append("live/0.ndjson", &lines);
 }
 
-/// A process whose output is collected while it runs.
+/// A process whose output is collected while it runs. Dropping it kills the process.
 pub struct Running {
     child: Child,
     output: Arc<Mutex<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // It may have ended by itself.
+        self.child.wait().expect("a child can be waited for");
+    }
+}
+
 impl Running {
-    fn start(command: &mut Command) -> Running {
+    /// Starts a command.
+    pub fn start(command: &mut Command) -> Running {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -80,7 +89,8 @@ impl Running {
         Running::start(command.args(["run", "."]).args(arguments).current_dir(folder.path()))
     }
 
-    fn output(&self) -> String {
+    /// What it has written so far, to stdout and stderr.
+    pub fn output(&self) -> String {
         self.output.lock().expect("nobody panicked").clone()
     }
 
@@ -101,24 +111,99 @@ impl Running {
         }
     }
 
+    /// Waits until `done` returns true of its output.
+    #[track_caller]
+    pub fn wait_until(&self, mut done: impl FnMut(&str) -> bool) {
+        let started = Instant::now();
+        loop {
+            // All output of a process that has ended is there before `done` looks at it.
+            let has_ended = self.readers.iter().all(|reader| reader.is_finished());
+            let output = self.output();
+            if done(&output) {
+                return;
+            }
+            assert!(!has_ended, "it ended before what was waited for came: {output}");
+            assert!(
+                started.elapsed() < PATIENCE,
+                "what was waited for did not come: {output}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Requests reports until `done` returns true of its output.
+    #[track_caller]
+    pub fn report_until(&self, mut done: impl FnMut(&str) -> bool) {
+        // Before its start the process does not handle the signal yet.
+        self.wait_for(" started ");
+        let mut asked: Option<Instant> = None;
+        self.wait_until(|output| {
+            let is_done = done(output);
+            if !is_done && asked.is_none_or(|asked| asked.elapsed() >= Duration::from_millis(50)) {
+                self.signal("-USR1");
+                asked = Some(Instant::now());
+            }
+            is_done
+        });
+    }
+
+    /// Waits for this many further reports, for each of which every worker has gone through its loop. The first of them
+    /// may have been requested before.
+    #[track_caller]
+    pub fn wait_for_reports(&self, more: usize) {
+        let reports = |output: &str| {
+            let answered = |line: &&str| line.contains(" resident, arrangements ") && !line.contains("did not answer");
+            output.lines().filter(answered).count()
+        };
+        let enough = reports(&self.output()) + more;
+        self.report_until(|output| reports(output) >= enough);
+    }
+
+    /// Waits until a recursive query is in its rounds: its arrangement is empty before the first one.
+    #[track_caller]
+    pub fn wait_for_rounds(&self) {
+        self.report_until(|output| output.contains(" arrange recursive "));
+    }
+
+    /// How many records a feed (`input.feed`) has handed over, by the newest report; 0 before the first report.
+    pub fn handed_over(&self, feed: &str) -> u64 {
+        let head = format!("feed {feed}: ");
+        let output = self.output();
+        let told = output.lines().rev().find_map(|line| Some(line.split_once(&head)?.1));
+        let count = told
+            .and_then(|told| told.split_once(" records"))
+            .map(|(count, _)| count);
+        count.map_or(0, |count| count.replace(',', "").parse().expect("a number"))
+    }
+
+    /// How many records of an input the workers had taken when the run last logged its progress, which it does every ten
+    /// seconds unless it is idle; 0 before the first time. Unlike reports, this includes the open epoch.
+    pub fn taken(&self, input: &str) -> u64 {
+        let output = self.output();
+        let mut lines = output.lines().rev();
+        let told = lines.find_map(|line| line.split_once(" running records=\"")?.1.split_once('"'));
+        let mut inputs = told.map_or("", |(inputs, _)| inputs).split(", ");
+        let count = inputs.find_map(|told| told.strip_prefix(input)?.strip_prefix(' '));
+        count.map_or(0, |count| count.parse().expect("a number"))
+    }
+
     /// Requests reports until one shows that this many records are in closed epochs.
     #[track_caller]
-    fn wait_for_records(&mut self, records: usize) {
+    fn wait_for_records(&self, records: usize) {
         let told = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let closed = words.iter().position(|word| *word == "arrival-to-closed");
             line.contains("input events") && closed.is_some_and(|at| words[at + 1] == records.to_string())
         };
-        let started = Instant::now();
-        // Before its start the process does not handle the signal yet.
-        while !self.output().contains(" started ") && started.elapsed() < Duration::from_secs(60) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        while !self.output().lines().any(told) {
-            assert!(started.elapsed() < Duration::from_secs(60), "{}", self.output());
-            self.signal("-USR1");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.report_until(|output| output.lines().any(told));
+    }
+
+    /// Lets the run finish what it has taken, and ends it.
+    #[track_caller]
+    pub fn stop(self) {
+        self.signal("-TERM");
+        let (code, output) = self.end();
+        assert_eq!(code, Some(0), "{output}");
     }
 
     /// Waits for the end; returns the exit code and all output.
@@ -157,7 +242,7 @@ fn sums(folder: &Folder) -> String {
 fn a_signal_ends_a_run_with_everything_that_was_read_committed_and_the_report() {
     for signal in ["-INT", "-TERM"] {
         let folder = events("signals");
-        let mut run = Running::alluvium(&folder, &[]);
+        let run = Running::alluvium(&folder, &[]);
         run.wait_for_records(10);
         append(&folder, 10..100);
         // USR1 makes it print the report while it runs on.
@@ -188,16 +273,21 @@ fn a_second_signal_ends_a_run_at_once_and_nothing_is_lost() {
         "WITH RECURSIVE r AS (SELECT id AS n FROM events UNION ALL SELECT n + 1 FROM r) SELECT max(n) AS m FROM r";
     folder.write("gold/endless.sql", sql);
     let run = Running::alluvium(&folder, &[]);
-    run.wait_for(" started ");
-    std::thread::sleep(Duration::from_secs(2));
-    run.signal("-TERM");
-    // Long enough to be a second one, and before the run leaves the rounds by itself.
-    std::thread::sleep(Duration::from_millis(1500));
+    run.wait_for_rounds();
     let told = Instant::now();
     run.signal("-TERM");
+    // A signal counts as the second one only if it comes a second after the first, so it is sent until one does. The run
+    // would leave the rounds by itself, with another code, only after four seconds.
+    run.wait_until(|output| {
+        let is_second = output.contains("asked a second time");
+        if !is_second {
+            run.signal("-TERM");
+        }
+        is_second
+    });
     let (code, output) = run.end();
     assert_eq!(code, Some(143), "{output}");
-    assert!(told.elapsed() < Duration::from_secs(2), "{output}");
+    assert!(told.elapsed() < Duration::from_millis(3500), "{output}");
 
     folder.write("dataflow.toml", &format!("{settings}max_rounds = 5\n"));
     let (code, output) = Running::alluvium(&folder, &["--until-caught-up"]).end();
@@ -218,7 +308,7 @@ fn a_report_tells_what_arrangements_and_indexes_take() {
         "gold/kinds.sql",
         "SELECT kind, COUNT(*) AS n FROM silver.kinds GROUP BY kind",
     );
-    let mut run = Running::alluvium(&folder, &["-w", "2"]);
+    let run = Running::alluvium(&folder, &["-w", "2"]);
     run.wait_for_records(10);
     let started = Instant::now();
     let told = |output: &str, part: &str| output.lines().any(|line| line.contains(part));
@@ -307,10 +397,11 @@ fn a_report_names_the_partitions_that_are_behind() {
 #[test]
 fn a_stall_of_the_whole_process_shows_in_the_tail() {
     let folder = events("stalled");
-    let mut run = Running::alluvium(&folder, &[]);
+    let run = Running::alluvium(&folder, &[]);
     run.wait_for_records(10);
     run.signal("-STOP");
     append(&folder, 10..100);
+    // This sleep is the stall: its length is what the report must show, and a stopped process does nothing that ends it.
     std::thread::sleep(Duration::from_millis(1500));
     run.signal("-CONT");
     run.wait_for_records(100);
@@ -464,7 +555,7 @@ fn a_run_may_open_as_many_files_as_the_system_allows() {
 #[test]
 fn a_run_that_takes_a_lake_over_says_so() {
     let folder = events("takes-over");
-    let mut first = Running::alluvium(&folder, &[]);
+    let first = Running::alluvium(&folder, &[]);
     first.wait_for_records(10);
     let second = alluvium(&["run", "--until-caught-up", "."], folder.path());
     exits(&second, 0);
@@ -522,7 +613,7 @@ fn what_left_while_nothing_ran_is_no_correction() {
         "dataflow.toml",
         "name = \"pause\"\nepoch = \"5ms\"\ncommit = \"50ms\"\n",
     );
-    let until = std::time::SystemTime::now() + Duration::from_secs(4);
+    let until = std::time::SystemTime::now() + Duration::from_secs(3600);
     let until = until.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     // All rows leave the first table, and half of them the second; the third has rows that had to leave before they
     // came.
@@ -544,28 +635,12 @@ fn what_left_while_nothing_ran_is_no_correction() {
         folder.write(&format!("gold/{table}.sql"), sql);
     }
     append(&folder, 0..10);
-    let count = |table: &str| {
-        let sql = format!("SELECT COUNT(*) FROM gold.{table}");
-        let rows = alluvium(
-            &["query", ".", &sql, "--format", "csv", "--lake", "lakes/lake"],
-            folder.path(),
-        );
-        text(&rows).lines().last().unwrap().to_string()
-    };
-    let run = || Running::alluvium(&folder, &["--until-caught-up", "--lake", "lakes/lake"]).end();
-    let (code, output) = run();
-    assert_eq!(
-        (code, count("all"), count("half")),
-        (Some(0), "10".into(), "10".into()),
-        "{output}"
-    );
-    std::thread::sleep(Duration::from_secs(6));
+    let dataflow = folder.load("lake");
+    let count = |table: &str| ask(&dataflow, &format!("SELECT COUNT(*) FROM gold.{table}"));
+    catch_up(&dataflow, 1);
+    assert_eq!((count("all"), count("half")), ("10".into(), "10".into()));
     append(&folder, 10..14);
-    let (code, output) = run();
-    assert_eq!(
-        (code, count("all"), count("half")),
-        (Some(0), "0".into(), "7".into()),
-        "{output}"
-    );
-    assert!(output.contains("every table is as recomputed"), "{output}");
+    let outcome = catch_up_later(&dataflow, 1, Duration::from_secs(2 * 3600));
+    assert_eq!((count("all"), count("half")), ("0".into(), "7".into()));
+    assert_eq!(outcome.corrections, Some(vec![]), "every table is as recomputed");
 }

@@ -234,7 +234,7 @@ pub fn snapshots(dataflow: &Dataflow) -> usize {
 }
 
 /// The most time that a test waits for anything.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A run in a separate thread.
 pub struct Running {

@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::kafka::Broker;
 use crate::lake::{ask, assert_newest_is_exact};
+use crate::runs;
 use crate::support::{Folder, Running, Size, catch_up, chain, unread};
 
 /// A source of orders and their lines, with records as Debezium writes them.
@@ -290,6 +291,12 @@ fn no_snapshot_holds_half_of_a_transaction_and_without_the_setting_some_do() {
     );
 }
 
+/// Waits until the workers of a run have taken a part of a transaction that is larger than what may wait, while the rest
+/// of it is not there: its epoch is held open for it. All other transactions together have fewer lines.
+fn wait_until_it_is_passed_on(running: &runs::Running) {
+    running.wait_until(|_| running.taken("lines") > 1000);
+}
+
 /// If a transaction was larger than the bound on waiting records and the marker topic was quiet, a part of it was
 /// given up while its source still sent it; so too for its deletion, whose tombstones belong to no transaction.
 #[test]
@@ -339,29 +346,32 @@ fn a_run_that_is_stopped_amid_a_large_transaction_takes_it_to_its_end() {
     let mut shop = Shop::open(&broker);
     let folder = folder(&broker, &shop, &whole(&shop, "60s"));
     let dataflow = folder.load("lake");
-    let running = Running::start(dataflow.clone(), 2);
+    let running = runs::Running::alluvium(&folder, &["-w", "2", "--lake", "lakes/lake"]);
     load(&mut shop, 0..5, 17);
-    running.wait_until(|| count(&dataflow, "silver.orders") == 5);
+    running.wait_until(|_| count(&dataflow, "silver.orders") == 5);
     let many: Vec<u64> = (0..150_000).map(|n| n % 7).collect();
     let end = shop.end_of(shop.next, 1, many.len());
     shop.put(&shop.markers, 0, &end);
     let changes = shop.order(5, &many);
-    let (mut sent, mut running, mut stopping) = (0, Some(running), None);
+    let mut sent = 0;
     shop.send(changes, false, |producer| {
         sent += 1;
         if sent == 140_000 {
             producer
                 .flush(Duration::from_secs(60))
                 .expect("the broker takes records");
-            std::thread::sleep(Duration::from_secs(3));
-            let running = running.take().expect("it runs");
-            stopping = Some(std::thread::spawn(move || running.stop()));
-            std::thread::sleep(Duration::from_secs(2));
+            wait_until_it_is_passed_on(&running);
+            running.signal("-TERM");
+            // The run knows of the signal before it makes the second of these reports.
+            running.wait_for_reports(2);
+            let output = running.output();
+            assert!(!output.contains("no more input"), "it waits for the rest: {output}");
         }
     });
     shop.flush();
-    stopping.expect("it was stopped").join().expect("it does not fail");
-    assert_eq!(count(&dataflow, "silver.orders"), 6);
+    running.wait_until(|_| count(&dataflow, "silver.orders") == 6);
+    let (code, output) = running.end();
+    assert_eq!(code, Some(0), "{output}");
     let (half, _) = halves(&dataflow);
     assert!(half.is_empty(), "{half:?}");
 }
@@ -447,9 +457,9 @@ fn an_epoch_that_is_held_open_takes_its_rows_of_other_feeds_and_no_more() {
     folder.write("gold/visits.sql", "SELECT COUNT(*) AS visits FROM visits");
     folder.write("visits/0.ndjson", "");
     let dataflow = folder.load("lake");
-    let running = Running::start(dataflow.clone(), 1);
+    let running = runs::Running::alluvium(&folder, &["-w", "1", "--lake", "lakes/lake"]);
     load(&mut shop, 0..5, 15);
-    running.wait_until(|| count(&dataflow, "silver.orders") == 5);
+    running.wait_until(|_| count(&dataflow, "silver.orders") == 5);
     let many: Vec<u64> = (0..140_000).map(|n| n % 7).collect();
     let end = shop.end_of(shop.next, 1, many.len());
     shop.put(&shop.markers, 0, &end);
@@ -461,15 +471,22 @@ fn an_epoch_that_is_held_open_takes_its_rows_of_other_feeds_and_no_more() {
             producer
                 .flush(Duration::from_secs(60))
                 .expect("the broker takes records");
-            std::thread::sleep(Duration::from_secs(2));
+            wait_until_it_is_passed_on(&running);
             let visits: String = (0..300_000).map(|n| format!("{{\"value\":{{\"n\":{n}}}}}\n")).collect();
             folder.append("visits/0.ndjson", &visits);
-            std::thread::sleep(Duration::from_secs(5));
+            // The worker takes no more visits once their feed stands still from report to report, because it would hand
+            // over more if there were room.
+            let (mut read, mut still) = (0, 0);
+            while still < 5 {
+                running.wait_for_reports(2);
+                let before = std::mem::replace(&mut read, running.handed_over("visits.live"));
+                still = if read > 0 && read == before { still + 1 } else { 0 };
+            }
         }
     });
     load(&mut shop, 6..10, 16);
     let visits = || ask(&dataflow, "SELECT COUNT(*) FROM bronze.visits") == "300000";
-    running.wait_until(|| count(&dataflow, "silver.orders") == 10 && visits());
+    running.wait_until(|_| count(&dataflow, "silver.orders") == 10 && visits());
     running.stop();
     let (half, _) = halves(&dataflow);
     assert!(half.is_empty(), "{half:?}");

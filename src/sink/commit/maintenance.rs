@@ -5,8 +5,9 @@
 //! commits should neither wait for that nor need more threads. The thread is notified of every commit and lists no
 //! files: the log records which files were retired when, and the thread reads it once more when the retention has
 //! passed, so its memory does not grow with the history. Only orphans need a listing ([`super::sweep`]), once per
-//! retention; files that other writers retired are found among them. Correctness does not depend on maintenance, so a
-//! failure is a warning, and the next tick tries again. It deletes
+//! retention; files that other writers retired are found among them. Ages are measured by the clock of commits, but
+//! those of orphans by the machine's, because it is the store that dates their files. Correctness does not depend on
+//! maintenance, so a failure is a warning, and the next tick tries again. It deletes
 //! 1. a file only when the retention has passed since the commit of ours that retired it, and no live file had its
 //!    name when the run started,
 //! 2. a log entry only below a checkpoint that is itself older than the retention, and synced, and after (1) has read
@@ -34,6 +35,7 @@ use super::ledger;
 use super::log;
 use super::policy::LakePolicy;
 use super::sweep;
+use super::{CommitClock, CommitSettings};
 use crate::contain;
 use crate::lake::{Lake, disk, file_location};
 use crate::runtime::io_runtime;
@@ -78,22 +80,25 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// Starts the thread. `tables` are in the order of the indices in [`CommittedSnapshot::changed`]; `snapshots` is
-    /// the table of snapshots itself.
+    /// Starts the thread, with the policy and the clock of these settings. `tables` are in the order of the indices in
+    /// [`CommittedSnapshot::changed`]; `snapshots` is the table of snapshots itself.
     pub fn start(
         lake: Lake,
-        policy: LakePolicy,
+        settings: &CommitSettings,
         history: SnapshotHistory,
         tables: Vec<MaintainedTable>,
         snapshots: MaintainedTable,
     ) -> io::Result<Maintenance> {
         let runtime = io_runtime("maintenance", 1, FILES)?;
         let (notes, inbox) = unbounded_channel();
-        let mut keepers: Vec<TableKeeper> = tables.into_iter().map(TableKeeper::new).collect();
-        keepers.push(TableKeeper::new(snapshots));
+        let clock = settings.clock.clone();
+        let now = (clock.0)();
+        let tables = tables.into_iter().chain([snapshots]);
+        let keepers = tables.map(|table| TableKeeper::new(table, now)).collect();
         let worker = MaintenanceWorker {
             lake,
-            policy,
+            policy: settings.policy,
+            clock,
             history,
             keepers,
             expired: Vec::new(),
@@ -131,6 +136,7 @@ impl Maintenance {
 struct MaintenanceWorker {
     lake: Lake,
     policy: LakePolicy,
+    clock: CommitClock,
     history: SnapshotHistory,
     /// One for each table, the table of snapshots last.
     keepers: Vec<TableKeeper>,
@@ -150,13 +156,9 @@ struct TableKeeper {
 }
 
 impl TableKeeper {
-    fn new(table: MaintainedTable) -> TableKeeper {
+    fn new(table: MaintainedTable, now: i64) -> TableKeeper {
         // The age of an existing checkpoint is not known: its retention starts now.
-        let checkpoints = table
-            .checkpoint
-            .map(|v| (v, Utc::now().timestamp_millis()))
-            .into_iter()
-            .collect();
+        let checkpoints = table.checkpoint.map(|v| (v, now)).into_iter().collect();
         let (next, since) = (table.oldest, table.version);
         TableKeeper {
             table,
@@ -293,7 +295,8 @@ impl MaintenanceWorker {
 
     async fn flush(&mut self) {
         if self.history.pending() > 0 {
-            match self.history.flush(Utc::now().timestamp_millis()).await {
+            let now = self.now();
+            match self.history.flush(now).await {
                 Ok(version) => self.snapshots().version = version,
                 Err(e) => {
                     tracing::warn!(error = %e, "could not record snapshots yet");
@@ -308,6 +311,11 @@ impl MaintenanceWorker {
         }
     }
 
+    /// The time of the clock of commits, in Unix milliseconds.
+    fn now(&self) -> i64 {
+        (self.clock.0)()
+    }
+
     fn snapshots(&mut self) -> &mut MaintainedTable {
         let last = self.keepers.last_mut();
         &mut last.expect("the table of snapshots is the last keeper").table
@@ -315,7 +323,7 @@ impl MaintenanceWorker {
 
     /// Does one step of merging and trimming the table of snapshots.
     async fn tidy(&mut self, cutoff: i64) {
-        let now = Utc::now().timestamp_millis();
+        let now = self.now();
         match self.history.tidy(cutoff, now).await {
             Ok(Some(version)) => self.snapshots().version = version,
             Ok(None) => {}
@@ -324,13 +332,13 @@ impl MaintenanceWorker {
     }
 
     async fn keep(&mut self) {
-        let cutoff = Utc::now().timestamp_millis() - self.policy.retention.as_millis() as i64;
+        let cutoff = self.now() - self.policy.retention.as_millis() as i64;
         self.tidy(cutoff).await;
         for keeper in &mut self.keepers {
-            if keeper.is_due(&self.policy, Utc::now().timestamp_millis()) {
+            if keeper.is_due(&self.policy, (self.clock.0)()) {
                 let (path, version) = (keeper.table.path.clone(), keeper.table.version);
                 match checkpoint(&self.lake, &path, version).await {
-                    Ok(()) => keeper.checkpoints.push_back((version, Utc::now().timestamp_millis())),
+                    Ok(()) => keeper.checkpoints.push_back((version, (self.clock.0)())),
                     Err(e) => tracing::warn!(
                         table = path,
                         version,

@@ -290,7 +290,7 @@ impl Committer {
     ) -> Result<(Committer, Restored), CommitError> {
         let opening = Committer::open_async(lake.clone(), specs, settings.clone(), runtime.clone());
         let (mut committer, restored, upkeep) = runtime.block_on(opening)?;
-        let maintenance = Maintenance::start(lake, settings.policy, upkeep.history, upkeep.tables, upkeep.snapshots);
+        let maintenance = Maintenance::start(lake, &settings, upkeep.history, upkeep.tables, upkeep.snapshots);
         committer.maintenance = Some(maintenance.map_err(|source| CommitError::Maintenance { source })?);
         Ok((committer, restored))
     }

@@ -269,11 +269,12 @@ fn rows_that_enter_and_leave_with_time_are_those_of_batch_at_each_snapshots_time
     let dataflow = folder.load("lake");
     let mut rng = StdRng::seed_from_u64(5);
     let mut id = 0;
+    let millis = || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.expect("after 1970").as_millis() as u64
+    };
     let mut feed = |folder: &Folder| {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_millis() as i64;
+        let now = millis() as i64;
         for path in ["live/marks/0.ndjson", "live/plans/0.ndjson"] {
             for _ in 0..6 {
                 id += 1;
@@ -293,8 +294,12 @@ fn rows_that_enter_and_leave_with_time_are_those_of_batch_at_each_snapshots_time
             feed(&folder);
             std::thread::sleep(Duration::from_millis(150));
         }
-        // No more input comes, so only time changes anything from here on.
-        std::thread::sleep(Duration::from_millis(1200));
+        // No more input comes, so only time changes anything from here on. Some rows leave more than two seconds later.
+        let fed = millis();
+        running.wait_until(|| {
+            let epochs = verify::snapshots(&dataflow).unwrap_or_default();
+            epochs.last().is_some_and(|newest| *newest >= fed + 1200)
+        });
         running.stop();
     }
     let checked = trial::assert_every_snapshot_is_exact(&dataflow);
