@@ -40,7 +40,7 @@ const MICROS_PER_DAY: i64 = 86_400_000_000;
 pub(super) const MAX_WINDOWS_PER_ROW: i64 = 10_000;
 
 /// Registers the functions of this file and of the modules beside it, and the JSON functions.
-pub(super) fn register(context: &SessionContext) {
+pub fn register(context: &SessionContext) {
     let mut state = context.state();
     datafusion_functions_json::register_all(&mut state).expect("a fresh session takes the JSON functions");
     *context.state_ref().write() = state;

@@ -69,15 +69,14 @@ mod values;
 mod widen_windows;
 mod windows;
 
-pub use calendar::register as register_calendar;
 pub use compile::{compile, compile_part};
 pub use dialect::Standard;
 pub use distinct_on::places_asked;
 pub use encoding::{PlanHash, VERSION as ENCODING_VERSION, meaning_of, meaning_text, quoted, retention, texts};
 pub use explain::{readable, readable_call};
+pub use functions::register as register_functions;
 pub use guard::{keep_within_bounds, shown_bytes, too_long, value_above, without_large_values};
-pub use json_numbers::register as register_json_numbers;
-pub use laterals::{asof_asked, laterals_asked};
+pub use laterals::{laterals_asked, tokens_asked};
 pub use meaning::{meanings, used_columns};
 pub use moments::microseconds;
 pub use named_windows::windows_asked;

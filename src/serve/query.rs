@@ -306,8 +306,7 @@ pub async fn epochs(lake: &Lake) -> Result<Vec<Epoch>, QueryError> {
     Ok(epochs)
 }
 
-/// A session configured like the one that plans the dataflow's tables: unquoted names are lower case, JSON functions
-/// are known.
+/// A session with the functions and the arithmetic of the dataflow's tables.
 fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
     let mut config = SessionConfig::new().with_information_schema(true);
     plan::read_decimals(&mut config);
@@ -317,10 +316,8 @@ fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
         runtime = runtime.with_memory_limit(usize::try_from(memory).unwrap_or(usize::MAX), 1.0);
     }
     let context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
-    let mut context = plan::exact_numbers(&context);
-    datafusion_functions_json::register_all(&mut context).expect("a new session takes functions");
-    plan::register_json_numbers(&context);
-    plan::register_calendar(&context);
+    let context = plan::exact_numbers(&context);
+    plan::register_functions(&context);
     context.add_optimizer_rule(Arc::new(OneZero));
     plan::keep_within_bounds(&context, limits.max_value);
     context.add_analyzer_rule(Arc::new(plan::SetsExpanded));
@@ -452,4 +449,47 @@ async fn recorded(lake: &Lake, wanted: Epoch) -> Result<Option<(Epoch, BTreeMap<
         }
     }
     Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::util::display::array_value_to_string;
+
+    use super::*;
+
+    /// WITH ORDINALITY, `mode`, JSON and others were rewritten as in tables, to functions that a query did not have.
+    #[tokio::test]
+    async fn a_query_has_the_functions_of_tables() {
+        let context = context(&QuestionLimits::default()).unwrap();
+        let values = "(VALUES (1), (2), (2)) AS v(x)";
+        for (sql, expected) in [
+            (
+                "SELECT u.n FROM unnest(['a', 'b']) WITH ORDINALITY AS u(item, n) ORDER BY n".to_string(),
+                "1, 2",
+            ),
+            (r#"SELECT '{"a": 7}'::json ->> 'a' AS a"#.to_string(), "7"),
+            (
+                format!("SELECT mode() WITHIN GROUP (ORDER BY x) AS m FROM {values}"),
+                "2",
+            ),
+            (format!("SELECT json_agg(x ORDER BY x) AS j FROM {values}"), "[1, 2, 2]"),
+            ("SELECT width_bucket(5, 0, 10, 5) AS w".to_string(), "3"),
+            ("SELECT regexp_like('Ab', '^a', 'i') AS r".to_string(), "true"),
+            (
+                "WITH v AS (SELECT TIMESTAMP '2024-01-01 00:00:30' AS ts) \
+                 SELECT window_end FROM TABLE(TUMBLE(TABLE v, DESCRIPTOR(ts), INTERVAL '1' MINUTE))"
+                    .to_string(),
+                "2024-01-01T00:01:00",
+            ),
+        ] {
+            let plan = question::plan(&context, &sql).await.expect(&sql);
+            let frame = context.execute_logical_plan(plan).await.expect(&sql);
+            let mut answer = Vec::new();
+            for batch in frame.collect().await.expect(&sql) {
+                let column = batch.column(0);
+                answer.extend((0..column.len()).map(|row| array_value_to_string(column, row).unwrap()));
+            }
+            assert_eq!(answer.join(", "), expected, "{sql}");
+        }
+    }
 }

@@ -21,8 +21,8 @@ use thiserror::Error;
 
 use crate::definition::Bounds;
 use crate::plan::{
-    PARSER_DEPTH, Standard, asked_at, asof_asked, decimals, fetch_as_limit, flatten_asked, laterals_asked, lengths,
-    marked, microseconds, operators, places_asked, windows_asked, without_using, write_out,
+    PARSER_DEPTH, Standard, asked_at, decimals, fetch_as_limit, flatten_asked, laterals_asked, lengths, marked,
+    microseconds, operators, places_asked, tokens_asked, windows_asked, without_using, write_out,
 };
 
 /// The limits of a query.
@@ -61,8 +61,8 @@ pub enum QuestionError {
     /// A constant of DISTINCT ON does not name a column of the SELECT list: the problem, and the remedy.
     #[error("{0}; {1}")]
     Place(String, String),
-    /// A named window does not exist, or repeats a clause of the window that it builds on: the problem, and the
-    /// remedy.
+    /// A window table function is called wrongly, or a named window does not exist or repeats a clause of the window
+    /// that it builds on: the problem, and the remedy.
     #[error("{0}; {1}")]
     Window(String, String),
     /// The result columns of a function in FROM, or of an ASOF JOIN, cannot be determined: the problem, and the
@@ -91,7 +91,8 @@ pub(super) async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalP
 /// Parses the statement, checks that it only reads, and returns it in the form that is planned.
 fn statement(context: &SessionContext, sql: &str) -> Result<Parsed, DataFusionError> {
     let refused = |refused: QuestionError| DataFusionError::External(Box::new(refused));
-    let builder = match asof_asked(sql) {
+    let tokens = tokens_asked(sql).map_err(|(what, help)| refused(QuestionError::Window(what, help)))?;
+    let builder = match tokens {
         Some(tokens) => DFParserBuilder::new(tokens),
         None => DFParserBuilder::new(sql),
     };

@@ -22,15 +22,14 @@ use datafusion::sql::sqlparser::ast::{
     ValueWithSpan, VisitMut, VisitorMut,
 };
 
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 
 pub(super) use asof::rewrite as rewrite_asof;
 pub(super) use functions::{NAMES as TABLE_FUNCTIONS, TableFunction};
 
 use super::error::Refusal;
 use super::syntax::truth;
-use super::windows::tokenize;
+use super::windows::{self, tokenize};
 
 /// Applies these rewrites to a statement or query.
 pub(super) fn rewrite_laterals(sql: &mut impl VisitMut) -> Result<(), Refusal> {
@@ -52,11 +51,18 @@ pub fn laterals_asked(sql: &mut impl VisitMut) -> Result<(), (String, String)> {
     rewrite_all(sql, true).map_err(Refusal::into_texts)
 }
 
-/// The tokens of a live query with its ASOF JOINs rewritten for the parser. `None` if it has no ASOF.
-pub fn asof_asked(sql: &str) -> Option<Vec<TokenWithSpan>> {
-    let tokens = tokenize(sql).ok()?;
-    let is_asof = |t: &TokenWithSpan| matches!(&t.token, Token::Word(word) if word.keyword == Keyword::ASOF);
-    tokens.iter().any(is_asof).then(|| rewrite_asof(tokens))
+/// The tokens of a live query with its window table functions and ASOF JOINs rewritten for the parser. `None` if it
+/// has neither.
+///
+/// # Errors
+/// A window table function is called wrongly: the problem, and the remedy.
+pub fn tokens_asked(sql: &str) -> Result<Option<Vec<TokenWithSpan>>, (String, String)> {
+    let Ok(tokens) = tokenize(sql) else {
+        return Ok(None); // the parser has the error
+    };
+    let rewritten = windows::rewrite(tokens.clone()).map_err(Refusal::into_texts)?;
+    let rewritten = rewrite_asof(rewritten);
+    Ok((rewritten != tokens).then_some(rewritten))
 }
 
 struct Laterals {
