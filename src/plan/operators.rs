@@ -159,12 +159,12 @@ fn patterned(expr: &Expr) -> Option<Expr> {
         Expr::RLike {
             negated, expr, pattern, ..
         } => {
-            let found = nested_binary(
+            let matched = nested_binary(
                 expr.as_ref().clone(),
                 BinaryOperator::PGRegexMatch,
                 pattern.as_ref().clone(),
             );
-            Some(if *negated { not(matches) } else { matches })
+            Some(if *negated { not(matched) } else { matched })
         }
         _ => None,
     }

@@ -9,6 +9,7 @@
 //! again from Bronze, and audited. With two inputs of a million rows each, the record's row is committed after 25 s,
 //! where a restart without a change takes 9 s (`cargo bench --bench evolve`, on two cores that also did other work).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -152,6 +153,10 @@ impl RunOutcome {
             (all, more) => all.or(more),
         };
         self.phases.extend(next.phases);
+        let mut warnings: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for (table, expectation, rows) in self.warnings.into_iter().chain(next.warnings) {
+            *warnings.entry((table, expectation)).or_default() += rows;
+        }
         RunOutcome {
             snapshot: self.snapshot.max(next.snapshot),
             records: self.records + next.records,
@@ -163,6 +168,10 @@ impl RunOutcome {
             rejected_files: self.rejected_files + next.rejected_files,
             skipped: self.skipped + next.skipped,
             ignored: self.ignored,
+            warnings: warnings
+                .into_iter()
+                .map(|((table, name), rows)| (table, name, rows))
+                .collect(),
             corrections,
             unread: next.unread,
             elapsed: self.elapsed + next.elapsed,

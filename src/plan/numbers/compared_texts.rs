@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable};
 use super::super::times;
 use super::convert::{self, name_of};
 use super::literals;
-use super::types::{CommonTypeUse, MOST, is_number, shape};
+use super::types::{CommonTypeUse, is_number, shape};
 
 /// Replaces the literal texts among operands that are compared. Returns whether any operand changed.
 pub(super) fn read_literals(operands: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {

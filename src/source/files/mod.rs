@@ -18,6 +18,7 @@
 
 mod attempt;
 mod attempt_text;
+mod bounded_batches;
 mod charset;
 mod columnar;
 mod connector;
