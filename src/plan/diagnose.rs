@@ -10,8 +10,9 @@ use super::error::{PlanError, Refusal};
 use super::foreign;
 use super::places::{find, mentioned, named, rare};
 use super::plain_messages::simplify_message;
+use super::windows::tokenize;
 use super::{message_rules, shape};
-use crate::definition::{Diagnostic, nearest};
+use crate::definition::{Diagnostic, Diagnostics, nearest};
 use crate::words::sql_types;
 
 /// A part of DataFusion's message about two expressions with one name.
@@ -26,6 +27,12 @@ pub(super) fn diagnose(error: PlanError, file: &Path, tokens: &[TokenWithSpan]) 
             .map(|error| refused(simplify_message(understand(error, tokens), tokens), file, tokens))
             .collect(),
     }
+}
+
+/// The mistakes for which DataFusion refused a live query. Their places are in a file called `query`.
+pub fn query_mistakes(error: DataFusionError, sql: &str) -> Diagnostics {
+    let tokens = tokenize(sql).unwrap_or_default();
+    Diagnostics(diagnose(error.into(), Path::new("query"), &tokens))
 }
 
 /// The diagnostic of a refusal.

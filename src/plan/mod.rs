@@ -70,6 +70,7 @@ mod widen_windows;
 mod windows;
 
 pub use compile::{compile, compile_part};
+pub use diagnose::query_mistakes;
 pub use dialect::Standard;
 pub use distinct_on::places_asked;
 pub use encoding::{PlanHash, VERSION as ENCODING_VERSION, meaning_of, meaning_text, quoted, retention, texts};

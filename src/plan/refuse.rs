@@ -391,7 +391,7 @@ impl Visitor for Inspector<'_> {
             let refusal = Refusal::new(format!(
                 "could not tell two tables of FROM apart: both are called {name:?}"
             ))
-            .help(format!("give one of them an alias: FROM {name} AS a, {name} AS b"))
+            .help("give each an alias of its own: FROM orders AS a, orders AS b")
             .at(Some(span));
             self.refuse(refusal);
         }

@@ -93,12 +93,18 @@ impl Call {
         let is = |at: usize, token: &Token| tokens.get(at).is_some_and(|t| &t.token == token);
         let wrapped = is_word(tokens, start, "TABLE") && is(start + 1, &Token::LParen);
         let name = if wrapped { start + 2 } else { start };
-        let Some((_, kind)) = Kind::ALL.into_iter().find(|(word, _)| is_word(tokens, name, word)) else {
-            return Ok(None);
+        let kind = Kind::ALL.into_iter().find(|(word, _)| is_word(tokens, name, word));
+        let is_over_table = is(name + 1, &Token::LParen) && is_word(tokens, name + 2, "TABLE");
+        let kind = match kind {
+            Some((_, kind)) if is_over_table || wrapped && is(name + 1, &Token::LParen) => kind,
+            None if wrapped && is_over_table => {
+                let called = tokens[name].token.to_string();
+                let usage = usage_of(&called).unwrap_or("window functions are TUMBLE, HOP and SESSION");
+                let refusal = Refusal::new(format!("could not find a window function {called}"));
+                return Err(refusal.help(usage).at(Some(tokens[name].span)));
+            }
+            _ => return Ok(None),
         };
-        if !is(name + 1, &Token::LParen) || (!wrapped && !is_word(tokens, name + 2, "TABLE")) {
-            return Ok(None);
-        }
         let span = tokens[name].span;
         let refused = |what: &str| {
             Refusal::new(format!("could not read the window function: {what}"))

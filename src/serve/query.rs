@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use super::question::{self, QuestionError, QuestionLimits};
 use super::zeros::OneZero;
+use crate::definition::Diagnostics;
 use crate::lake::{Lake, LakeError, schema_and_name, table_folder};
 use crate::plan;
 use crate::repr::{CodecError, Epoch};
@@ -82,6 +83,9 @@ pub enum QueryError {
     /// See [`QuestionError`].
     #[error(transparent)]
     Question(#[from] QuestionError),
+    /// The SQL is wrong.
+    #[error(transparent)]
+    Mistakes(#[from] Diagnostics),
     /// The answer takes more memory than allowed.
     #[error(
         "could not hold the answer: its first {rows} rows take more than {limit}; ask for fewer rows or columns (a LIMIT, a GROUP BY), or allow more with --memory"
@@ -112,7 +116,7 @@ pub enum QueryError {
     /// The query panicked.
     #[error("could not run the query: {0}")]
     Panicked(String),
-    /// The SQL is wrong, or failed.
+    /// The query failed.
     #[error("could not run the query")]
     Sql(#[source] Box<DataFusionError>),
     /// The rows cannot be printed in the wanted format.
@@ -242,7 +246,9 @@ impl LakeSnapshot {
 
     /// Runs one statement that only reads, and gathers its rows.
     pub async fn query(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
-        let plan = question::plan(&self.context, sql).await.map_err(|e| self.explain(e))?;
+        let plan = question::plan(&self.context, sql)
+            .await
+            .map_err(|e| self.explain(e, sql))?;
         let frame = self.context.execute_logical_plan(plan).await?;
         let schema = frame.schema().inner().clone();
         let mut stream = frame.execute_stream().await.map_err(|e| self.out_of_memory(e))?;
@@ -270,7 +276,8 @@ impl LakeSnapshot {
     }
 
     /// Adds the existing tables to the error: DataFusion names only the missing one.
-    fn explain(&self, error: DataFusionError) -> QueryError {
+    /// Why a query could not be planned.
+    fn explain(&self, error: DataFusionError, sql: &str) -> QueryError {
         let text = error.strip_backtrace();
         let wanted = text
             .split_once("table '")
@@ -288,7 +295,10 @@ impl LakeSnapshot {
                     known: known.join(", "),
                 }
             }
-            None => error.into(),
+            None => match QueryError::from(error) {
+                QueryError::Sql(error) => plan::query_mistakes(*error, sql).into(),
+                refused => refused,
+            },
         }
     }
 }
@@ -310,6 +320,7 @@ pub async fn epochs(lake: &Lake) -> Result<Vec<Epoch>, QueryError> {
 fn context(limits: &QuestionLimits) -> Result<SessionContext, DataFusionError> {
     let mut config = SessionConfig::new().with_information_schema(true);
     plan::read_decimals(&mut config);
+    config.options_mut().sql_parser.collect_spans = true;
     config.options_mut().execution.time_zone = Some("UTC".to_string());
     let mut runtime = RuntimeEnvBuilder::new();
     if let Some(memory) = limits.memory {
