@@ -8,7 +8,10 @@
 //! 3. For each key and epoch at most one row is retracted and one is added; if the row is the same, there is no
 //!    update.
 //! 4. A value that a change leaves out is taken from the row that it replaces; without such a row it is null.
-//! 5. Retention bounds the state: a row expires when its time has passed, and a tombstone when it reaches that age. A
+//! 5. PostgreSQL checks a deferrable key only at the end of a statement or transaction, so an update may move a row to a
+//!    key where another row still is (`FeedContract::moves_rows`). The row there is covered, and the next deletion at the key
+//!    in that epoch, which holds the whole transaction, is that of the covered row: the moved one stays.
+//! 6. Retention bounds the state: a row expires when its time has passed, and a tombstone when it reaches that age. A
 //!    change that arrives at or after that epoch ignores the expired state, whether it is still stored or not. So the
 //!    fold depends on arrivals alone, and expired state may be removed from the trace at any later time.
 
@@ -67,6 +70,26 @@ pub struct StateSettings {
     pub retained: Option<usize>,
     /// The codec of the input's rows.
     pub codec: RowCodec,
+    /// By index into `Input::feeds`, whether (5) holds for the feed's changes.
+    pub moving: Vec<bool>,
+}
+
+/// How many rows of a key are covered, by (5), at the epoch at which changes arrived.
+#[derive(Clone, Copy, Default)]
+struct CoveredRows {
+    epoch: Epoch,
+    rows: usize,
+}
+
+impl CoveredRows {
+    /// The covered rows as of a change.
+    fn at(self, change: &Change<'_>) -> CoveredRows {
+        let epoch = change.arrival().epoch;
+        match self.epoch == epoch {
+            true => self,
+            false => CoveredRows { epoch, rows: 0 },
+        }
+    }
 }
 
 /// The operator's outputs.
@@ -244,11 +267,12 @@ impl ClosedUpdates {
             }
             let first = self.stored.len();
             let awaited = settings.expiry(&state) < Epoch::MAX;
+            let mut covered = CoveredRows::default();
             for at_time in changes.chunk_by(|a, b| a.1 == b.1) {
                 let time = at_time[0].1;
                 let before = state.clone();
                 for (_, _, change) in at_time {
-                    state = settings.advance(state, change, &mut buffer);
+                    state = settings.advance(state, change, &mut covered, &mut buffer);
                 }
                 if state != before {
                     self.update_rows(settings, key, time, &before, &state);
@@ -300,7 +324,7 @@ fn asks_to_forget(change: &Row) -> bool {
 }
 
 impl StateSettings {
-    /// The first epoch at which a state has expired, by (5).
+    /// The first epoch at which a state has expired, by (6).
     fn expiry(&self, state: &KeyState) -> Epoch {
         let (Some((value, _)), Some(keep)) = (state, self.keep) else {
             return Epoch::MAX;
@@ -369,9 +393,15 @@ impl StateSettings {
         encode(&mut Vec::new(), &parts)
     }
 
+    /// Whether (5) holds for a change.
+    fn moves(&self, change: &Change<'_>) -> bool {
+        self.moving[usize::from(change.arrival().feed)]
+    }
+
     /// Folds one change into a state, by (1).
-    fn advance(&self, state: KeyState, next: &Row, buffer: &mut Vec<u8>) -> KeyState {
+    fn advance(&self, state: KeyState, next: &Row, covered: &mut CoveredRows, buffer: &mut Vec<u8>) -> KeyState {
         let change = Change::read(next.bytes());
+        *covered = covered.at(&change);
         let state = match self.expiry(&state) <= change.arrival().epoch {
             true => None,
             false => state,
@@ -393,6 +423,10 @@ impl StateSettings {
                 .filter(|(existing, _)| Change::read(existing.bytes()).arrival() <= change.arrival())
                 .or_else(|| Some((next.clone(), 1))),
             (MergeRule::First, _) => state,
+            (MergeRule::Newest, Flag::Gone | Flag::GoneUnordered) if covered.rows > 0 && self.moves(&change) => {
+                covered.rows -= 1;
+                state
+            }
             (MergeRule::Newest, Flag::GoneUnordered) => {
                 // Without a state there is no version to take, so the deletion is ignored.
                 let (existing, count) = state?;
@@ -413,6 +447,10 @@ impl StateSettings {
             (MergeRule::Newest, _) => match state {
                 Some((existing, count)) if Change::read(existing.bytes()).version() > change.version() => {
                     Some((existing, count))
+                }
+                Some(existing) if change.flag() == Flag::Live && change.arrival().sub > 0 && self.moves(&change) => {
+                    covered.rows += usize::from(live(&existing).is_some());
+                    Some((next.clone(), 1))
                 }
                 existing if change.unchanged().len() > 0 => Some((self.filled(existing.as_ref(), &change, buffer), 1)),
                 _ => Some((next.clone(), 1)),
@@ -540,6 +578,7 @@ mod tests {
                 keep,
                 retained: None,
                 codec: RowCodec::new(Arc::new(Schema::empty())).unwrap(),
+                moving: vec![false],
             };
             let mut states = KeyStates::new(OperatorInfo::new(0, 0, [].into()), None, Arc::new(settings));
             let mut most = 0;
@@ -580,6 +619,7 @@ mod tests {
             keep: None,
             retained: None,
             codec: RowCodec::new(Arc::new(Schema::empty())).unwrap(),
+            moving: vec![false],
         };
         let key = Row::new(b"key");
         let change = |arrived: Epoch, flag, row: &[u8]| {

@@ -135,6 +135,11 @@ pub fn build<'s>(
                         .as_ref()
                         .map(|r| input.positions(std::slice::from_ref(&r.column))[0]),
                     codec: RowCodec::new(input.schema())?,
+                    moving: input
+                        .feeds
+                        .iter()
+                        .map(|feed| feed.kind.contract().moves_rows())
+                        .collect(),
                 };
                 let of_input = settings.insert(Arc::new(of_input)).clone();
                 let current = current(stream, of_input, since(index), &format!("input {}", input.name));

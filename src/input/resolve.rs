@@ -193,9 +193,23 @@ impl<'a> Resolver<'a> {
         changes: Vec<ArrivedChange>,
         term: RetentionTime,
     ) -> Result<(), CodecError> {
+        // Rows to whose key an update has moved another row, by key. The next deletion there is of such a row, and a
+        // transaction that ends has deleted them all.
+        let mut covered: HashMap<Row, usize> = HashMap::new();
         for change in changes {
             if change.op == ChangeOp::Truncate {
                 current.clear();
+                continue;
+            }
+            let moves = self.input.feeds[usize::from(change.arrival.feed)]
+                .kind
+                .contract()
+                .moves_rows();
+            if change.op == ChangeOp::Delete
+                && moves
+                && let Some(rows) = covered.get_mut(&change.key).filter(|rows| **rows > 0)
+            {
+                *rows -= 1;
                 continue;
             }
             let now = change.arrival.epoch;
@@ -215,6 +229,9 @@ impl<'a> Resolver<'a> {
             let version = (order, change.arrival.feed, change.arrival);
             if existing.is_none_or(|(newest, _)| *newest < version) {
                 let before = existing.and_then(|(_, row)| row.clone());
+                if moves && change.op == ChangeOp::Upsert && change.arrival.sub > 0 && before.is_some() {
+                    *covered.entry(change.key.clone()).or_default() += 1;
+                }
                 let row = match change.op {
                     ChangeOp::Upsert => Some(self.complete(change.row, change.moment, &change.unchanged, before)?),
                     _ => None,

@@ -71,6 +71,12 @@ pub trait FeedContract: Any + fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether it tells each change of a source transaction once, in order, and in one epoch with the others, so that
+    /// an update may move a row to a key that another row leaves only later in the transaction.
+    fn moves_rows(&self) -> bool {
+        false
+    }
+
     /// Which process reads a partition, if there are several processes.
     fn division(&self, _input: &Input) -> Division {
         Division::Partitions

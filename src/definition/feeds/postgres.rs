@@ -185,6 +185,10 @@ impl FeedContract for Postgres {
         true
     }
 
+    fn moves_rows(&self) -> bool {
+        true
+    }
+
     fn division(&self, _: &Input) -> Division {
         Division::First
     }
