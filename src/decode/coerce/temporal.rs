@@ -306,6 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::definition::MomentPattern;
 
     /// `2026-02-31` was told to be written in ISO 8601, in which it is.
     #[test]
@@ -321,7 +322,6 @@ mod tests {
             assert_eq!(names_no_day(text, &[]), is_no_day, "{text}");
         }
     }
-    use crate::definition::MomentPattern;
 
     #[test]
     fn iso_texts_of_every_shape_are_read_as_utc() {
