@@ -188,7 +188,33 @@ fn renamed((source, file, reason): &(String, String, String), names: &BTreeMap<P
             source.clone_from(name);
         }
     }
-    format!("{source}: {reason}")
+    format!("{source}: {}", without_feed_advice(&reason))
+}
+
+/// A reason without advice that a test cannot follow: its files are read without the settings of a feed, and its lake is
+/// gone when it ends.
+fn without_feed_advice(reason: &str) -> String {
+    const SET: &str = "set `";
+    const FOR_ONE: &str = "; a setting holds for all files of the feed";
+    const REPLAY: &str = "; then `alluvium dead-letters --replay`";
+    let end = [FOR_ONE, REPLAY].iter().filter_map(|advice| reason.find(*advice)).min();
+    let mut rest = &reason[..end.unwrap_or(reason.len())];
+    let mut kept = String::new();
+    let mut sets = false;
+    while let Some((before, setting)) = rest.split_once(SET) {
+        let Some((_, behind)) = setting.split_once('`') else {
+            break;
+        };
+        kept += before;
+        kept += "mend the test's file";
+        sets = true;
+        rest = behind;
+    }
+    kept += rest;
+    if sets {
+        kept += "; it is read without a feed's settings: as UTF-8, separated by commas, with a header of names";
+    }
+    kept
 }
 
 /// The dataflow with a lake of its own, in which only the test's files feed each input.
@@ -367,4 +393,23 @@ fn shown(batch: &RecordBatch) -> Vec<String> {
 
 fn nine_digits(x: f64) -> f64 {
     format!("{x:.8e}").parse().expect("a printed number reads back")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test's file with semicolons was told to set its feed's `delimiter`, and to replay its dead letter.
+    #[test]
+    fn the_reasons_of_a_test_advise_nothing_that_only_a_feed_can_do() {
+        let reason = "the header has no \"id\": it looks semicolon-separated: set `delimiter = \";\"`; a setting holds for all \
+                      files of the feed: repair the file; then `alluvium dead-letters --replay` reads it";
+        assert_eq!(
+            without_feed_advice(reason),
+            "the header has no \"id\": it looks semicolon-separated: mend the test's file; it is read without a feed's \
+             settings: as UTF-8, separated by commas, with a header of names"
+        );
+        let other = "column \"n\": \"x\" is not a BIGINT; correct the record";
+        assert_eq!(without_feed_advice(other), other);
+    }
 }

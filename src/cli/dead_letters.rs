@@ -39,6 +39,11 @@ const MOST_SHOWN: usize = 400;
 /// using the lake, it does this while it reads its feeds (if the definition has changed, start it again first); if there
 /// is no such run, this command computes until all is committed. Rows that a table's SQL, key or expectation refuses need
 /// no replay: their dead letters go when the row or the table is repaired.
+///
+/// The dead letter of a record goes only when the bytes of that record can be used: by --replay, by backfill with
+/// --from-bronze, or when a run computes the input again from Bronze because its columns are read in another way. A
+/// corrected row that arrives in another record or file makes the tables right, but the dead letter stays, and tells what
+/// was refused.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

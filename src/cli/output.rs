@@ -29,6 +29,11 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
     }
 }
 
+/// A number with its noun and verb: `1 record is`, `2 records are`.
+pub(super) fn counted_are(count: u64, noun: &str) -> String {
+    format!("{} {}", counted(count, noun), if count == 1 { "is" } else { "are" })
+}
+
 /// Describes new dead letters.
 pub(super) fn new_letters(new: DeadLetterCounts) -> String {
     let kinds = [(new.records, "record"), (new.files, "file"), (new.rows, "row")];
@@ -64,6 +69,8 @@ mod tests {
     fn dead_letters_are_counted_by_what_they_are() {
         assert_eq!(counted(1, "record"), "1 record");
         assert_eq!(counted(0, "record"), "0 records");
+        assert_eq!(counted_are(1, "row"), "1 row is");
+        assert_eq!(counted_are(2, "row"), "2 rows are");
         let line = |records, files, rows| new_letters(DeadLetterCounts { records, files, rows });
         assert_eq!(line(0, 0, 0), "no new dead letters");
         assert_eq!(line(1, 2, 0), "new dead letters: 1 record, 2 files");

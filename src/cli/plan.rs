@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{SourceAndLake, output};
+use super::SourceAndLake;
+use super::output::{self, counted_are};
 use crate::run::{self, PlanReport, PlannedChange};
 
 /// Show what a run would do at its start, without doing it
@@ -75,9 +76,9 @@ fn text(lake: &str, report: &PlanReport) -> String {
         text += &names('+', come);
         text += &names('-', go);
         text += &format!(
-            "in all: {} rows are loaded, {} records are replayed{}\n",
-            report.loaded,
-            report.replayed,
+            "in all: {} loaded, {} replayed{}\n",
+            counted_are(report.loaded, "row"),
+            counted_are(report.replayed, "record"),
             match report.reread.as_slice() {
                 [] => String::new(),
                 inputs => format!(", the feeds of {} are read again", inputs.join(", ")),

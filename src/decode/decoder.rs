@@ -239,8 +239,9 @@ impl Decoder {
             Some(_) => FileColumns::from_targets(&mut targets, &mut key),
             None => FileColumns::default(),
         };
-        for target in &mut targets {
+        for (column, target) in targets.iter_mut().enumerate() {
             target.of_csv = feed.format == Format::Csv;
+            target.nullable &= !key.contains(&column);
         }
         let shape = shape(input, feed, targets, (key, &order));
         let schemas = FeedSchemas::new(feed, registries, &context)?;

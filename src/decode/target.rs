@@ -60,6 +60,7 @@ pub(super) struct Target {
     pub name: String,
     pub sql_type: SqlType,
     pub arrow: DataType,
+    /// Whether it may be null; a column of the key may not.
     pub nullable: bool,
     /// Texts that stand for null.
     pub nulls: Vec<String>,

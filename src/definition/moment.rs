@@ -13,7 +13,7 @@
 //! A pattern is also refused if no text could give a point by it (`%H:%M` has no day), or if a part of the text would
 //! have no effect (seconds without minutes).
 
-use chrono::format::{Fixed, Item, Numeric, Pad, Parsed, StrftimeItems, parse, parse_and_remainder};
+use chrono::format::{Fixed, Item, Numeric, Pad, ParseErrorKind, Parsed, StrftimeItems, parse, parse_and_remainder};
 use chrono::{DateTime, NaiveTime, TimeZone, Utc};
 
 /// A pattern of points in time.
@@ -153,6 +153,12 @@ impl MomentPattern {
     /// minutes its start. A fraction finer than a nanosecond sets the lowest bit of the nanoseconds.
     pub fn point(&self, text: &str) -> Option<DateTime<Utc>> {
         instant_of(&self.fields(text)?)
+    }
+
+    /// Whether a text has the pattern's form, and names a day that its month does not have: `31.02.2026`.
+    pub fn names_no_day(&self, text: &str) -> bool {
+        let date = self.fields(text).map(|parsed| parsed.to_naive_date());
+        matches!(date, Some(Err(why)) if why.kind() == ParseErrorKind::OutOfRange)
     }
 
     /// The point that a text gives in a zone; none if the local time does not exist there, or exists twice.
@@ -335,6 +341,21 @@ mod tests {
         let pattern = MomentPattern::parse(pattern).unwrap_or_else(|fault| panic!("{pattern} {}", fault.what));
         let point = pattern.point(text)?;
         Some(point.format("%Y-%m-%dT%H:%M:%S%.f").to_string())
+    }
+
+    /// Of `31.02.2026` it was said that its pattern is missing.
+    #[test]
+    fn a_day_that_its_month_does_not_have_is_told_from_a_text_of_another_form() {
+        let pattern = MomentPattern::parse("%d.%m.%Y").unwrap();
+        for (text, is_no_day) in [
+            ("31.02.2026", true),
+            ("29.02.2025", true),
+            ("29.02.2024", false),
+            ("2026-02-31", false),
+            ("yesterday", false),
+        ] {
+            assert_eq!(pattern.names_no_day(text), is_no_day, "{text}");
+        }
     }
 
     /// `.500000` became half a millisecond, because chrono's `%f` counts nanoseconds.

@@ -29,7 +29,7 @@ use datafusion::prelude::SessionContext;
 
 use super::casts::AsType;
 use super::times::{TimeLength, months_later};
-use super::{calendar, json_numbers, json_text, ordered_sets, standard};
+use super::{calendar, json_numbers, json_text, ordered_sets, standard, window_shifts};
 use crate::repr::civil_from_days;
 
 const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -49,6 +49,7 @@ pub fn register(context: &SessionContext) {
     json_text::register(context);
     ordered_sets::register(context);
     standard::register(context);
+    window_shifts::register(context);
     context.register_udf(ScalarUDF::from(AsType::new()));
     context.register_udf(ScalarUDF::from(WindowTime::new()));
     context.register_udf(ScalarUDF::from(HopWindows::new()));

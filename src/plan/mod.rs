@@ -67,6 +67,7 @@ mod unread;
 mod using;
 mod values;
 mod widen_windows;
+mod window_shifts;
 mod windows;
 
 pub use compile::{compile, compile_part};

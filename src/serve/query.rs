@@ -492,6 +492,13 @@ mod tests {
                     .to_string(),
                 "2024-01-01T00:01:00",
             ),
+            // DataFusion's own function is null for the third row.
+            (
+                "SELECT lead(x, 2) IGNORE NULLS OVER (ORDER BY id) AS l \
+                 FROM (VALUES (1, 10), (2, 20), (3, 30), (4, 40), (5, NULL), (6, 70)) AS v(id, x) ORDER BY id LIMIT 3"
+                    .to_string(),
+                "30, 40, 70",
+            ),
         ] {
             let plan = question::plan(&context, &sql).await.expect(&sql);
             let frame = context.execute_logical_plan(plan).await.expect(&sql);

@@ -152,25 +152,39 @@ pub(super) fn reason(target: &Target, text: &str, why: ParseFailure) -> String {
     match why {
         ParseFailure::Not
             if target.of_csv
-                && let Some(what) = spreadsheet::explain(sql_type, text) =>
+                && let Some(what) = spreadsheet::explain(target, text) =>
         {
             format!("column {name:?}: {shown} is not a {sql_type}; {what}")
         }
         ParseFailure::Not => {
+            // A text without a digit may be a word for a missing value.
+            let may_mean_null = target.nullable && !text.contains(|c: char| c.is_ascii_digit());
             let remedy = match sql_type {
+                SqlType::Date | SqlType::Timestamp if temporal::names_no_day(text, &target.patterns) => {
+                    "the calendar has no such day: correct the record"
+                }
                 SqlType::Date | SqlType::Timestamp if target.patterns.is_empty() => {
                     "write ISO 8601, or give the column a `format`"
+                }
+                SqlType::Date | SqlType::Timestamp if may_mean_null => {
+                    "add its pattern to the column's `format`, or list it in the column's `null`"
                 }
                 SqlType::Date | SqlType::Timestamp => "add its pattern to the column's `format`",
                 SqlType::Boolean if !target.flags.is_empty() => "add its words to the column's `format`, as in \"Y|N\"",
                 SqlType::Boolean if !text.is_empty() => {
                     "say what is true by the column's `format`, as in \"ja|nein\", or correct the record"
                 }
+                _ if !target.numbers.is_empty() && may_mean_null => {
+                    "add its pattern to the column's `format`, list it in the column's `null`, or correct the record"
+                }
                 _ if !target.numbers.is_empty() => "add its pattern to the column's `format`, or correct the record",
                 SqlType::Int | SqlType::BigInt | SqlType::Double | SqlType::Decimal(..) if looks_written(text) => {
                     "say how its numbers are written by the column's `format`, as in \"#,##0.00\" or \"#.##0,00 €\""
                 }
-                _ => "correct the record, list it in the column's `null`, or declare the column VARCHAR",
+                _ if target.nullable => {
+                    "correct the record, list it in the column's `null`, or declare the column VARCHAR"
+                }
+                _ => "correct the record, or declare the column VARCHAR",
             };
             format!("column {name:?}: {shown} is not a {sql_type}; {remedy}")
         }

@@ -4,6 +4,7 @@ use chrono::{Days, NaiveDate};
 use memchr::memchr2;
 
 use crate::decode::coerce::ParseFailure;
+use crate::decode::target::Target;
 use crate::repr::SqlType;
 
 /// Up to this number of digits a cell shows an integer in full; a longer one is shown with six digits and an
@@ -77,14 +78,16 @@ pub fn is_error(text: &str) -> bool {
 }
 
 /// What a text of a CSV file is if it is no valid value, and what to do; none if no spreadsheet is known to write it.
-pub(super) fn explain(sql_type: &SqlType, text: &str) -> Option<String> {
+pub(super) fn explain(target: &Target, text: &str) -> Option<String> {
     let text = text.trim();
     if is_error(text) {
-        return Some(
-            "it is a spreadsheet's error: mend the formula there, or list it in the column's `null`".to_string(),
-        );
+        let or_null = match target.nullable {
+            true => ", or list it in the column's `null`",
+            false => "",
+        };
+        return Some(format!("it is a spreadsheet's error: mend the formula there{or_null}"));
     }
-    if !matches!(sql_type, SqlType::Date | SqlType::Timestamp) {
+    if !matches!(target.sql_type, SqlType::Date | SqlType::Timestamp) {
         return None;
     }
     let date = serial_day(text)?;

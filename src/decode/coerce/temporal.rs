@@ -73,6 +73,23 @@ pub fn point(text: &str, patterns: &[TextPattern], finer: SubMicrosecondRule) ->
     outcome
 }
 
+/// Whether a text has the form of a point by one of the patterns, or in ISO 8601 if there are none, and names a day that
+/// its month does not have: `31.02.2026`.
+pub fn names_no_day(text: &str, patterns: &[TextPattern]) -> bool {
+    if patterns.is_empty() {
+        let mut first = text.as_bytes().to_vec();
+        if !number(&first, 8, 2).is_some_and(|day| (29..=31).contains(&day)) || iso(&first).is_some() {
+            return false;
+        }
+        first[8..10].copy_from_slice(b"01");
+        return iso(&first).is_some();
+    }
+    patterns.iter().any(|pattern| match pattern {
+        TextPattern::Plain(_, written) | TextPattern::Written(written) => written.names_no_day(text),
+        TextPattern::Epoch(_) => false,
+    })
+}
+
 /// Whether a text is ISO 8601 except that its year has a sign or more than four digits: `+10000-01-01`.
 fn has_long_year(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']);
@@ -290,6 +307,21 @@ mod tests {
 
     use super::*;
     use crate::definition::MomentPattern;
+
+    /// `2026-02-31` was told to be written in ISO 8601, in which it is.
+    #[test]
+    fn a_day_that_its_month_does_not_have_is_told_from_a_text_of_another_form() {
+        for (text, is_no_day) in [
+            ("2026-02-31", true),
+            ("2026-04-31T10:00:00Z", true),
+            ("2026-02-28", false),
+            ("2026-13-31", false),
+            ("31.02.2026", false),
+            ("", false),
+        ] {
+            assert_eq!(names_no_day(text, &[]), is_no_day, "{text}");
+        }
+    }
 
     #[test]
     fn iso_texts_of_every_shape_are_read_as_utc() {

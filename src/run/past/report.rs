@@ -221,12 +221,12 @@ impl Reporter<'_> {
                     } else {
                         ""
                     };
-                    format!("{} are loaded from state{form}", counted(rows, "row"))
+                    format!("{} loaded from state{form}", counted_are(rows, "row"))
                 }
                 InputSource::Bronze => {
                     let records = self.wiring.bronze[index].map_or(0, |table| self.rows(table));
                     self.report.replayed += records;
-                    format!("{} are replayed from Bronze", counted(records, "record"))
+                    format!("{} replayed from Bronze", counted_are(records, "record"))
                 }
                 InputSource::Feeds => {
                     self.report.reread.push(input.name.clone());
@@ -247,15 +247,16 @@ impl Reporter<'_> {
                 (None, Some(_)) => PartStanding::Changed,
             };
             let mut does = match (self.sources.tables[index], &table_survey) {
-                (TableSource::Itself { fed: false }, Some(table_survey)) => {
-                    format!("its {} stand as they are", counted(table_survey.rows, "row"))
-                }
+                (TableSource::Itself { fed: false }, Some(table_survey)) => match table_survey.rows {
+                    1 => "its 1 row stands as it is".to_string(),
+                    rows => format!("its {rows} rows stand as they are"),
+                },
                 (TableSource::Itself { .. }, Some(table_survey)) => {
                     self.report.loaded += table_survey.rows;
-                    format!(
-                        "its {} stand, and are fed to what reads them",
-                        counted(table_survey.rows, "row")
-                    )
+                    match table_survey.rows {
+                        1 => "its 1 row stands, and is fed to what reads it".to_string(),
+                        rows => format!("its {rows} rows stand, and are fed to what reads them"),
+                    }
                 }
                 (_, None) => "is made".to_string(),
                 (
@@ -266,7 +267,7 @@ impl Reporter<'_> {
                         ..
                     }),
                 ) => {
-                    format!("its {} are replaced: {reason}", counted(*rows, "row"))
+                    format!("its {} replaced: {reason}", counted_are(*rows, "row"))
                 }
                 (_, Some(table_survey)) => format!(
                     "is computed again; of its {} those that differ are written",
@@ -337,4 +338,9 @@ impl Reporter<'_> {
 
 fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A number with its noun and verb: `1 row is`, `2 rows are`.
+fn counted_are(count: u64, noun: &str) -> String {
+    format!("{} {}", counted(count, noun), if count == 1 { "is" } else { "are" })
 }
