@@ -826,6 +826,41 @@ fn a_key_that_is_a_part_of_the_tables_own_stays_where_others_change() {
     assert_newest_is_exact(&dataflow, "the newest snapshot");
 }
 
+/// `UPDATE t SET id = id + 1` moves each row to the key that the next row leaves only later in the transaction. Each of
+/// these deletions removed the row that had just been moved there, and one row was left of all.
+#[test]
+fn rows_that_move_to_each_others_keys_in_one_transaction_all_stay() {
+    let Some(mut shop) = Shop::open("moving") else { return };
+    shop.admin.run(
+        "CREATE TABLE t(id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text); ALTER TABLE t REPLICA IDENTITY FULL;
+         INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c'), (8, 'same'), (9, 'same');",
+    );
+    let columns = "id = { type = \"INT\", nullable = false }\nv = \"VARCHAR\"";
+    let folder = folder_of(&shop, columns, "SELECT id, v FROM t", "key = [\"id\"]");
+    let dataflow = folder.load("lake");
+    catch_up(&dataflow, 1);
+    for change in [
+        "UPDATE t SET id = id + 1",
+        "BEGIN; UPDATE t SET id = 0 WHERE id = 2; UPDATE t SET id = 2 WHERE id = 4; UPDATE t SET id = 4 WHERE id = 0; COMMIT",
+        "BEGIN; UPDATE t SET id = 4 WHERE id = 3; UPDATE t SET id = 3 WHERE id = 4 AND v <> 'b'; COMMIT",
+        "UPDATE t SET id = 20 - id",
+        "BEGIN; UPDATE t SET id = id + 1; DELETE FROM t WHERE v = 'b'; COMMIT",
+        "UPDATE t SET id = id - 1, v = v || id",
+    ] {
+        shop.admin.run(change);
+        catch_up(&dataflow, 2);
+        let rows = shop
+            .admin
+            .run("SELECT string_agg(id || ',' || v, E'\\n' ORDER BY id) FROM t");
+        assert_eq!(
+            ask(&dataflow, "SELECT id, v FROM silver.t ORDER BY id"),
+            rows,
+            "{change}"
+        );
+    }
+    assert_newest_is_exact(&dataflow, "the newest snapshot");
+}
+
 #[test]
 fn connections_are_encrypted_as_sslmode_says() {
     let Some(mut shop) = Shop::open("encrypted") else {

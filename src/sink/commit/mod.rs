@@ -351,8 +351,10 @@ impl Committer {
         let is_incomplete = last
             .as_ref()
             .is_some_and(|versions| specs.iter().any(|spec| !versions.contains_key(&spec.name)));
+        // Other writers may have appended to a table whose first snapshot never came.
+        let holds_our_rows = |log: &log::LoadedTable| log.files.keys().any(|file| is_named_by_us(file));
         if last.is_none()
-            && let Some((spec, _)) = specs.iter().zip(&loaded).find(|(_, (log, _))| !log.files.is_empty())
+            && let Some((spec, _)) = specs.iter().zip(&loaded).find(|(_, (log, _))| holds_our_rows(log))
         {
             return Err(CommitError::NoLedger {
                 table: spec.name.clone(),
