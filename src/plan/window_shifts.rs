@@ -130,7 +130,6 @@ mod tests {
     use datafusion::physical_plan::displayable;
 
     use super::super::batch_context;
-    use super::*;
 
     const ROWS: &str = "(VALUES (1, 10), (2, 20), (3, 30), (4, 40), (5, NULL), (6, NULL), (7, 70), (8, 80), (9, NULL)) \
                         AS t(id, v)";
