@@ -95,6 +95,27 @@ fn deletes_without_before_use_the_record_key() {
     assert_eq!(decoded.rejects.len(), 1);
 }
 
+/// Text dumps of topics have tombstones as lines `null`, each of which was a dead letter.
+#[test]
+fn a_null_in_text_is_a_tombstone() {
+    let decoded = changes(
+        &["id"],
+        &[
+            "null",
+            " \tnull\r\n",
+            "\u{feff}null",
+            r#"{"op":"c","after":{"id":1,"name":"a"}}"#,
+            "\"null\"",
+            "nullnull",
+            "NULL",
+        ],
+    );
+    assert_eq!(rows(&decoded), ["3+ 1|a|-|-"]);
+    assert_eq!(decoded.ignored_fields, []);
+    let refused: Vec<_> = decoded.rejects.iter().map(|reject| reject.record).collect();
+    assert_eq!(refused, [Some(4), Some(5), Some(6)]);
+}
+
 #[test]
 fn messages_are_counted_and_strangers_are_refused() {
     let decoded = changes(
