@@ -123,7 +123,7 @@ impl OpenText {
         self.place(self.records.passed())
     }
 
-    /// Takes in the header, of a feed with these columns. The records' dialect has the delimiter that the file declares.
+    /// Takes in the header; the columns are the feed's. The records' dialect has the delimiter that the file declares.
     fn set_header(&mut self, header: Option<Arc<str>>, columns: &[Column]) {
         self.repeated = match (&header, self.records.dialect()) {
             (Some(header), Some(dialect)) if dialect.header => repeated_header(header, dialect, columns),
