@@ -204,7 +204,9 @@ fn observe_csv(
     let head = read_head(&mut records).map_err(|_| "its header cannot be read".to_string())?;
     let dialect = *records.dialect().unwrap_or(dialect);
     let header = head.header.filter(|_| dialect.header);
-    let repeated = header.as_deref().and_then(|header| repeated_header(header, &dialect));
+    let repeated = header
+        .as_deref()
+        .and_then(|header| repeated_header(header, &dialect, &[]));
     let names = header.map(|header| csv_names(&header, &dialect));
     let (all, blank_rows) = (&mut looked.columns, &mut looked.blank_rows);
     let mut columns: Vec<Option<usize>> = Vec::new();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use crate::commands::{alluvium, exits, text};
-use crate::hostile_text::{folder, put, take};
+use crate::hostile_text::{folder, put, take, with_columns};
 use crate::lake::ask;
 use crate::support::Folder;
 
@@ -108,4 +108,28 @@ fn a_header_that_comes_again_in_another_order_ends_the_file() {
     // The remedy in the letter works.
     put(&folder, "b.csv", "x,k\n2,b\n3,c\n");
     assert_eq!(take(&folder).0, "a,1\nb,2\nc,3");
+}
+
+/// A second header of other names in `from` became a row, and the values behind it came into wrong columns.
+#[test]
+fn a_header_of_other_names_repeats_the_first_or_ends_the_file() {
+    let columns = "k = { type = \"VARCHAR\", from = [\"Key\", \"key_no\"] }\n\
+                   x = { type = \"VARCHAR\", from = [\"Value\", \"value_no\"] }\n";
+    for (bytes, expected, other) in [
+        ("Key,Value\na,1\nkey_no,value_no\nb,2\n", "a,1\nb,2", None),
+        ("Key,Value\na,1\nvalue_no,key_no\n2,b\n", "a,1", Some("value_no,key_no")),
+        ("Key,Value\na,1\nKey,value_no,more\nb,2\n", "a,1\nb,2", Some("3 fields")),
+    ] {
+        let folder = with_columns(columns, "");
+        put(&folder, "a.csv", bytes);
+        let (rows, letters) = take(&folder);
+        assert_eq!(rows, expected, "{bytes:?}");
+        match other {
+            None => assert_eq!(letters, "", "{bytes:?}"),
+            Some(other) => {
+                assert_eq!(letters.lines().count(), 1, "{letters}");
+                assert!(letters.contains("line 3") && letters.contains(other), "{letters}");
+            }
+        }
+    }
 }

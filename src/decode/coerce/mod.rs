@@ -496,16 +496,23 @@ fn boolean(target: &Target, text: &str) -> Result<bool, ParseFailure> {
 
 const AMBIGUOUS: ParseFailure = ParseFailure::Custom("may be two by the column's `format`; leave one pattern");
 
-/// Parses a text by the column's number patterns; none if the column has none, or if the value is a number already.
+/// Parses a text by the column's number patterns; none if the column has none, if the value is a number already, or if
+/// the text is an encoded number, as the record's schema or the column's format `base64` says.
 fn as_written<T: PartialEq>(
     target: &Target,
     cell: &Cell<'_>,
     text: &str,
     read: impl Fn(&str) -> Result<T, ParseFailure>,
 ) -> Option<Result<T, ParseFailure>> {
-    let is_text =
-        matches!(cell.kind, CellKind::Text | CellKind::Escaped | CellKind::Doubled) && cell.meaning == Meaning::Plain;
-    if target.numbers.is_empty() || !is_text {
+    let is_written = match cell.meaning {
+        Meaning::Plain => true,
+        // Without a schema, only the column says what a text is. What no pattern fits is refused and not taken for
+        // base64, because some base64 texts consist of digits.
+        Meaning::Untold | Meaning::UntoldUnit => target.encoding != Encoding::Base64,
+        _ => false,
+    };
+    let is_text = matches!(cell.kind, CellKind::Text | CellKind::Escaped | CellKind::Doubled);
+    if target.numbers.is_empty() || !is_written || !is_text {
         return None;
     }
     let mut outcome: Option<Result<T, ParseFailure>> = None;

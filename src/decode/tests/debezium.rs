@@ -95,6 +95,27 @@ fn deletes_without_before_use_the_record_key() {
     assert_eq!(decoded.rejects.len(), 1);
 }
 
+/// Text dumps of topics have tombstones as lines `null`, each of which was a dead letter.
+#[test]
+fn a_null_in_text_is_a_tombstone() {
+    let decoded = changes(
+        &["id"],
+        &[
+            "null",
+            " \tnull\r\n",
+            "\u{feff}null",
+            r#"{"op":"c","after":{"id":1,"name":"a"}}"#,
+            "\"null\"",
+            "nullnull",
+            "NULL",
+        ],
+    );
+    assert_eq!(rows(&decoded), ["3+ 1|a|-|-"]);
+    assert_eq!(decoded.ignored_fields, []);
+    let refused: Vec<_> = decoded.rejects.iter().map(|reject| reject.record).collect();
+    assert_eq!(refused, [Some(4), Some(5), Some(6)]);
+}
+
 #[test]
 fn messages_are_counted_and_strangers_are_refused() {
     let decoded = changes(
@@ -312,6 +333,56 @@ fn without_the_schema_part_nothing_is_guessed_that_may_be_something_else() {
     let decoded = decoder(Format::DebeziumJson, &[], columns).decode(raw(None, &records.map(record)));
     assert_eq!(rows(&decoded), ["2+ -|-|1234.00|-", "3+ -|-|-|[2011-12-09, ]"]);
     assert_eq!(decoded.rejects.len(), 2, "{:?}", decoded.rejects);
+}
+
+/// A column's number pattern was accepted and not used, so that "12,50" remained a dead letter.
+#[test]
+fn number_patterns_hold_for_texts_that_no_schema_calls_encoded() {
+    let columns = || {
+        let pattern = ["#.##0,00"];
+        vec![
+            col("price", "DECIMAL(10,2)").format(&pattern),
+            col("share", "DOUBLE").format(&pattern),
+            col("n", "BIGINT").format(&pattern),
+        ]
+    };
+    let record =
+        |connector: &str, row: &str| format!(r#"{{"op":"c","after":{row},"source":{{"connector":"{connector}"}}}}"#);
+    let records = [
+        record("postgresql", r#"{"price":"12,50","share":"0,25","n":"1.234"}"#),
+        record("mysql", r#"{"price":"1.234,50","share":"-1,5","n":"7"}"#),
+        // Without a pattern, this might be base64.
+        record("postgresql", r#"{"price":"1234"}"#),
+        // A number is no text.
+        record("postgresql", r#"{"price":12.5,"share":0.25,"n":7}"#),
+        record("postgresql", r#"{"price":"+y4="}"#),
+        record("mysql", r#"{"price":"12.5"}"#),
+    ];
+    let decoded = decoder(Format::DebeziumJson, &[], columns()).decode(raw(None, &records));
+    assert_eq!(
+        rows(&decoded),
+        [
+            "0+ 12.50|0.25|1234",
+            "1+ 1234.50|-1.5|7",
+            "2+ 1234.00|-|-",
+            "3+ 12.50|0.25|7"
+        ]
+    );
+    let reasons = rejects(&decoded);
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    for reason in reasons {
+        assert!(reason.contains("add its pattern to the column's `format`"), "{reason}");
+    }
+    // 123.4500 at scale 4 is 1234500 = 0x12d644.
+    let schema = r#"{"fields":[{"field":"after","fields":[{"field":"share","type":"string"},
+        {"field":"price","type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"4"}}]}]}"#;
+    let encoded = format!(r#"{{"schema":{schema},"payload":{{"op":"c","after":{{"price":"EtZE","share":"12,50"}}}}}}"#);
+    let decoded = decoder(Format::DebeziumJson, &[], columns()).decode(raw(None, &[encoded]));
+    assert_eq!(rows(&decoded), ["0+ 123.45|12.5|-"]);
+    // A column whose texts are base64 has them as such.
+    let base64 = vec![col("price", "DECIMAL(10,2)").format(&["base64", "#.##0,00"])];
+    let decoded = decoder(Format::DebeziumJson, &[], base64).decode(raw(None, &records[4..5]));
+    assert_eq!(rows(&decoded), ["0+ -12.34"]);
 }
 
 /// Our own PostgreSQL reader writes unambiguous values, but `Infinity` was read as base64 of 378982984692.34.

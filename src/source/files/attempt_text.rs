@@ -16,8 +16,8 @@ use super::queue::FileJob;
 use super::reader::FileReader;
 use super::suspects::{SuspectRecords, VerifiedBytes};
 use super::text::{MOST_BLANK, MOST_RECORD, SplitError, TextRecord, TextRecords};
-use crate::decode::{HeaderRepeat, RepeatedHeader, judge_header, repeated_header};
-use crate::definition::{Duplicates, TextDialect};
+use crate::decode::{RepeatedHeader, judge_header, repeated_header};
+use crate::definition::{Column, Duplicates, TextDialect};
 use crate::repr::{Charset, Position, TextPlace};
 use crate::source::batch::{BatchBuilder, SourceRecord};
 use crate::source::error::ReaderExit;
@@ -123,10 +123,10 @@ impl OpenText {
         self.place(self.records.passed())
     }
 
-    /// Takes in the header. The records' dialect has the delimiter that the file declares.
-    fn set_header(&mut self, header: Option<Arc<str>>) {
+    /// Takes in the header; the columns are the feed's. The records' dialect has the delimiter that the file declares.
+    fn set_header(&mut self, header: Option<Arc<str>>, columns: &[Column]) {
         self.repeated = match (&header, self.records.dialect()) {
-            (Some(header), Some(dialect)) if dialect.header => repeated_header(header, dialect),
+            (Some(header), Some(dialect)) if dialect.header => repeated_header(header, dialect, columns),
             _ => None,
         };
         self.header = header;
@@ -149,12 +149,12 @@ impl OpenText {
     }
 }
 
-/// What is wrong with a record that repeats its file's header in another order; none for any other record.
-fn reordered(repeated: Option<&RepeatedHeader>, bytes: &[u8]) -> Option<String> {
+/// What is wrong with a record that is a header with other fields than its file's; none for any other record.
+fn other_header(repeated: Option<&RepeatedHeader>, bytes: &[u8]) -> Option<String> {
     let repeated = repeated.filter(|repeated| repeated.may_be(bytes))?;
     let record = std::str::from_utf8(bytes).ok()?;
     let record = record.strip_prefix('\u{feff}').unwrap_or(record);
-    (repeated.find(record) == HeaderRepeat::Reordered).then(|| repeated.reordered(record))
+    repeated.find(record).fault(record)
 }
 
 impl FileReader {
@@ -236,7 +236,7 @@ impl FileReader {
             Err(HeadError::Refused(reason)) => ReadBreak::Refused(format!("{reason}; {TRY_AGAIN}")),
             Ok(head) => match self.judge(job, &head, is_first) {
                 Ok(()) => {
-                    text.set_header(head.header);
+                    text.set_header(head.header, &self.handle.feed().columns);
                     return Ok(());
                 }
                 Err(broke) if text.records.open_end().is_some() => ReadBreak::torn(broke),
@@ -308,7 +308,7 @@ impl FileReader {
                     cut_from: None,
                     number,
                     ..
-                })) if let Some(what) = reordered(text.repeated.as_ref(), bytes) => {
+                })) if let Some(what) = other_header(text.repeated.as_ref(), bytes) => {
                     self.current.at = before;
                     break Err(ReadBreak::Spoilt(format!("its line {number} is no record: {what}")));
                 }

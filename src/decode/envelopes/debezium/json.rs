@@ -226,7 +226,7 @@ enum Record<'a> {
         /// Its timestamp.
         ts_ms: Option<i64>,
     },
-    /// Its payload is null.
+    /// Its payload is null, or it is the text `null`, as dumps of topics have it.
     Tombstone,
 }
 
@@ -320,6 +320,9 @@ fn read<'a>(text: &'a str, known: Option<&str>) -> Result<Record<'a>, String> {
         && let Ok(inner) = fields(payload)
     {
         return classify(payload, inner, Some(schema));
+    }
+    if text.trim_matches([' ', '\t', '\n', '\r']) == "null" {
+        return Ok(Record::Tombstone);
     }
     let outer = fields(text)?;
     let nested =

@@ -11,7 +11,7 @@ use crate::decode::formats::csv::by_name::FieldsByName;
 use crate::decode::formats::csv::guess::{guess, without_header};
 use crate::decode::formats::csv::split::{fields, trimmed};
 use crate::decode::names::shortened;
-use crate::definition::{Feed, FileField, Input, TextDialect};
+use crate::definition::{Column, Feed, FileField, Input, TextDialect};
 
 /// A column to be found in a header.
 #[derive(Clone, Copy)]
@@ -27,7 +27,7 @@ pub(super) struct HeaderColumn<'a> {
 
 impl HeaderColumn<'_> {
     /// Whether it takes a property of the file instead of a field.
-    fn is_of_file(&self) -> bool {
+    pub fn is_of_file(&self) -> bool {
         FileField::among(self.from).is_some()
     }
 }
@@ -57,7 +57,7 @@ pub(super) struct Heading {
     pub unnamed: Option<(usize, bool)>,
     /// Why the header itself is unusable.
     pub broken: Option<&'static str>,
-    /// Recognises records that repeat the header, if it has several names.
+    /// Recognises records that are headers, if the header has several names.
     pub repeated: Option<RepeatedHeader>,
     /// For each column, whether no field fills it.
     absent: Vec<bool>,
@@ -98,7 +98,7 @@ impl Heading {
             dialect,
             unnamed: None,
             broken,
-            repeated: RepeatedHeader::new(&names, &dialect),
+            repeated: RepeatedHeader::new(&names, &dialect, wanted),
             names,
         }
     }
@@ -141,20 +141,18 @@ impl Heading {
     /// Whether a record repeats the header, or the declaration of a delimiter before a header.
     ///
     /// # Errors
-    /// It has the header's names in another order, so that the records behind it would have their values in wrong
-    /// columns.
+    /// It is a header under which the records behind it would have their values in wrong columns.
     pub fn is_repeated_by(&self, record: &str) -> Result<bool, String> {
         let Some(repeated) = &self.repeated else {
             return Ok(false);
         };
-        match repeated.find(record) {
-            HeaderRepeat::Same => Ok(true),
-            HeaderRepeat::Reordered => Err(repeated.reordered(record)),
-            HeaderRepeat::None => {
-                let is_short = record.len() < 8 && record.starts_with("sep=");
-                Ok(is_short && declared_delimiter(record).is_some_and(|(_, rest)| rest.is_empty()))
-            }
+        let repeat = repeated.find(record);
+        if let Some(fault) = repeat.fault(record) {
+            return Err(fault);
         }
+        let is_short = record.len() < 8 && record.starts_with("sep=");
+        let is_declaration = is_short && declared_delimiter(record).is_some_and(|(_, rest)| rest.is_empty());
+        Ok(repeat == HeaderRepeat::Same || is_declaration)
     }
 
     /// The least number of fields of a record.
@@ -278,10 +276,17 @@ impl HeaderNotes {
     }
 }
 
-/// Recognises records that repeat this header, which has the form in which records refer to it; none if that is
-/// impossible.
-pub fn repeated_header(header: &str, dialect: &TextDialect) -> Option<RepeatedHeader> {
-    Heading::new(&[], Some(header), dialect).repeated
+/// Recognises records that are headers within a file with this header, which has the form in which records refer to
+/// it, of a feed with these columns; none if that is impossible.
+pub fn repeated_header(header: &str, dialect: &TextDialect, columns: &[Column]) -> Option<RepeatedHeader> {
+    let wanted = columns.iter().map(|column| HeaderColumn {
+        name: &column.name,
+        from: &column.from,
+        required: false,
+        is_key: false,
+    });
+    let wanted: Vec<HeaderColumn<'_>> = wanted.collect();
+    Heading::new(&wanted, Some(header), dialect).repeated
 }
 
 /// The names in a header, which has the form in which records refer to it.

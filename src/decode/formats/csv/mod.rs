@@ -4,8 +4,8 @@
 //!
 //! An empty field is null, even for VARCHAR; a quoted empty field is the empty text. Fields are not trimmed for
 //! VARCHAR, unless the feed has `trim`. A record without any text is skipped (counted as `(blank line)`), and so is
-//! one that repeats the header, where files were concatenated (`again`). A byte order mark before a record is
-//! removed.
+//! one that repeats the header, where files were concatenated, if by other names of the same columns (`again`). A byte
+//! order mark before a record is removed.
 //!
 //! A record with only delimiters, blank or quoted fields is a row of nulls, as in PostgreSQL and DuckDB, if all
 //! columns may be null; such records are counted, and `blank_rows = "skip"` skips them.
