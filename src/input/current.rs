@@ -33,6 +33,7 @@ use timely::progress::Antichain;
 use timely::scheduling::Activator;
 
 use super::change::{Arrival, Change, ChangeParts, Flag, encode};
+use super::expiries::Expiries;
 use super::ingest::RoutedChange;
 use crate::repr::footprint::{self, Footprint};
 use crate::repr::{Diff, Epoch, Pairs, Row, RowCodec, RowValBuilder, RowValSpine, Rows, Update, chunks};
@@ -481,47 +482,6 @@ fn spread_truncations(ready: &mut Vec<(Row, Epoch, Row)>, trace: &mut RowValSpin
                 .iter()
                 .map(|(_, time, change)| (key.clone(), *time, change.clone())),
         );
-    }
-}
-
-/// The keys whose state expires, by epoch; each such key is in here once.
-struct Expiries {
-    /// Epochs are rounded up to a multiple of this, so that there are few epochs with many keys each.
-    grain: Epoch,
-    by_epoch: BTreeMap<Epoch, Vec<Row>>,
-}
-
-impl Expiries {
-    fn new(keep: Option<u64>) -> Self {
-        Expiries {
-            grain: (keep.unwrap_or(0) / 64).max(1),
-            by_epoch: BTreeMap::new(),
-        }
-    }
-
-    fn observe(&mut self, key: &Row, over: Epoch) {
-        let at = over.div_ceil(self.grain).saturating_mul(self.grain);
-        self.by_epoch.entry(at).or_default().push(key.clone());
-    }
-
-    /// Adds changes that forget the states expired at `lower`: no change that can still arrive would see these states.
-    fn forget(&mut self, lower: Epoch, ready: &mut Vec<(Row, Epoch, Row)>) {
-        let arrival = Arrival {
-            epoch: lower,
-            ..Arrival::default()
-        };
-        let parts = ChangeParts {
-            order: &[],
-            arrival,
-            flag: Flag::Forget,
-            until: Epoch::MAX,
-            unchanged: &[],
-            row: &[],
-        };
-        while let Some(entry) = self.by_epoch.first_entry().filter(|entry| *entry.key() <= lower) {
-            let change = encode(&mut Vec::new(), &parts);
-            ready.extend(entry.remove().into_iter().map(|key| (key, lower, change.clone())));
-        }
     }
 }
 

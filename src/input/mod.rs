@@ -15,6 +15,7 @@
 
 mod change;
 mod current;
+mod expiries;
 mod ingest;
 mod reform;
 mod resolve;

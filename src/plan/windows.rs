@@ -58,6 +58,23 @@ enum Kind {
 impl Kind {
     const ALL: [(&'static str, Kind); 3] = [("TUMBLE", Kind::Tumble), ("HOP", Kind::Hop), ("SESSION", Kind::Session)];
 
+    /// The function that is called at `name`, if it is a window table function. `wrapped` says that TABLE( precedes it.
+    fn called(tokens: &[TokenWithSpan], name: usize, wrapped: bool) -> Result<Option<Kind>, Refusal> {
+        let kind = Kind::ALL.into_iter().find(|(word, _)| is_word(tokens, name, word));
+        let is_call = tokens.get(name + 1).is_some_and(|t| t.token == Token::LParen);
+        let is_over_table = is_call && is_word(tokens, name + 2, "TABLE");
+        match kind {
+            Some((_, kind)) if is_over_table || (wrapped && is_call) => Ok(Some(kind)),
+            None if wrapped && is_over_table => {
+                let word = tokens[name].token.to_string();
+                let usage = usage_of(&word).unwrap_or("window functions are TUMBLE, HOP and SESSION");
+                let refusal = Refusal::new(format!("could not find a window function {word}"));
+                Err(refusal.help(usage).at(Some(tokens[name].span)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn usage(self) -> &'static str {
         match self {
             Kind::Tumble => "write TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))",
@@ -93,17 +110,8 @@ impl Call {
         let is = |at: usize, token: &Token| tokens.get(at).is_some_and(|t| &t.token == token);
         let wrapped = is_word(tokens, start, "TABLE") && is(start + 1, &Token::LParen);
         let name = if wrapped { start + 2 } else { start };
-        let kind = Kind::ALL.into_iter().find(|(word, _)| is_word(tokens, name, word));
-        let is_over_table = is(name + 1, &Token::LParen) && is_word(tokens, name + 2, "TABLE");
-        let kind = match kind {
-            Some((_, kind)) if is_over_table || wrapped && is(name + 1, &Token::LParen) => kind,
-            None if wrapped && is_over_table => {
-                let called = tokens[name].token.to_string();
-                let usage = usage_of(&called).unwrap_or("window functions are TUMBLE, HOP and SESSION");
-                let refusal = Refusal::new(format!("could not find a window function {called}"));
-                return Err(refusal.help(usage).at(Some(tokens[name].span)));
-            }
-            _ => return Ok(None),
+        let Some(kind) = Kind::called(tokens, name, wrapped)? else {
+            return Ok(None);
         };
         let span = tokens[name].span;
         let refused = |what: &str| {
