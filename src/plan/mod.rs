@@ -90,7 +90,7 @@ pub use recursive::{MOST_EQUAL, OwnRows, Recursion, own_rows};
 pub use session::{batch_context, batch_context_within, rebind};
 pub use sets::{SetKind, SetsExpanded, marked};
 pub use shape::{PARSER_DEPTH, flatten_asked};
-pub use shorthands::write_out;
+pub use shorthands::{paths_asked, write_out};
 pub use standard::lengths;
 pub use subqueries::join_subqueries;
 pub use ties::fetch_as_limit;

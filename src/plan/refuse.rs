@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::error::Refusal;
 use super::operators::is_of_code_points;
-use super::{foreign, laterals, lower, row_queries, ties, windows};
+use super::{foreign, laterals, lower, row_queries, shorthands, ties, windows};
 use crate::definition::{Dataflow, nearest};
 
 /// The one query of a file.
@@ -500,6 +500,10 @@ impl Visitor for Inspector<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if let Expr::Subquery(query) = expr {
             self.inspection.subquery.get_or_insert(query.span());
+        }
+        if let Some(path) = shorthands::unread_path(expr) {
+            let (message, help) = shorthands::unread_path_texts(&path);
+            self.refuse(Refusal::new(message).help(help).at(Some(expr.span())));
         }
         if let Some(text) = of_the_year_0(expr) {
             let refusal = Refusal::new(format!("could not read {text:?} as a date: there is no year 0"))

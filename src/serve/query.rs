@@ -479,6 +479,11 @@ mod tests {
                 "1, 2",
             ),
             (r#"SELECT '{"a": 7}'::json ->> 'a' AS a"#.to_string(), "7"),
+            (r#"SELECT '{"tags": ["x", "y"]}' #>> '{tags,1}' AS t"#.to_string(), "y"),
+            (
+                r#"SELECT '{"tags": {"1": "z"}}'::json #>> '{tags,1}' AS t"#.to_string(),
+                "z",
+            ),
             (
                 format!("SELECT mode() WITHIN GROUP (ORDER BY x) AS m FROM {values}"),
                 "2",

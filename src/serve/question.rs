@@ -22,7 +22,7 @@ use thiserror::Error;
 use crate::definition::Bounds;
 use crate::plan::{
     PARSER_DEPTH, Standard, asked_at, decimals, fetch_as_limit, flatten_asked, laterals_asked, lengths, marked,
-    microseconds, operators, places_asked, tokens_asked, windows_asked, without_using, write_out,
+    microseconds, operators, paths_asked, places_asked, tokens_asked, windows_asked, without_using, write_out,
 };
 
 /// The limits of a query.
@@ -58,7 +58,8 @@ pub enum QuestionError {
     /// Its operations are nested or chained too deep: the problem, and the remedy.
     #[error("{0}; {1}")]
     TooDeep(String, String),
-    /// A constant of DISTINCT ON does not name a column of the SELECT list: the problem, and the remedy.
+    /// A constant of DISTINCT ON does not name a column of the SELECT list, or a path into JSON cannot be read: the
+    /// problem, and the remedy.
     #[error("{0}; {1}")]
     Place(String, String),
     /// A window table function is called wrongly, or a named window does not exist or repeats a clause of the window
@@ -115,6 +116,7 @@ fn statement(context: &SessionContext, sql: &str) -> Result<Parsed, DataFusionEr
             flatten_asked(query).map_err(|(what, help)| refused(QuestionError::TooDeep(what, help)))?;
             windows_asked(query.as_mut()).map_err(|(what, help)| refused(QuestionError::Window(what, help)))?;
         }
+        paths_asked(statement.as_ref()).map_err(|(what, help)| refused(QuestionError::Place(what, help)))?;
         places_asked(statement.as_mut()).map_err(|(what, help)| refused(QuestionError::Place(what, help)))?;
         laterals_asked(statement.as_mut()).map_err(|(what, help)| refused(QuestionError::Lateral(what, help)))?;
         fetch_as_limit(statement.as_mut());

@@ -4,7 +4,11 @@
 //!
 //! [`documents`]: super::super::json_text::documents
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr, Ident, Spanned};
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, Expr, Ident, Spanned, Visit, visit_expressions,
+};
 
 use super::text_of;
 use crate::plan::syntax;
@@ -53,7 +57,30 @@ pub(super) fn written_out(expr: &mut Expr) {
     }
 }
 
-/// `x #>> '{a,b}'` as a chain. Numbers are left out, as they might be positions in lists or names.
+/// The most numbers of a path. Each may be a position in a list or a name, and all combinations are written out.
+const MOST_NUMBERS: usize = 3;
+
+/// A step of a path.
+#[derive(Clone, Copy)]
+enum PathStep<'a> {
+    Name(&'a str),
+    Number(u32),
+}
+
+impl<'a> PathStep<'a> {
+    fn read(step: &'a str) -> Option<PathStep<'a>> {
+        let is_plain = !step.is_empty()
+            && !step.starts_with('-')
+            && !step.eq_ignore_ascii_case("null")
+            && !step.contains(['"', '\\', '{', '}']);
+        is_plain.then(|| match step.parse() {
+            Ok(number) => PathStep::Number(number),
+            Err(_) => PathStep::Name(step),
+        })
+    }
+}
+
+/// `x #>> '{a,0}'` as a chain; where the path has numbers, as the first that is not null of several chains.
 fn by_path(expr: &Expr) -> Option<Expr> {
     let Expr::BinaryOp { left, op, right } = expr else {
         return None;
@@ -64,22 +91,82 @@ fn by_path(expr: &Expr) -> Option<Expr> {
         _ => return None,
     };
     let path = text_of(right)?.strip_prefix('{')?.strip_suffix('}')?;
-    let names: Vec<&str> = path.split(',').map(str::trim).collect();
-    let is_name = |name: &&str| {
-        !name.is_empty()
-            && name.parse::<i64>().is_err()
-            && !name.eq_ignore_ascii_case("null")
-            && !name.contains(['"', '\\', '{', '}'])
-    };
-    let count = names.iter().filter(|name| is_name(name)).count();
-    (count == names.len()).then(|| {
-        let steps = names.iter().enumerate();
-        steps.fold(left.as_ref().clone(), |of, (n, name)| {
-            let op = match n + 1 == count {
-                true => last.clone(),
-                false => BinaryOperator::Arrow,
-            };
-            syntax::binary(of, op, syntax::text(*name))
-        })
-    })
+    let steps: Vec<PathStep<'_>> = path
+        .split(',')
+        .map(|step| PathStep::read(step.trim()))
+        .collect::<Option<_>>()?;
+    let numbers = steps.iter().filter(|step| matches!(step, PathStep::Number(_))).count();
+    if numbers > MOST_NUMBERS || (numbers > 0 && last == BinaryOperator::Arrow) {
+        return None;
+    }
+    // In each choice, bit n says whether the nth number is a name.
+    let mut chains = (0..1u32 << numbers).map(|choice| {
+        let mut chain = chain(left, &steps, &last, choice);
+        written_out(&mut chain);
+        chain
+    });
+    match numbers {
+        0 => chains.next(),
+        _ => Some(Expr::Function(syntax::call(Ident::new("coalesce"), chains))),
+    }
+}
+
+fn chain(of: &Expr, steps: &[PathStep<'_>], last: &BinaryOperator, mut choice: u32) -> Expr {
+    let (mut chain, mut left) = (of.clone(), steps.len());
+    for step in steps {
+        let step = match step {
+            PathStep::Name(name) => syntax::text(*name),
+            PathStep::Number(number) => {
+                let is_name = choice & 1 == 1;
+                choice >>= 1;
+                match is_name {
+                    true => syntax::text(number.to_string()),
+                    false => syntax::number(*number),
+                }
+            }
+        };
+        left -= 1;
+        let op = match left {
+            0 => last.clone(),
+            _ => BinaryOperator::Arrow,
+        };
+        chain = syntax::binary(chain, op, step);
+    }
+    chain
+}
+
+/// The path of an expression that is not rewritten, if it has one: the function that would read it takes it for a name.
+pub(in crate::plan) fn unread_path(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::BinaryOp {
+            op: BinaryOperator::HashArrow | BinaryOperator::HashLongArrow,
+            right,
+            ..
+        } => by_path(expr).is_none().then(|| right.to_string()),
+        _ => None,
+    }
+}
+
+/// Checks the paths of a live query.
+///
+/// # Errors
+/// A path cannot be read: the problem, and the remedy.
+pub fn paths_asked(sql: &impl Visit) -> Result<(), (String, String)> {
+    let unread = visit_expressions(sql, |expr| match unread_path(expr) {
+        Some(path) => ControlFlow::Break(path),
+        None => ControlFlow::Continue(()),
+    });
+    match unread {
+        ControlFlow::Break(path) => Err(unread_path_texts(&path)),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// The refusal of a path, and its remedy.
+pub(in crate::plan) fn unread_path_texts(path: &str) -> (String, String) {
+    (
+        format!("could not read the path {path}"),
+        "write its steps: payload -> 'items' ->> 0 for an item of a list, payload -> 'items' ->> '0' for a field"
+            .to_string(),
+    )
 }

@@ -33,6 +33,9 @@ mod json;
 mod json_fields;
 mod lengths;
 
+pub use json_fields::paths_asked;
+pub(in crate::plan) use json_fields::{unread_path, unread_path_texts};
+
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
