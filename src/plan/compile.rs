@@ -35,8 +35,8 @@ use super::share::{Builder, Draft};
 use super::using::without_using;
 use super::{Graph, NodeId, Op, PlannedExpectation, PlannedTable};
 use super::{
-    casts, change_feed, complete, distinct_on, laterals, limits, named_windows, normalise, now, numbers, optimise,
-    partitions, refuse, session, sets, shape, shorthands, standard, subqueries, ties, unread, values, widen_windows,
+    casts, change_feed, complete, laterals, limits, named_windows, normalise, now, numbers, optimise, partitions,
+    positions, refuse, session, sets, shape, shorthands, standard, subqueries, ties, unread, values, widen_windows,
     windows,
 };
 use crate::contain::contain;
@@ -206,7 +206,7 @@ impl Compiler<'_> {
         let statements = parse(tokens.clone()).map_err(wrong)?;
         let mut query = refuse::query(statements).map_err(|r| wrong(r.into()))?;
         shape::flatten(&mut query).map_err(|r| wrong(r.into()))?;
-        distinct_on::replace_positions(&mut query).map_err(|r| wrong(r.into()))?;
+        positions::replace_positions(&mut query).map_err(|r| wrong(r.into()))?;
         limits::remove_needless(&mut query, &self.context);
         let inspection = refuse::inspect(&query, &self.context, &self.known);
         if !inspection.refusals.is_empty() {

@@ -1,12 +1,14 @@
-//! Replaces positions in DISTINCT ON by the columns that stand there: `SELECT DISTINCT ON (1) a, b FROM t`
-//! becomes `SELECT DISTINCT ON (a) a, b FROM t`.
+//! Replaces positions in DISTINCT ON, ROLLUP, CUBE and GROUPING SETS by the columns that stand there: `SELECT DISTINCT
+//! ON (1) a, b FROM t` becomes `SELECT DISTINCT ON (a) a, b FROM t`.
 //!
-//! As in PostgreSQL, a whole number is a position in the SELECT list, and any other constant is an error.
-//! DataFusion takes both for a value that is equal in all rows, and keeps one row.
+//! As in PostgreSQL, a whole number is a position in the SELECT list, and any other constant is an error. DataFusion
+//! knows positions in a plain GROUP BY alone. Elsewhere it takes a constant for a value that is equal in all rows.
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Distinct, Expr, Select, SelectItem, Spanned, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{
+    Distinct, Expr, GroupByExpr, Select, SelectItem, Spanned, Value, VisitMut, VisitorMut,
+};
 
 use super::error::Refusal;
 use super::syntax;
@@ -34,18 +36,44 @@ impl VisitorMut for Selects {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Box<Refusal>> {
         if let Some(Distinct::On(columns)) = &mut select.distinct {
-            for column in columns {
-                let Some(constant) = syntax::constant(column) else {
-                    continue;
+            replace(columns.iter_mut(), &select.projection, |column| {
+                no_place(column, &format!("DISTINCT ON ({column})"), "DISTINCT ON (a) a, b")
+            })?;
+        }
+        if let GroupByExpr::Expressions(groups, _) = &mut select.group_by {
+            for group in groups {
+                let columns = match group {
+                    Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) => sets.iter_mut().flatten(),
+                    _ => continue,
                 };
-                match at_place(&constant.value, &select.projection) {
-                    Some(of) => *column = of.clone(),
-                    None => return ControlFlow::Break(Box::new(no_place(column))),
-                }
+                replace(columns, &select.projection, |column| {
+                    no_place(
+                        column,
+                        &format!("position {column} of GROUP BY"),
+                        "GROUP BY ROLLUP (a, b)",
+                    )
+                })?;
             }
         }
         ControlFlow::Continue(())
     }
+}
+
+fn replace<'a>(
+    columns: impl Iterator<Item = &'a mut Expr>,
+    items: &[SelectItem],
+    refusal: impl Fn(&Expr) -> Refusal,
+) -> ControlFlow<Box<Refusal>> {
+    for column in columns {
+        let Some(constant) = syntax::constant(column) else {
+            continue;
+        };
+        match at_place(&constant.value, items) {
+            Some(of) => *column = of.clone(),
+            None => return ControlFlow::Break(Box::new(refusal(column))),
+        }
+    }
+    ControlFlow::Continue(())
 }
 
 /// The column at a position. `None` if a `*` stands at or before it, as the number of its columns depends on
@@ -62,12 +90,10 @@ fn at_place<'a>(place: &Value, items: &'a [SelectItem]) -> Option<&'a Expr> {
     }
 }
 
-fn no_place(column: &Expr) -> Refusal {
-    Refusal::new(format!(
-        "could not plan DISTINCT ON ({column}): no column is written at that place"
-    ))
-    .help("write the column itself: DISTINCT ON (a) a, b")
-    .at(Some(column.span()))
+fn no_place(column: &Expr, what: &str, instead: &str) -> Refusal {
+    Refusal::new(format!("could not plan {what}: no column is written at that place"))
+        .help(format!("write the column itself: {instead}"))
+        .at(Some(column.span()))
 }
 
 #[cfg(test)]
@@ -83,6 +109,10 @@ mod tests {
             replace_positions(&mut statements[0]).map(|()| statements[0].to_string())
         };
         for (sql, other) in [
+            (
+                "SELECT a, b, count(*) AS n FROM t GROUP BY ROLLUP (2, (1, b))",
+                "SELECT a, b, count(*) AS n FROM t GROUP BY ROLLUP (b, (a, b))",
+            ),
             (
                 "SELECT DISTINCT ON (2, (1), b) a, a + 1 AS b FROM t",
                 "SELECT DISTINCT ON (a + 1, a, b) a, a + 1 AS b FROM t",
