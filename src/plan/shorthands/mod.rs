@@ -362,7 +362,10 @@ mod tests {
                 "SELECT lag(x, 2, y) OVER w, lead(x, 1, 0) OVER w FROM t",
                 "SELECT CASE WHEN lag(true, 2) OVER w IS NULL THEN y ELSE lag(x, 2) OVER w END, lead(x, 1, 0) OVER w FROM t",
             ),
-            ("SELECT j #>> '{a,0}' FROM t", "SELECT j #>> '{a,0}' FROM t"),
+            (
+                "SELECT j #>> '{a,0}', j #> '{a,0}' FROM t",
+                "SELECT coalesce(j -> 'a' ->> 0, j -> 'a' ->> '0'), j #> '{a,0}' FROM t",
+            ),
             (
                 "SELECT date_bin('15 minutes', ts, '2001-01-01') FROM t",
                 "SELECT date_bin(INTERVAL '15 minutes', ts, TIMESTAMP '2001-01-01') FROM t",

@@ -26,8 +26,8 @@
 //! 4. A commit of a snapshot or a compaction has undone all misfit rewrites before it, whichever generation put it. So
 //!    a zombie that still works through commits of others, while a later generation goes on, undoes nothing twice.
 //! 5. An entry of [`Applying::recover`] has undone only rewrites that did not fit. Rewrites that did fit still wait
-//!    for the step of an intent whose base is older than they are.
-//!    step of an intent whose base is older than they are.
+//!    for the step of an intent whose base is older than they are. So it counts as one of (4) for another recovery
+//!    alone, and a recovery leaves rewrites that fit what is then live.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -163,20 +163,14 @@ impl Applying<'_> {
             moved: None,
             undone: None,
             salvaged: false,
+            recovers: true,
         };
         for version in base + 1..=loaded {
             let Some(actions) = log::read(self.lake, &spec.path, version).await? else {
                 continue; // Another engine cleaned the entry up.
             };
             match Foreign::from_actions(&actions) {
-                _ if self.is_recovery(&actions) => others.undone = None,
-                _ if self.is_of_dataflow(&actions) => others.observe(version, &actions).await?,
-                Foreign::Rewrite(rewrite) if others.undone.is_none() => {
-                    let before = others.files_before(version).await?;
-                    if !rewrite.fits(&before) {
-                        others.observe(version, &actions).await?;
-                    }
-                }
+                Foreign::Rewrite(_) => others.observe(version, &actions).await?,
                 _ if others.undone.is_some() => others.observe(version, &actions).await?,
                 _ => {}
             }
@@ -257,6 +251,7 @@ impl Applying<'_> {
             moved: None,
             undone: None,
             salvaged: unknown,
+            recovers: false,
         };
         let mut version = base;
         for commit in &change.commits {
@@ -282,6 +277,8 @@ struct ForeignCommits<'a> {
     undone: Option<RewritesToUndo>,
     /// Whether our entries are reduced to the actions that still fit.
     salvaged: bool,
+    /// Whether our entry is that of [`Applying::recover`].
+    recovers: bool,
 }
 
 /// Rewrites that must be undone.
@@ -331,8 +328,8 @@ impl ForeignCommits<'_> {
         let (table, by) = (&self.change.path, CommitAuthor(actions));
         let changes = actions.iter().any(Action::changes_data);
         if self.applying.is_of_dataflow(actions) && (self.applying.salvage || !changes) {
-            if !self.applying.is_recovery(actions) {
-                self.undone = None; // By (4); by (5) a recovery does not count as such a commit.
+            if self.recovers || !self.applying.is_recovery(actions) {
+                self.undone = None; // by (4) and (5)
             }
             return Ok(());
         }
@@ -345,6 +342,9 @@ impl ForeignCommits<'_> {
             }
             Foreign::Rewrite(rewrite) => {
                 let before = self.files_before(version).await?;
+                if self.recovers && self.undone.is_none() && rewrite.fits(&before) {
+                    return Ok(());
+                }
                 if self.undone.is_none()
                     && let Some(next) = self.follow(&rewrite, &before).await?
                 {
