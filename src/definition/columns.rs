@@ -8,7 +8,7 @@ use super::file::File;
 use super::moment::MomentPattern;
 use super::number::{NumberPattern, parse_flags};
 use super::settings::{SettingValue, Settings, Text};
-use crate::repr::SqlType;
+use crate::repr::{MOST_NESTED, SqlType};
 
 /// A column as the file has it; [`finished`] adds defaults.
 #[derive(Clone, Debug)]
@@ -295,7 +295,11 @@ fn type_help(text: &str) -> String {
         "DATE",
         "TIMESTAMP",
     ];
-    let upper = text.trim().trim_end_matches("[]").to_ascii_uppercase();
+    let item = text.trim().trim_end_matches("[]");
+    if text.trim().len() - item.len() > 2 * MOST_NESTED {
+        return format!("lists may be nested {MOST_NESTED} deep");
+    }
+    let upper = item.to_ascii_uppercase();
     let bare = upper.split('(').next().unwrap_or_default().trim();
     if bare == "DECIMAL" {
         return "DECIMAL takes its digits in all (1 to 38) and those behind the point, as in DECIMAL(18,4)".to_string();

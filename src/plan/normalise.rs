@@ -13,7 +13,7 @@ use datafusion::optimizer::AnalyzerRule;
 use super::error::{Planned, Refusal};
 use super::numbers::NumberCoercion;
 use super::rewrite::rewrite;
-use crate::repr::normalise_type;
+use crate::repr::{MOST_NESTED, normalise_type};
 
 /// Replaces approximate percentiles, which depend on the order of rows, by exact ones of the same type, and
 /// `any_value` by the least value.
@@ -95,6 +95,17 @@ pub(super) fn types(plan: LogicalPlan, options: &ConfigOptions) -> Planned<Logic
     }
 }
 
+/// How many lists and structs a type nests.
+fn nesting(of: &DataType) -> usize {
+    match of {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            1 + nesting(item.data_type())
+        }
+        DataType::Struct(fields) => 1 + fields.iter().map(|field| nesting(field.data_type())).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// The type of a table's column, which must be one that Delta supports.
 pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal> {
     let column = name.split('.').next().unwrap_or(name);
@@ -107,6 +118,12 @@ pub(super) fn table_type(name: &str, of: &DataType) -> Result<DataType, Refusal>
             .help(help)
             .near(column))
     };
+    if nesting(of) > MOST_NESTED {
+        return refused(
+            &format!("lists and structs may be nested {MOST_NESTED} deep"),
+            "VARCHAR",
+        );
+    }
     Ok(match normalise_type(of) {
         DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,

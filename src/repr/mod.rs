@@ -52,7 +52,7 @@ pub use splice::{Nulls, Splice};
 #[cfg(test)]
 pub(crate) use text::extremes;
 pub use text::{ShowableJson, TextEncoder, ValueTexts, row_json, unshown_texts};
-pub use types::{SqlType, TypeError};
+pub use types::{MOST_NESTED, SqlType, TypeError};
 
 /// The timestamp of the whole graph: the Unix time in milliseconds at which an epoch opened. Epochs increase strictly,
 /// also across restarts, and are totally ordered.

@@ -31,6 +31,9 @@ pub enum SqlType {
     List(Box<SqlType>),
 }
 
+/// How deep lists and structs may be nested: Delta's schema is JSON, whose readers bound its depth.
+pub const MOST_NESTED: usize = 16;
+
 /// A type name that is not known.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
@@ -61,6 +64,9 @@ impl FromStr for SqlType {
 
     fn from_str(text: &str) -> Result<Self, TypeError> {
         let upper = text.trim().to_ascii_uppercase();
+        if upper.len() - upper.trim_end_matches("[]").len() > 2 * MOST_NESTED {
+            return Err(TypeError(text.to_string()));
+        }
         if let Some(item) = upper.strip_suffix("[]") {
             return Ok(SqlType::List(Box::new(item.parse()?)));
         }
@@ -133,7 +139,16 @@ mod tests {
 
     #[test]
     fn impossible_decimals_and_foreign_names_are_refused() {
-        for text in ["DECIMAL", "DECIMAL(39,2)", "DECIMAL(4,5)", "STRING", ""] {
+        let deep = |levels: usize| format!("BIGINT{}", "[]".repeat(levels));
+        assert!(deep(MOST_NESTED).parse::<SqlType>().is_ok());
+        for text in [
+            "DECIMAL",
+            "DECIMAL(39,2)",
+            "DECIMAL(4,5)",
+            "STRING",
+            "",
+            &deep(MOST_NESTED + 1),
+        ] {
             assert!(text.parse::<SqlType>().is_err(), "{text} was taken");
         }
     }

@@ -20,6 +20,9 @@ use super::sizes;
 /// The most steps of a comparison of all pairs of items; they take about a second.
 const MOST_STEPS: u64 = 1 << 30;
 
+/// The most bytes that a search compares, for which it takes about as long.
+const MOST_COMPARED: u64 = 1 << 34;
+
 /// What the kernel needs for one row.
 pub(super) enum Need {
     /// At most so many bytes.
@@ -62,12 +65,17 @@ pub(super) fn rule(function: &str) -> Option<LengthRule> {
         "regexp_replace" => replaced_by_pattern,
         "array_to_string" => joined,
         "array_replace" | "array_replace_n" | "array_replace_all" => items_replaced,
-        "levenshtein" => |args, row| {
-            if args[0].bytes(row).saturating_mul(args[1].bytes(row)) > MOST_STEPS {
-                Need::TooLong("two texts as long as these cannot be compared")
-            } else {
-                Need::Bytes(0)
-            }
+        "levenshtein" => |args, row| match product_of_bytes(args, row) > MOST_STEPS {
+            true => Need::TooLong("two texts as long as these cannot be compared"),
+            false => Need::Bytes(0),
+        },
+        "strpos" => |args, row| match product_of_bytes(args, row) > MOST_COMPARED {
+            true => Need::TooLong("a text as long as this cannot be searched for another as long as that"),
+            false => Need::Bytes(0),
+        },
+        "btrim" | "ltrim" | "rtrim" => |args, row| match args.len() > 1 && product_of_bytes(args, row) > MOST_STEPS {
+            true => Need::TooLong("a text as long as this cannot be trimmed of so many characters"),
+            false => Need::Bytes(0),
         },
         "array_has_all" | "array_has_any" => |args, row| {
             if args[0].items(row).saturating_mul(args[1].items(row)) > MOST_STEPS {
@@ -95,6 +103,10 @@ pub(super) fn adds_up(function: &str) -> bool {
             | "struct"
             | "named_struct"
     )
+}
+
+fn product_of_bytes(args: &[Argument], row: usize) -> u64 {
+    args[0].bytes(row).saturating_mul(args[1].bytes(row))
 }
 
 fn added(args: &[Argument], row: usize) -> Need {
