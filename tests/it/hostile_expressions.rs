@@ -204,6 +204,40 @@ fn a_row_whose_value_would_be_huge_is_a_dead_letter_and_the_others_go_on() {
     }
 }
 
+/// One record whose texts made a search compare 10^13 bytes held up its run and each run after it, and no signal was
+/// heard.
+#[test]
+fn a_search_or_trim_that_would_not_end_is_a_dead_letter_of_its_row() {
+    let folder = folder(
+        "search",
+        &[
+            (
+                "found",
+                "SELECT k, strpos(repeat('a', 2000000 * (n + 1)), repeat('a', 1000000 * (n + 1)) || k) AS at \
+                 FROM rows WHERE n < 100",
+            ),
+            (
+                "trimmed",
+                "SELECT k, length(btrim(repeat('b', 1000000 * (n + 1)), repeat('bcd', 300000 * (n + 1)) || k)) AS l \
+                 FROM rows WHERE n < 100",
+            ),
+        ],
+    );
+    let dataflow = ran(&folder);
+    assert_eq!(ask(&dataflow, "SELECT * FROM silver.found"), "c,0");
+    assert_eq!(ask(&dataflow, "SELECT * FROM silver.trimmed"), "c,0");
+    assert_eq!(
+        letters(&dataflow, "silver.found").matches("cannot be searched").count(),
+        2
+    );
+    assert_eq!(
+        letters(&dataflow, "silver.trimmed")
+            .matches("cannot be trimmed")
+            .count(),
+        2
+    );
+}
+
 #[test]
 fn the_limit_of_a_value_is_the_dataflows() {
     let folder = folder(
