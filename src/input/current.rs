@@ -9,11 +9,13 @@
 //!    update.
 //! 4. A value that a change leaves out is taken from the row that it replaces; without such a row it is null.
 //! 5. PostgreSQL checks a deferrable key only at the end of a statement or transaction, so an update may move a row to a
-//!    key where another row still is (`FeedContract::moves_rows`). The row there is covered, and the next deletion at the key
-//!    in that epoch, which holds the whole transaction, is that of the covered row: the moved one stays.
-//! 6. Retention bounds the state: a row expires when its time has passed, and a tombstone when it reaches that age. A
-//!    change that arrives at or after that epoch ignores the expired state, whether it is still stored or not. So the
-//!    fold depends on arrivals alone, and expired state may be removed from the trace at any later time.
+//!    key where another row still is (`FeedContract::moves_rows`). The arriving row covers (hides) the one there, and
+//!    the next deletion at the key in that epoch, which holds the whole transaction, removes the hidden row: the moved
+//!    one stays.
+//! 6. Retention bounds the state: a row expires when its time has passed, and a tombstone when it is as old as the
+//!    retention. A change that arrives at or after the epoch of expiry ignores the expired state, whether it is still
+//!    stored or not. So the fold depends on arrivals alone, and expired state may be removed from the trace at any
+//!    later time.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -4,11 +4,11 @@
 //! 1. Where nulls are ignored, the whole partition is computed at once. DataFusion also has a way row by row
 //!    (`BoundedWindowAggExec`), which loses count of the rows ahead: over the values 10, 20, 30, 40, null, 70 it
 //!    has null for the third row's `lead(v, 2) IGNORE NULLS`, which is 70.
-//! 2. A LIMIT leaves as many rows more as the shift is long, in whichever direction. DataFusion takes `lag` for
-//!    a function that needs no rows ahead, but it does if its distance is negative, or if it is computed
-//!    backwards over rows of the opposite order.
+//! 2. A LIMIT that is pushed below a shift keeps as many extra rows as the shift's distance, whichever its
+//!    direction. DataFusion takes `lag` for a function that needs no rows ahead, but it does if its distance is
+//!    negative, or if it is computed backwards over rows of the opposite order.
 //!
-//! The graph computes whole partitions, and all of its rows, in any case.
+//! The differential graph, which keeps the tables, always computes whole partitions, and needs neither.
 
 use std::sync::Arc;
 
@@ -77,8 +77,8 @@ impl WindowUDFImpl for Shift {
         self.function.coerce_types(types)
     }
 
-    /// A function computed backwards remains the same function: its evaluator is told so, and turns the shift
-    /// round.
+    /// A function that is computed backwards remains the same function: its evaluator is told that it runs
+    /// reversed, and negates the distance.
     fn reverse_expr(&self) -> ReversedUDWF {
         match self.function.reverse_expr() {
             ReversedUDWF::Reversed(function) => ReversedUDWF::Reversed(Arc::new(WindowUDF::from(Shift { function }))),
@@ -90,7 +90,7 @@ impl WindowUDFImpl for Shift {
         self.function.documentation()
     }
 
-    /// By (2). It is asked only of functions that run row by row, so never where nulls are ignored.
+    /// By (2). DataFusion calls this only for functions that run row by row, so never where nulls are ignored.
     fn limit_effect(&self, args: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
         let distance = match args {
             [_] => Some(1),

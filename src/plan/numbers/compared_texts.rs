@@ -1,6 +1,6 @@
-//! Reads a literal text that is compared with numbers or booleans as a value of their type, as PostgreSQL does. A text
-//! that cannot be read is refused when the query is planned: it would be an error of every row. `times` does the same
-//! for texts beside dates and timestamps.
+//! Reads a literal text that is compared with numbers or booleans as a number or boolean, as PostgreSQL does. A text that
+//! cannot be read is refused when the query is planned, because otherwise every row would fail. `times` does the same for
+//! texts beside dates and timestamps.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use super::convert::{self, name_of};
 use super::literals;
 use super::types::{is_number, shape};
 
-/// Replaces the literal texts among operands that are compared. Returns whether any operand changed.
+/// Replaces the literal texts among operands that are compared; operands of other types stay as they are. Returns
+/// whether any operand changed, and fails if a text cannot be read.
 pub(super) fn read_literals(operands: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
     if !operands.iter().any(|operand| literal_text(operand).is_some()) {
         return Ok(false);
@@ -56,7 +57,8 @@ fn literal_text(expr: &Expr) -> Option<&str> {
 enum LiteralType {
     /// A number or boolean of this type.
     Value(DataType),
-    /// A decimal with as many digits as the text has: another scale would round it.
+    /// A decimal with as many digits as the text has, because another scale would round it; a double if the text has
+    /// too many digits for a decimal.
     Decimal,
 }
 

@@ -32,11 +32,12 @@ const FOR_ONE: &str = "a setting holds for all files of the feed: where only thi
 const CHECKED_BYTES: u64 = 4 << 20;
 
 /// A file's bytes, whose reads fail once readers are to stop. A single record may be as long as the file, so
-/// every read checks.
+/// every read checks. It also notes whether the file has any content.
 struct StopAware<R> {
     source: R,
     handle: FeedHandle,
-    /// Whether any byte was read that is neither whitespace nor part of a byte order mark.
+    /// Whether any byte was read that is neither whitespace nor part of a byte order mark, nor the zero byte that
+    /// UTF-16 puts beside each ASCII character.
     holds: Arc<AtomicBool>,
 }
 
@@ -73,6 +74,7 @@ struct OpenText {
     digest: ByteDigest,
     /// See [`UnpackedFile`].
     was_packed: bool,
+    /// How far checksums have confirmed the unpacked bytes; records behind that are named when a file turns out damaged.
     proven: Option<VerifiedBytes>,
     /// See [`StopAware`].
     holds: Arc<AtomicBool>,
@@ -112,7 +114,7 @@ impl BreakCauses {
 }
 
 impl OpenText {
-    /// A place in the text, for positions. Only those of CSV have places.
+    /// A place in the text, for positions; none unless it is CSV.
     fn place(&self, bytes: u64) -> Option<TextPlace> {
         let charset = self.dialect.charset;
         self.csv.then_some(TextPlace { bytes, charset })
@@ -167,7 +169,7 @@ impl FileReader {
         }
         self.pass_known(job, *next, &mut text)?;
         if self.rules().duplicates != Duplicates::Skip {
-            self.current.content = None; // that digest covers only the earlier bytes
+            self.current.content = None; // the digest of the earlier attempt covers only the bytes that it read
         }
         let last = self.deliver_records(job, next, &mut text)?;
         self.finish_text(job, next, text, last)
@@ -254,6 +256,7 @@ impl FileReader {
         if let (Some(at), false) = (known, known_records.is_empty()) {
             let passed = text.records.skip_to(at.bytes);
             passed.map_err(|error| text.causes.explain(error))?;
+            // A record that was delivered without a line end is read again, to compare its length.
             let open = u64::from(self.current.open_end.is_some());
             known_records = next - open..next;
         }
