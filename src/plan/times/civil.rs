@@ -82,26 +82,35 @@ pub(in crate::plan) fn iso_week(days: i64) -> (i64, i64) {
     (year, (thursday - days_from_civil(year, 1, 1)) / 7 + 1)
 }
 
-/// Displays a day since 1970 as `2024-01-02`.
+/// Displays a day since 1970 as `2024-01-02`, before the year 1 as `0044-03-15 BC`.
 pub(in crate::plan) struct DateText(pub i64);
 
 impl Display for DateText {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = civil_from_days(self.0);
-        match year > 0 {
-            true => write!(f, "{year:04}-{month:02}-{day:02}"),
-            false => write!(f, "{:04}-{month:02}-{day:02} BC", 1 - year),
-        }
+        let era = date(f, self.0)?;
+        f.write_str(era)
     }
 }
 
-/// Displays a timestamp in microseconds as PostgreSQL does: `2024-01-02 03:04:05.5`.
+/// Writes the year, month and day; returns what marks a date before the year 1, which stands at the end.
+fn date(f: &mut Formatter<'_>, days: i64) -> Result<&'static str, fmt::Error> {
+    let (year, month, day) = civil_from_days(days);
+    let (year, era) = match year > 0 {
+        true => (year, ""),
+        false => (1 - year, " BC"),
+    };
+    write!(f, "{year:04}-{month:02}-{day:02}")?;
+    Ok(era)
+}
+
+/// Displays a timestamp in microseconds as PostgreSQL does: `2024-01-02 03:04:05.5`, `0044-03-15 12:00:00 BC`.
 pub(in crate::plan) struct TimestampText(pub i64);
 
 impl Display for TimestampText {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (days, time) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
-        write!(f, "{} {}", DateText(days), TimeText(time))
+        let era = date(f, days)?;
+        write!(f, " {}{era}", TimeText(time))
     }
 }
 
@@ -161,6 +170,7 @@ mod tests {
         assert_eq!(text(-1), "1969-12-31 23:59:59.999999");
         assert_eq!(text(LAST_MOMENT), "9999-12-31 23:59:59.999999");
         assert_eq!(text(FIRST_MOMENT + 500_000), "0001-01-01 00:00:00.5");
+        assert_eq!(text(FIRST_MOMENT - 500_000), "0001-12-31 23:59:59.5 BC");
         assert_eq!(in_calendar(i128::from(LAST_MOMENT) + 1), None);
         assert_eq!(day_within(-719_163), None);
     }
