@@ -5,6 +5,7 @@
 //! out of listings instead.
 
 use super::{Dataflow, Diagnostic, FileGlob};
+use crate::lake::{bronze_table, table_folder};
 
 /// The lake's own folders directly below its root.
 pub const LAKE_FOLDERS: [&str; 5] = ["_alluvium", "bronze", "dead_letters", "gold", "silver"];
@@ -42,10 +43,10 @@ fn own_file_in(path: &str, dataflow: &Dataflow) -> Option<String> {
     let (fixed, rest) = FileGlob::split(&path);
     let glob = FileGlob::new(rest).ok()?;
     let archived = dataflow.inputs.iter().filter(|input| input.bronze);
-    let bronze = archived.map(|input| format!("bronze/{}", input.name));
-    let tables = dataflow.tables.iter();
-    let tables = tables.map(|table| format!("{}/{}", table.layer.name(), table.name));
-    let folders = bronze.chain(tables).chain(["dead_letters".to_string()]);
+    let bronze = archived.map(|input| bronze_table(&input.name));
+    let tables = dataflow.tables.iter().map(|table| table.qualified_name());
+    let names = bronze.chain(tables).chain(["dead_letters".to_string()]);
+    let folders = names.map(|name| table_folder(&name));
     let files = folders.flat_map(|folder| {
         [DATA_FILE.to_string(), format!("p=1/{DATA_FILE}")].map(|name| format!("{lake}/{folder}/{name}"))
     });

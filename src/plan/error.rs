@@ -1,5 +1,7 @@
 //! Why a table could not be planned, before the place in the SQL is fully known.
 
+use std::ops::ControlFlow;
+
 use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
@@ -22,6 +24,14 @@ impl Refusal {
             help: None,
             span: None,
             word: None,
+        }
+    }
+
+    /// The refusal that ended a visit of SQL, as an error.
+    pub fn of_visit(visited: ControlFlow<Box<Refusal>>) -> Result<(), Refusal> {
+        match visited {
+            ControlFlow::Break(refusal) => Err(*refusal),
+            ControlFlow::Continue(()) => Ok(()),
         }
     }
 

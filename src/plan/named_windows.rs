@@ -24,10 +24,7 @@ pub fn windows_asked(sql: &mut impl VisitMut) -> Result<(), (String, String)> {
 
 /// Replaces the named windows of a query.
 pub(super) fn inline_windows(sql: &mut impl VisitMut) -> Result<(), Refusal> {
-    match sql.visit(&mut Selects) {
-        ControlFlow::Break(refusal) => Err(*refusal),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    Refusal::of_visit(sql.visit(&mut Selects))
 }
 
 struct Selects;

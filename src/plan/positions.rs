@@ -23,10 +23,7 @@ pub fn places_asked(sql: &mut impl VisitMut) -> Result<(), (String, String)> {
 
 /// Replaces the positions. Refuses a constant that is not the position of a column.
 pub(super) fn replace_positions(sql: &mut impl VisitMut) -> Result<(), Refusal> {
-    match sql.visit(&mut Selects) {
-        ControlFlow::Break(refusal) => Err(*refusal),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    Refusal::of_visit(sql.visit(&mut Selects))
 }
 
 struct Selects;

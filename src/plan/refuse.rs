@@ -501,9 +501,8 @@ impl Visitor for Inspector<'_> {
         if let Expr::Subquery(query) = expr {
             self.inspection.subquery.get_or_insert(query.span());
         }
-        if let Some(path) = shorthands::unread_path(expr) {
-            let (message, help) = shorthands::unread_path_texts(&path);
-            self.refuse(Refusal::new(message).help(help).at(Some(expr.span())));
+        if let Some(refusal) = shorthands::unread_path(expr) {
+            self.refuse(refusal);
         }
         if let Some(text) = of_the_year_0(expr) {
             let refusal = Refusal::new(format!("could not read {text:?} as a date: there is no year 0"))

@@ -56,9 +56,7 @@ pub fn flatten_asked(query: &mut Query) -> Result<(), (String, String)> {
 /// Balances long chains. Refuses a query that reads too many tables once each WITH query is inlined wherever it
 /// is named.
 pub(super) fn flatten(query: &mut Query) -> Result<(), Refusal> {
-    if let ControlFlow::Break(refusal) = VisitMut::visit(query, &mut Flattening { depth: 0 }) {
-        return Err(*refusal);
-    }
+    Refusal::of_visit(VisitMut::visit(query, &mut Flattening { depth: 0 }))?;
     let reads = count_reads(query);
     if reads <= MOST_READS {
         return Ok(());

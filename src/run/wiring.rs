@@ -18,6 +18,7 @@ use super::RunError;
 use super::board::Board;
 use super::past::{InputSource, PastSources, StatefulParts, TableSource};
 use crate::definition::{Dataflow, Deletes, OnViolation};
+use crate::lake::table_folder;
 use crate::plan::{Graph, NodeId, Op};
 use crate::render::{BuiltGraph, Counters, tap};
 use crate::repr::{Diff, Epoch, Pairs, Row, Rows, Update};
@@ -123,7 +124,7 @@ impl Wiring {
             let table = &dataflow.tables[planned.table];
             TableSpec {
                 name: planned.name.clone(),
-                path: format!("{}/{}", table.layer.name(), table.name),
+                path: table_folder(&planned.name),
                 schema: planned.schema.clone(),
                 partition_by: planned.partition_by.clone(),
                 append_only: planned.append_only,

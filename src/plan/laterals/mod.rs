@@ -37,10 +37,7 @@ pub(super) fn rewrite_laterals(sql: &mut impl VisitMut) -> Result<(), Refusal> {
 }
 
 fn rewrite_all(sql: &mut impl VisitMut, is_live: bool) -> Result<(), Refusal> {
-    match VisitMut::visit(sql, &mut Laterals { is_live }) {
-        ControlFlow::Break(refusal) => Err(*refusal),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    Refusal::of_visit(VisitMut::visit(sql, &mut Laterals { is_live }))
 }
 
 /// Applies these rewrites to a statement of a live query. An error has a message and its remedy.

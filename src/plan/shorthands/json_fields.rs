@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::text_of;
+use crate::plan::error::Refusal;
 use crate::plan::syntax;
 
 /// Rewrites a path as a chain of fields, and the cast at the beginning of a chain as a call.
@@ -100,11 +101,7 @@ fn by_path(expr: &Expr) -> Option<Expr> {
         return None;
     }
     // In each choice, bit n says whether the nth number is a name.
-    let mut chains = (0..1u32 << numbers).map(|choice| {
-        let mut chain = chain(left, &steps, &last, choice);
-        written_out(&mut chain);
-        chain
-    });
+    let mut chains = (0..1u32 << numbers).map(|choice| chain(left, &steps, &last, choice));
     match numbers {
         0 => chains.next(),
         _ => Some(Expr::Function(syntax::call(Ident::new("coalesce"), chains))),
@@ -135,16 +132,21 @@ fn chain(of: &Expr, steps: &[PathStep<'_>], last: &BinaryOperator, mut choice: u
     chain
 }
 
-/// The path of an expression that is not rewritten, if it has one: the function that would read it takes it for a name.
-pub(in crate::plan) fn unread_path(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::BinaryOp {
-            op: BinaryOperator::HashArrow | BinaryOperator::HashLongArrow,
-            right,
-            ..
-        } => by_path(expr).is_none().then(|| right.to_string()),
-        _ => None,
-    }
+/// The refusal of a path that is not rewritten: the function that would read it takes it for a name.
+pub(in crate::plan) fn unread_path(expr: &Expr) -> Option<Refusal> {
+    let Expr::BinaryOp {
+        op: BinaryOperator::HashArrow | BinaryOperator::HashLongArrow,
+        right,
+        ..
+    } = expr
+    else {
+        return None;
+    };
+    by_path(expr).is_none().then(|| {
+        Refusal::new(format!("could not read the path {right}"))
+            .help("write its steps: payload -> 'items' ->> 0 for an item of a list, payload -> 'items' ->> '0' for a field")
+            .at(Some(expr.span()))
+    })
 }
 
 /// Checks the paths of a live query.
@@ -152,21 +154,9 @@ pub(in crate::plan) fn unread_path(expr: &Expr) -> Option<String> {
 /// # Errors
 /// A path cannot be read: the problem, and the remedy.
 pub fn paths_asked(sql: &impl Visit) -> Result<(), (String, String)> {
-    let unread = visit_expressions(sql, |expr| match unread_path(expr) {
-        Some(path) => ControlFlow::Break(path),
+    let visited = visit_expressions(sql, |expr| match unread_path(expr) {
+        Some(refusal) => ControlFlow::Break(Box::new(refusal)),
         None => ControlFlow::Continue(()),
     });
-    match unread {
-        ControlFlow::Break(path) => Err(unread_path_texts(&path)),
-        ControlFlow::Continue(()) => Ok(()),
-    }
-}
-
-/// The refusal of a path, and its remedy.
-pub(in crate::plan) fn unread_path_texts(path: &str) -> (String, String) {
-    (
-        format!("could not read the path {path}"),
-        "write its steps: payload -> 'items' ->> 0 for an item of a list, payload -> 'items' ->> '0' for a field"
-            .to_string(),
-    )
+    Refusal::of_visit(visited).map_err(Refusal::into_texts)
 }

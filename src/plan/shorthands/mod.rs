@@ -34,7 +34,7 @@ mod json_fields;
 mod lengths;
 
 pub use json_fields::paths_asked;
-pub(in crate::plan) use json_fields::{unread_path, unread_path_texts};
+pub(in crate::plan) use json_fields::unread_path;
 
 use std::ops::ControlFlow;
 
